@@ -1,0 +1,150 @@
+//! Everything that can be typed.
+
+use crate::plan::{Only, Partition, Rerun};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Declarative, fast and reproducible experiments on sparse language models.
+#[derive(Debug, Parser)]
+#[command(name = "sparsify-exp", version, max_term_width = 100)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run an experiment: measure every cell that is not measured yet, then make tables and plots.
+    Run(RunArgs),
+    /// Show what `run` would do and why; measures nothing.
+    Plan(PlanArgs),
+    /// Parse and validate experiment files; needs no model and no network.
+    Check(CheckArgs),
+    /// Make the tables and plots of results folders again, from the cells alone.
+    Report(ReportArgs),
+    /// List what an experiment file can name.
+    List {
+        /// What to list.
+        what: What,
+    },
+    /// Print the JSON schema of the experiment file, or of a file of the results.
+    Schema {
+        /// Which file's schema.
+        #[arg(default_value = "experiment")]
+        name: SchemaName,
+    },
+    /// Print versions, devices and cache paths.
+    Info,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, ClapArgs)]
+pub struct RunArgs {
+    /// The experiment and which of its cells.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    /// Stop at the first failed cell.
+    #[arg(long, help_heading = "Runner options")]
+    pub fail_fast: bool,
+    /// How results go to stdout.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output options")]
+    pub output_format: OutputFormat,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, ClapArgs)]
+pub struct PlanArgs {
+    /// The experiment and which of its cells.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    /// How the plan goes to stdout.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output options")]
+    pub output_format: OutputFormat,
+}
+
+/// An experiment and which of its cells.
+#[derive(Debug, ClapArgs)]
+pub struct SelectionArgs {
+    /// The experiment file.
+    pub file: PathBuf,
+    /// Set a key of the file, as in `-s prune.sparsity=[0.5,0.6]`; may be repeated.
+    #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Only the cells with these values, as in `--only 'method=magnitude, sparsity>=0.5'`; repeated ones add up.
+    #[arg(long, value_name = "EXPR", help_heading = "Selection options")]
+    pub only: Vec<Only>,
+    /// Only every N-th prune point from the M-th on, so that N processes share an experiment.
+    #[arg(long, value_name = "slice:M/N", help_heading = "Selection options")]
+    pub partition: Option<Partition>,
+    /// Which finished cells to measure again.
+    #[arg(long, value_enum, default_value_t, help_heading = "Selection options")]
+    pub rerun: Rerun,
+    /// Measure at most so many cells.
+    #[arg(long, value_name = "N", help_heading = "Selection options")]
+    pub limit: Option<usize>,
+    /// Use no network, only the hub's local cache; as `HF_HUB_OFFLINE=1`.
+    #[arg(long, help_heading = "Runner options")]
+    pub offline: bool,
+    /// The folder that experiments' folders go into.
+    #[arg(long, value_name = "DIR", default_value = "results", help_heading = "Output options")]
+    pub results: PathBuf,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, ClapArgs)]
+pub struct CheckArgs {
+    /// Experiment files.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Set a key of every file.
+    #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, ClapArgs)]
+pub struct ReportArgs {
+    /// Folders of experiments, `results/NAME`.
+    #[arg(required = true)]
+    pub folders: Vec<PathBuf>,
+}
+
+/// What `list` lists.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum What {
+    /// Pruning methods.
+    Methods,
+    /// Models inside the program, shapes, architectures and sources.
+    Models,
+    /// Groups of numbers that can be measured.
+    Metrics,
+    /// Forms that a model is executed in.
+    Variants,
+    /// Backends, and whether they can be used here.
+    Backends,
+}
+
+/// The files that have a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SchemaName {
+    /// An experiment file.
+    Experiment,
+    /// `cells/ID.json`
+    Cell,
+    /// `manifest.json`
+    Manifest,
+    /// A line of `run --output-format json`.
+    Events,
+}
+
+/// How data goes to stdout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// Tables.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}

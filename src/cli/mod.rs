@@ -1,0 +1,37 @@
+//! The command line: what the user types, and what the user sees.
+//!
+//! Data goes to stdout, everything else to stderr. No other module prints.
+
+mod args;
+mod check;
+mod info;
+mod interrupt;
+mod list;
+mod output;
+mod plan;
+mod progress;
+mod report;
+mod run;
+mod schema;
+
+pub use args::Args;
+pub use output::{Event, Printer};
+
+use crate::error::CliError;
+use args::Verb;
+
+/// Does what the user typed; returns the exit code.
+///
+/// # Errors
+/// What keeps it from being done.
+pub fn dispatch(args: Args) -> Result<u8, CliError> {
+    match args.verb {
+        Verb::Run(run) => run::run(&run),
+        Verb::Plan(plan) => plan::plan(&plan),
+        Verb::Check(check) => check::check(&check),
+        Verb::Report(report) => report::report(&report),
+        Verb::List { what } => list::list(what),
+        Verb::Schema { name } => schema::schema(name),
+        Verb::Info => info::info(),
+    }
+}

@@ -1,0 +1,106 @@
+//! Where words go: data to stdout, the rest to stderr.
+
+use crate::error::CliError;
+use crate::plan::{Cell, CellId};
+use crate::record::{CellRecord, Failure, Measured, Timings};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::io::{self, IsTerminal, Write};
+
+/// Writes data and messages. A reader that has gone away is no error.
+pub struct Printer;
+
+impl Printer {
+    /// Data, as it is.
+    pub fn data(text: &str) {
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
+
+    /// One JSON object on a line.
+    pub fn json(value: &impl Serialize) {
+        if let Ok(line) = serde_json::to_string(value) {
+            Self::data(&format!("{line}\n"));
+        }
+    }
+
+    /// A message on a line of its own.
+    pub fn note(text: &str) {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+
+    /// A warning.
+    pub fn warning(text: &str) {
+        Self::note(&format!("{} {text}", styled("33;1", "warning:")));
+    }
+
+    /// An error with its hint.
+    pub fn error(error: &CliError) {
+        if !error.message.is_empty() {
+            Self::note(&format!("{} {}", styled("31;1", "error:"), error.message));
+        }
+        if let Some(hint) = &error.hint {
+            Self::note(&format!("\n{} {hint}", styled("36;1", "hint:")));
+        }
+    }
+
+    /// Whether stderr shows colours.
+    pub fn coloured() -> bool {
+        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    }
+}
+
+fn styled(code: &str, text: &str) -> String {
+    if Printer::coloured() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into() }
+}
+
+/// A line of `run --output-format json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A cell was measured, or was there already.
+    Cell {
+        /// Its name.
+        id: CellId,
+        /// The notebooks' label.
+        setup: String,
+        /// What was run.
+        cell: Box<Cell>,
+        /// Whether it was there already.
+        cached: bool,
+        /// The numbers, of a finished cell.
+        measured: Option<Box<Measured>>,
+        /// Why it failed, of a failed one.
+        failure: Option<Failure>,
+        /// How long it took.
+        timings: Timings,
+    },
+    /// The run is over.
+    Done {
+        /// Cells measured now.
+        ran: usize,
+        /// Of those, failed ones.
+        failed: usize,
+        /// Selected cells that were there already.
+        kept: usize,
+        /// Expectations missed.
+        expectations_missed: usize,
+        /// The results folder.
+        results: String,
+    },
+}
+
+impl Event {
+    /// The event of a cell.
+    pub fn cell(record: &CellRecord, cached: bool) -> Self {
+        Self::Cell {
+            id: record.id.clone(),
+            setup: record.cell.setup(),
+            cell: Box::new(record.cell.clone()),
+            cached,
+            measured: record.measured.clone().map(Box::new),
+            failure: record.failure.clone(),
+            timings: record.timings,
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! `run`: prepare, measure what is missing, store, report.
+
+use super::args::{OutputFormat, RunArgs, SelectionArgs};
+use super::interrupt::Interrupt;
+use super::output::{Event, Printer};
+use super::progress::{Progress, download_observer};
+use crate::config;
+use crate::config::Experiment;
+use crate::diagnostic::RenderStyle;
+use crate::error::{CliError, exit};
+use crate::execute::kernels::cpu::Simd;
+use crate::load::Loader;
+use crate::record::{InputRecord, Machine, Manifest, Program, RunRecord, Store, experiment_folder, now};
+use crate::report;
+use crate::run::{Outcome, PrepareOptions, Prepared, RunOptions, prepare};
+use sha2::{Digest, Sha256};
+
+pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
+    let experiment = load_experiment(&args.selection)?;
+    limit_threads(&experiment)?;
+    let store = Store::at(experiment_folder(&args.selection.results, &experiment.name));
+    let started = RunRecord {
+        argv: std::env::args().collect(),
+        program: Program::current(),
+        machine: Machine::current(Simd::detect().name()),
+        started: now(),
+        ended: String::new(),
+        exit_code: 0,
+        ran: 0,
+        failed: 0,
+        kept: 0,
+    };
+    let interrupt = {
+        let (store, started) = (store.clone(), started.clone());
+        Interrupt::listen(move |code| {
+            let _ = store.write_run(&RunRecord { ended: now(), exit_code: code, ..started.clone() });
+            Printer::note("interrupted: run again to continue");
+        })
+    };
+    let prepared = prepare_selection(experiment, &args.selection, &store, &interrupt)?;
+    store.create()?;
+    store.write_plan(&prepared.plan, &prepared.experiment.text)?;
+
+    let json = args.output_format == OutputFormat::Json;
+    if json {
+        kept_events(&prepared, &store)?;
+    }
+    let total = prepared.cells.iter().filter(|cell| cell.runs()).count();
+    let progress = Progress::new(total, json, interrupt.clone());
+    let outcome = crate::run::run(&prepared, &store, RunOptions { fail_fast: args.fail_fast }, &progress);
+    progress.finish();
+    let outcome = outcome?;
+    let code = match interrupt.code() {
+        Some(code) => code,
+        None => finish(&prepared, &store, &started, outcome, json)?,
+    };
+    let Outcome { ran, failed, kept, .. } = outcome;
+    store.write_run(&RunRecord { ended: now(), exit_code: code, ran, failed, kept, ..started })?;
+    if interrupt.code().is_some() {
+        Printer::note("interrupted: run again to continue");
+    }
+    Ok(code)
+}
+
+/// Reads the file, shows its warnings.
+pub(super) fn load_experiment(selection: &SelectionArgs) -> Result<Experiment, CliError> {
+    let experiment = read_experiment(&selection.file, &selection.set)?;
+    if !experiment.warnings.is_empty() {
+        Printer::note(&experiment.warnings.render(style()));
+    }
+    Ok(experiment)
+}
+
+/// Reads the file; its mistakes are shown here, since they have a form of their own.
+pub(super) fn read_experiment(file: &std::path::Path, set: &[String]) -> Result<Experiment, CliError> {
+    config::load(file, set).map_err(|error| match error {
+        config::ConfigError::Invalid(diagnostics) => {
+            Printer::note(&diagnostics.render(style()));
+            CliError { code: exit::USAGE, message: String::new(), hint: None }
+        }
+        error => error.into(),
+    })
+}
+
+fn style() -> RenderStyle {
+    if Printer::coloured() { RenderStyle::Coloured } else { RenderStyle::Plain }
+}
+
+/// What `plan` and `run` share.
+pub(super) fn prepare_selection(
+    experiment: Experiment,
+    selection: &SelectionArgs,
+    store: &Store,
+    interrupt: &Interrupt,
+) -> Result<Prepared, CliError> {
+    let loader = Loader::new(selection.offline, download_observer(interrupt.clone()));
+    let options = PrepareOptions {
+        only: selection.only.clone(),
+        partition: selection.partition,
+        rerun: selection.rerun,
+        limit: selection.limit,
+    };
+    let prepared = prepare(experiment, &loader, store, &options)?;
+    for model in &prepared.models {
+        for warning in &model.files.warnings {
+            Printer::warning(warning);
+        }
+    }
+    Ok(prepared)
+}
+
+fn limit_threads(experiment: &Experiment) -> Result<(), CliError> {
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(experiment.threads).build_global();
+    threads.map_err(|error| CliError {
+        code: exit::UNEXPECTED,
+        message: format!("starting threads failed: {error}"),
+        hint: Some("set a smaller `device.threads`".into()),
+    })
+}
+
+fn kept_events(prepared: &Prepared, store: &Store) -> Result<(), CliError> {
+    for planned in prepared.cells.iter().filter(|planned| planned.selected && !planned.decision.runs()) {
+        if let Some(record) = store.cell(&planned.id)? {
+            Printer::json(&Event::cell(&record, true));
+        }
+    }
+    Ok(())
+}
+
+/// Manifest, tables and plots, and what to say at the end.
+fn finish(
+    prepared: &Prepared,
+    store: &Store,
+    started: &RunRecord,
+    outcome: Outcome,
+    json: bool,
+) -> Result<u8, CliError> {
+    store.write_manifest(&manifest(prepared, started))?;
+    let report = match report::report(store) {
+        // The one selected cell may have been `--limit 0` away.
+        Err(report::ReportError::NoCells(_)) => return Ok(exit::OK),
+        report => report?,
+    };
+    if json {
+        Printer::json(&Event::Done {
+            ran: outcome.ran,
+            failed: outcome.failed,
+            kept: outcome.kept,
+            expectations_missed: report.missed,
+            results: store.root().display().to_string(),
+        });
+    } else {
+        Printer::data(&report.summary.terminal());
+        if let Some(expectations) = &report.expectations {
+            Printer::data(&format!("\n{}", expectations.clone().without_constant_columns(&["verdict"]).terminal()));
+        }
+    }
+    let Outcome { ran, failed, kept, kept_failed, .. } = outcome;
+    let stand_ins: Vec<&str> =
+        prepared.models.iter().filter(|m| m.files.is_stand_in()).map(|m| m.files.source.as_str()).collect();
+    if !stand_ins.is_empty() {
+        Printer::note(&format!("\n{}: a stand-in, not a published model", stand_ins.join(", ")));
+    }
+    let unfinished = match report.unfinished {
+        0 => String::new(),
+        count => format!(", {count} still to do"),
+    };
+    Printer::note(&format!(
+        "{ran} cells measured, {kept} cached, {} failed{unfinished}: {}",
+        failed + kept_failed,
+        store.root().display()
+    ));
+    if report.missed > 0 {
+        Printer::note(&format!("{} expectations missed: see tables/expectations.csv", report.missed));
+    }
+    Ok(if failed + kept_failed + report.missed > 0 { exit::FAILED } else { exit::OK })
+}
+
+fn manifest(prepared: &Prepared, started: &RunRecord) -> Manifest {
+    let mut inputs = Vec::new();
+    for model in &prepared.models {
+        inputs.extend(model.files.inputs.iter().map(|file| InputRecord {
+            source: model.files.source.clone(),
+            file: Some(file.name.clone()),
+            sha256: file.sha256.clone(),
+            bytes: Some(file.bytes),
+            commit: model.files.commit.clone(),
+        }));
+    }
+    inputs.extend(prepared.texts.iter().map(|(source, sha256)| InputRecord {
+        source: source.clone(),
+        file: None,
+        sha256: sha256.clone(),
+        bytes: None,
+        commit: None,
+    }));
+    let digest = Sha256::digest(prepared.experiment.text.as_bytes());
+    Manifest {
+        format: 1,
+        name: prepared.experiment.name.clone(),
+        experiment_sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        inputs,
+        seeds: prepared.experiment.seeds.clone(),
+        program: started.program.clone(),
+        machine: started.machine.clone(),
+        argv: started.argv.clone(),
+        written: now(),
+    }
+}

@@ -1,0 +1,378 @@
+//! The validated experiment: what the file says after defaults, overrides and checks.
+//!
+//! ```text
+//! Experiment ─┬─ axes of every cell: seeds × models × backends
+//!             ├─ prune: Vec<PruneBlock>   each block = methods × patterns × (scopes × sparsities) − skip
+//!             ├─ variants, metrics        what is run and measured at each point
+//!             └─ expects: Vec<Expect>     numbers that must come out
+//! ```
+//!
+//! Everything here is plain data. Turning it into cells is the plan's work; nothing here reads a
+//! file, knows a device or a tensor.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::config::keyword::{UnknownKeyword, keywords, serde_as_text};
+pub use crate::config::source::{ModelSource, TextSource};
+use crate::diagnostic::Diagnostics;
+
+/// One experiment file, checked and with every default filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Experiment {
+    /// Name of the results folder, `results/NAME/`: letters, digits, `.`, `_` and `-`.
+    pub name: String,
+    /// A line for humans, shown in tables and plots.
+    pub title: Option<String>,
+    /// The experiment file.
+    pub path: PathBuf,
+    /// The experiment file's text, byte for byte.
+    pub text: String,
+    /// Axis: the seeds of everything random.
+    pub seeds: Vec<u64>,
+    /// Axis: the models.
+    pub models: Vec<ModelSource>,
+    /// Number format of the weights; `None` leaves it to the backend's default.
+    pub dtype: Option<Dtype>,
+    /// Axis: where the model runs.
+    pub backends: Vec<BackendChoice>,
+    /// Which GPU, counted from 0.
+    pub device_index: usize,
+    /// CPU threads; 0 means all.
+    pub threads: usize,
+    /// The texts that behaviour is measured on.
+    pub data: Data,
+    /// What is pruned and how; the blocks add up.
+    pub prune: Vec<PruneBlock>,
+    /// The forms that every model is run in.
+    pub variants: Vec<Variant>,
+    /// The groups of numbers that are measured.
+    pub metrics: Vec<Metric>,
+    /// Numbers that the run must reproduce.
+    pub expects: Vec<Expect>,
+    /// What looked wrong in the file without being an error.
+    pub warnings: Diagnostics,
+}
+
+/// The `[data]` section.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Data {
+    /// The texts of the comparison with the dense model.
+    pub agreement: TextSource,
+    /// The text that perplexity is measured on.
+    pub perplexity: TextSource,
+    /// Tokens per window, at least 2; `None` means the model's own maximum.
+    pub context: Option<usize>,
+    /// How many windows perplexity is measured on; 0 means all.
+    pub perplexity_windows: usize,
+}
+
+/// One `[[prune]]` block: the product of its axes, without the points that `skip` leaves out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PruneBlock {
+    /// Axis: how weights are chosen.
+    pub methods: Vec<Method>,
+    /// Axis: what competes with what. An `N:M` pattern ignores it; see [`PruneBlock::scopes_for`].
+    pub scopes: Vec<Scope>,
+    /// Axis: which positions may be kept together.
+    pub patterns: Vec<NmPattern>,
+    /// Axis: the share of weights that goes, in `[0, 1)`. Empty when every pattern is `N:M`
+    /// and none was given; see [`PruneBlock::sparsities_for`].
+    pub sparsities: Vec<f64>,
+    /// Globs of module names that stay dense.
+    pub exclude: Vec<String>,
+    /// Points of the product to leave out.
+    pub skip: Vec<Skip>,
+}
+
+impl PruneBlock {
+    /// The sparsities that `pattern` runs at: its own one if it is `N:M`, else the block's axis.
+    pub fn sparsities_for(&self, pattern: NmPattern) -> Vec<f64> {
+        match pattern.sparsity() {
+            Some(sparsity) => vec![sparsity],
+            None => self.sparsities.clone(),
+        }
+    }
+
+    /// The scopes that `pattern` runs with: none for `N:M`, where weights compete only within
+    /// their group of M, else the block's axis.
+    pub fn scopes_for(&self, pattern: NmPattern) -> Vec<Option<Scope>> {
+        match pattern {
+            NmPattern::NofM { .. } => vec![None],
+            NmPattern::Unstructured => self.scopes.iter().copied().map(Some).collect(),
+        }
+    }
+
+    /// The whole product, without regard to `skip`, in the order of the axes.
+    pub fn points(&self) -> Vec<Point> {
+        let mut points = Vec::new();
+        for &method in &self.methods {
+            for &pattern in &self.patterns {
+                for scope in self.scopes_for(pattern) {
+                    let sparsities = self.sparsities_for(pattern);
+                    let point = |sparsity| (method, scope, pattern, sparsity);
+                    points.extend(sparsities.into_iter().map(point));
+                }
+            }
+        }
+        points
+    }
+
+    /// The compiled globs of `exclude`, over dotted module names; `*` matches dots too.
+    ///
+    /// # Errors
+    /// A malformed glob, which validation has ruled out.
+    pub fn excluded(&self) -> Result<globset::GlobSet, globset::Error> {
+        let mut globs = globset::GlobSetBuilder::new();
+        for glob in &self.exclude {
+            globs.add(globset::Glob::new(glob)?);
+        }
+        globs.build()
+    }
+}
+
+/// A point of a block: method, scope (none for `N:M`), pattern, sparsity.
+pub type Point = (Method, Option<Scope>, NmPattern, f64);
+
+/// A part of a block's product that is left out: a point is skipped when it has every value given.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Skip {
+    /// Only points of this method.
+    pub method: Option<Method>,
+    /// Only points of this sparsity.
+    pub sparsity: Option<f64>,
+    /// Only points of this scope.
+    pub scope: Option<Scope>,
+    /// Only points of this pattern.
+    pub pattern: Option<NmPattern>,
+}
+
+impl Skip {
+    /// Whether the point is left out. A point of an `N:M` pattern has no scope.
+    pub fn matches(&self, method: Method, scope: Option<Scope>, pattern: NmPattern, sparsity: f64) -> bool {
+        self.method.is_none_or(|wanted| wanted == method)
+            && self.scope.is_none_or(|wanted| Some(wanted) == scope)
+            && self.pattern.is_none_or(|wanted| wanted == pattern)
+            && self.sparsity.is_none_or(|wanted| same_sparsity(wanted, sparsity))
+    }
+}
+
+/// Whether two sparsities written in a file mean the same: `N:M` gives `1 - N/M`, which need not
+/// be the very float that a user types.
+pub fn same_sparsity(a: f64, b: f64) -> bool {
+    (a - b).abs() < 1e-9
+}
+
+/// A number that the run must reproduce.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expect {
+    /// The cells that it is about.
+    pub r#where: Where,
+    /// A metric column of `summary.csv`: one of [`SUMMARY_COLUMNS`].
+    pub metric: String,
+    /// The expected value, in the column's unit.
+    pub value: f64,
+    /// The largest accepted absolute difference.
+    pub tolerance: f64,
+    /// Where the number comes from.
+    pub source: Option<String>,
+}
+
+/// The key columns that select cells; a cell is selected when it has every value given.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Where {
+    /// The model source, as written in the file.
+    pub model: Option<String>,
+    /// The pruning method.
+    pub method: Option<Method>,
+    /// The scope of the comparison of weights.
+    pub scope: Option<Scope>,
+    /// The sparsity pattern.
+    pub pattern: Option<NmPattern>,
+    /// The target sparsity.
+    pub sparsity: Option<f64>,
+    /// The seed.
+    pub seed: Option<u64>,
+    /// The executed form.
+    pub variant: Option<Variant>,
+    /// The backend, never `auto`.
+    pub backend: Option<BackendChoice>,
+    /// The number format.
+    pub dtype: Option<Dtype>,
+}
+
+impl fmt::Display for Where {
+    /// `method = wanda, sparsity = 0.5`, in the order of the key columns.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn text(value: &Option<impl ToString>) -> Option<String> {
+            value.as_ref().map(ToString::to_string)
+        }
+        let columns = [
+            ("model", text(&self.model)),
+            ("method", text(&self.method)),
+            ("scope", text(&self.scope)),
+            ("pattern", text(&self.pattern)),
+            ("sparsity", text(&self.sparsity)),
+            ("seed", text(&self.seed)),
+            ("variant", text(&self.variant)),
+            ("backend", text(&self.backend)),
+            ("dtype", text(&self.dtype)),
+        ];
+        let given: Vec<String> =
+            columns.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name} = {value}"))).collect();
+        f.write_str(&given.join(", "))
+    }
+}
+
+/// The metric columns of `summary.csv` that an `[[expect]]` can name, and the metric that
+/// fills each.
+pub const SUMMARY_COLUMNS: &[(&str, Metric)] = &[
+    ("nonzero", Metric::Structure),
+    ("total", Metric::Structure),
+    ("sparsity", Metric::Structure),
+    ("size_mb", Metric::Structure),
+    ("compute_ratio", Metric::Structure),
+    ("top1_match", Metric::Agreement),
+    ("top5_overlap", Metric::Agreement),
+    ("kl_nats", Metric::Agreement),
+    ("perplexity", Metric::Perplexity),
+];
+
+keywords! {
+    /// How the weights that go are chosen.
+    Method "method" {
+        Magnitude "magnitude" "the weights with the smallest absolute value go",
+        Random "random" "weights chosen at random go; the baseline of every other method",
+    }
+}
+
+keywords! {
+    /// What a weight competes with for being kept.
+    Scope "scope" {
+        Global "global" "all prunable weights of the model compete with each other",
+        Layer "layer" "the weights of one linear layer compete; every layer gets the same sparsity",
+        Row "row" "the weights of one output row compete; every row gets the same sparsity",
+    }
+}
+
+keywords! {
+    /// The number format of the weights and of the computation.
+    Dtype "dtype" {
+        F32 "f32" "32-bit IEEE float",
+        F16 "f16" "16-bit IEEE float; GPU only",
+        Bf16 "bf16" "16-bit float with the exponent range of f32; GPU only",
+    }
+}
+
+keywords! {
+    /// Where the model runs.
+    BackendChoice "backend" {
+        Auto "auto" "cuda if a GPU answers, else flex",
+        Cuda "cuda" "an NVIDIA GPU",
+        NdArray "ndarray" "the CPU, through the ndarray crate",
+        Flex "flex" "the CPU, through SIMD kernels",
+    }
+}
+
+keywords! {
+    /// The form in which a model is stored and executed.
+    Variant "variant" {
+        Dense "dense" "the original weights on dense kernels; the reference of every comparison",
+        Masked "masked" "pruned weights with zeros in place, on dense kernels",
+        Csr "csr" "pruned weights as values, column indices and row pointers, on sparse kernels",
+    }
+}
+
+keywords! {
+    /// A group of numbers that is measured together.
+    Metric "metric" {
+        Structure "structure" "non-zero weights, sparsity and stored bytes, per layer and in total",
+        Agreement "agreement" "how often and how closely the predictions are the dense model's",
+        Perplexity "perplexity" "exp of the mean negative log-likelihood of a text",
+    }
+}
+
+impl Variant {
+    /// Whether the variant has a meaning only for a pruned model.
+    pub const fn needs_pruning(self) -> bool {
+        !matches!(self, Self::Dense)
+    }
+}
+
+/// Which positions of a row may be kept together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NmPattern {
+    /// Any.
+    Unstructured,
+    /// `n` of every `m` consecutive weights along the input dimension are kept.
+    NofM {
+        /// Weights kept in a group.
+        n: u32,
+        /// Size of a group.
+        m: u32,
+    },
+}
+
+impl NmPattern {
+    /// The largest `M` of an `N:M` pattern: one group fits a 64-bit mask.
+    pub const MAX_M: u32 = 64;
+
+    /// The share of weights that goes, where the pattern fixes it.
+    pub fn sparsity(self) -> Option<f64> {
+        match self {
+            Self::Unstructured => None,
+            Self::NofM { n, m } => Some(f64::from(m - n) / f64::from(m)),
+        }
+    }
+}
+
+impl fmt::Display for NmPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unstructured => f.pad("unstructured"),
+            Self::NofM { n, m } => f.pad(&format!("{n}:{m}")),
+        }
+    }
+}
+
+impl FromStr for NmPattern {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        if text == "unstructured" {
+            return Ok(Self::Unstructured);
+        }
+        let unknown = || PatternError::Unknown(text.to_owned());
+        let (n, m) = text.split_once(':').ok_or_else(unknown)?;
+        let number = |digits: &str| -> Result<u32, PatternError> {
+            let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+            let number = digits.parse().ok().filter(|_| plain);
+            number.ok_or_else(unknown)
+        };
+        let (n, m) = (number(n)?, number(m)?);
+        if 1 <= n && n < m && m <= Self::MAX_M {
+            Ok(Self::NofM { n, m })
+        } else {
+            Err(PatternError::OutOfRange { n, m })
+        }
+    }
+}
+
+serde_as_text!(NmPattern);
+
+/// A text that is no sparsity pattern.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PatternError {
+    /// Neither `unstructured` nor `N:M`.
+    #[error("unknown pattern `{0}`")]
+    Unknown(String),
+    /// `N:M`, but not with `1 <= N < M <= 64`.
+    #[error("pattern `{n}:{m}` is out of range, expected 1 <= N < M <= {max}", max = NmPattern::MAX_M)]
+    OutOfRange {
+        /// Weights kept in a group.
+        n: u32,
+        /// Size of a group.
+        m: u32,
+    },
+}

@@ -1,0 +1,142 @@
+//! Closed sets of words that the experiment file uses: one table per set, from which spelling,
+//! parsing, serde, the schema and `sparsify-exp list` follow.
+
+/// A word of a set, with the line that explains it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keyword<T> {
+    /// The value that the word stands for.
+    pub value: T,
+    /// The file's spelling.
+    pub name: &'static str,
+    /// One line of help.
+    pub help: &'static str,
+}
+
+/// A text that is not in the set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown {kind} `{name}`, expected one of {}", backticked(.expected))]
+pub struct UnknownKeyword {
+    /// What the set is a set of.
+    pub kind: &'static str,
+    /// The unknown text.
+    pub name: String,
+    /// The words of the set.
+    pub expected: Vec<&'static str>,
+}
+
+/// The names in backticks, separated by commas.
+pub fn backticked<S: AsRef<str>>(names: &[S]) -> String {
+    let quoted: Vec<String> = names.iter().map(|n| format!("`{}`", n.as_ref())).collect();
+    quoted.join(", ")
+}
+
+/// What a message says was expected: the only name, or one of several.
+pub fn one_of<S: AsRef<str>>(names: &[S]) -> String {
+    match names {
+        [name] => format!("expected `{}`", name.as_ref()),
+        names => format!("expected one of {}", backticked(names)),
+    }
+}
+
+/// Declares an enum of unit variants, each with its spelling and a line of help.
+macro_rules! keywords {
+    (
+        $(#[$doc:meta])*
+        $type:ident $kind:literal { $($variant:ident $name:literal $help:literal,)+ }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $type {
+            $(#[doc = concat!("`", $name, "`: ", $help, ".")] $variant,)+
+        }
+
+        impl $type {
+            /// Every value, in the order of documentation.
+            pub const ALL: &[$crate::config::keyword::Keyword<$type>] = &[
+                $($crate::config::keyword::Keyword {
+                    value: $type::$variant,
+                    name: $name,
+                    help: $help,
+                },)+
+            ];
+
+            /// The file's spelling.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.name())
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = UnknownKeyword;
+
+            fn from_str(text: &str) -> Result<Self, UnknownKeyword> {
+                let found = Self::ALL.iter().find(|keyword| keyword.name == text);
+                found.map(|keyword| keyword.value).ok_or_else(|| UnknownKeyword {
+                    kind: $kind,
+                    name: text.to_owned(),
+                    expected: Self::ALL.iter().map(|keyword| keyword.name).collect(),
+                })
+            }
+        }
+
+        $crate::config::keyword::serde_as_text!($type);
+
+        impl schemars::JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                $crate::config::keyword::schema(Self::ALL)
+            }
+        }
+    };
+}
+pub(crate) use keywords;
+
+/// Serialises types through `Display` and `FromStr`, as the file spells them.
+macro_rules! serde_as_text {
+    ($($type:ident),+) => {
+        $(
+            impl serde::Serialize for $type {
+                fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                    serializer.collect_str(self)
+                }
+            }
+
+            impl<'de> serde::Deserialize<'de> for $type {
+                fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                    $crate::config::keyword::from_text(deserializer)
+                }
+            }
+        )+
+    };
+}
+pub(crate) use serde_as_text;
+
+/// Deserialises a string through `FromStr`.
+pub(crate) fn from_text<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
+    text.parse().map_err(serde::de::Error::custom)
+}
+
+/// `oneOf` the words, each with its help.
+pub(crate) fn schema<T>(keywords: &[Keyword<T>]) -> schemars::Schema {
+    let words: Vec<serde_json::Value> =
+        keywords.iter().map(|word| serde_json::json!({ "const": word.name, "description": word.help })).collect();
+    schemars::json_schema!({ "type": "string", "oneOf": words })
+}

@@ -1,0 +1,164 @@
+//! What the user wrote: the experiment file and what the command line lays over it.
+//!
+//! ```text
+//! text ──toml──▶ table ──overrides──▶ table ──shape──▶ table ──serde──▶ raw ──validate──▶ Experiment
+//!  syntax errors      unknown paths       keys, types                      rules between keys
+//! ```
+//! Every step reports all that it finds, with the place where it was written, and passes on what
+//! is right, so that one run shows every mistake. Reads the file and nothing else; knows no
+//! device, no tensor and no network.
+
+pub mod axis;
+pub mod experiment;
+pub mod keyword;
+pub mod overrides;
+pub mod raw;
+pub mod schema;
+pub mod shape;
+pub mod source;
+pub mod validate;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use toml::de::DeTable;
+
+pub use experiment::Experiment;
+pub use schema::json_schema;
+
+use crate::diagnostic::{Diagnostic, Diagnostics, Sources, Span};
+use overrides::Override;
+use raw::RawExperiment;
+
+/// Why there is no experiment.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read, or is not UTF-8.
+    #[error("failed to read the experiment file `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The file or the overrides have mistakes.
+    #[error("{0}")]
+    Invalid(Diagnostics),
+}
+
+impl ConfigError {
+    /// What to do next. Invalid files say it with each message.
+    pub fn hint(&self) -> Option<String> {
+        let Self::Read { path, source } = self else {
+            return None;
+        };
+        match source.kind() {
+            std::io::ErrorKind::NotFound => Some("give the path of an experiment file".to_owned()),
+            std::io::ErrorKind::InvalidData => Some("save the file as UTF-8".to_owned()),
+            std::io::ErrorKind::IsADirectory => Some(format!("give a file in `{}`, not the folder", path.display())),
+            _ => None,
+        }
+    }
+}
+
+/// Reads, overrides and checks an experiment file.
+///
+/// # Errors
+/// [`ConfigError::Read`] if there is no text, [`ConfigError::Invalid`] with every mistake of the
+/// file and of the overrides.
+pub fn load(path: &Path, overrides: &[String]) -> Result<Experiment, ConfigError> {
+    let read_error = |source| ConfigError::Read { path: path.to_owned(), source };
+    let text = std::fs::read_to_string(path).map_err(read_error)?;
+    parse(path, &text, overrides).map_err(ConfigError::Invalid)
+}
+
+/// Checks the text of an experiment file; `path` is what messages call it, and its folder is what
+/// paths in it are relative to.
+///
+/// # Errors
+/// Every mistake of the text and of the overrides.
+pub fn parse(path: &Path, text: &str, overrides: &[String]) -> Result<Experiment, Diagnostics> {
+    let mut sources = Sources::file(path.display().to_string(), text);
+    let arguments: Vec<Span> = overrides.iter().map(|argument| sources.add_argument("-s ", argument)).collect();
+    let sources = Arc::new(sources);
+    let (experiment, found) = check(&sources, path, text, &arguments);
+    let found = Diagnostics::new(Arc::clone(&sources), found);
+    match experiment {
+        Some(mut experiment) if found.errors() == 0 => {
+            experiment.warnings = found;
+            Ok(experiment)
+        }
+        _ => Err(found),
+    }
+}
+
+/// Everything that is wrong, and the experiment if it can be built.
+fn check(sources: &Sources, path: &Path, text: &str, arguments: &[Span]) -> (Option<Experiment>, Vec<Diagnostic>) {
+    let (overrides, mut found) = parse_overrides(sources, arguments);
+    let (root, syntax_errors) = DeTable::parse_recoverable(sources.text(0..text.len()));
+    if !syntax_errors.is_empty() {
+        // What the parser makes of the rest is a guess; complaints about it would mislead.
+        found.extend(syntax(text, &syntax_errors));
+        return (None, found);
+    }
+    let span = root.span();
+    let mut table = root.into_inner();
+    found.extend(overrides.iter().filter_map(|given| given.apply(&mut table).err()));
+    let shape::Findings { diagnostics, removed } = shape::check(&mut table);
+    found.extend(diagnostics);
+    let deserializer = toml::de::Deserializer::from(toml::Spanned::new(span, table));
+    match RawExperiment::deserialize(deserializer) {
+        Ok(raw) => {
+            let (experiment, more) = validate::experiment(raw, path, text, removed);
+            found.extend(more);
+            (experiment, found)
+        }
+        Err(error) => {
+            found.push(beyond_shape(&error));
+            (None, found)
+        }
+    }
+}
+
+fn parse_overrides<'i>(sources: &'i Sources, arguments: &[Span]) -> (Vec<Override<'i>>, Vec<Diagnostic>) {
+    let mut overrides = Vec::new();
+    let mut found = Vec::new();
+    for span in arguments {
+        match Override::parse(sources, span.clone()) {
+            Ok(given) => overrides.push(given),
+            Err(diagnostic) => found.push(diagnostic),
+        }
+    }
+    (overrides, found)
+}
+
+/// How many syntax errors are shown: an array that is never closed makes every line below it wrong.
+const MAX_SYNTAX_ERRORS: usize = 5;
+
+/// Syntax errors, the first of each line: the others follow from it.
+fn syntax(text: &str, errors: &[toml::de::Error]) -> Vec<Diagnostic> {
+    let mut lines = Vec::new();
+    let mut found = Vec::new();
+    for error in errors {
+        let span = error.span().unwrap_or(text.len()..text.len());
+        let line = text.as_bytes().iter().take(span.start).filter(|byte| **byte == b'\n').count();
+        if !lines.contains(&line) && lines.len() < MAX_SYNTAX_ERRORS {
+            lines.push(line);
+            found.push(Diagnostic::error("the file is not TOML").at(span, error.message()));
+        }
+    }
+    found
+}
+
+/// A value that the schema lets pass and the raw structs don't. There should be none.
+fn beyond_shape(error: &toml::de::Error) -> Diagnostic {
+    let diagnostic = Diagnostic::error("invalid value");
+    match error.span() {
+        Some(span) => diagnostic.at(span, error.message()),
+        None => diagnostic.help(error.message()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

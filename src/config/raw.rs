@@ -1,0 +1,200 @@
+//! The experiment file as written: flat structs, one field per key, everything optional.
+//!
+//! The doc comments of the fields are the descriptions of the JSON schema; the schema in turn is
+//! what keys and types are checked against ([`shape`](super::shape)). Meaning, defaults and rules
+//! between keys belong to [`validate`](super::validate).
+//!
+//! No `flatten`, `untagged` or tagged enums: they lose the position of a mistake.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::config::axis::{At, Axis};
+use crate::config::experiment::{BackendChoice, Dtype, Method, Metric, SUMMARY_COLUMNS, Scope, Variant};
+
+/// An experiment on sparse language models. An array where a single value is expected is an axis;
+/// a block is the product of its axes; the experiment is the union of its blocks.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "sparsify-exp experiment")]
+pub struct RawExperiment {
+    /// Name of the results folder, `results/NAME/`: letters, digits, `.`, `_` and `-`. Required.
+    #[schemars(required, extend("pattern" = "^[A-Za-z0-9._-]+$", "examples" = ["s1"]))]
+    pub name: Option<At<String>>,
+    /// A line for humans, shown in tables and plots.
+    pub title: Option<At<String>>,
+    /// Axis: the seeds of everything random. Default: 0.
+    #[schemars(extend("default" = 0, "examples" = [[0, 1, 2]]))]
+    pub seed: Option<Axis<u64>>,
+    /// The model. Required.
+    #[schemars(required)]
+    pub model: Option<At<RawModel>>,
+    /// Where it runs.
+    pub device: Option<At<RawDevice>>,
+    /// The texts that behaviour is measured on.
+    pub data: Option<At<RawData>>,
+    /// What is pruned and how. Every block is the product of its axes; the blocks add up.
+    pub prune: Option<Vec<At<RawPrune>>>,
+    /// In which forms the model is run.
+    pub execute: Option<At<RawExecute>>,
+    /// What is measured.
+    pub measure: Option<At<RawMeasure>>,
+    /// Published or earlier numbers that the run must reproduce.
+    pub expect: Option<Vec<At<RawExpect>>>,
+}
+
+/// The `[model]` section.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawModel {
+    /// Axis: where the model comes from: `builtin:NAME`, `hf:ORG/NAME` (`hf:ORG/NAME@REVISION`),
+    /// `path:DIR` (relative to this file) or `synthetic:NAME`. Required.
+    #[schemars(required, extend("examples" = ["builtin:tiny-opt", "hf:facebook/opt-125m", "path:../checkpoint", "synthetic:opt-125m"]))]
+    pub source: Option<Axis<String>>,
+    /// The number format. Default: `f32` on the CPU and the checkpoint's own on CUDA.
+    pub dtype: Option<At<Dtype>>,
+}
+
+/// The `[device]` section.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawDevice {
+    /// Axis: where the model runs. Default: `auto`.
+    #[schemars(extend("default" = "auto"))]
+    pub backend: Option<Axis<BackendChoice>>,
+    /// Which GPU, counted from 0. Default: 0.
+    #[schemars(extend("default" = 0))]
+    pub index: Option<At<usize>>,
+    /// CPU threads; 0 means all. Default: 0.
+    #[schemars(extend("default" = 0))]
+    pub threads: Option<At<usize>>,
+}
+
+/// The `[data]` section.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawData {
+    /// The texts of the comparison with the dense model, one a line: `builtin:NAME` or
+    /// `file:PATH` (UTF-8, relative to this file). Default: `builtin:sample-texts`.
+    #[schemars(extend("default" = "builtin:sample-texts"))]
+    pub agreement: Option<At<String>>,
+    /// The text that perplexity is measured on: `builtin:NAME` or `file:PATH` (UTF-8, relative to
+    /// this file). Default: `builtin:heldout`.
+    #[schemars(extend("default" = "builtin:heldout"))]
+    pub perplexity: Option<At<String>>,
+    /// Tokens per window. Default: the model's own maximum, at most 2048.
+    #[schemars(extend("minimum" = 2, "examples" = [512]))]
+    pub context: Option<At<usize>>,
+    /// How many windows perplexity is measured on; 0 means all. Default: 0.
+    #[schemars(extend("default" = 0))]
+    pub perplexity_windows: Option<At<usize>>,
+}
+
+/// A `[[prune]]` block.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawPrune {
+    /// Axis: how the weights that go are chosen. Required.
+    #[schemars(required, extend("examples" = [["magnitude", "random"]]))]
+    pub method: Option<Axis<Method>>,
+    /// Axis: the share of weights that goes, at least 0 and below 1. Required, unless an `N:M`
+    /// pattern fixes it.
+    #[schemars(extend("examples" = [0.5, [0.3, 0.5, 0.7]]))]
+    pub sparsity: Option<Axis<f64>>,
+    /// Axis: what a weight competes with for being kept. Default: `global`. An `N:M` pattern has
+    /// no scope.
+    #[schemars(extend("default" = "global"))]
+    pub scope: Option<Axis<Scope>>,
+    /// Axis: `unstructured`, or `N:M`: N of every M consecutive weights along the input dimension
+    /// are kept, which fixes the sparsity by itself. Default: `unstructured`.
+    #[schemars(extend("default" = "unstructured", "examples" = ["2:4", "4:8"]))]
+    pub pattern: Option<Axis<String>>,
+    /// Globs of module names that stay dense; `*` matches dots too. Default: `["lm_head"]`.
+    #[schemars(extend("default" = ["lm_head"]))]
+    pub exclude: Option<Vec<At<String>>>,
+    /// Points of the product to leave out: a point is skipped when it has every value given.
+    #[schemars(extend("examples" = [[{ "method": "random", "sparsity": 0.7 }]]))]
+    pub skip: Option<Vec<At<RawSkip>>>,
+}
+
+/// An entry of `skip`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawSkip {
+    /// Only points of this method.
+    pub method: Option<At<Method>>,
+    /// Only points of this sparsity.
+    pub sparsity: Option<At<f64>>,
+    /// Only points of this scope.
+    pub scope: Option<At<Scope>>,
+    /// Only points of this pattern.
+    pub pattern: Option<At<String>>,
+}
+
+/// The `[execute]` section.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawExecute {
+    /// The forms in which a model is stored and executed. Default: all, or `dense` alone where
+    /// nothing is pruned.
+    #[schemars(extend("default" = ["dense", "masked", "csr"]))]
+    pub variants: Option<Axis<Variant>>,
+}
+
+/// The `[measure]` section.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawMeasure {
+    /// The groups of numbers that are measured. Default: `["structure", "agreement"]`.
+    #[schemars(extend("default" = ["structure", "agreement"]))]
+    pub metrics: Option<Axis<Metric>>,
+}
+
+/// An `[[expect]]` block.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawExpect {
+    /// Key columns of the cells that it is about. Default: every cell.
+    #[schemars(extend("examples" = [{ "method": "magnitude", "sparsity": 0.5, "variant": "masked" }]))]
+    pub r#where: Option<At<RawWhere>>,
+    /// A metric column of `summary.csv`. Required.
+    #[schemars(required, schema_with = "summary_column")]
+    pub metric: Option<At<String>>,
+    /// The expected value, in the column's unit. Required.
+    #[schemars(required)]
+    pub value: Option<At<f64>>,
+    /// The largest accepted absolute difference. Required.
+    #[schemars(required)]
+    pub tolerance: Option<At<f64>>,
+    /// Where the number comes from.
+    pub source: Option<At<String>>,
+}
+
+/// The cells of an `[[expect]]`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawWhere {
+    /// The model source, as written under `[model]`.
+    pub model: Option<At<String>>,
+    /// The pruning method.
+    pub method: Option<At<Method>>,
+    /// The scope.
+    pub scope: Option<At<Scope>>,
+    /// The sparsity pattern.
+    pub pattern: Option<At<String>>,
+    /// The target sparsity.
+    pub sparsity: Option<At<f64>>,
+    /// The seed.
+    pub seed: Option<At<u64>>,
+    /// The executed form.
+    pub variant: Option<At<Variant>>,
+    /// The backend that ran it, not `auto`.
+    pub backend: Option<At<BackendChoice>>,
+    /// The number format.
+    pub dtype: Option<At<Dtype>>,
+}
+
+fn summary_column(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let names: Vec<&str> = SUMMARY_COLUMNS.iter().map(|(name, _)| *name).collect();
+    schemars::json_schema!({ "type": "string", "enum": names })
+}

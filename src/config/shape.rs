@@ -1,0 +1,349 @@
+//! Keys and types of the experiment file, read off the JSON schema, and the check of a parsed file
+//! against them.
+//!
+//! ```text
+//! Table ─ seed:  Axis(Integer ≥ 0)
+//!       ─ model: Table ─ source: Axis(Text)
+//!                      ─ dtype:  Words(f32, f16, bf16)
+//!       ─ prune: List(Table ─ sparsity: Axis(Number) …)
+//! ```
+//! serde stops at the first mistake. This check finds all of them and takes what is wrong out of
+//! the file, so that what is left deserialises and can be checked further.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+use toml::Spanned;
+use toml::de::{DeArray, DeInteger, DeTable, DeValue};
+
+use crate::config::keyword::{backticked, one_of};
+use crate::config::schema::json_schema;
+use crate::diagnostic::{Diagnostic, Span, nearest};
+
+/// What may stand somewhere in the file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shape {
+    /// A table with these keys.
+    Table(Vec<(String, Shape)>),
+    /// An array.
+    List(Box<Shape>),
+    /// A value or a non-empty array.
+    Axis(Box<Shape>),
+    /// One of these strings.
+    Words(Vec<String>),
+    /// Any string.
+    Text,
+    /// An integer of at least this.
+    Integer(i128),
+    /// A finite number, integers included.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+}
+
+/// The experiment file's.
+pub fn experiment() -> &'static Shape {
+    static SHAPE: LazyLock<Shape> = LazyLock::new(|| Shape::from_schema(&json_schema()));
+    &SHAPE
+}
+
+impl Shape {
+    /// Reads the part of JSON schema that `config::raw` gives rise to.
+    fn from_schema(schema: &Value) -> Self {
+        let boxed = |schema: &Value| Box::new(Self::from_schema(schema));
+        if let Some(choices) = schema["anyOf"].as_array() {
+            return Self::Axis(boxed(&choices[0]));
+        }
+        match schema["type"].as_str() {
+            Some("object") => {
+                let properties = schema["properties"].as_object().into_iter().flatten();
+                let keys = properties.map(|(key, value)| (key.clone(), Self::from_schema(value)));
+                Self::Table(keys.collect())
+            }
+            Some("array") => Self::List(boxed(&schema["items"])),
+            Some("integer") => Self::Integer(schema["minimum"].as_i64().map_or(i128::MIN, i128::from)),
+            Some("number") => Self::Number,
+            Some("boolean") => Self::Boolean,
+            _ => match words(schema) {
+                Some(words) => Self::Words(words),
+                None => Self::Text,
+            },
+        }
+    }
+
+    /// The shape behind a key, if this is a table that has it.
+    pub fn key(&self, name: &str) -> Option<&Self> {
+        let Self::Table(keys) = self else { return None };
+        keys.iter().find(|(key, _)| key == name).map(|(_, shape)| shape)
+    }
+
+    /// The keys, if this is a table.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        let keys = match self {
+            Self::Table(keys) => keys.as_slice(),
+            _ => &[],
+        };
+        keys.iter().map(|(key, _)| key.as_str())
+    }
+
+    /// What an axis is an axis of; anything else is itself.
+    fn item(&self) -> &Self {
+        match self {
+            Self::Axis(item) => item,
+            other => other,
+        }
+    }
+
+    /// Where else a key that this table lacks exists: `[data]`, `[[prune]]`.
+    fn home_of(key: &str) -> Option<String> {
+        if experiment().key(key).is_some() {
+            return Some("at the top of the file, before the first `[section]`".to_owned());
+        }
+        experiment().keys().find_map(|section| match experiment().key(section)? {
+            table @ Self::Table(_) if table.key(key).is_some() => Some(format!("in `[{section}]`")),
+            Self::List(item) if item.key(key).is_some() => Some(format!("in `[[{section}]]`")),
+            _ => None,
+        })
+    }
+
+    /// What a message says was expected.
+    fn expected(&self) -> String {
+        match self {
+            Self::Table(_) => "a table".to_owned(),
+            Self::List(item) => format!("an array of {}", item.plural()),
+            Self::Axis(item) => format!("{}, or an array of {}", item.expected(), item.plural()),
+            Self::Words(words) => format!("one of {}", backticked(words)),
+            Self::Text => "a string".to_owned(),
+            Self::Integer(minimum) if *minimum == i128::MIN => "an integer".to_owned(),
+            Self::Integer(minimum) => format!("an integer of at least {minimum}"),
+            Self::Number => "a number".to_owned(),
+            Self::Boolean => "`true` or `false`".to_owned(),
+        }
+    }
+
+    fn plural(&self) -> &'static str {
+        match self {
+            Self::Table(_) => "tables",
+            Self::List(_) | Self::Axis(_) => "arrays",
+            Self::Words(_) => "them",
+            Self::Text => "strings",
+            Self::Integer(_) => "integers",
+            Self::Number => "numbers",
+            Self::Boolean => "booleans",
+        }
+    }
+}
+
+/// The strings that a schema allows, if it lists them.
+fn words(schema: &Value) -> Option<Vec<String>> {
+    let listed = schema["enum"].as_array().or_else(|| schema["oneOf"].as_array())?;
+    let word = |value: &Value| value.as_str().or_else(|| value["const"].as_str()).map(str::to_owned);
+    Some(listed.iter().filter_map(word).collect())
+}
+
+/// What the check found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// The mistakes.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Paths (`prune.0.sparsity`) at which something was taken out, so that nobody says that it
+    /// is missing.
+    pub removed: BTreeSet<String>,
+}
+
+/// Checks a file, and takes out what doesn't fit.
+pub fn check(table: &mut DeTable<'_>) -> Findings {
+    let mut findings = Findings::default();
+    findings.table(experiment(), table, &Place::default());
+    findings
+}
+
+/// A path in two spellings.
+#[derive(Clone, Default)]
+struct Place {
+    /// With the numbers of blocks: `prune.0.sparsity`.
+    exact: String,
+    /// For messages: `prune.sparsity`.
+    shown: String,
+}
+
+impl Place {
+    fn key(&self, key: &str) -> Self {
+        let join = |path: &str| {
+            if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+        };
+        Self { exact: join(&self.exact), shown: join(&self.shown) }
+    }
+
+    fn item(&self, index: usize) -> Self {
+        Self { exact: format!("{}.{index}", self.exact), shown: self.shown.clone() }
+    }
+}
+
+impl Findings {
+    fn table(&mut self, shape: &Shape, table: &mut DeTable<'_>, place: &Place) {
+        let unknown: Vec<(String, Span)> = table
+            .iter()
+            .map(|(key, _)| (key.get_ref().to_string(), key.span()))
+            .filter(|(key, _)| shape.key(key).is_none())
+            .collect();
+        for (key, span) in unknown {
+            table.remove(key.as_str());
+            self.unknown_key(shape, &key, span, place);
+        }
+        for key in shape.keys() {
+            let place = place.key(key);
+            let (Some(shape), Some(value)) = (shape.key(key), table.get_mut(key)) else {
+                continue;
+            };
+            if !self.value(shape, value, &place) {
+                table.remove(key);
+                self.removed.insert(place.exact);
+            }
+        }
+    }
+
+    fn unknown_key(&mut self, shape: &Shape, key: &str, span: Span, place: &Place) {
+        let names: Vec<&str> = shape.keys().collect();
+        let meant = nearest(key, names.iter().copied());
+        if let Some(meant) = meant {
+            self.removed.insert(place.key(meant).exact);
+        }
+        let below = names.iter().find(|name| {
+            let below = shape.key(name);
+            !place.shown.is_empty() && below.is_some_and(|below| below.key(key).is_some())
+        });
+        let home = match below {
+            Some(below) => Some(format!("in `{below}`")),
+            None => Shape::home_of(key),
+        };
+        let help = match (meant, home) {
+            (_, Some(home)) => Some(format!("`{key}` belongs {home}")),
+            (Some(meant), None) => Some(format!("a similar key exists: `{meant}`")),
+            (None, None) => None,
+        };
+        let diagnostic = Diagnostic::error(format!("unknown key `{}`", place.key(key).shown))
+            .at(span, one_of(&names))
+            .maybe_help(help);
+        self.diagnostics.push(diagnostic);
+    }
+
+    /// Whether the value fits, after everything below it that doesn't was taken out.
+    fn value(&mut self, shape: &Shape, value: &mut Spanned<DeValue<'_>>, place: &Place) -> bool {
+        let span = value.span();
+        match (shape, value.get_mut()) {
+            (Shape::Table(_), DeValue::Table(table)) => {
+                self.table(shape, table, place);
+                true
+            }
+            (Shape::List(item), DeValue::Array(array)) => {
+                let given = array.len();
+                self.items(item, array, place);
+                given == 0 || !array.is_empty()
+            }
+            (Shape::Axis(item), DeValue::Array(array)) => {
+                if array.is_empty() {
+                    let title = format!("`{}` is empty", place.shown);
+                    let expected = "expected at least one value";
+                    self.diagnostics.push(Diagnostic::error(title).at(span, expected));
+                }
+                self.items(item, array, place);
+                !array.is_empty()
+            }
+            (shape, value) => fits(shape.item(), value) || self.mismatch(shape, value, span, place),
+        }
+    }
+
+    fn items(&mut self, shape: &Shape, array: &mut DeArray<'_>, place: &Place) {
+        let given = array.len();
+        let mut kept = DeArray::new();
+        for mut item in std::mem::replace(array, DeArray::new()) {
+            if self.value(shape, &mut item, &place.item(kept.len())) {
+                kept.push(item);
+            }
+        }
+        if kept.len() < given {
+            self.removed.insert(place.exact.clone());
+        }
+        *array = kept;
+    }
+
+    fn mismatch(&mut self, shape: &Shape, value: &DeValue<'_>, span: Span, place: &Place) -> bool {
+        let path = &place.shown;
+        let diagnostic = match (shape.item(), value) {
+            (Shape::Words(words), DeValue::String(text)) => {
+                let meant = nearest(text, words.iter().map(String::as_str));
+                Diagnostic::error(format!("unknown value `{text}` of `{path}`"))
+                    .at(span, format!("expected {}", shape.item().expected()))
+                    .maybe_help(meant.map(|meant| format!("did you mean `{meant}`?")))
+            }
+            (Shape::Integer(minimum), DeValue::Integer(number)) => {
+                let expected = match integer(number) {
+                    Some(number) if number < *minimum => shape.item().expected(),
+                    _ => format!("an integer of at most {}", i64::MAX),
+                };
+                Diagnostic::error(format!("`{path}` is out of range")).at(span, format!("expected {expected}"))
+            }
+            (Shape::Number, DeValue::Float(_) | DeValue::Integer(_)) => {
+                Diagnostic::error(format!("`{path}` is out of range")).at(span, "expected a finite number")
+            }
+            _ => Diagnostic::error(format!("wrong type of `{path}`"))
+                .at(span, format!("expected {}, found {}", shape.expected(), found(value)))
+                .maybe_help(other_spelling(shape, value, path)),
+        };
+        self.diagnostics.push(diagnostic);
+        false
+    }
+}
+
+/// Whether a value that holds no others is of the shape.
+fn fits(shape: &Shape, value: &DeValue<'_>) -> bool {
+    match (shape, value) {
+        (Shape::Words(words), DeValue::String(text)) => words.iter().any(|word| word == text),
+        (Shape::Text, DeValue::String(_)) | (Shape::Boolean, DeValue::Boolean(_)) => true,
+        (Shape::Integer(minimum), DeValue::Integer(number)) => {
+            integer(number).is_some_and(|number| number >= *minimum && number <= i128::from(i64::MAX))
+        }
+        (Shape::Number, DeValue::Float(number)) => number.as_str().parse::<f64>().is_ok_and(f64::is_finite),
+        (Shape::Number, DeValue::Integer(number)) => i64::from_str_radix(number.as_str(), number.radix()).is_ok(),
+        _ => false,
+    }
+}
+
+/// The value, unless it is beyond even 128 bits.
+fn integer(number: &DeInteger<'_>) -> Option<i128> {
+    i128::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+/// What stands there instead.
+fn found(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// How to write it, where a value of the right type is easily mistaken for this one.
+fn other_spelling(shape: &Shape, value: &DeValue<'_>, path: &str) -> Option<String> {
+    match (shape.item(), value) {
+        (Shape::List(item), DeValue::Table(_)) if matches!(**item, Shape::Table(_)) => {
+            Some(format!("a block is written `[[{path}]]`, with two brackets"))
+        }
+        (Shape::List(_), DeValue::String(text)) => Some(format!("write `[\"{text}\"]`")),
+        (Shape::Table(_), DeValue::Array(_)) => Some(format!("a section is written `[{path}]`, with one bracket")),
+        (Shape::Integer(_) | Shape::Number, DeValue::String(text)) if text.parse::<f64>().is_ok() => {
+            Some(format!("write it without quotes: {text}"))
+        }
+        (
+            Shape::Text | Shape::Words(_),
+            DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_),
+        ) => Some("write it in quotes".to_owned()),
+        _ => None,
+    }
+}

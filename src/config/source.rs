@@ -1,0 +1,410 @@
+//! Where models and texts come from, as the experiment file spells it. Only the spelling: whether
+//! a file or a model exists is for the loader to find out.
+
+use std::fmt;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::config::keyword::{one_of, serde_as_text};
+use crate::diagnostic::nearest;
+
+/// The models inside the program.
+pub const BUILTIN_MODELS: &[&str] = &["tiny-opt"];
+
+/// The published shapes that random weights can be drawn for.
+pub const SYNTHETIC_MODELS: &[&str] =
+    &["opt-125m", "opt-350m", "opt-1.3b", "pythia-160m", "pythia-410m", "pythia-1.4b", "llama-2-7b", "smollm2-135m"];
+
+/// The texts inside the program.
+pub const BUILTIN_TEXTS: &[&str] = &["sample-texts", "heldout", "calibration"];
+
+/// The forms of a model source, each with a line of help.
+pub const MODEL_FORMS: &[(&str, &str)] = &[
+    ("builtin:NAME", "a small trained model inside the program, for offline use"),
+    ("hf:ORG/NAME", "a model on the Hugging Face hub; `hf:ORG/NAME@REVISION` pins it"),
+    ("path:DIR", "a local Hugging Face checkpoint folder"),
+    ("synthetic:NAME", "the shape of a published model with seeded random weights"),
+];
+
+/// The forms of a text source, each with a line of help.
+pub const TEXT_FORMS: &[(&str, &str)] =
+    &[("builtin:NAME", "a text inside the program"), ("file:PATH", "a UTF-8 file; for agreement, one text a line")];
+
+/// A path with its spelling in the experiment file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WrittenPath {
+    written: String,
+    path: PathBuf,
+}
+
+impl WrittenPath {
+    /// A path as written, not yet relative to anything.
+    pub fn new(written: &str) -> Self {
+        Self { written: written.to_owned(), path: PathBuf::from(written) }
+    }
+
+    /// The spelling in the file.
+    pub fn written(&self) -> &str {
+        &self.written
+    }
+
+    fn joined(self, folder: &Path) -> Self {
+        Self { path: folder.join(&self.written), ..self }
+    }
+}
+
+impl Deref for WrittenPath {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl AsRef<Path> for WrittenPath {
+    fn as_ref(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Where a model comes from. `Display` gives the text of the file back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ModelSource {
+    /// `builtin:NAME`: one of [`BUILTIN_MODELS`].
+    Builtin(String),
+    /// `hf:ORG/NAME` or `hf:ORG/NAME@REVISION`.
+    Hub {
+        /// `ORG/NAME`, or `NAME` for the hub's oldest models.
+        repo: String,
+        /// Branch, tag or commit.
+        revision: Option<String>,
+    },
+    /// `path:DIR`, relative to the experiment file's folder.
+    Path(WrittenPath),
+    /// `synthetic:NAME`: one of [`SYNTHETIC_MODELS`].
+    Synthetic(String),
+}
+
+/// Where a text comes from. `Display` gives the text of the file back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TextSource {
+    /// `builtin:NAME`: one of [`BUILTIN_TEXTS`].
+    Builtin(String),
+    /// `file:PATH`, relative to the experiment file's folder.
+    File(WrittenPath),
+}
+
+serde_as_text!(ModelSource, TextSource);
+
+/// What a source is a source of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A model.
+    Model,
+    /// A text.
+    Text,
+}
+
+impl SourceKind {
+    /// The forms of such a source, each with a line of help.
+    pub fn forms(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Model => MODEL_FORMS,
+            Self::Text => TEXT_FORMS,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model source",
+            Self::Text => "text source",
+        }
+    }
+}
+
+/// A text that is no source.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// Nothing like `builtin:` in front.
+    #[error("{} `{text}` does not say where it comes from", kind.name())]
+    NoScheme {
+        /// Source of what.
+        kind: SourceKind,
+        /// The whole text.
+        text: String,
+    },
+    /// Something in front that is not known.
+    #[error("unknown scheme `{scheme}:` of {} `{text}`", kind.name())]
+    UnknownScheme {
+        /// Source of what.
+        kind: SourceKind,
+        /// What stands before the colon.
+        scheme: String,
+        /// The whole text.
+        text: String,
+    },
+    /// No such model or text inside the program.
+    #[error("unknown {} `{scheme}:{name}`", kind.name())]
+    UnknownName {
+        /// Source of what.
+        kind: SourceKind,
+        /// `builtin` or `synthetic`.
+        scheme: &'static str,
+        /// The unknown name.
+        name: String,
+        /// The names that exist.
+        known: &'static [&'static str],
+    },
+    /// Not `ORG/NAME` or `ORG/NAME@REVISION`.
+    #[error("`{repo}` is not a repository of the hub")]
+    BadRepository {
+        /// What stands behind `hf:`.
+        repo: String,
+    },
+    /// `path:` or `file:` with nothing behind.
+    #[error("`{scheme}:` names no path")]
+    EmptyPath {
+        /// `path` or `file`.
+        scheme: &'static str,
+    },
+}
+
+impl SourceError {
+    /// What would have been accepted.
+    pub fn expected(&self) -> String {
+        match self {
+            Self::NoScheme { kind, .. } | Self::UnknownScheme { kind, .. } => {
+                let forms: Vec<&str> = kind.forms().iter().map(|(form, _)| *form).collect();
+                one_of(&forms)
+            }
+            Self::UnknownName { scheme, known, .. } => {
+                let full: Vec<String> = known.iter().map(|name| format!("{scheme}:{name}")).collect();
+                one_of(&full)
+            }
+            Self::BadRepository { .. } => "expected `hf:ORG/NAME` or `hf:ORG/NAME@REVISION`".to_owned(),
+            Self::EmptyPath { scheme } => format!("expected a path behind `{scheme}:`"),
+        }
+    }
+
+    /// What was probably meant.
+    pub fn hint(&self) -> Option<String> {
+        let meant = match self {
+            Self::NoScheme { kind, text } => without_scheme(*kind, text)?,
+            Self::UnknownScheme { kind, scheme, text } => with_wrong_scheme(*kind, scheme, text)?,
+            Self::UnknownName { scheme, name, known, .. } => {
+                format!("{scheme}:{}", nearest(name, known.iter().copied())?)
+            }
+            Self::BadRepository { .. } | Self::EmptyPath { .. } => return None,
+        };
+        Some(format!("did you mean `{meant}`?"))
+    }
+}
+
+/// A guess at the source that was meant by a text without a scheme.
+fn without_scheme(kind: SourceKind, text: &str) -> Option<String> {
+    let local = match kind {
+        SourceKind::Model => "path",
+        SourceKind::Text => "file",
+    };
+    if text.starts_with(['.', '/', '~']) {
+        return Some(format!("{local}:{text}"));
+    }
+    match kind {
+        SourceKind::Model if BUILTIN_MODELS.contains(&text) => Some(format!("builtin:{text}")),
+        SourceKind::Model if SYNTHETIC_MODELS.contains(&text) => Some(format!("synthetic:{text}")),
+        SourceKind::Model if text.contains('/') && is_repository(text) => Some(format!("hf:{text}")),
+        SourceKind::Text if BUILTIN_TEXTS.contains(&text) => Some(format!("builtin:{text}")),
+        SourceKind::Text if text.contains(['.', '/']) => Some(format!("file:{text}")),
+        _ => None,
+    }
+}
+
+/// A guess at the source that was meant by a text with an unknown scheme.
+fn with_wrong_scheme(kind: SourceKind, scheme: &str, text: &str) -> Option<String> {
+    let page = text.strip_prefix("https://huggingface.co/");
+    if let Some(repo) = page.filter(|repo| kind == SourceKind::Model && is_repository(repo)) {
+        return Some(format!("hf:{repo}"));
+    }
+    let schemes = kind.forms().iter().filter_map(|(form, _)| Some(form.split_once(':')?.0));
+    let (_, rest) = text.split_once(':')?;
+    Some(format!("{}:{rest}", nearest(scheme, schemes)?))
+}
+
+/// `NAME` or `ORG/NAME` in the hub's alphabet.
+fn is_repository(repo: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let part = |part: &str| part.chars().all(plain) && part.starts_with(|c: char| c.is_ascii_alphanumeric());
+    match repo.split_once('/') {
+        Some((org, name)) => part(org) && part(name),
+        None => part(repo),
+    }
+}
+
+/// `name`, if it is known.
+fn known(
+    kind: SourceKind,
+    scheme: &'static str,
+    name: &str,
+    known: &'static [&'static str],
+) -> Result<String, SourceError> {
+    if known.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    Err(SourceError::UnknownName { kind, scheme, name: name.to_owned(), known })
+}
+
+/// A path behind `scheme:`.
+fn written_path(scheme: &'static str, path: &str) -> Result<WrittenPath, SourceError> {
+    if path.is_empty() {
+        return Err(SourceError::EmptyPath { scheme });
+    }
+    Ok(WrittenPath::new(path))
+}
+
+/// Scheme and rest.
+fn split(kind: SourceKind, text: &str) -> Result<(&str, &str), SourceError> {
+    let missing = || SourceError::NoScheme { kind, text: text.to_owned() };
+    text.split_once(':').ok_or_else(missing)
+}
+
+impl ModelSource {
+    /// The source as seen from the folder of the experiment file.
+    pub fn relative_to(self, folder: &Path) -> Self {
+        match self {
+            Self::Path(path) => Self::Path(path.joined(folder)),
+            other => other,
+        }
+    }
+}
+
+impl FromStr for ModelSource {
+    type Err = SourceError;
+
+    /// Parses a source; a path stays as it is written.
+    fn from_str(text: &str) -> Result<Self, SourceError> {
+        const KIND: SourceKind = SourceKind::Model;
+        let (scheme, rest) = split(KIND, text)?;
+        match scheme {
+            "builtin" => known(KIND, "builtin", rest, BUILTIN_MODELS).map(Self::Builtin),
+            "synthetic" => known(KIND, "synthetic", rest, SYNTHETIC_MODELS).map(Self::Synthetic),
+            "path" => written_path("path", rest).map(Self::Path),
+            "hf" => {
+                let (repo, revision) = match rest.split_once('@') {
+                    Some((repo, revision)) => (repo, Some(revision)),
+                    None => (rest, None),
+                };
+                if !is_repository(repo) || revision.is_some_and(str::is_empty) {
+                    return Err(SourceError::BadRepository { repo: rest.to_owned() });
+                }
+                Ok(Self::Hub { repo: repo.to_owned(), revision: revision.map(str::to_owned) })
+            }
+            _ => Err(SourceError::UnknownScheme { kind: KIND, scheme: scheme.to_owned(), text: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for ModelSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Builtin(name) => write!(f, "builtin:{name}"),
+            Self::Hub { repo, revision: None } => write!(f, "hf:{repo}"),
+            Self::Hub { repo, revision: Some(revision) } => write!(f, "hf:{repo}@{revision}"),
+            Self::Path(path) => write!(f, "path:{}", path.written()),
+            Self::Synthetic(name) => write!(f, "synthetic:{name}"),
+        }
+    }
+}
+
+impl TextSource {
+    /// The source as seen from the folder of the experiment file.
+    pub fn relative_to(self, folder: &Path) -> Self {
+        match self {
+            Self::File(path) => Self::File(path.joined(folder)),
+            other => other,
+        }
+    }
+}
+
+impl FromStr for TextSource {
+    type Err = SourceError;
+
+    /// Parses a source; a path stays as it is written.
+    fn from_str(text: &str) -> Result<Self, SourceError> {
+        const KIND: SourceKind = SourceKind::Text;
+        let (scheme, rest) = split(KIND, text)?;
+        match scheme {
+            "builtin" => known(KIND, "builtin", rest, BUILTIN_TEXTS).map(Self::Builtin),
+            "file" => written_path("file", rest).map(Self::File),
+            _ => Err(SourceError::UnknownScheme { kind: KIND, scheme: scheme.to_owned(), text: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for TextSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Builtin(name) => write!(f, "builtin:{name}"),
+            Self::File(path) => write!(f, "file:{}", path.written()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint(text: &str) -> Option<String> {
+        text.parse::<ModelSource>().unwrap_err().hint()
+    }
+
+    #[test]
+    fn display_gives_the_written_text_back() {
+        for text in [
+            "builtin:tiny-opt",
+            "hf:gpt2",
+            "hf:facebook/opt-125m",
+            "hf:facebook/opt-125m@v1.0",
+            "path:../some dir",
+            "synthetic:llama-2-7b",
+        ] {
+            let source: ModelSource = text.parse().unwrap();
+            assert_eq!(source.relative_to(Path::new("/e")).to_string(), text);
+        }
+        for text in ["builtin:heldout", "file:texts.txt"] {
+            assert_eq!(text.parse::<TextSource>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let source: ModelSource = "path:../model".parse().unwrap();
+        let ModelSource::Path(path) = source.relative_to(Path::new("exp")) else { panic!() };
+        assert_eq!(&*path, Path::new("exp/../model"));
+        let absolute: TextSource = "file:/a/b".parse().unwrap();
+        let TextSource::File(path) = absolute.relative_to(Path::new("exp")) else { panic!() };
+        assert_eq!(&*path, Path::new("/a/b"));
+    }
+
+    #[test]
+    fn mistakes_are_recognised() {
+        let meant = |text: &str| Some(format!("did you mean `{text}`?"));
+        assert_eq!(hint("facebook/opt-125m"), meant("hf:facebook/opt-125m"));
+        assert_eq!(hint("https://huggingface.co/a/b"), meant("hf:a/b"));
+        assert_eq!(hint("../model"), meant("path:../model"));
+        assert_eq!(hint("tiny-opt"), meant("builtin:tiny-opt"));
+        assert_eq!(hint("opt-125m"), meant("synthetic:opt-125m"));
+        assert_eq!(hint("builtn:tiny-opt"), meant("builtin:tiny-opt"));
+        assert_eq!(hint("builtin:tiny-op"), meant("builtin:tiny-opt"));
+        assert_eq!(hint("banana"), None);
+        assert_eq!(hint("s3:bucket"), None);
+    }
+
+    #[test]
+    fn repositories_are_checked() {
+        for text in ["hf:", "hf:a/b/c", "hf:a/b@", "hf:../b", "hf:a/", "hf:a b"] {
+            let error = text.parse::<ModelSource>().unwrap_err();
+            assert!(matches!(error, SourceError::BadRepository { .. }), "{text}");
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! From the file as written to the experiment: defaults, and the rules between keys that a schema
+//! can't state. Collects every broken rule; builds an experiment only to be thrown away if one is.
+
+mod expect;
+mod prune;
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::path::Path;
+use std::str::FromStr;
+
+use crate::config::axis::{At, Axis};
+use crate::config::experiment::{BackendChoice, Data, Dtype, Experiment, Metric, NmPattern, PatternError, Variant};
+use crate::config::raw::{RawData, RawDevice, RawExperiment, RawModel};
+use crate::config::source::{ModelSource, SourceError, SourceKind, TextSource};
+use crate::diagnostic::{Diagnostic, Diagnostics, Severity, Span};
+
+/// Builds the experiment, unless something that it needs is missing, and says what was found: with
+/// an error among it, the experiment means nothing. `removed` are the paths at which something
+/// wrong was already reported and taken out.
+pub fn experiment(
+    raw: RawExperiment,
+    path: &Path,
+    text: &str,
+    removed: BTreeSet<String>,
+) -> (Option<Experiment>, Vec<Diagnostic>) {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut validator = Validator { folder, removed, found: Vec::new() };
+    let experiment = validator.experiment(raw, path, text);
+    (experiment, validator.found)
+}
+
+/// What the rules need to know, and what they found.
+struct Validator<'a> {
+    /// The folder that paths in the file are relative to.
+    folder: &'a Path,
+    removed: BTreeSet<String>,
+    found: Vec<Diagnostic>,
+}
+
+/// The value of an optional key.
+fn value<T>(key: Option<At<T>>) -> Option<T> {
+    key.map(|at| at.value)
+}
+
+/// The values of an axis, without their places.
+fn values<T>(axis: Vec<At<T>>) -> Vec<T> {
+    axis.into_iter().map(|at| at.value).collect()
+}
+
+/// The keys of a section; of an absent one, none.
+fn section<T: Default>(section: Option<At<T>>) -> T {
+    section.map(|at| at.value).unwrap_or_default()
+}
+
+impl Validator<'_> {
+    fn experiment(&mut self, raw: RawExperiment, path: &Path, text: &str) -> Option<Experiment> {
+        let name = self.name(raw.name);
+        let seeds = self.axis("seed", raw.seed, &[0]);
+        let dtype = raw.model.as_ref().and_then(|model| model.value.dtype.clone());
+        let models = self.models(raw.model);
+        let RawDevice { backend, index, threads } = section(raw.device);
+        let backends = self.axis("device.backend", backend, &[BackendChoice::Auto]);
+        self.dtype_on_backends(dtype.as_ref(), &backends);
+        let data = self.data(section(raw.data));
+        let prune_given = raw.prune.as_ref().is_some_and(|blocks| !blocks.is_empty());
+        let first_block = raw.prune.as_ref().and_then(|blocks| Some(blocks.first()?.span.clone()));
+        let prune = self.prune_blocks(raw.prune.unwrap_or_default());
+        let prunes = prune_given || self.was_removed("prune");
+        let variants = self.variants(section(raw.execute).variants, prunes, first_block);
+        let defaults = [Metric::Structure, Metric::Agreement];
+        let metrics = values(self.axis("measure.metrics", section(raw.measure).metrics, &defaults));
+        let expects = self.expects(raw.expect.unwrap_or_default(), &metrics);
+        Some(Experiment {
+            name: name?,
+            title: value(raw.title),
+            path: path.to_owned(),
+            text: text.to_owned(),
+            seeds: values(seeds),
+            models: models?,
+            dtype: value(dtype),
+            backends: values(backends),
+            device_index: value(index).unwrap_or(0),
+            threads: value(threads).unwrap_or(0),
+            data: data?,
+            prune,
+            variants,
+            metrics,
+            expects,
+            warnings: Diagnostics::default(),
+        })
+    }
+
+    /// Whether an error was reported at or after a count of messages.
+    fn errors_since(&self, count: usize) -> bool {
+        self.found.iter().skip(count).any(|item| item.severity() == Severity::Error)
+    }
+
+    fn report(&mut self, diagnostic: Diagnostic) {
+        self.found.push(diagnostic);
+    }
+
+    /// Whether the path, or a part of the file that holds it, was taken out as wrong.
+    fn was_removed(&self, path: &str) -> bool {
+        let holds = |removed: &String| {
+            path.strip_prefix(removed.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        self.removed.iter().any(holds)
+    }
+
+    /// Reports a required key that isn't there. `exact` has the number of the block.
+    fn missing(&mut self, shown: &str, exact: &str, header: Option<Span>, help: &str) {
+        if self.was_removed(exact) {
+            return;
+        }
+        let diagnostic = Diagnostic::error(format!("missing key `{shown}`")).help(help);
+        self.report(match header {
+            Some(span) => diagnostic.at(span, "in this section"),
+            None => diagnostic,
+        });
+    }
+
+    /// The values of an axis, each once; the defaults where the key is absent.
+    fn axis<T: Copy + PartialEq + Display>(&mut self, path: &str, axis: Option<Axis<T>>, default: &[T]) -> Vec<At<T>> {
+        let Some(axis) = axis else {
+            let at = |value: &T| At { value: *value, span: 0..0 };
+            return default.iter().map(at).collect();
+        };
+        self.unique(path, axis.values)
+    }
+
+    /// The values without repetitions, of which it warns.
+    fn unique<T: PartialEq + Display>(&mut self, path: &str, all: Vec<At<T>>) -> Vec<At<T>> {
+        let mut unique: Vec<At<T>> = Vec::with_capacity(all.len());
+        for at in all {
+            match unique.iter().find(|earlier| earlier.value == at.value) {
+                Some(earlier) => self.found.push(
+                    Diagnostic::warning(format!("`{path}` has `{}` twice", at.value))
+                        .at(at.span, "counted once")
+                        .context(earlier.span.clone(), "first given here"),
+                ),
+                None => unique.push(at),
+            }
+        }
+        unique
+    }
+
+    fn name(&mut self, name: Option<At<String>>) -> Option<String> {
+        let Some(At { value: name, span }) = name else {
+            self.missing("name", "name", None, "write `name = \"NAME\"`: results go to `results/NAME/`");
+            return None;
+        };
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let only_dots = name.chars().all(|c| c == '.');
+        if !only_dots && name.chars().all(allowed) {
+            return Some(name);
+        }
+        let suggestion: String = name.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
+        let useful = suggestion.chars().any(|c| c.is_ascii_alphanumeric());
+        self.report(
+            Diagnostic::error(format!("`name` can't be a folder's name: `{name}`"))
+                .at(span, "expected letters, digits, `.`, `_` and `-`")
+                .maybe_help(useful.then(|| format!("write `name = \"{suggestion}\"`"))),
+        );
+        None
+    }
+
+    fn models(&mut self, model: Option<At<RawModel>>) -> Option<Vec<ModelSource>> {
+        let header = model.as_ref().map(|model| model.span.clone());
+        let Some(source) = model.and_then(|model| model.value.source) else {
+            let help = "write `source = \"builtin:tiny-opt\"` under `[model]`, or \
+                        `hf:ORG/NAME`, `path:DIR`, `synthetic:NAME`";
+            self.missing("model.source", "model.source", header, help);
+            return None;
+        };
+        let given = source.values.len();
+        let mut models = Vec::with_capacity(given);
+        for At { value: text, span } in source.values {
+            match text.parse::<ModelSource>() {
+                Ok(model) => models.push(At { value: model.relative_to(self.folder), span }),
+                Err(error) => self.bad_source("model.source", &error, &text, span),
+            }
+        }
+        let complete = models.len() == given;
+        let models = values(self.unique("model.source", models));
+        complete.then_some(models)
+    }
+
+    fn data(&mut self, data: RawData) -> Option<Data> {
+        let agreement = self.text("data.agreement", data.agreement, "sample-texts");
+        let perplexity = self.text("data.perplexity", data.perplexity, "heldout");
+        Some(Data {
+            agreement: agreement?,
+            perplexity: perplexity?,
+            context: value(data.context),
+            perplexity_windows: value(data.perplexity_windows).unwrap_or(0),
+        })
+    }
+
+    fn text(&mut self, path: &str, text: Option<At<String>>, builtin: &str) -> Option<TextSource> {
+        let Some(At { value: text, span }) = text else {
+            return Some(TextSource::Builtin(builtin.to_owned()));
+        };
+        match text.parse::<TextSource>() {
+            Ok(source) => Some(source.relative_to(self.folder)),
+            Err(error) => {
+                self.bad_source(path, &error, &text, span);
+                None
+            }
+        }
+    }
+
+    fn bad_source(&mut self, path: &str, error: &SourceError, text: &str, span: Span) {
+        let local = self.folder.join(text);
+        let hint = match error {
+            SourceError::NoScheme { kind: SourceKind::Model, .. } if local.is_dir() => {
+                Some(format!("did you mean `path:{text}`?"))
+            }
+            SourceError::NoScheme { kind: SourceKind::Text, .. } if local.is_file() => {
+                Some(format!("did you mean `file:{text}`?"))
+            }
+            _ => error.hint(),
+        };
+        self.report(Diagnostic::error(format!("{error}, in `{path}`")).at(span, error.expected()).maybe_help(hint));
+    }
+
+    /// Half precision has kernels on the GPU only.
+    fn dtype_on_backends(&mut self, dtype: Option<&At<Dtype>>, backends: &[At<BackendChoice>]) {
+        let Some(dtype) = dtype.filter(|dtype| dtype.value != Dtype::F32) else {
+            return;
+        };
+        for backend in backends {
+            if matches!(backend.value, BackendChoice::NdArray | BackendChoice::Flex) {
+                let name = backend.value;
+                self.report(
+                    Diagnostic::error(format!("`model.dtype` `{}` is not available on `{name}`", dtype.value))
+                        .at(dtype.span.clone(), "expected `f32`: the CPU backends compute in f32")
+                        .context(backend.span.clone(), "a CPU backend")
+                        .help("write `dtype = \"f32\"`, leave `dtype` out, or use `backend = \"cuda\"`"),
+                );
+            }
+        }
+    }
+
+    /// `first_block` is the header of a `[[prune]]` block, if one was read.
+    fn variants(&mut self, variants: Option<Axis<Variant>>, prunes: bool, first_block: Option<Span>) -> Vec<Variant> {
+        let Some(given) = variants else {
+            let all = Variant::ALL.iter().map(|keyword| keyword.value);
+            return all.filter(|variant| prunes || !variant.needs_pruning()).collect();
+        };
+        let whole = given.span.clone();
+        let given = self.unique("execute.variants", given.values);
+        if !prunes {
+            for At { value: variant, span } in given.iter().filter(|at| at.value.needs_pruning()) {
+                self.found.push(
+                    Diagnostic::error(format!("variant `{variant}` needs a pruned model"))
+                        .at(span.clone(), "there is no `[[prune]]` block")
+                        .help("add a `[[prune]]` block, or write `variants = [\"dense\"]`"),
+                );
+            }
+        }
+        let dense_only = given.iter().all(|at| !at.value.needs_pruning());
+        let complete = !self.was_removed("execute.variants");
+        if let (true, Some(header)) = (dense_only && complete, first_block) {
+            self.report(
+                Diagnostic::warning("`execute.variants` has no pruned variant")
+                    .at(whole, "only the dense model is run")
+                    .context(header, "so that no `[[prune]]` block is")
+                    .help("add `masked` or `csr`, or take the `[[prune]]` blocks out"),
+            );
+        }
+        values(given)
+    }
+
+    /// A value that is spelled as text.
+    fn pattern(&mut self, path: &str, at: &At<String>) -> Option<At<NmPattern>> {
+        match at.value.parse::<NmPattern>() {
+            Ok(value) => Some(At { value, span: at.span.clone() }),
+            Err(error) => {
+                let expected = match error {
+                    PatternError::Unknown(_) => "expected `unstructured` or `N:M`, as in `2:4`",
+                    PatternError::OutOfRange { .. } => "N of every M weights are kept",
+                };
+                let diagnostic = Diagnostic::error(format!("{error}, in `{path}`"));
+                self.report(diagnostic.at(at.span.clone(), expected));
+                None
+            }
+        }
+    }
+
+    /// A share of weights, in `[0, 1)`.
+    fn sparsity(&mut self, path: &str, at: &At<f64>) -> Option<At<f64>> {
+        let given = at.value;
+        if (0.0..1.0).contains(&given) {
+            // -0.0 and 0.0 are the same sparsity and must be spelled the same.
+            return Some(At { value: given.abs(), span: at.span.clone() });
+        }
+        let help = if given == 1.0 {
+            Some("1 would remove every weight".to_owned())
+        } else if given > 1.0 && given < 100.0 {
+            Some(format!("a fraction: did you mean {}?", percent(given)))
+        } else {
+            None
+        };
+        self.report(
+            Diagnostic::error(format!("`{path}` is out of range"))
+                .at(at.span.clone(), "expected a fraction, at least 0 and below 1")
+                .maybe_help(help),
+        );
+        None
+    }
+}
+
+/// A percentage as a fraction, without the noise of binary division: 33.3 gives 0.333.
+fn percent(percentage: f64) -> f64 {
+    let rounded = format!("{:.8}", percentage / 100.0);
+    f64::from_str(&rounded).unwrap_or(percentage / 100.0)
+}

@@ -1,0 +1,83 @@
+//! The rules of `[[expect]]` blocks.
+
+use super::{Validator, value};
+use crate::config::axis::At;
+use crate::config::experiment::{BackendChoice, Expect, Metric, SUMMARY_COLUMNS, Where};
+use crate::config::raw::{RawExpect, RawWhere};
+use crate::diagnostic::Diagnostic;
+
+impl Validator<'_> {
+    /// The blocks that are right.
+    pub(super) fn expects(&mut self, raw: Vec<At<RawExpect>>, metrics: &[Metric]) -> Vec<Expect> {
+        let expect = |(index, block)| self.expect(index, block, metrics);
+        raw.into_iter().enumerate().filter_map(expect).collect()
+    }
+
+    fn expect(&mut self, index: usize, block: At<RawExpect>, metrics: &[Metric]) -> Option<Expect> {
+        let At { value: raw, span: header } = block;
+        let mut missing = |key: &str, given: bool, help: &str| {
+            if !given {
+                let exact = format!("expect.{index}.{key}");
+                self.missing(&format!("expect.{key}"), &exact, Some(header.clone()), help);
+            }
+        };
+        missing("metric", raw.metric.is_some(), "name a column of `summary.csv`");
+        missing("value", raw.value.is_some(), "write the number that must come out");
+        missing("tolerance", raw.tolerance.is_some(), "write the largest accepted difference");
+        let r#where = self.expect_where(value(raw.r#where).unwrap_or_default());
+        if let Some(metric) = &raw.metric {
+            self.expect_metric(metric, metrics);
+        }
+        if let Some(tolerance) = raw.tolerance.as_ref().filter(|at| at.value < 0.0) {
+            self.report(
+                Diagnostic::error("`expect.tolerance` is out of range")
+                    .at(tolerance.span.clone(), "expected a difference of at least 0"),
+            );
+        }
+        Some(Expect {
+            r#where,
+            metric: value(raw.metric)?,
+            value: value(raw.value)?,
+            tolerance: value(raw.tolerance)?,
+            source: value(raw.source),
+        })
+    }
+
+    /// What is expected must be measured.
+    fn expect_metric(&mut self, metric: &At<String>, metrics: &[Metric]) {
+        let column = SUMMARY_COLUMNS.iter().find(|(name, _)| *name == metric.value);
+        let Some((name, needed)) = column else { return };
+        if metrics.contains(needed) || self.was_removed("measure.metrics") {
+            return;
+        }
+        let all: Vec<String> = metrics.iter().chain([needed]).map(|metric| format!("\"{metric}\"")).collect();
+        self.report(
+            Diagnostic::error(format!("`expect.metric` `{name}` is not measured"))
+                .at(metric.span.clone(), format!("needs the metric `{needed}`"))
+                .help(format!("write `metrics = [{}]` under `[measure]`", all.join(", "))),
+        );
+    }
+
+    fn expect_where(&mut self, raw: RawWhere) -> Where {
+        let sparsity = raw.sparsity.and_then(|at| self.sparsity("expect.where.sparsity", &at));
+        let pattern = raw.pattern.and_then(|at| self.pattern("expect.where.pattern", &at));
+        if let Some(at) = raw.backend.as_ref().filter(|at| at.value == BackendChoice::Auto) {
+            self.report(
+                Diagnostic::error("`expect.where.backend` can't be `auto`")
+                    .at(at.span.clone(), "expected the backend that runs the cell")
+                    .help("leave `backend` out, or write `cuda`, `ndarray` or `flex`"),
+            );
+        }
+        Where {
+            model: value(raw.model),
+            method: value(raw.method),
+            scope: value(raw.scope),
+            pattern: value(pattern),
+            sparsity: value(sparsity),
+            seed: value(raw.seed),
+            variant: value(raw.variant),
+            backend: value(raw.backend),
+            dtype: value(raw.dtype),
+        }
+    }
+}

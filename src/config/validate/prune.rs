@@ -1,0 +1,169 @@
+//! The rules of `[[prune]]` blocks.
+
+use super::{Validator, values};
+use crate::config::axis::{At, Axis};
+use crate::config::experiment::{NmPattern, Point, PruneBlock, Scope, Skip, same_sparsity};
+use crate::config::raw::{RawPrune, RawSkip};
+use crate::diagnostic::{Diagnostic, Span};
+
+/// Module names that stay dense unless the file says otherwise.
+const DEFAULT_EXCLUDE: &[&str] = &["lm_head"];
+
+impl Validator<'_> {
+    pub(super) fn prune_blocks(&mut self, blocks: Vec<At<RawPrune>>) -> Vec<PruneBlock> {
+        let block = |(index, block): (usize, At<RawPrune>)| self.prune_block(index, block);
+        blocks.into_iter().enumerate().map(block).collect()
+    }
+
+    fn prune_block(&mut self, index: usize, block: At<RawPrune>) -> PruneBlock {
+        let At { value: raw, span: header } = block;
+        let exact = |key: &str| format!("prune.{index}.{key}");
+        let before = self.found.len();
+        if raw.method.is_none() {
+            let help = "write `method = \"magnitude\"`; `sparsify-exp list methods` names them all";
+            self.missing("prune.method", &exact("method"), Some(header.clone()), help);
+        }
+        let methods = values(self.axis("prune.method", raw.method, &[]));
+        let bad_pattern = self.was_removed(&exact("pattern"));
+        let patterns = self.patterns(raw.pattern);
+        let sparsities = self.sparsities(raw.sparsity.as_ref());
+        if let Some(patterns) = patterns.as_deref().filter(|_| !bad_pattern) {
+            if raw.sparsity.is_none() && patterns.iter().any(|at| at.value.sparsity().is_none()) {
+                let help = "write for example `sparsity = 0.5`; only an `N:M` pattern fixes it";
+                self.missing("prune.sparsity", &exact("sparsity"), Some(header), help);
+            }
+            self.pattern_against_sparsities(patterns, &sparsities);
+            self.pattern_against_scope(patterns, raw.scope.as_ref());
+        }
+        let scopes = values(self.axis("prune.scope", raw.scope, &[Scope::Global]));
+        let exclude = self.exclude(raw.exclude);
+        let skips = self.skips(raw.skip.unwrap_or_default());
+        let block = PruneBlock {
+            methods,
+            scopes,
+            patterns: values(patterns.unwrap_or_default()),
+            sparsities: values(sparsities),
+            exclude,
+            skip: skips.iter().map(|at| at.value).collect(),
+        };
+        let prefix = exact("");
+        let complete = !self.errors_since(before) && !self.removed.iter().any(|path| path.starts_with(&prefix));
+        if complete {
+            self.idle_skips(&block, &skips);
+        }
+        block
+    }
+
+    /// The patterns, or nothing if one is wrong: then nothing is known about the block.
+    fn patterns(&mut self, axis: Option<Axis<String>>) -> Option<Vec<At<NmPattern>>> {
+        let Some(axis) = axis else {
+            return Some(vec![At { value: NmPattern::Unstructured, span: 0..0 }]);
+        };
+        let all: Vec<_> = axis.values.iter().map(|at| self.pattern("prune.pattern", at)).collect();
+        let patterns = all.into_iter().collect::<Option<Vec<_>>>()?;
+        Some(self.unique("prune.pattern", patterns))
+    }
+
+    fn sparsities(&mut self, axis: Option<&Axis<f64>>) -> Vec<At<f64>> {
+        let given = axis.map(|axis| axis.values.as_slice()).unwrap_or_default();
+        let valid = given.iter().filter_map(|at| self.sparsity("prune.sparsity", at)).collect();
+        self.unique("prune.sparsity", valid)
+    }
+
+    /// An `N:M` pattern fixes the sparsity; any other one contradicts it.
+    fn pattern_against_sparsities(&mut self, patterns: &[At<NmPattern>], given: &[At<f64>]) {
+        let alone = patterns.iter().all(|at| at.value.sparsity().is_some());
+        for pattern in patterns {
+            let Some(fixed) = pattern.value.sparsity() else {
+                continue;
+            };
+            let name = pattern.value;
+            for sparsity in given.iter().filter(|at| !same_sparsity(at.value, fixed)) {
+                let help = match (alone, patterns.len()) {
+                    (true, 1) => format!("leave `sparsity` out, or write `sparsity = {fixed}`"),
+                    (true, _) => "leave `sparsity` out: each pattern fixes its own".to_owned(),
+                    (false, _) => format!("give `{name}` a `[[prune]]` block of its own"),
+                };
+                self.report(
+                    Diagnostic::error(format!(
+                        "`prune.pattern` `{name}` contradicts `prune.sparsity` {}",
+                        sparsity.value
+                    ))
+                    .at(sparsity.span.clone(), format!("expected {fixed}"))
+                    .context(pattern.span.clone(), format!("fixes the sparsity at {fixed}"))
+                    .help(help),
+                );
+            }
+        }
+    }
+
+    /// Weights of an `N:M` pattern compete within their group of M, whatever the scope.
+    fn pattern_against_scope(&mut self, patterns: &[At<NmPattern>], scope: Option<&Axis<Scope>>) {
+        let fixed = |at: &At<NmPattern>| at.value.sparsity().is_some();
+        let (Some(scope), Some(pattern)) = (scope, patterns.first()) else {
+            return;
+        };
+        if patterns.iter().all(fixed) {
+            self.report(
+                Diagnostic::error("`prune.scope` has no effect on an `N:M` pattern")
+                    .at(scope.span.clone(), "not used")
+                    .context(pattern.span.clone(), "weights compete within their group of M")
+                    .help("leave `scope` out"),
+            );
+        }
+    }
+
+    fn exclude(&mut self, globs: Option<Vec<At<String>>>) -> Vec<String> {
+        let Some(globs) = globs else {
+            return DEFAULT_EXCLUDE.iter().map(|glob| (*glob).to_owned()).collect();
+        };
+        for At { value: glob, span } in &globs {
+            if let Err(error) = globset::Glob::new(glob) {
+                self.report(
+                    Diagnostic::error(format!("`prune.exclude` has no valid glob: `{glob}`"))
+                        .at(span.clone(), error.kind().to_string())
+                        .help("a glob is a module name with `*`, `?`, `[abc]` or `{a,b}` in it"),
+                );
+            }
+        }
+        values(self.unique("prune.exclude", globs))
+    }
+
+    fn skips(&mut self, raw: Vec<At<RawSkip>>) -> Vec<At<Skip>> {
+        raw.into_iter().filter_map(|at| self.skip(at.value, at.span)).collect()
+    }
+
+    fn skip(&mut self, raw: RawSkip, span: Span) -> Option<At<Skip>> {
+        let sparsity = raw.sparsity.map(|at| self.sparsity("prune.skip.sparsity", &at));
+        let pattern = raw.pattern.map(|at| self.pattern("prune.skip.pattern", &at));
+        // An inner `None` is a value that was just reported.
+        let sparsity = sparsity.map_or(Some(None), |at| at.map(|at| Some(at.value)))?;
+        let pattern = pattern.map_or(Some(None), |at| at.map(|at| Some(at.value)))?;
+        let method = super::value(raw.method);
+        let scope = super::value(raw.scope);
+        let skip = Skip { method, sparsity, scope, pattern };
+        if skip == Skip::default() {
+            self.report(
+                Diagnostic::error("`prune.skip` names no value")
+                    .at(span, "would leave every point out")
+                    .help("write for example `skip = [{ method = \"random\", sparsity = 0.7 }]`"),
+            );
+            return None;
+        }
+        Some(At { value: skip, span })
+    }
+
+    /// A skip that leaves nothing out is likely a slip.
+    fn idle_skips(&mut self, block: &PruneBlock, skips: &[At<Skip>]) {
+        let points = block.points();
+        for At { value: skip, span } in skips {
+            let left_out = |&(method, scope, pattern, sparsity): &Point| skip.matches(method, scope, pattern, sparsity);
+            if !points.iter().any(left_out) {
+                self.report(
+                    Diagnostic::warning("`prune.skip` leaves nothing out")
+                        .at(span.clone(), "no point of this block has these values"),
+                );
+            }
+        }
+    }
+}

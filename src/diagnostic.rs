@@ -1,0 +1,345 @@
+//! Messages about a text that the user wrote: snippets with a caret under the cause, nearest
+//! names, and what to do next. Knows nothing of experiments and prints nothing.
+//!
+//! ```text
+//! buffer   name = "s1"␤sparsty = 0.5␤ ␤ prune.sparsity=50
+//!          └──────── part: the file ──┘  └── part: -s ───┘
+//! ```
+//! All texts that a message can point into lie in one buffer, so that a byte range alone says
+//! where something was written.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
+
+/// Byte range in the buffer of a [`Sources`].
+pub type Span = Range<usize>;
+
+/// The texts that messages point into.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sources {
+    buffer: String,
+    parts: Vec<Part>,
+}
+
+/// One text of the buffer.
+#[derive(Clone, Debug, PartialEq)]
+struct Part {
+    span: Span,
+    /// What stands behind `-->`.
+    name: String,
+    /// Shown before the text, not part of it.
+    prefix: &'static str,
+}
+
+impl Sources {
+    /// Starts a buffer with a file's text.
+    pub fn file(name: impl Into<String>, text: &str) -> Self {
+        let mut sources = Self::default();
+        sources.add(name.into(), "", text);
+        sources
+    }
+
+    /// Adds an argument of the command line, shown behind `flag`; gives its range.
+    pub fn add_argument(&mut self, flag: &'static str, text: &str) -> Span {
+        self.add("command line".to_owned(), flag, text)
+    }
+
+    /// The text of a range.
+    pub fn text(&self, span: Span) -> &str {
+        self.buffer.get(span).unwrap_or_default()
+    }
+
+    fn add(&mut self, name: String, prefix: &'static str, text: &str) -> Span {
+        if !self.parts.is_empty() {
+            // A position just behind one text must not be the start of the next.
+            self.buffer.push('\n');
+        }
+        let start = self.buffer.len();
+        self.buffer.push_str(text);
+        let span = start..self.buffer.len();
+        self.parts.push(Part { span: span.clone(), name, prefix });
+        span
+    }
+
+    fn part(&self, span: &Span) -> Option<&Part> {
+        let holds = |part: &&Part| part.span.start <= span.start && span.start <= part.span.end;
+        self.parts.iter().find(holds)
+    }
+}
+
+/// Whether a message stops the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Nothing can run.
+    Error,
+    /// It can run, but may not do what is wanted.
+    Warning,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Diagnostic {
+    severity: Severity,
+    title: String,
+    labels: Vec<Label>,
+    helps: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Label {
+    span: Span,
+    text: String,
+    kind: LabelKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum LabelKind {
+    Cause,
+    Context,
+}
+
+impl Diagnostic {
+    /// An error; the title is a lower-case fragment that names the key.
+    pub fn error(title: impl Into<String>) -> Self {
+        Self::new(Severity::Error, title.into())
+    }
+
+    /// A warning.
+    pub fn warning(title: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, title.into())
+    }
+
+    fn new(severity: Severity, title: String) -> Self {
+        Self { severity, title, labels: Vec::new(), helps: Vec::new() }
+    }
+
+    /// Where the cause stands, and what was expected there.
+    pub fn at(self, span: Span, text: impl Into<String>) -> Self {
+        self.label(span, text.into(), LabelKind::Cause)
+    }
+
+    /// Another place that has to do with it.
+    pub fn context(self, span: Span, text: impl Into<String>) -> Self {
+        self.label(span, text.into(), LabelKind::Context)
+    }
+
+    fn label(mut self, span: Span, text: String, kind: LabelKind) -> Self {
+        self.labels.push(Label { span, text, kind });
+        self
+    }
+
+    /// What to do next.
+    pub fn help(mut self, text: impl Into<String>) -> Self {
+        self.helps.push(text.into());
+        self
+    }
+
+    /// What to do next, if that is known.
+    pub fn maybe_help(self, text: Option<String>) -> Self {
+        match text {
+            Some(text) => self.help(text),
+            None => self,
+        }
+    }
+
+    /// Whether it stops the program.
+    pub fn severity(&self) -> Severity {
+        self.severity
+    }
+
+    /// The first line.
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    fn position(&self) -> usize {
+        let cause = self.labels.iter().find(|label| label.kind == LabelKind::Cause);
+        cause.map_or(0, |label| label.span.start)
+    }
+
+    fn render(&self, sources: &Sources, renderer: &Renderer) -> String {
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let mut group = Group::with_title(level.primary_title(self.title.as_str()));
+        for element in self.snippets(sources) {
+            group = group.element(element);
+        }
+        for help in &self.helps {
+            group = group.element(Level::HELP.message(help.as_str()));
+        }
+        renderer.render(&[group])
+    }
+
+    /// One snippet for each text that the labels point into, in the order of the labels.
+    fn snippets<'a>(&'a self, sources: &'a Sources) -> Vec<Element<'a>> {
+        let mut parts: Vec<&Part> = Vec::new();
+        for part in self.labels.iter().filter_map(|label| sources.part(&label.span)) {
+            if !parts.contains(&part) {
+                parts.push(part);
+            }
+        }
+        let snippet = |part: &&'a Part| -> Element<'a> {
+            let here = self.labels.iter().filter(|label| sources.part(&label.span) == Some(*part));
+            let source = format!("{}{}", part.prefix, sources.text(part.span.clone()));
+            let annotations: Vec<_> = here.map(|label| label.annotation(part)).collect();
+            Snippet::source(source).path(part.name.as_str()).annotations(annotations).into()
+        };
+        if parts.is_empty() {
+            let file = sources.parts.first();
+            return file.map(|part| Origin::path(part.name.as_str()).into()).into_iter().collect();
+        }
+        parts.iter().map(snippet).collect()
+    }
+}
+
+impl Label {
+    /// The label with its range relative to the part, kept inside it.
+    fn annotation<'a>(&'a self, part: &Part) -> annotate_snippets::Annotation<'a> {
+        let kind = match self.kind {
+            LabelKind::Cause => AnnotationKind::Primary,
+            LabelKind::Context => AnnotationKind::Context,
+        };
+        let shift = |at: usize| at.min(part.span.end) - part.span.start + part.prefix.len();
+        let text = (!self.text.is_empty()).then_some(self.text.as_str());
+        kind.span(shift(self.span.start)..shift(self.span.end.max(self.span.start))).label(text)
+    }
+}
+
+/// Messages and the texts that they are about, in the order of the text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Diagnostics {
+    sources: Arc<Sources>,
+    items: Vec<Diagnostic>,
+}
+
+impl Diagnostics {
+    /// Sorts the messages by where their causes stand; each is said once.
+    pub fn new(sources: Arc<Sources>, mut items: Vec<Diagnostic>) -> Self {
+        items.sort_by_key(Diagnostic::position);
+        // A value that an override puts into several blocks is wrong once.
+        items.dedup();
+        Self { sources, items }
+    }
+
+    /// The messages.
+    pub fn items(&self) -> &[Diagnostic] {
+        &self.items
+    }
+
+    /// Whether there is no message.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// How many of the messages are errors.
+    pub fn errors(&self) -> usize {
+        let is_error = |item: &&Diagnostic| item.severity == Severity::Error;
+        self.items.iter().filter(is_error).count()
+    }
+
+    /// All messages as text, an empty line between two, no line break at the end.
+    pub fn render(&self, style: RenderStyle) -> String {
+        let renderer = match style {
+            RenderStyle::Plain => Renderer::plain(),
+            RenderStyle::Coloured => Renderer::styled().hyperlink(false),
+        };
+        let texts: Vec<String> = self.items.iter().map(|item| item.render(&self.sources, &renderer)).collect();
+        texts.join("\n\n")
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(RenderStyle::Plain))
+    }
+}
+
+/// How messages are rendered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenderStyle {
+    /// Text only.
+    Plain,
+    /// With the escape codes of an ANSI terminal.
+    Coloured,
+}
+
+/// The candidate that a misspelled name probably means.
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_lowercase();
+    // One typing mistake in three letters; at least one, so that short names are helped too.
+    let allowed = (name.chars().count() / 3).max(1);
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::osa_distance(&name, &candidate.to_lowercase()), candidate))
+        .filter(|&(distance, candidate)| distance <= allowed && distance < candidate.len())
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(sources: Sources, item: Diagnostic) -> String {
+        Diagnostics::new(Arc::new(sources), vec![item]).to_string()
+    }
+
+    #[test]
+    fn a_snippet_names_line_and_column() {
+        let sources = Sources::file("e.toml", "name = \"ä\"\nseed = x\n");
+        let start = "name = \"ä\"\nseed = ".len();
+        let item = Diagnostic::error("bad `seed`").at(start..start + 1, "expected y").help("do z");
+        let text = rendered(sources, item);
+        assert_eq!(
+            text,
+            "error: bad `seed`\n --> e.toml:2:8\n  |\n2 | seed = x\n  |        ^ expected y\n  |\n  = help: do z"
+        );
+    }
+
+    #[test]
+    fn columns_count_characters() {
+        let text = "title = \"äöü\" x";
+        let sources = Sources::file("e.toml", text);
+        let item = Diagnostic::error("t").at(text.len() - 1..text.len(), "");
+        assert!(rendered(sources, item).contains("e.toml:1:15"));
+    }
+
+    #[test]
+    fn an_argument_is_shown_with_its_flag() {
+        let mut sources = Sources::file("e.toml", "a = 1");
+        let span = sources.add_argument("-s ", "seed=x");
+        let item = Diagnostic::error("t").at(span.end - 1..span.end, "here").context(0..1, "and");
+        let text = rendered(sources, item);
+        assert!(text.contains("--> command line:1:9"), "{text}");
+        assert!(text.contains("-s seed=x"), "{text}");
+        assert!(text.contains("::: e.toml:1:1"), "{text}");
+    }
+
+    #[test]
+    fn without_a_place_the_file_is_named() {
+        let text = rendered(Sources::file("e.toml", "a = 1"), Diagnostic::error("missing `name`"));
+        assert!(text.contains("--> e.toml"), "{text}");
+    }
+
+    #[test]
+    fn colour_is_the_callers_choice() {
+        let sources = Arc::new(Sources::file("e.toml", "a = 1"));
+        let all = Diagnostics::new(sources, vec![Diagnostic::error("t").at(0..1, "l")]);
+        assert!(!all.render(RenderStyle::Plain).contains('\u{1b}'));
+        assert!(all.render(RenderStyle::Coloured).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn nearest_names() {
+        let keys = ["method", "sparsity", "pattern", "scope"];
+        assert_eq!(nearest("sparsty", keys), Some("sparsity"));
+        assert_eq!(nearest("Scope", keys), Some("scope"));
+        assert_eq!(nearest("banana", keys), None);
+        assert_eq!(nearest("x", ["y"]), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! What ends the program early: a message, its causes, what to do about it, and an exit code.
+
+use crate::config::ConfigError;
+use crate::load::LoadError;
+use crate::load::hub::HubError;
+use crate::record::StoreError;
+use crate::report::ReportError;
+use crate::run::{PrepareError, RunError};
+
+/// Exit codes, as the documentation lists them.
+pub mod exit {
+    /// All selected cells are there.
+    pub const OK: u8 = 0;
+    /// Something unexpected, or the results folder can't be written.
+    pub const UNEXPECTED: u8 = 1;
+    /// The command line or the experiment file.
+    pub const USAGE: u8 = 2;
+    /// A model, text or device is missing or unusable.
+    pub const INPUT: u8 = 3;
+    /// No cell is selected.
+    pub const NOTHING: u8 = 4;
+    /// A cell failed, or an expectation was missed.
+    pub const FAILED: u8 = 100;
+    /// Stopped by Ctrl-C.
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// An error as the user sees it.
+#[derive(Debug)]
+pub struct CliError {
+    /// The program's exit code.
+    pub code: u8,
+    /// What is wrong, with its causes behind colons. Empty where everything is said already.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl CliError {
+    /// An error of the command line.
+    pub fn usage(message: impl Into<String>, hint: Option<String>) -> Self {
+        Self { code: exit::USAGE, message: message.into(), hint }
+    }
+
+    fn new(code: u8, error: &dyn std::error::Error, hint: Option<String>) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // Transparent errors, and those that quote their cause, would say it twice.
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            source = cause.source();
+        }
+        Self { code, message, hint }
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        let code = if matches!(error, ConfigError::Read { .. }) { exit::INPUT } else { exit::USAGE };
+        Self::new(code, &error, error.hint())
+    }
+}
+
+fn load_code(error: &LoadError) -> u8 {
+    match error {
+        LoadError::Context { .. } => exit::USAGE,
+        LoadError::Hub(HubError::Interrupted { .. }) => exit::INTERRUPTED,
+        _ => exit::INPUT,
+    }
+}
+
+impl From<PrepareError> for CliError {
+    fn from(error: PrepareError) -> Self {
+        let code = match &error {
+            PrepareError::Device(_) => exit::INPUT,
+            PrepareError::Load(error) => load_code(error),
+            PrepareError::Dtype { .. } | PrepareError::Expectation(_) => exit::USAGE,
+            PrepareError::NothingSelected => exit::NOTHING,
+        };
+        Self::new(code, &error, error.hint())
+    }
+}
+
+impl From<RunError> for CliError {
+    fn from(error: RunError) -> Self {
+        let code = match &error {
+            RunError::Load(error) => load_code(error),
+            RunError::Store(_) | RunError::Panicked { .. } => exit::UNEXPECTED,
+        };
+        Self::new(code, &error, error.hint())
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        Self::new(exit::UNEXPECTED, &error, error.hint())
+    }
+}
+
+impl From<ReportError> for CliError {
+    fn from(error: ReportError) -> Self {
+        let code = if matches!(error, ReportError::NoCells(_)) { exit::INPUT } else { exit::UNEXPECTED };
+        Self::new(code, &error, error.hint())
+    }
+}

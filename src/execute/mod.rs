@@ -1,0 +1,19 @@
+//! How a model's layers run: the extension that every backend implements, and its kernels.
+//!
+//! ```text
+//!   model/linear.rs ──> SparseBackend::csr_linear(x, CsrWeight)
+//!                          ├── Flex, NdArray ──> kernels/cpu.rs on borrowed slices
+//!                          └── CubeBackend   ──> kernels/cuda.rs (feature `cuda`)
+//! ```
+//!
+//! This module knows tensors and formats; it does not know models, pruning or measurements.
+
+mod backend;
+#[cfg(feature = "cuda")]
+mod cuda;
+pub mod device;
+mod flex;
+pub mod kernels;
+mod ndarray;
+
+pub use backend::{CsrWeight, SparseBackend, WeightLayout};

@@ -1,0 +1,163 @@
+//! A checkpoint: an architecture and its tensors, checked against each other.
+
+use super::model_files::{ModelFiles, WeightFiles};
+use super::weights::Weights;
+use super::{LoadError, synthetic};
+use crate::model::{self, Architecture, Module, Part};
+use rayon::prelude::*;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A model's tensors, by module.
+pub struct Checkpoint {
+    files: ModelFiles,
+    architecture: Arc<Architecture>,
+    store: Store,
+}
+
+enum Store {
+    /// Names of the tensors as the files have them, by module and part.
+    Files { weights: Weights, names: HashMap<(usize, bool), String> },
+    Synthetic(String),
+}
+
+impl Checkpoint {
+    /// Reads the configuration alone.
+    ///
+    /// # Errors
+    /// When it describes no network that can be run.
+    pub fn architecture_of(files: &ModelFiles) -> Result<Architecture, LoadError> {
+        let error = |source| LoadError::Config { file: files.config_name.clone(), source };
+        model::architecture(&files.config).map_err(error)
+    }
+
+    /// Opens the weights and compares every tensor with the configuration; reads no numbers yet.
+    ///
+    /// # Errors
+    /// When files are unreadable or tensors missing or of another shape: all of them, in one error.
+    pub fn open(files: ModelFiles) -> Result<Self, LoadError> {
+        let architecture = Arc::new(Self::architecture_of(&files)?);
+        let store = match &files.weights {
+            WeightFiles::Synthetic(name) => Store::Synthetic(name.clone()),
+            WeightFiles::Static(bytes) => {
+                named(Weights::from_static(bytes, &files.source)?, &architecture, &files.source)?
+            }
+            WeightFiles::Files(paths) => named(Weights::open_files(paths)?, &architecture, &files.source)?,
+        };
+        Ok(Self { files, architecture, store })
+    }
+
+    /// The source and its digests.
+    pub fn files(&self) -> &ModelFiles {
+        &self.files
+    }
+
+    /// What the network is made of.
+    pub fn architecture(&self) -> &Arc<Architecture> {
+        &self.architecture
+    }
+
+    /// One tensor in f32, a linear's weight as `[out_features, in_features]`; every number is finite.
+    ///
+    /// # Errors
+    /// When it can't be read, or a number is NaN or infinite.
+    pub fn read(&self, module: usize, part: Part) -> Result<Cow<'_, [f32]>, LoadError> {
+        let described = &self.architecture.modules[module];
+        let (weights, names) = match &self.store {
+            Store::Synthetic(name) => return Ok(synthetic::tensor(name, module, described, part).into()),
+            Store::Files { weights, names } => (weights, names),
+        };
+        let name = &names[&(module, part == Part::Bias)];
+        let numbers = weights.read_f32(name)?;
+        self.check_finite(name, &numbers)?;
+        if described.transposed && part == Part::Weight {
+            let (out, inp) = (described.shape[0], described.shape[1]);
+            return Ok(model::transpose(&numbers, inp, out).into());
+        }
+        Ok(numbers)
+    }
+
+    /// Gives the memory of a tensor's file pages back, where the system allows it.
+    pub fn release(&self, module: usize, part: Part) {
+        if let Store::Files { weights, names } = &self.store
+            && let Some(name) = names.get(&(module, part == Part::Bias))
+        {
+            weights.release(name);
+        }
+    }
+
+    fn check_finite(&self, tensor: &str, numbers: &[f32]) -> Result<(), LoadError> {
+        const CHUNK: usize = 1 << 16;
+        let bad = |chunk: &[f32]| chunk.iter().filter(|n| !n.is_finite()).count();
+        let count: usize = numbers.par_chunks(CHUNK).map(bad).sum();
+        if count == 0 {
+            return Ok(());
+        }
+        let first = numbers.iter().position(|n| !n.is_finite()).unwrap_or_default();
+        Err(LoadError::NotFinite { model: self.files.source.clone(), tensor: tensor.into(), count, first })
+    }
+}
+
+/// Finds every tensor of the architecture under one of the names that checkpoints give it.
+fn named(weights: Weights, architecture: &Architecture, model: &str) -> Result<Store, LoadError> {
+    let mut names = HashMap::new();
+    let mut problems = Vec::new();
+    for (index, module) in architecture.modules.iter().enumerate() {
+        for part in [Part::Weight, Part::Bias] {
+            let wanted = match part {
+                Part::Weight => module.tied_to.is_none(),
+                Part::Bias => module.bias,
+            };
+            if !wanted {
+                continue;
+            }
+            match find(&weights, module, part) {
+                Ok(name) => drop(names.insert((index, part == Part::Bias), name)),
+                Err(problem) => problems.push(problem),
+            }
+        }
+    }
+    if problems.is_empty() {
+        return Ok(Store::Files { weights, names });
+    }
+    const SHOWN: usize = 12;
+    if problems.len() > SHOWN {
+        let more = problems.len() - SHOWN;
+        problems.truncate(SHOWN);
+        problems.push(format!("  and {more} more"));
+    }
+    Err(LoadError::Tensors { model: model.into(), problems })
+}
+
+fn find(weights: &Weights, module: &Module, part: Part) -> Result<String, String> {
+    let candidates = stored_names(module, part);
+    let Some((name, info)) = candidates.iter().find_map(|name| weights.info(name).map(|info| (name, info))) else {
+        return Err(format!("  `{}` is missing", candidates[0]));
+    };
+    let expected = stored_shape(module, part);
+    match info.shape == expected {
+        true => Ok(name.clone()),
+        false => Err(format!("  `{name}` is {:?}, expected {expected:?}", info.shape)),
+    }
+}
+
+/// The names a tensor may have: Hugging Face's, and the same without the wrapping model's prefix.
+fn stored_names(module: &Module, part: Part) -> Vec<String> {
+    let suffix = if part == Part::Weight { "weight" } else { "bias" };
+    let mut names = Vec::new();
+    names.extend(module.stored_name.map(|name| format!("{name}.{suffix}")));
+    names.push(format!("{}.{suffix}", module.name));
+    if let Some((_, inner)) = module.name.split_once('.') {
+        names.push(format!("{inner}.{suffix}"));
+    }
+    names
+}
+
+fn stored_shape(module: &Module, part: Part) -> Vec<usize> {
+    match (part, module.transposed) {
+        (Part::Bias, _) => vec![module.biases()],
+        (Part::Weight, true) => module.shape.iter().rev().copied().collect(),
+        (Part::Weight, false) => module.shape.clone(),
+    }
+}

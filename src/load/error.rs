@@ -1,0 +1,141 @@
+//! Why an input can't be used.
+
+use super::hub::HubError;
+use super::weights::WeightsError;
+use crate::model;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why a model or a text can't be used.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// Files of weights.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A file can't be read.
+    #[error("failed to read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A checkpoint folder is not there.
+    #[error("no checkpoint folder `{}`", .0.display())]
+    NoFolder(PathBuf),
+    /// A checkpoint lacks a file.
+    #[error("`{model}` has no {what}: looked for {looked_for}")]
+    NoFile {
+        /// The model source.
+        model: String,
+        /// What the file is for.
+        what: &'static str,
+        /// Names of files.
+        looked_for: &'static str,
+    },
+    /// A JSON file is malformed.
+    #[error("`{file}` is no valid JSON")]
+    Json {
+        /// The file.
+        file: String,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// The configuration describes no network that can be run.
+    #[error("`{file}`: {source}")]
+    Config {
+        /// The file.
+        file: String,
+        /// Why.
+        source: model::ConfigError,
+    },
+    /// The tokenizer's files.
+    #[error("`{file}` is no usable tokenizer: {message}")]
+    Tokenizer {
+        /// The file.
+        file: String,
+        /// Why.
+        message: String,
+    },
+    /// Tensors that the architecture needs are missing or of another shape.
+    #[error("the weights of `{model}` do not fit its config.json:\n{}", problems.join("\n"))]
+    Tensors {
+        /// The model source.
+        model: String,
+        /// One line a tensor.
+        problems: Vec<String>,
+    },
+    /// A weight is NaN or infinite.
+    #[error("tensor `{tensor}` of `{model}` has {count} values that are NaN or infinite, the first at index {first}")]
+    NotFinite {
+        /// The model source.
+        model: String,
+        /// The tensor.
+        tensor: String,
+        /// How many.
+        count: usize,
+        /// Where the first one is, row-major.
+        first: usize,
+    },
+    /// A text is too short.
+    #[error("`{text}` has {tokens} tokens, fewer than one window of {context}")]
+    ShortText {
+        /// The text source.
+        text: String,
+        /// Its tokens.
+        tokens: usize,
+        /// Tokens of a window.
+        context: usize,
+    },
+    /// A text has nothing in it.
+    #[error("`{text}` has no text in it")]
+    EmptyText {
+        /// The text source.
+        text: String,
+    },
+    /// The tokenizer knows tokens that the model does not.
+    #[error("the tokenizer of `{model}` gives token id {id}, but the model's vocabulary has {vocabulary} entries")]
+    Vocabulary {
+        /// The model source.
+        model: String,
+        /// The id.
+        id: u32,
+        /// Entries of the vocabulary.
+        vocabulary: usize,
+    },
+    /// `context` is more than the model can take.
+    #[error("`data.context` is {context}, but `{model}` has {positions} positions")]
+    Context {
+        /// The model source.
+        model: String,
+        /// Tokens asked for.
+        context: usize,
+        /// Positions of the model.
+        positions: usize,
+    },
+}
+
+impl LoadError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Hub(error) => error.hint(),
+            Self::Weights(error) => error.hint(),
+            Self::Config { source, .. } => source.hint(),
+            Self::Read { .. } => Some("check the path and its permissions; `path:` and `file:` are relative to the experiment file".into()),
+            Self::NoFolder(_) => Some("`path:` names a folder, relative to the experiment file, with config.json, tokenizer and weights".into()),
+            Self::NoFile { .. } | Self::Json { .. } | Self::Tokenizer { .. } => {
+                Some("download the checkpoint again, or save it again with `save_pretrained`".into())
+            }
+            Self::Tensors { .. } => Some("config.json and the weights are of different models, or the download is incomplete".into()),
+            Self::NotFinite { .. } => Some("the checkpoint is damaged or its training diverged: no result on it would mean anything".into()),
+            Self::ShortText { .. } => Some("set a smaller `data.context`, or give a longer text".into()),
+            Self::EmptyText { .. } => Some("give a UTF-8 text with at least one line that is not blank".into()),
+            Self::Vocabulary { .. } => Some("the checkpoint's tokenizer belongs to another model".into()),
+            Self::Context { positions, .. } => Some(format!("set `data.context` to {positions} or less")),
+        }
+    }
+}

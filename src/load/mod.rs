@@ -1,0 +1,24 @@
+//! Bytes in: model sources and texts become a checkpoint and token ids.
+//!
+//! ```text
+//!   ModelSource ──model_files.rs──> ModelFiles (paths, digests) ──checkpoint.rs──> Checkpoint: tensors by module
+//!        hf: through hub/                                          weights/, synthetic.rs, builtin.rs
+//!   TextSource ──text.rs──> text ──tokenizer.rs──> token ids
+//! ```
+//!
+//! Only `hub/` opens sockets. Nothing here knows backends, pruning or measurements.
+
+pub mod builtin;
+mod checkpoint;
+mod error;
+pub mod hub;
+mod model_files;
+mod synthetic;
+mod text;
+mod tokenizer;
+pub mod weights;
+
+pub use checkpoint::Checkpoint;
+pub use error::LoadError;
+pub use model_files::{InputFile, Loader, ModelFiles, Observer};
+pub use text::{Texts, Tokens};

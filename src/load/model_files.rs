@@ -1,0 +1,263 @@
+//! Model source → the files behind it, with their digests. Opens no weights yet.
+
+use super::builtin;
+use super::hub::{Hub, HubSettings, RepoKind, Snapshot};
+use super::text::hex;
+use super::tokenizer::TokenizerFiles;
+use super::{LoadError, synthetic, weights};
+use crate::config::experiment::Dtype;
+use crate::config::source::ModelSource;
+use crate::model::published;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokenizers::Tokenizer;
+
+/// A file that results depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputFile {
+    /// Its name within the source.
+    pub name: String,
+    /// Its SHA-256.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// A model source with its files found.
+#[derive(Clone, Debug)]
+pub struct ModelFiles {
+    /// The source, as the file spells it.
+    pub source: String,
+    /// `config.json`.
+    pub config: Value,
+    /// What `config.json` is called in messages.
+    pub config_name: String,
+    /// Configuration and weights.
+    pub inputs: Vec<InputFile>,
+    /// The commit, for a model of the hub.
+    pub commit: Option<String>,
+    /// What to tell the user.
+    pub warnings: Vec<String>,
+    pub(super) weights: WeightFiles,
+    pub(super) tokenizer: TokenizerFiles,
+}
+
+/// Where weights come from.
+#[derive(Clone, Debug)]
+pub(super) enum WeightFiles {
+    Static(&'static [u8]),
+    Files(Vec<PathBuf>),
+    Synthetic(String),
+}
+
+/// Told how a download goes: file, bytes so far, bytes in all. `Break` stops it.
+pub type Observer = Arc<dyn Fn(&str, u64, Option<u64>) -> ControlFlow<()> + Send + Sync>;
+
+/// Finds the files of model sources.
+pub struct Loader {
+    offline: bool,
+    observer: Observer,
+}
+
+impl Loader {
+    /// A loader that uses the network unless `offline` or the environment forbids it.
+    pub fn new(offline: bool, observer: Observer) -> Self {
+        Self { offline, observer }
+    }
+
+    /// Finds, and where needed downloads, the files of a model.
+    ///
+    /// # Errors
+    /// When the model is not there, or one of its files is missing or unreadable.
+    pub fn find(&self, source: &ModelSource) -> Result<ModelFiles, LoadError> {
+        match source {
+            ModelSource::Builtin(_) => builtin_files(source.to_string()),
+            ModelSource::Synthetic(name) => synthetic_files(source.to_string(), name),
+            ModelSource::Path(path) => folder_files(source.to_string(), path),
+            ModelSource::Hub { repo, revision } => {
+                let observer = self.observer.clone();
+                let settings = HubSettings::from_env(self.offline)?;
+                let hub = Hub::with_observer(settings, move |p| observer(p.file, p.received, p.total))?;
+                hub_files(source.to_string(), &hub.repo(RepoKind::Model, repo, revision.as_deref())?)
+            }
+        }
+    }
+}
+
+impl ModelFiles {
+    /// The digest of configuration and weights together.
+    pub fn digest(&self) -> String {
+        let mut hasher = Sha256::new();
+        for input in &self.inputs {
+            hasher.update(&input.sha256);
+        }
+        hex(&hasher.finalize())
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// When its files are malformed.
+    pub fn tokenizer(&self) -> Result<Tokenizer, LoadError> {
+        self.tokenizer.open()
+    }
+
+    /// What the configuration says that the weights are.
+    pub fn dtype(&self) -> Dtype {
+        let name = self.config.get("torch_dtype").or_else(|| self.config.get("dtype")).and_then(Value::as_str);
+        match name {
+            Some("float16") => Dtype::F16,
+            Some("bfloat16") => Dtype::Bf16,
+            _ => Dtype::F32,
+        }
+    }
+
+    /// Whether the model is no published one: inside the program, or random.
+    pub fn is_stand_in(&self) -> bool {
+        !matches!(self.weights, WeightFiles::Files(_))
+    }
+}
+
+fn builtin_files(source: String) -> Result<ModelFiles, LoadError> {
+    let input = |name: &str, bytes: &[u8]| InputFile {
+        name: name.into(),
+        sha256: hex(&Sha256::digest(bytes)),
+        bytes: bytes.len() as u64,
+    };
+    Ok(ModelFiles {
+        config: parse_config("config.json", builtin::CONFIG)?,
+        config_name: format!("{source}/config.json"),
+        source,
+        inputs: vec![input("config.json", builtin::CONFIG), input("model.safetensors", builtin::WEIGHTS)],
+        commit: None,
+        warnings: Vec::new(),
+        weights: WeightFiles::Static(builtin::WEIGHTS),
+        tokenizer: TokenizerFiles::Static(builtin::TOKENIZER),
+    })
+}
+
+fn synthetic_files(source: String, name: &str) -> Result<ModelFiles, LoadError> {
+    let config = published(name).unwrap_or_default();
+    let recipe = format!("{}\n{name}\n{config}", synthetic::VERSION);
+    let sha256 = hex(&Sha256::digest(recipe.as_bytes()));
+    Ok(ModelFiles {
+        config,
+        config_name: source.clone(),
+        inputs: vec![InputFile { name: source.clone(), sha256, bytes: 0 }],
+        source,
+        commit: None,
+        warnings: Vec::new(),
+        weights: WeightFiles::Synthetic(name.into()),
+        tokenizer: TokenizerFiles::Static(builtin::TOKENIZER),
+    })
+}
+
+fn folder_files(source: String, folder: &Path) -> Result<ModelFiles, LoadError> {
+    if !folder.is_dir() {
+        return Err(LoadError::NoFolder(folder.into()));
+    }
+    let find = |name: &str| Ok(Some(folder.join(name)).filter(|path| path.exists()));
+    let weights = || weights::find_files(folder).map_err(LoadError::from);
+    found(source, find, weights, |_| None)
+}
+
+fn hub_files(source: String, snapshot: &Snapshot) -> Result<ModelFiles, LoadError> {
+    let find = |name: &str| snapshot.find(name).map_err(LoadError::from);
+    let weights = || hub_weights(&source, snapshot);
+    let mut files = found(source.clone(), find, weights, |path| snapshot.sha256(path))?;
+    files.commit = Some(snapshot.commit().into());
+    files.warnings = snapshot.warnings().iter().map(ToString::to_string).collect();
+    Ok(files)
+}
+
+/// The weight files of a repository, in the order of preference of [`weights::find_files`].
+fn hub_weights(source: &str, snapshot: &Snapshot) -> Result<Vec<PathBuf>, LoadError> {
+    for name in weights::WEIGHT_FILES {
+        let Some(path) = snapshot.find(name)? else { continue };
+        if !name.ends_with(".json") {
+            return Ok(vec![path]);
+        }
+        let shards = weights::index_shards(&read(&path)?, &path)?;
+        return shards.iter().map(|shard| snapshot.get(shard).map_err(LoadError::from)).collect();
+    }
+    Err(LoadError::NoFile {
+        model: source.into(),
+        what: "weights",
+        looked_for: "model.safetensors, pytorch_model.bin, and their *.index.json for shards",
+    })
+}
+
+/// What folders and snapshots have in common.
+fn found(
+    source: String,
+    find: impl Fn(&str) -> Result<Option<PathBuf>, LoadError>,
+    weights: impl Fn() -> Result<Vec<PathBuf>, LoadError>,
+    known_sha256: impl Fn(&Path) -> Option<String>,
+) -> Result<ModelFiles, LoadError> {
+    let missing = |what, looked_for| LoadError::NoFile { model: source.clone(), what, looked_for };
+    let config_path = find("config.json")?.ok_or_else(|| missing("configuration", "config.json"))?;
+    let config_name = config_path.display().to_string();
+    let config = parse_config(&config_name, &read(&config_path)?)?;
+    // Before the weights, which may be a long download.
+    let tokenizer = tokenizer_files(&find, &config)?
+        .ok_or_else(|| missing("tokenizer", "tokenizer.json, or vocab.json and merges.txt"))?;
+    let weights = weights()?;
+    let mut inputs = vec![input_file(&config_path, None)?];
+    for path in &weights {
+        inputs.push(input_file(path, known_sha256(path))?);
+    }
+    let weights = WeightFiles::Files(weights);
+    Ok(ModelFiles { source, config, config_name, inputs, commit: None, warnings: Vec::new(), weights, tokenizer })
+}
+
+fn tokenizer_files(
+    find: &impl Fn(&str) -> Result<Option<PathBuf>, LoadError>,
+    config: &Value,
+) -> Result<Option<TokenizerFiles>, LoadError> {
+    if let Some(path) = find("tokenizer.json")? {
+        return Ok(Some(TokenizerFiles::Json(path)));
+    }
+    let (Some(vocab), Some(merges)) = (find("vocab.json")?, find("merges.txt")?) else { return Ok(None) };
+    let opt = config.get("model_type").and_then(Value::as_str) == Some("opt");
+    let config = match find("tokenizer_config.json")? {
+        Some(path) => parse_config(&path.display().to_string(), &read(&path)?)?,
+        None => Value::Null,
+    };
+    Ok(Some(TokenizerFiles::VocabMerges { vocab, merges, config, opt }))
+}
+
+fn parse_config(name: &str, bytes: &[u8]) -> Result<Value, LoadError> {
+    serde_json::from_slice(bytes).map_err(|source| LoadError::Json { file: name.into(), source })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    std::fs::read(path).map_err(|source| LoadError::Read { path: path.into(), source })
+}
+
+fn input_file(path: &Path, known_sha256: Option<String>) -> Result<InputFile, LoadError> {
+    let error = |source| LoadError::Read { path: path.into(), source };
+    let bytes = std::fs::metadata(path).map_err(error)?.len();
+    let sha256 = match known_sha256 {
+        Some(sha256) => sha256,
+        None => sha256_of(path).map_err(error)?,
+    };
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok(InputFile { name, sha256, bytes })
+}
+
+fn sha256_of(path: &Path) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&hasher.finalize())),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+}

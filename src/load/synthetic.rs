@@ -1,0 +1,66 @@
+//! Seeded random weights of a published shape: for timing and memory without a download.
+//!
+//! Normal-looking numbers with the spread that such models start from (0.02), gains near 1. One
+//! ChaCha stream a tensor, read at the weight's place, and integer arithmetic up to the last
+//! division: the same weights on every machine and for any number of threads.
+
+use crate::model::{Kind, Module, Part};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+/// What the weights are, apart from the shape; raised when they change.
+pub const VERSION: &str = "synthetic weights 1";
+/// The standard deviation of weights and biases.
+const SPREAD: f32 = 0.02;
+const CHUNK: usize = 1 << 14;
+
+/// A tensor of the model called `name`; `index` is the module's place.
+pub fn tensor(name: &str, index: usize, module: &Module, part: Part) -> Vec<f32> {
+    let (length, stream) = match part {
+        Part::Weight => (module.weights(), 2 * index as u64),
+        Part::Bias => (module.biases(), 2 * index as u64 + 1),
+    };
+    let centre = if module.kind == Kind::Norm && part == Part::Weight { 1.0 } else { 0.0 };
+    let key = Sha256::new().chain_update(VERSION).chain_update(name).finalize();
+    let generator = ChaCha8Rng::from_seed(key.into());
+    let mut numbers = vec![0.0; length];
+    numbers.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, numbers)| {
+        let mut generator = generator.clone();
+        generator.set_stream(stream);
+        generator.set_word_pos((chunk * CHUNK * 2) as u128);
+        for number in numbers {
+            *number = centre + SPREAD * normal(generator.next_u64());
+        }
+    });
+    numbers
+}
+
+/// The sum of three uniform numbers of 21 bits: mean 0, variance 1, and nearly normal.
+fn normal(bits: u64) -> f32 {
+    const MASK: u64 = (1 << 21) - 1;
+    let sum = (bits & MASK) + (bits >> 21 & MASK) + (bits >> 42 & MASK);
+    // The three uniforms on 0..2^21 have a joint variance of 3 * 2^42 / 12, a deviation of 2^20.
+    (sum as f32 - 1.5 * MASK as f32) / (1 << 20) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Group;
+
+    #[test]
+    fn tensors_are_repeatable_distinct_and_of_the_right_spread() {
+        let module = Module::linear("fc", Group::MlpLinear, 300, 200, true);
+        let weights = tensor("opt-125m", 7, &module, Part::Weight);
+        assert_eq!(weights, tensor("opt-125m", 7, &module, Part::Weight));
+        assert_ne!(weights[..300], tensor("opt-125m", 7, &module, Part::Bias));
+        assert_ne!(weights, tensor("opt-125m", 8, &module, Part::Weight));
+        let mean = weights.iter().sum::<f32>() / weights.len() as f32;
+        let variance = weights.iter().map(|w| (w - mean).powi(2)).sum::<f32>() / weights.len() as f32;
+        assert!(mean.abs() < 1e-3 && (variance.sqrt() - SPREAD).abs() < 1e-3, "{mean} {variance}");
+        let gains = tensor("opt-125m", 7, &Module::norm("norm", 64, true), Part::Weight);
+        assert!(gains.iter().all(|gain| (gain - 1.0).abs() < 0.1));
+    }
+}

@@ -1,0 +1,227 @@
+//! What can be wrong with a checkpoint's files.
+//!
+//! Three levels: [`WeightsError`] names the file and the tensor, [`FileProblem`] says what is wrong with a
+//! file, [`TensorProblem`] what is wrong with one tensor of a sound file. Messages are complete without
+//! their `source`, which is therefore not set.
+
+use std::path::PathBuf;
+
+use safetensors::Dtype;
+
+use super::pickle::PickleError;
+
+/// Why a checkpoint's weights could not be found, opened or read.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The operating system refused to open, stat or map the file.
+    #[error("cannot read `{}`: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        error: std::io::Error,
+    },
+    /// The folder to look in is not a folder.
+    #[error("`{}` is not a folder", dir.display())]
+    NotAFolder {
+        /// The path that was given.
+        dir: PathBuf,
+    },
+    /// The folder has none of the files that hold weights.
+    #[error("no weights in `{}`", dir.display())]
+    NoWeights {
+        /// The folder.
+        dir: PathBuf,
+        /// The file names that were looked for.
+        looked_for: &'static [&'static str],
+    },
+    /// An index of shards is not the JSON that it should be.
+    #[error("`{}` is not an index of shards: {reason}", index.display())]
+    BadIndex {
+        /// The index file.
+        index: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An index names a shard outside its own folder.
+    #[error("`{}` names the shard `{shard}`, which is not a plain file name", index.display())]
+    BadShardName {
+        /// The index file.
+        index: PathBuf,
+        /// The name as the index has it.
+        shard: String,
+    },
+    /// A shard that the index names is not in its folder.
+    #[error("`{}` names the shard `{shard}`, which is missing", index.display())]
+    MissingShard {
+        /// The index file.
+        index: PathBuf,
+        /// The missing file's name.
+        shard: String,
+    },
+    /// Two files of one checkpoint have a tensor of the same name.
+    #[error("tensor `{name}` is both in `{}` and in `{}`", first.display(), second.display())]
+    DuplicateTensor {
+        /// The tensor.
+        name: String,
+        /// The file that was opened first.
+        first: PathBuf,
+        /// The file that has it again.
+        second: PathBuf,
+    },
+    /// A file is damaged or of a kind that is not supported.
+    #[error("`{}` {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: FileProblem,
+    },
+    /// A tensor's description does not fit its bytes, or its type cannot be read.
+    #[error("tensor `{name}` of `{}` {problem}", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What is wrong with it.
+        problem: TensorProblem,
+    },
+    /// No file of the checkpoint has a tensor of this name.
+    #[error("no tensor `{name}` in {}", list(files))]
+    NoSuchTensor {
+        /// The name that was asked for.
+        name: String,
+        /// The files of the checkpoint.
+        files: Vec<PathBuf>,
+    },
+}
+
+/// What is wrong with a file as a whole; each message continues the file's name.
+#[derive(Debug, thiserror::Error)]
+pub enum FileProblem {
+    /// The file has no bytes.
+    #[error("is empty")]
+    Empty,
+    /// Git wrote a pointer to the large file in its place.
+    #[error("is a Git LFS pointer, not the weights themselves")]
+    LfsPointer,
+    /// Neither safetensors nor a format of `torch.save`.
+    #[error("is neither a safetensors file nor a PyTorch checkpoint")]
+    UnknownFormat,
+    /// The safetensors header claims to be longer than the file, or than the format allows.
+    #[error("claims a safetensors header of {header} bytes in a file of {file} bytes")]
+    HeaderTooLong {
+        /// Bytes of header, as the first eight bytes say.
+        header: u64,
+        /// Bytes of the file.
+        file: usize,
+    },
+    /// The safetensors header is not the JSON that it should be, or contradicts itself.
+    #[error("has a damaged safetensors header: {0}")]
+    BadHeader(String),
+    /// The safetensors file is shorter or longer than its header says.
+    #[error("has {actual} bytes where its header describes {expected}")]
+    WrongLength {
+        /// Bytes that the header describes, itself included; saturated if beyond 64 bits.
+        expected: u64,
+        /// Bytes of the file.
+        actual: usize,
+    },
+    /// The zip archive that a PyTorch checkpoint is cannot be read.
+    #[error("is a damaged or truncated zip archive: {0}")]
+    BadZip(String),
+    /// An archive entry is compressed or encrypted, which `torch.save` never does.
+    #[error("has the entry `{0}` compressed or encrypted, and `torch.save` only stores entries")]
+    NotStored(String),
+    /// The archive lacks an entry that its pickle, or the format, needs.
+    #[error("lacks the entry `{0}`")]
+    MissingEntry(String),
+    /// The pickle that describes the tensors cannot be read.
+    #[error("has a pickle that cannot be read: {0}")]
+    Pickle(PickleError),
+    /// The storages after a legacy pickle end early.
+    #[error("ends in the middle of the storage `{0}`")]
+    TruncatedStorage(String),
+    /// Saved on a big-endian machine.
+    #[error("was saved in big-endian byte order")]
+    BigEndian,
+    /// The file is sound and holds no tensor.
+    #[error("holds no tensors")]
+    NoTensors,
+}
+
+/// What is wrong with one tensor; each message continues the tensor's name and its file's.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TensorProblem {
+    /// Integers, booleans and small floats are not weights.
+    #[error("has dtype {0}, and only F64, F32, F16 and BF16 can be read")]
+    UnsupportedDtype(Dtype),
+    /// Shape, strides and offset reach past the storage's end.
+    #[error("needs {needs} bytes of a storage of {has}")]
+    StorageTooShort {
+        /// Bytes from the storage's start to the tensor's last element; saturated if beyond 64 bits.
+        needs: u64,
+        /// Bytes of the storage.
+        has: usize,
+    },
+    /// More elements than the storage has, as `torch.Tensor.expand` makes them.
+    #[error("repeats elements of its storage (an expanded tensor)")]
+    Expanded,
+    /// A finite F64 value that F32 has no room for.
+    #[error("has the value {0:e}, which is beyond the range of f32")]
+    OutOfRange(f64),
+}
+
+impl WeightsError {
+    /// The next action for the user, where there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { .. } | Self::DuplicateTensor { .. } => None,
+            Self::NotAFolder { .. } => Some("give the folder that holds `config.json` and the weights".into()),
+            Self::NoWeights { looked_for, .. } => Some(format!("looked for `{}`", looked_for.join("`, `"))),
+            Self::BadIndex { .. } => Some("download the index file again".into()),
+            Self::BadShardName { .. } => {
+                Some("shards must lie beside their index; don't use a checkpoint that points elsewhere".into())
+            }
+            Self::MissingShard { shard, .. } => Some(format!("download `{shard}` into the same folder")),
+            Self::File { problem, .. } => problem.hint(),
+            Self::Tensor { problem, .. } => problem.hint(),
+            Self::NoSuchTensor { .. } => Some("check that the weights belong to the `config.json` beside them".into()),
+        }
+    }
+}
+
+impl FileProblem {
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::LfsPointer => "run `git lfs pull` in the checkpoint's repository, or download the file again",
+            Self::UnknownFormat => "use a `.safetensors` file or a state dict saved by `torch.save`",
+            Self::NotStored(_) => "save the checkpoint again as safetensors",
+            Self::Pickle(PickleError::ForbiddenGlobal { .. } | PickleError::NotAStateDict) => {
+                "only plain state dicts are read, and nothing is executed; save `model.state_dict()` as safetensors"
+            }
+            Self::Pickle(PickleError::Protocol { .. }) => "save the state dict again as safetensors",
+            Self::BigEndian => "save the state dict again as safetensors on a little-endian machine",
+            Self::NoTensors => return None,
+            _ => "the download may be incomplete: download the file again",
+        };
+        Some(hint.into())
+    }
+}
+
+impl TensorProblem {
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::StorageTooShort { .. } => "the file is damaged: download it again",
+            Self::Expanded => "call `.contiguous()` on the tensor and save it again",
+            Self::UnsupportedDtype(_) | Self::OutOfRange(_) => "convert the checkpoint to float32 and save it again",
+        };
+        Some(hint.into())
+    }
+}
+
+fn list(files: &[PathBuf]) -> String {
+    let names: Vec<String> = files.iter().map(|path| format!("`{}`", path.display())).collect();
+    names.join(", ")
+}

@@ -1,0 +1,116 @@
+//! How closely a variant's predictions follow the dense model's, position by position.
+
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Agreement over all positions of the texts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Agreement {
+    /// Positions compared.
+    pub positions: usize,
+    /// The share of positions whose arg-max token equals the dense model's.
+    pub top1_match: f64,
+    /// The mean share of common tokens among the top five.
+    pub top5_overlap: f64,
+    /// The mean Kullback-Leibler divergence of the variant from the dense model, in nats.
+    pub kl_nats: f64,
+}
+
+/// Compares logits with the dense model's.
+///
+/// # Shapes
+/// - `dense`, `variant`: `[positions, vocabulary]`
+///
+/// # Panics
+/// When the two differ in length.
+///
+/// ```
+/// # use sparsify_exp::measure::agreement;
+/// let dense = [0.0, 1.0, 2.0, 5.0, 4.0, 3.0];
+/// let same = agreement(&dense, &dense, 3);
+/// assert_eq!((same.top1_match, same.kl_nats), (1.0, 0.0));
+/// let half = agreement(&dense, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0], 3);
+/// assert_eq!(half.top1_match, 0.5);
+/// ```
+pub fn agreement(dense: &[f32], variant: &[f32], vocabulary: usize) -> Agreement {
+    assert_eq!(dense.len(), variant.len(), "both models see the same tokens");
+    let compared: Vec<(bool, usize, f64)> = dense
+        .par_chunks(vocabulary)
+        .zip(variant.par_chunks(vocabulary))
+        .map(|(dense, variant)| {
+            let (a, b) = (top(dense), top(variant));
+            let common = a.iter().filter(|token| b.contains(token)).count();
+            (a.first() == b.first(), common, divergence(dense, variant))
+        })
+        .collect();
+    let positions = compared.len();
+    let mean = |sum: f64| if positions == 0 { 0.0 } else { sum / positions as f64 };
+    let five = vocabulary.min(TOP) as f64;
+    Agreement {
+        positions,
+        top1_match: mean(compared.iter().filter(|c| c.0).count() as f64),
+        top5_overlap: mean(compared.iter().map(|c| c.1 as f64 / five).sum()),
+        kl_nats: mean(compared.iter().map(|c| c.2).sum()),
+    }
+}
+
+const TOP: usize = 5;
+
+/// The indices of the largest logits, largest first; of equal ones the first.
+fn top(logits: &[f32]) -> Vec<usize> {
+    let mut best: Vec<usize> = Vec::with_capacity(TOP + 1);
+    for (token, &logit) in logits.iter().enumerate() {
+        if best.len() == TOP && logit <= logits[best[TOP - 1]] {
+            continue;
+        }
+        let place = best.partition_point(|&other| logits[other] >= logit);
+        best.insert(place, token);
+        best.truncate(TOP);
+    }
+    best
+}
+
+/// KL(dense ‖ variant) of the two distributions, in nats.
+fn divergence(dense: &[f32], variant: &[f32]) -> f64 {
+    let (norm_dense, norm_variant) = (log_sum_exp(dense), log_sum_exp(variant));
+    let terms = dense.iter().zip(variant).map(|(&p, &q)| {
+        let (log_p, log_q) = (f64::from(p) - norm_dense, f64::from(q) - norm_variant);
+        log_p.exp() * (log_p - log_q)
+    });
+    // Rounding can leave a divergence of equal distributions just below 0.
+    terms.sum::<f64>().max(0.0)
+}
+
+/// The logarithm of the sum of exponentials.
+pub(super) fn log_sum_exp(logits: &[f32]) -> f64 {
+    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    max + logits.iter().map(|&logit| (f64::from(logit) - max).exp()).sum::<f64>().ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divergence_by_hand() {
+        // p = (1/2, 1/2), q = (1/4, 3/4): ln(2)/2 + ln(2/3)/2.
+        let expected = 0.5 * (2.0f64.ln() + (2.0f64 / 3.0).ln());
+        assert!((divergence(&[1.0, 1.0], &[0.0, 3.0f32.ln()]) - expected).abs() < 1e-7);
+    }
+
+    #[test]
+    fn overlap_counts_common_tokens() {
+        let dense: Vec<f32> = (0..10).map(|i| i as f32).collect();
+        let mut variant = dense.clone();
+        variant[0] = 100.0;
+        variant[1] = 50.0;
+        let result = agreement(&dense, &variant, 10);
+        assert_eq!((result.top1_match, result.top5_overlap), (0.0, 0.6));
+    }
+
+    #[test]
+    fn of_equal_logits_the_first_is_the_largest() {
+        assert_eq!(top(&[1.0, 2.0, 2.0, 0.0, 2.0, 1.0, 1.0]), [1, 2, 4, 0, 5]);
+    }
+}

@@ -1,0 +1,108 @@
+//! Sequences → logits, so many rows at a time that memory stays bounded whatever the vocabulary.
+
+use crate::execute::SparseBackend;
+use crate::model::{Batch, Decoder, DecoderError};
+use burn::tensor::Tensor;
+use thiserror::Error;
+
+/// Tokens of a forward pass: enough for dense kernels to be efficient, and activations stay small.
+const TOKENS_PER_BATCH: usize = 512;
+/// Logits held at a time, in elements: 64 MiB.
+const LOGITS_PER_CHUNK: usize = 16 << 20;
+
+/// Why there are no logits.
+#[derive(Debug, Error)]
+pub enum ForwardError {
+    /// The batch does not fit the model.
+    #[error(transparent)]
+    Decoder(#[from] DecoderError),
+    /// A logit is NaN or infinite.
+    #[error("the logits of token {token} contain NaN or infinity")]
+    NotFinite {
+        /// The token's place among all sequences.
+        token: usize,
+    },
+    /// The device could not give the numbers back.
+    #[error("reading the logits back failed: {0}")]
+    Read(String),
+}
+
+/// Runs the sequences and hands over their logits in order: `visit(first_token, logits)`, where
+/// `logits` is `[rows, vocabulary]` of the tokens from `first_token`, counted over all sequences.
+///
+/// # Errors
+/// When a sequence does not fit the model, or a logit is not finite.
+pub fn each_logits<B: SparseBackend>(
+    decoder: &mut Decoder<B>,
+    sequences: &[Vec<u32>],
+    mut visit: impl FnMut(usize, &[f32]),
+) -> Result<(), ForwardError> {
+    let vocabulary = decoder.architecture().vocabulary;
+    let rows_per_chunk = (LOGITS_PER_CHUNK / vocabulary).max(1);
+    let mut first = 0;
+    for sequences in batches(sequences) {
+        let batch = Batch::new(sequences.iter().map(Vec::as_slice));
+        let hidden = decoder.hidden(&batch)?;
+        let tokens = batch.tokens();
+        for start in (0..tokens).step_by(rows_per_chunk) {
+            let rows = rows_per_chunk.min(tokens - start);
+            let part = if rows == tokens { hidden.clone() } else { hidden.clone().narrow(0, start, rows) };
+            let logits = host(decoder.logits(part))?;
+            if let Some(bad) = logits.iter().position(|logit| !logit.is_finite()) {
+                return Err(ForwardError::NotFinite { token: first + start + bad / vocabulary });
+            }
+            visit(first + start, &logits);
+        }
+        first += tokens;
+    }
+    Ok(())
+}
+
+/// The logits of every token of the sequences, `[tokens, vocabulary]`.
+///
+/// # Errors
+/// As [`each_logits`].
+pub fn all_logits<B: SparseBackend>(
+    decoder: &mut Decoder<B>,
+    sequences: &[Vec<u32>],
+) -> Result<Vec<f32>, ForwardError> {
+    let tokens: usize = sequences.iter().map(Vec::len).sum();
+    let mut all = Vec::with_capacity(tokens * decoder.architecture().vocabulary);
+    each_logits(decoder, sequences, |_, logits| all.extend_from_slice(logits))?;
+    Ok(all)
+}
+
+/// Consecutive sequences, together at most [`TOKENS_PER_BATCH`] tokens unless one alone has more.
+fn batches(sequences: &[Vec<u32>]) -> impl Iterator<Item = &[Vec<u32>]> {
+    let mut rest = sequences;
+    std::iter::from_fn(move || {
+        let mut tokens = 0;
+        let fitting = rest.iter().take_while(|sequence| {
+            tokens += sequence.len();
+            tokens <= TOKENS_PER_BATCH
+        });
+        let count = fitting.count().max(1).min(rest.len());
+        let (batch, behind) = rest.split_at(count);
+        rest = behind;
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
+fn host<B: SparseBackend>(logits: Tensor<B, 2>) -> Result<Vec<f32>, ForwardError> {
+    let data = logits.into_data();
+    let data = if data.dtype == burn::tensor::DType::F32 { data } else { data.convert::<f32>() };
+    data.into_vec().map_err(|error| ForwardError::Read(format!("{error:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_hold_whole_sequences_in_order() {
+        let sequences: Vec<Vec<u32>> = [300, 200, 100, 600, 10].map(|length| vec![0; length]).into();
+        let lengths: Vec<Vec<usize>> = batches(&sequences).map(|b| b.iter().map(Vec::len).collect()).collect();
+        assert_eq!(lengths, [vec![300, 200], vec![100], vec![600], vec![10]]);
+        assert_eq!(batches(&[]).count(), 0);
+    }
+}

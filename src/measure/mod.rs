@@ -1,0 +1,25 @@
+//! What we learn about a model: how large it is, how well it predicts, how closely it follows the
+//! dense one.
+//!
+//! ```text
+//!   Decoder ──forward.rs──> logits, a few rows at a time ─┬─> agreement.rs   with the dense model's
+//!                                                         ├─> gate.rs        csr with masked
+//!                                                         └─> perplexity.rs  with the text itself
+//!   Architecture + what is stored ──structure.rs──> layers, totals
+//! ```
+//!
+//! This module knows models. It does not know pruning, cells or files.
+
+mod agreement;
+mod forward;
+mod gate;
+mod memory;
+mod perplexity;
+mod structure;
+
+pub use agreement::{Agreement, agreement};
+pub use forward::{ForwardError, all_logits, each_logits};
+pub use gate::{Gate, GateMiss, gate};
+pub use memory::peak_rss_bytes;
+pub use perplexity::perplexity;
+pub use structure::{LayerRow, Stored, Structure, structure};

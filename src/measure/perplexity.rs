@@ -1,0 +1,41 @@
+//! Perplexity by the field's convention: windows of equal length, the mean over their shifted positions.
+
+use super::agreement::log_sum_exp;
+use super::forward::{ForwardError, each_logits};
+use crate::execute::SparseBackend;
+use crate::model::Decoder;
+use rayon::prelude::*;
+
+/// exp of the mean negative log-likelihood of the tokens of the windows, given those before them in
+/// the same window. The first token of a window is not predicted.
+///
+/// `done` is called with the number of tokens behind us.
+///
+/// # Errors
+/// When a window does not fit the model, or a logit is not finite.
+pub fn perplexity<B: SparseBackend>(
+    decoder: &mut Decoder<B>,
+    windows: &[Vec<u32>],
+    mut done: impl FnMut(usize),
+) -> Result<f64, ForwardError> {
+    let vocabulary = decoder.architecture().vocabulary;
+    let context = windows.first().map_or(0, Vec::len);
+    let targets: Vec<Option<u32>> =
+        windows.iter().flat_map(|window| (1..=context).map(move |i| window.get(i).copied())).collect();
+    let (mut total, mut count) = (0.0, 0usize);
+    each_logits(decoder, windows, |first, logits| {
+        let rows = logits.len() / vocabulary;
+        let losses: Vec<Option<f64>> = logits
+            .par_chunks(vocabulary)
+            .zip(&targets[first..first + rows])
+            .map(|(logits, target)| target.map(|target| log_sum_exp(logits) - f64::from(logits[target as usize])))
+            .collect();
+        // Summed in order, so that the number of threads does not matter.
+        for loss in losses.into_iter().flatten() {
+            total += loss;
+            count += 1;
+        }
+        done(first + rows);
+    })?;
+    Ok((total / count as f64).exp())
+}

@@ -1,0 +1,99 @@
+//! How large a model is, module by module: parameters, operations, bytes.
+
+use crate::model::{Architecture, Kind};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a variant stores for one module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Weights other than zero.
+    pub nonzero: u64,
+    /// Biases other than zero.
+    pub nonzero_bias: u64,
+    /// Bytes of the weight in its format, without the bias.
+    pub weight_bytes: u64,
+    /// Entries that a sparse kernel works on; none for a dense one.
+    pub entries: Option<u64>,
+    /// The format's name.
+    pub format: String,
+}
+
+/// A row of `layers.csv`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LayerRow {
+    /// The Hugging Face name.
+    pub module_name: String,
+    /// The module's group.
+    pub group: String,
+    /// Parameters other than zero, bias included.
+    pub nonzero: u64,
+    /// Parameters, bias included.
+    pub total: u64,
+    /// The weight's shape, where it has two dimensions.
+    pub shape: Option<[usize; 2]>,
+    /// 2 · out · in for a dense linear, 2 · entries for a sparse one, else 0.
+    pub flops_per_token: u64,
+    /// Bytes stored, bias included.
+    pub bytes: u64,
+    /// How the weight is stored.
+    pub format: String,
+    /// Whether another row counts the same weight: such a row is left out of totals.
+    pub tied: bool,
+}
+
+/// How large a model is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Structure {
+    /// Parameters other than zero, each counted once.
+    pub nonzero: u64,
+    /// Parameters, each counted once.
+    pub total: u64,
+    /// Bytes stored.
+    pub bytes: u64,
+    /// One row a module, in the model's order.
+    pub layers: Vec<LayerRow>,
+}
+
+impl Structure {
+    /// 1 − nonzero / total
+    pub fn sparsity(&self) -> f64 {
+        1.0 - self.nonzero as f64 / self.total as f64
+    }
+}
+
+/// Adds a model up; `stored` has one entry a module, `bytes_per_number` is the dtype's.
+pub fn structure(architecture: &Architecture, stored: &[Stored], bytes_per_number: u64) -> Structure {
+    let rows = architecture.modules.iter().zip(stored).map(|(module, stored)| {
+        let weights = module.weights() as u64;
+        let flops = match (module.kind, stored.entries) {
+            (Kind::Linear, Some(entries)) => 2 * entries,
+            (Kind::Linear, None) => 2 * weights,
+            (Kind::Embedding | Kind::Norm, _) => 0,
+        };
+        LayerRow {
+            module_name: module.name.clone(),
+            group: module.group.name().into(),
+            nonzero: stored.nonzero + stored.nonzero_bias,
+            total: weights + module.biases() as u64,
+            shape: match module.shape[..] {
+                [rows, cols] => Some([rows, cols]),
+                _ => None,
+            },
+            flops_per_token: flops,
+            bytes: stored.weight_bytes + module.biases() as u64 * bytes_per_number,
+            format: stored.format.clone(),
+            tied: module.tied_to.is_some(),
+        }
+    });
+    let layers: Vec<LayerRow> = rows.collect();
+    let sum = |value: fn(&LayerRow) -> u64| layers.iter().filter(|row| !row.tied).map(value).sum();
+    Structure {
+        nonzero: sum(|row| row.nonzero),
+        total: sum(|row| row.total),
+        bytes: sum(|row| row.bytes),
+        layers,
+    }
+}

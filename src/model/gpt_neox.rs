@@ -1,0 +1,60 @@
+//! GPT-NeoX and Pythia (arXiv 2204.06745): one fused projection interleaved per head, rotary positions
+//! on part of a head, attention and feed-forward side by side.
+
+use super::architecture::*;
+use super::config::{ConfigError, Fields};
+
+pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
+    let hidden = fields.size("hidden_size")?;
+    let heads = fields.size("num_attention_heads")?;
+    let ffn = fields.size("intermediate_size")?;
+    let vocabulary = fields.size("vocab_size")?;
+    let head_dim = fields.head_dim(hidden, heads)?;
+    let bias = fields.flag_or("attention_bias", true)?;
+
+    let mut modules = vec![Module::embedding("gpt_neox.embed_in", vocabulary, hidden)];
+    let mut add = |module: Module| {
+        modules.push(module);
+        modules.len() - 1
+    };
+    let mut blocks = Vec::new();
+    for layer in 0..fields.size("num_hidden_layers")? {
+        let name = |rest: &str| format!("gpt_neox.layers.{layer}.{rest}");
+        let attention = Group::AttentionLinear;
+        let attention_norm = add(Module::norm(name("input_layernorm"), hidden, true));
+        let mlp_norm = add(Module::norm(name("post_attention_layernorm"), hidden, true));
+        let fused = add(Module::linear(name("attention.query_key_value"), attention, 3 * heads * head_dim, hidden, bias));
+        let output = add(Module::linear(name("attention.dense"), attention, hidden, heads * head_dim, bias));
+        let up = add(Module::linear(name("mlp.dense_h_to_4h"), Group::MlpLinear, ffn, hidden, true));
+        let down = add(Module::linear(name("mlp.dense_4h_to_h"), Group::MlpLinear, hidden, ffn, true));
+        let projections = Projections::PerHead(fused);
+        blocks.push(Block { attention_norm, mlp_norm, projections, output, mlp: Mlp::Plain { up, down } });
+    }
+    let final_norm = add(Module::norm("gpt_neox.final_layer_norm", hidden, true));
+    let tied = fields.flag_or("tie_word_embeddings", false)?;
+    let head = add(Module { stored_name: Some("embed_out"), ..Module::head(vocabulary, hidden, tied.then_some(0)) });
+    let parallel = fields.flag_or("use_parallel_residual", true)?;
+    let fraction = fields.rope_number("partial_rotary_factor", "rotary_pct", 0.25)?;
+    let rotary = Rotary {
+        dim: ((head_dim as f64 * fraction.clamp(0.0, 1.0)) as usize) / 2 * 2,
+        theta: fields.rope_number("rope_theta", "rotary_emb_base", 10_000.0)?,
+        scaling: fields.rope_scaling()?,
+    };
+    Ok(Architecture {
+        family: "gpt_neox",
+        modules,
+        blocks,
+        tokens: 0,
+        positions: Positions::Rotary(rotary),
+        project_in: None,
+        project_out: None,
+        final_norm: Some(final_norm),
+        head,
+        norm: NormKind::Layer { eps: fields.number_or("layer_norm_eps", 1e-5)? },
+        activation: fields.activation("hidden_act")?,
+        residual: if parallel { Residual::Parallel } else { Residual::PreNorm },
+        attention: Attention { heads, kv_heads: heads, head_dim, window: None },
+        vocabulary,
+        max_positions: fields.size("max_position_embeddings")?,
+    })
+}

@@ -1,0 +1,34 @@
+//! The networks: one decoder, described by data, for every family it covers.
+//!
+//! ```text
+//!   config.json ──> opt.rs | gpt_neox.rs | llama.rs | gpt2.rs ──> Architecture
+//!                                                                    │  which modules, of what shape,
+//!                                                                    │  and how a block uses them
+//!   weights ────────────────────────────────────────────────────> Decoder<B>: forward
+//!                                                                    │
+//!                                                linear.rs: Dense | Csr, the one swap point
+//! ```
+//!
+//! A family file turns a configuration into an [`Architecture`] and knows nothing of tensors; the
+//! decoder runs an architecture and knows no family. Neither knows pruning or measurements.
+
+mod architecture;
+mod config;
+mod decoder;
+mod gpt2;
+mod gpt_neox;
+mod linear;
+mod llama;
+mod opt;
+mod rotary;
+mod shapes;
+
+pub use architecture::{
+    Activation, Architecture, Attention, Block, Group, Kind, Mlp, Module, NormKind, Positions, Projections, Residual,
+    RopeScaling, Rotary,
+};
+pub use config::{ConfigError, FAMILIES, Family, architecture};
+pub use decoder::{Batch, Decoder, DecoderError, Part};
+pub use linear::{DenseWeight, Linear, LinearWeight};
+pub(crate) use linear::transpose;
+pub use shapes::{PUBLISHED, published};

@@ -1,0 +1,72 @@
+//! The published shapes that `synthetic:NAME` stands for, as the configurations on their model pages.
+
+use serde_json::{Value, json};
+
+/// The names that [`published`] knows.
+pub const PUBLISHED: &[&str] = &[
+    "opt-125m",
+    "opt-350m",
+    "opt-1.3b",
+    "pythia-160m",
+    "pythia-410m",
+    "pythia-1.4b",
+    "llama-2-7b",
+    "smollm2-135m",
+    "gpt2",
+    "qwen2.5-0.5b",
+    "mistral-7b",
+];
+
+/// The configuration of a published model.
+pub fn published(name: &str) -> Option<Value> {
+    Some(match name {
+        "opt-125m" => opt(768, 12, 12),
+        "opt-350m" => {
+            let mut config = opt(1024, 24, 16);
+            config["word_embed_proj_dim"] = json!(512);
+            config["do_layer_norm_before"] = json!(false);
+            config
+        }
+        "opt-1.3b" => opt(2048, 24, 32),
+        "pythia-160m" => pythia(768, 12, 12, 50304),
+        "pythia-410m" => pythia(1024, 24, 16, 50304),
+        "pythia-1.4b" => pythia(2048, 24, 16, 50304),
+        "llama-2-7b" => llama("llama", [4096, 11008, 32, 32, 32, 32000, 4096], 10_000.0, false),
+        "smollm2-135m" => llama("llama", [576, 1536, 30, 9, 3, 49152, 8192], 100_000.0, true),
+        "qwen2.5-0.5b" => llama("qwen2", [896, 4864, 24, 14, 2, 151_936, 32768], 1_000_000.0, true),
+        "mistral-7b" => llama("mistral", [4096, 14336, 32, 32, 8, 32000, 32768], 10_000.0, false),
+        "gpt2" => json!({
+            "model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024,
+            "vocab_size": 50257, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
+        }),
+        _ => return None,
+    })
+}
+
+fn opt(hidden: usize, layers: usize, heads: usize) -> Value {
+    json!({
+        "model_type": "opt", "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "ffn_dim": 4 * hidden, "max_position_embeddings": 2048, "vocab_size": 50272,
+        "word_embed_proj_dim": hidden, "activation_function": "relu", "do_layer_norm_before": true,
+    })
+}
+
+fn pythia(hidden: usize, layers: usize, heads: usize, vocabulary: usize) -> Value {
+    json!({
+        "model_type": "gpt_neox", "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "intermediate_size": 4 * hidden, "max_position_embeddings": 2048, "vocab_size": vocabulary,
+        "hidden_act": "gelu", "rotary_pct": 0.25, "rotary_emb_base": 10000, "layer_norm_eps": 1e-5,
+        "use_parallel_residual": true, "tie_word_embeddings": false,
+    })
+}
+
+/// `sizes`: hidden, feed-forward, layers, heads, key-value heads, vocabulary, positions.
+fn llama(model_type: &str, sizes: [usize; 7], theta: f64, tied: bool) -> Value {
+    let [hidden, ffn, layers, heads, kv_heads, vocabulary, positions] = sizes;
+    json!({
+        "model_type": model_type, "hidden_size": hidden, "intermediate_size": ffn, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "num_key_value_heads": kv_heads, "vocab_size": vocabulary,
+        "max_position_embeddings": positions, "rope_theta": theta, "rms_norm_eps": 1e-5, "hidden_act": "silu",
+        "tie_word_embeddings": tied,
+    })
+}

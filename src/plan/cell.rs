@@ -1,0 +1,232 @@
+//! One point of the experiment, with every parameter that decides its result.
+
+use crate::config::experiment::{Dtype, Method, Metric, NmPattern, Scope, Variant};
+use crate::config::keyword::Keyword;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A backend that a cell runs on: `auto` is decided before there are cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// An NVIDIA GPU.
+    Cuda,
+    /// The CPU, through the ndarray crate.
+    NdArray,
+    /// The CPU, through Burn's own kernels.
+    Flex,
+}
+
+impl Backend {
+    /// The file's spelling.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cuda => "cuda",
+            Self::NdArray => "ndarray",
+            Self::Flex => "flex",
+        }
+    }
+
+    /// Whether it runs on the CPU.
+    pub fn is_cpu(self) -> bool {
+        self != Self::Cuda
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A point of the prune grid.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrunePoint {
+    /// How the weights that go are chosen.
+    #[serde(with = "crate::plan::cell::word")]
+    #[schemars(with = "String")]
+    pub method: Method,
+    /// What weights compete within; none for an N:M pattern.
+    #[serde(with = "crate::plan::cell::optional_word")]
+    #[schemars(with = "Option<String>")]
+    pub scope: Option<Scope>,
+    /// `unstructured` or `N:M`.
+    #[serde(with = "crate::plan::cell::text")]
+    #[schemars(with = "String")]
+    pub pattern: NmPattern,
+    /// The share of weights to remove.
+    pub sparsity: f64,
+    /// Globs of module names that stay dense.
+    pub exclude: Vec<String>,
+}
+
+/// One cell: what is run and what is measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cell {
+    /// The model source, as the file spells it.
+    pub model: String,
+    /// Where it runs.
+    pub backend: Backend,
+    /// What its tensors are made of.
+    #[serde(with = "crate::plan::cell::word")]
+    #[schemars(with = "String")]
+    pub dtype: Dtype,
+    /// How the model is pruned; none for `dense`.
+    pub prune: Option<PrunePoint>,
+    /// The seed, where the result depends on one.
+    pub seed: Option<u64>,
+    /// The form that is executed.
+    #[serde(with = "crate::plan::cell::word")]
+    #[schemars(with = "String")]
+    pub variant: Variant,
+    /// What is measured.
+    #[serde(with = "crate::plan::cell::words")]
+    #[schemars(with = "Vec<String>")]
+    pub metrics: Vec<Metric>,
+}
+
+impl Cell {
+    /// The notebooks' label: `Dense`, `Masked30`, `CSR33.3`, `Masked2:4`.
+    pub fn setup(&self) -> String {
+        let variant = match self.variant {
+            Variant::Dense => "Dense",
+            Variant::Masked => "Masked",
+            Variant::Csr => "CSR",
+        };
+        match &self.prune {
+            None => variant.into(),
+            Some(PrunePoint { pattern: pattern @ NmPattern::NofM { .. }, .. }) => format!("{variant}{pattern}"),
+            // Rounded to a tenth; Display leaves out a trailing `.0`.
+            Some(point) => format!("{variant}{}", (point.sparsity * 1000.0).round() / 10.0),
+        }
+    }
+
+    /// Whether two cells differ in no more than the variant: they share a pattern.
+    pub fn same_point(&self, other: &Self) -> bool {
+        (&self.model, self.backend, self.dtype, &self.prune, self.seed)
+            == (&other.model, other.backend, other.dtype, &other.prune, other.seed)
+    }
+}
+
+impl fmt::Display for Cell {
+    /// `builtin:tiny-opt magnitude global CSR30 flex f32`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.model)?;
+        if let Some(point) = &self.prune {
+            write!(f, " {}", point.method.name())?;
+            if let Some(scope) = point.scope {
+                write!(f, " {}", scope.name())?;
+            }
+        }
+        if let Some(seed) = self.seed {
+            write!(f, " seed {seed}")?;
+        }
+        write!(f, " {} {} {}", self.setup(), self.backend, self.dtype.name())
+    }
+}
+
+/// A closed set of words, as [`crate::config::keyword`] declares them.
+pub(crate) trait Word: Copy + PartialEq + 'static {
+    const ALL: &'static [Keyword<Self>];
+}
+
+macro_rules! words {
+    ($($type:ty),+) => { $(impl Word for $type { const ALL: &'static [Keyword<Self>] = <$type>::ALL; })+ };
+}
+words!(Method, Scope, Dtype, Variant, Metric);
+
+fn spelling<T: Word>(value: T) -> &'static str {
+    T::ALL.iter().find(|word| word.value == value).map_or("", |word| word.name)
+}
+
+fn parse<T: Word, E: serde::de::Error>(name: &str) -> Result<T, E> {
+    let word = T::ALL.iter().find(|word| word.name == name);
+    word.map(|word| word.value).ok_or_else(|| E::custom(format!("unknown word `{name}`")))
+}
+
+mod word {
+    use super::*;
+    pub fn serialize<T: Word, S: serde::Serializer>(value: &T, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(spelling(*value))
+    }
+    pub fn deserialize<'de, T: Word, D: serde::Deserializer<'de>>(d: D) -> Result<T, D::Error> {
+        parse(&String::deserialize(d)?)
+    }
+}
+
+mod optional_word {
+    use super::*;
+    pub fn serialize<T: Word, S: serde::Serializer>(value: &Option<T>, s: S) -> Result<S::Ok, S::Error> {
+        value.map(spelling).serialize(s)
+    }
+    pub fn deserialize<'de, T: Word, D: serde::Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
+        Option::<String>::deserialize(d)?.map(|name| parse(&name)).transpose()
+    }
+}
+
+mod words {
+    use super::*;
+    pub fn serialize<T: Word, S: serde::Serializer>(values: &[T], s: S) -> Result<S::Ok, S::Error> {
+        s.collect_seq(values.iter().map(|&value| spelling(value)))
+    }
+    pub fn deserialize<'de, T: Word, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<T>, D::Error> {
+        Vec::<String>::deserialize(d)?.iter().map(|name| parse(name)).collect()
+    }
+}
+
+mod text {
+    use super::*;
+    pub fn serialize<T: fmt::Display, S: serde::Serializer>(value: &T, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(value)
+    }
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(d: D) -> Result<NmPattern, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A cell for the tests of this folder.
+    pub(crate) fn cell(sparsity: f64, variant: Variant) -> Cell {
+        let point = PrunePoint {
+            method: Method::Magnitude,
+            scope: Some(Scope::Global),
+            pattern: NmPattern::Unstructured,
+            sparsity,
+            exclude: vec!["lm_head".into()],
+        };
+        Cell {
+            model: "builtin:tiny-opt".into(),
+            backend: Backend::Flex,
+            dtype: Dtype::F32,
+            prune: (variant != Variant::Dense).then_some(point),
+            seed: None,
+            variant,
+            metrics: vec![Metric::Structure],
+        }
+    }
+
+    #[test]
+    fn setups_are_the_notebooks_labels() {
+        assert_eq!(cell(0.3, Variant::Dense).setup(), "Dense");
+        assert_eq!(cell(0.3, Variant::Masked).setup(), "Masked30");
+        assert_eq!(cell(1.0 / 3.0, Variant::Csr).setup(), "CSR33.3");
+        let mut pattern = cell(0.5, Variant::Masked);
+        pattern.prune.as_mut().unwrap().pattern = NmPattern::NofM { n: 2, m: 4 };
+        assert_eq!(pattern.setup(), "Masked2:4");
+    }
+
+    #[test]
+    fn a_cell_survives_its_file() {
+        for variant in [Variant::Dense, Variant::Csr] {
+            let cell = cell(0.7, variant);
+            let json = serde_json::to_string(&cell).unwrap();
+            assert_eq!(serde_json::from_str::<Cell>(&json).unwrap(), cell);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Experiment → cells: the product of every block's axes, the union of the blocks.
+
+use super::cell::{Backend, Cell, PrunePoint};
+use crate::config::Experiment;
+use crate::config::experiment::{Dtype, Metric, Variant};
+use crate::prune;
+
+/// Every cell of an experiment, each once.
+///
+/// `backends` are the experiment's, with `auto` decided; `dtype` is the default of each backend for
+/// the checkpoint at hand, asked for by model and backend.
+///
+/// Order: model, backend; then `dense`; then block by block, the axes of a block as they are
+/// written, seeds and variants innermost, so that the cells of a prune point follow each other.
+pub fn expand(experiment: &Experiment, backends: &[Backend], dtype: impl Fn(&str, Backend) -> Dtype) -> Vec<Cell> {
+    let mut cells: Vec<Cell> = Vec::new();
+    let mut metrics: Vec<Metric> = experiment.metrics.clone();
+    metrics.sort_unstable();
+    for model in &experiment.models {
+        let model = model.to_string();
+        for &backend in backends {
+            let dtype = experiment.dtype.unwrap_or_else(|| dtype(&model, backend));
+            let cell = |prune, seed, variant| Cell {
+                model: model.clone(),
+                backend,
+                dtype,
+                prune,
+                seed,
+                variant,
+                metrics: metrics.clone(),
+            };
+            let mut add = |cell: Cell| {
+                if !cells.contains(&cell) {
+                    cells.push(cell);
+                }
+            };
+            if experiment.variants.contains(&Variant::Dense) {
+                add(cell(None, None, Variant::Dense));
+            }
+            for (point, seed) in points(experiment) {
+                for &variant in experiment.variants.iter().filter(|variant| variant.needs_pruning()) {
+                    add(cell(Some(point.clone()), seed, variant));
+                }
+            }
+        }
+    }
+    cells
+}
+
+/// The prune points of all blocks, each with the seeds that its result depends on.
+fn points(experiment: &Experiment) -> Vec<(PrunePoint, Option<u64>)> {
+    let mut points = Vec::new();
+    for block in &experiment.prune {
+        for (method, scope, pattern, sparsity) in block.points() {
+            if block.skip.iter().any(|skip| skip.matches(method, scope, pattern, sparsity)) {
+                continue;
+            }
+            let point = PrunePoint { method, scope, pattern, sparsity, exclude: block.exclude.clone() };
+            if prune::entry(method).uses_seed {
+                points.extend(experiment.seeds.iter().map(|&seed| (point.clone(), Some(seed))));
+            } else {
+                points.push((point, None));
+            }
+        }
+    }
+    points
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use proptest::prelude::*;
+    use std::path::Path;
+
+    fn cells(text: &str) -> Vec<Cell> {
+        let experiment = config::parse(Path::new("x.toml"), text, &[]).unwrap();
+        expand(&experiment, &[Backend::Flex], |_, _| Dtype::F32)
+    }
+
+    #[test]
+    fn dense_is_one_cell_whatever_the_grid() {
+        let cells = cells(
+            "name = 'x'\nseed = [0, 1]\n[model]\nsource = 'builtin:tiny-opt'\n\
+             [[prune]]\nmethod = ['magnitude', 'random']\nsparsity = [0.3, 0.5]\nskip = [{ method = 'random', sparsity = 0.5 }]\n\
+             [[prune]]\nmethod = 'magnitude'\nsparsity = 0.3\n",
+        );
+        let setups: Vec<String> = cells.iter().map(|c| format!("{} {:?}", c.setup(), c.seed)).collect();
+        // Magnitude does not depend on the seed; the second block's point is already there.
+        let expected = [
+            "Dense None", "Masked30 None", "CSR30 None", "Masked50 None", "CSR50 None",
+            "Masked30 Some(0)", "CSR30 Some(0)", "Masked30 Some(1)", "CSR30 Some(1)",
+        ];
+        assert_eq!(setups, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn the_grid_is_the_product_of_its_axes(sparsities in 1usize..9, seeds in 1usize..4, masked in any::<bool>()) {
+            let list = |n: usize, f: &dyn Fn(usize) -> String| (0..n).map(f).collect::<Vec<_>>().join(", ");
+            let text = format!(
+                "name = 'x'\nseed = [{}]\n[model]\nsource = 'builtin:tiny-opt'\n[execute]\nvariants = ['dense'{}, 'csr']\n\
+                 [[prune]]\nmethod = 'random'\nscope = ['global', 'row']\nsparsity = [{}]\n",
+                list(seeds, &|i| i.to_string()),
+                if masked { ", 'masked'" } else { "" },
+                list(sparsities, &|i| format!("0.{}", i + 1)),
+            );
+            let variants = if masked { 2 } else { 1 };
+            prop_assert_eq!(cells(&text).len(), 1 + seeds * sparsities * 2 * variants);
+        }
+    }
+}

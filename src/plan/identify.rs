@@ -1,0 +1,128 @@
+//! A cell's name: a hash of all that decides its result, and of nothing else.
+//!
+//! Not hashed: paths and names, the time, the host, the program's version. What the program's
+//! arithmetic means is hashed as [`NUMERICS_VERSION`].
+
+use super::cell::Cell;
+use crate::config::experiment::Metric;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+/// Raised by hand when results change although every parameter is the same.
+pub const NUMERICS_VERSION: u32 = 1;
+
+/// The name of a cell: 16 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct CellId(String);
+
+impl CellId {
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CellId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Digests of what a cell reads, 64 hexadecimal digits each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InputDigests {
+    /// Of the model's configuration and weights.
+    pub model: String,
+    /// Of the token ids of the texts of the agreement, which the gate uses too.
+    pub agreement: String,
+    /// Of the token ids of the perplexity windows, where perplexity is measured.
+    pub perplexity: Option<String>,
+}
+
+impl CellId {
+    /// Names a cell.
+    pub fn new(cell: &Cell, inputs: &InputDigests) -> Self {
+        let perplexity = inputs.perplexity.as_ref().filter(|_| cell.metrics.contains(&Metric::Perplexity));
+        let point = cell.prune.as_ref();
+        // serde_json keeps the order in which keys are written here: the canonical form.
+        let canonical = json!({
+            "numerics": NUMERICS_VERSION,
+            "model": inputs.model,
+            "agreement": inputs.agreement,
+            "perplexity": perplexity,
+            "backend": cell.backend.name(),
+            "dtype": cell.dtype.name(),
+            "variant": cell.variant.name(),
+            "prune": point.map(|point| json!({
+                "method": point.method.name(),
+                "scope": point.scope.map(|scope| scope.name()),
+                "pattern": point.pattern.to_string(),
+                // The bits: 0.3 and 0.30000000000000004 prune different weights.
+                "sparsity": format!("{:016x}", point.sparsity.to_bits()),
+                "exclude": point.exclude,
+            })),
+            "seed": cell.seed,
+            "metrics": cell.metrics.iter().map(|metric| metric.name()).collect::<Vec<_>>(),
+        });
+        let digest = Sha256::digest(canonical.to_string().as_bytes());
+        Self(digest[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cell::tests::cell;
+    use super::*;
+    use crate::config::experiment::Variant;
+
+    fn inputs() -> InputDigests {
+        InputDigests { model: "m".into(), agreement: "a".into(), perplexity: Some("p".into()) }
+    }
+
+    #[test]
+    fn the_canonical_form_is_pinned() {
+        // A change here makes every stored cell unknown: raise NUMERICS_VERSION only if results change.
+        assert_eq!(CellId::new(&cell(0.3, Variant::Csr), &inputs()).as_str(), "PINNED");
+    }
+
+    #[test]
+    fn everything_that_decides_a_result_changes_the_name() {
+        let base = cell(0.3, Variant::Csr);
+        let name = |cell: &Cell| CellId::new(cell, &inputs());
+        let mut names = vec![name(&base)];
+        let mut add = |change: &dyn Fn(&mut Cell)| {
+            let mut changed = base.clone();
+            change(&mut changed);
+            names.push(name(&changed));
+        };
+        add(&|c| c.variant = Variant::Masked);
+        add(&|c| c.seed = Some(0));
+        add(&|c| c.seed = Some(1));
+        add(&|c| c.backend = super::super::Backend::NdArray);
+        add(&|c| c.metrics.push(Metric::Perplexity));
+        add(&|c| c.prune.as_mut().unwrap().sparsity = 0.1 + 0.2);
+        add(&|c| c.prune.as_mut().unwrap().exclude.clear());
+        add(&|c| c.prune.as_mut().unwrap().scope = None);
+        names.push(CellId::new(&base, &InputDigests { model: "n".into(), ..inputs() }));
+        names.push(CellId::new(&base, &InputDigests { agreement: "b".into(), ..inputs() }));
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn what_does_not_decide_a_result_does_not() {
+        let base = cell(0.3, Variant::Csr);
+        let renamed = Cell { model: "path:elsewhere".into(), ..base.clone() };
+        assert_eq!(CellId::new(&base, &inputs()), CellId::new(&renamed, &inputs()));
+        // The perplexity text does not matter to a cell that does not measure perplexity.
+        let other = InputDigests { perplexity: None, ..inputs() };
+        assert_eq!(CellId::new(&base, &inputs()), CellId::new(&base, &other));
+    }
+}

@@ -1,0 +1,234 @@
+//! Which cells of the plan a process runs: `--only`, `--partition`.
+
+use super::cell::Cell;
+use std::fmt;
+use std::str::FromStr;
+use thiserror::Error;
+
+/// What is wrong with a selection.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum SelectError {
+    /// A condition is not `column OP value`.
+    #[error("`{0}` is no condition, expected `column=value`, `column!=value`, or `<`, `<=`, `>`, `>=` with a number")]
+    Condition(String),
+    /// No such key column.
+    #[error("unknown column `{0}`, expected one of model, method, scope, pattern, sparsity, seed, variant, backend, dtype, setup")]
+    Column(String),
+    /// An order on something that is no number.
+    #[error("`{0}` compares with `<` or `>`, which needs a number")]
+    Number(String),
+    /// No `slice:M/N`.
+    #[error("`{0}` is no partition, expected `slice:M/N` with 1 <= M <= N")]
+    Partition(String),
+}
+
+/// `--only`: conditions on the key columns, all of which must hold.
+///
+/// ```
+/// # use sparsify_exp::plan::Only;
+/// let only: Only = "method=magnitude, sparsity>=0.5".parse()?;
+/// assert!("method==x".parse::<Only>().is_ok());
+/// assert!("speed=1".parse::<Only>().is_err());
+/// # Ok::<(), sparsify_exp::plan::SelectError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Only(Vec<Condition>);
+
+#[derive(Clone, Debug, PartialEq)]
+struct Condition {
+    column: Column,
+    test: Test,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Column {
+    Model,
+    Method,
+    Scope,
+    Pattern,
+    Sparsity,
+    Seed,
+    Variant,
+    Backend,
+    Dtype,
+    Setup,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Test {
+    Is(String),
+    IsNot(String),
+    Order { least: bool, equal: bool, bound: f64 },
+}
+
+const COLUMNS: [(&str, Column); 11] = [
+    ("model", Column::Model),
+    ("method", Column::Method),
+    ("scope", Column::Scope),
+    ("pattern", Column::Pattern),
+    ("sparsity", Column::Sparsity),
+    ("sparsity_target", Column::Sparsity),
+    ("seed", Column::Seed),
+    ("variant", Column::Variant),
+    ("backend", Column::Backend),
+    ("dtype", Column::Dtype),
+    ("setup", Column::Setup),
+];
+
+/// Longer operators first, so that `<=` is not read as `<`.
+const OPERATORS: [&str; 7] = ["==", "!=", "<=", ">=", "=", "<", ">"];
+
+impl FromStr for Only {
+    type Err = SelectError;
+
+    fn from_str(text: &str) -> Result<Self, SelectError> {
+        text.split([',', '&']).map(str::trim).filter(|part| !part.is_empty()).map(condition).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+fn condition(text: &str) -> Result<Condition, SelectError> {
+    let malformed = || SelectError::Condition(text.into());
+    let at = text.find(['=', '!', '<', '>']).ok_or_else(malformed)?;
+    let operator = OPERATORS.into_iter().find(|op| text[at..].starts_with(op)).ok_or_else(malformed)?;
+    let (name, value) = (text[..at].trim(), text[at + operator.len()..].trim().trim_matches(['"', '\'']));
+    let column = COLUMNS.iter().find(|(known, _)| *known == name).ok_or_else(|| SelectError::Column(name.into()))?.1;
+    let test = match operator {
+        "=" | "==" => Test::Is(value.into()),
+        "!=" => Test::IsNot(value.into()),
+        _ => {
+            let bound = value.parse().map_err(|_| SelectError::Number(text.into()))?;
+            Test::Order { least: operator.starts_with('>'), equal: operator.ends_with('='), bound }
+        }
+    };
+    Ok(Condition { column, test })
+}
+
+impl Only {
+    /// Whether a cell is selected.
+    pub fn matches(&self, cell: &Cell) -> bool {
+        self.0.iter().all(|condition| condition.holds(cell))
+    }
+}
+
+impl Condition {
+    fn holds(&self, cell: &Cell) -> bool {
+        let text = self.column.text(cell);
+        match &self.test {
+            Test::Is(value) => equal(text.as_deref(), value),
+            Test::IsNot(value) => !equal(text.as_deref(), value),
+            Test::Order { least, equal, bound } => {
+                text.and_then(|text| text.parse::<f64>().ok()).is_some_and(|value| {
+                    (value == *bound && *equal) || if *least { value > *bound } else { value < *bound }
+                })
+            }
+        }
+    }
+}
+
+/// Numbers compare as numbers, so that `0.50` is `0.5`.
+fn equal(text: Option<&str>, value: &str) -> bool {
+    match (text, text.and_then(|text| text.parse::<f64>().ok()), value.parse::<f64>()) {
+        (_, Some(a), Ok(b)) => (a - b).abs() < 1e-9,
+        (Some(text), ..) => text == value,
+        (None, ..) => value.is_empty(),
+    }
+}
+
+impl Column {
+    fn text(self, cell: &Cell) -> Option<String> {
+        let point = cell.prune.as_ref();
+        match self {
+            Self::Model => Some(cell.model.clone()),
+            Self::Method => point.map(|p| p.method.name().into()),
+            Self::Scope => point.and_then(|p| p.scope).map(|scope| scope.name().into()),
+            Self::Pattern => point.map(|p| p.pattern.to_string()),
+            Self::Sparsity => point.map(|p| p.sparsity.to_string()),
+            Self::Seed => cell.seed.map(|seed| seed.to_string()),
+            Self::Variant => Some(cell.variant.name().into()),
+            Self::Backend => Some(cell.backend.name().into()),
+            Self::Dtype => Some(cell.dtype.name().into()),
+            Self::Setup => Some(cell.setup()),
+        }
+    }
+}
+
+/// `--partition slice:M/N`: every N-th prune point, beginning with the M-th.
+///
+/// The cells of a prune point stay together, since they share the pruning and the masked logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partition {
+    slice: usize,
+    slices: usize,
+}
+
+impl FromStr for Partition {
+    type Err = SelectError;
+
+    fn from_str(text: &str) -> Result<Self, SelectError> {
+        let error = || SelectError::Partition(text.into());
+        let (slice, slices) = text.strip_prefix("slice:").and_then(|rest| rest.split_once('/')).ok_or_else(error)?;
+        let (slice, slices) = (slice.parse().map_err(|_| error())?, slices.parse().map_err(|_| error())?);
+        if (1..=slices).contains(&slice) { Ok(Self { slice, slices }) } else { Err(error()) }
+    }
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slice:{}/{}", self.slice, self.slices)
+    }
+}
+
+impl Partition {
+    /// For each cell of a plan whether it is this process's.
+    pub fn mine(&self, cells: &[Cell]) -> Vec<bool> {
+        let mut point = 0;
+        let mut mine = Vec::with_capacity(cells.len());
+        for (index, cell) in cells.iter().enumerate() {
+            if index > 0 && !cell.same_point(&cells[index - 1]) {
+                point += 1;
+            }
+            mine.push(point % self.slices == self.slice - 1);
+        }
+        mine
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cell::tests::cell;
+    use super::*;
+    use crate::config::experiment::Variant;
+
+    #[test]
+    fn conditions_select() {
+        let (dense, csr) = (cell(0.5, Variant::Dense), cell(0.5, Variant::Csr));
+        let selects = |text: &str, cell: &Cell| text.parse::<Only>().unwrap().matches(cell);
+        assert!(selects("variant=csr, sparsity=0.50", &csr));
+        assert!(selects("sparsity >= 0.5 & sparsity<0.6", &csr));
+        assert!(!selects("sparsity>0.5", &csr) && !selects("sparsity>0.1", &dense));
+        assert!(selects("method!=magnitude", &dense) && selects("setup=CSR50", &csr));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert_eq!("speed=1".parse::<Only>(), Err(SelectError::Column("speed".into())));
+        assert_eq!("csr".parse::<Only>(), Err(SelectError::Condition("csr".into())));
+        assert_eq!("seed<x".parse::<Only>(), Err(SelectError::Number("seed<x".into())));
+        for text in ["slice:0/2", "slice:3/2", "hash:1/2", "slice:1", "slice:a/b"] {
+            assert_eq!(text.parse::<Partition>(), Err(SelectError::Partition(text.into())));
+        }
+    }
+
+    #[test]
+    fn partitions_cover_the_plan_and_keep_points_together() {
+        let mut cells = vec![cell(0.0, Variant::Dense)];
+        for sparsity in [0.1, 0.2, 0.3, 0.4, 0.5] {
+            cells.extend([Variant::Masked, Variant::Csr].map(|variant| cell(sparsity, variant)));
+        }
+        let parts: Vec<Vec<bool>> = (1..=4).map(|m| format!("slice:{m}/4").parse::<Partition>().unwrap().mine(&cells)).collect();
+        for (index, cell) in cells.iter().enumerate() {
+            assert_eq!(parts.iter().filter(|part| part[index]).count(), 1, "{cell}");
+        }
+        assert!(parts.iter().all(|part| (1..cells.len()).step_by(2).all(|i| part[i] == part[i + 1])));
+    }
+}

@@ -1,0 +1,128 @@
+//! Which weights go: methods turn the weights of a model's linears into one [`Pattern`] each.
+//!
+//! ```text
+//!   layers ──> method: a score for every weight ──> scope or N:M: which scores are too low ──> patterns
+//! ```
+//!
+//! This module knows weights and patterns. It does not know how a pruned layer is executed.
+
+mod magnitude;
+mod nm;
+mod random;
+mod select;
+
+use crate::config::experiment::{Method, NmPattern, Scope};
+use crate::sparse::Pattern;
+use std::borrow::Cow;
+use thiserror::Error;
+
+/// The weight of one linear that is to be pruned.
+pub struct Layer<'a> {
+    /// Its module name.
+    pub name: &'a str,
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
+    /// `[rows, cols]`, row-major.
+    pub weights: Cow<'a, [f32]>,
+}
+
+/// One prune point.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Request {
+    /// What a weight's score is.
+    pub method: Method,
+    /// Within what scores are compared; an N:M pattern compares within its groups and takes none.
+    pub scope: Option<Scope>,
+    /// Free, or so many of every group.
+    pub pattern: NmPattern,
+    /// The share of weights to remove; fixed by an N:M pattern.
+    pub sparsity: f64,
+    /// For methods that draw.
+    pub seed: u64,
+}
+
+/// A pruning method.
+pub struct MethodEntry {
+    /// The method.
+    pub method: Method,
+    /// Whether its result depends on the seed.
+    pub uses_seed: bool,
+    scores: for<'a> fn(&'a [Layer<'a>], u64) -> Box<dyn Scores + 'a>,
+}
+
+/// Every method.
+pub const METHODS: &[MethodEntry] = &[
+    MethodEntry { method: Method::Magnitude, uses_seed: false, scores: magnitude::scores },
+    MethodEntry { method: Method::Random, uses_seed: true, scores: random::scores },
+];
+
+/// Why a model can't be pruned so.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum PruneError {
+    /// A layer's input features are no multiple of the pattern's group.
+    #[error("`{layer}` has {cols} input features, which the pattern {n}:{m} does not divide")]
+    GroupWidth {
+        /// The layer's name.
+        layer: String,
+        /// Its input features.
+        cols: usize,
+        /// Weights kept of a group.
+        n: u32,
+        /// Weights of a group.
+        m: u32,
+    },
+}
+
+impl PruneError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some("leave the layer out with `exclude`, or take another pattern".into())
+    }
+}
+
+/// A score for every weight of every layer: the lowest go first.
+trait Scores: Sync {
+    /// Writes the scores of the weights from `start` of a layer.
+    fn fill(&self, layer: usize, start: usize, scores: &mut [u32]);
+}
+
+/// The registry's entry of a method.
+pub fn entry(method: Method) -> &'static MethodEntry {
+    METHODS.iter().find(|entry| entry.method == method).unwrap_or(&METHODS[0])
+}
+
+/// Prunes: one pattern a layer, in order.
+///
+/// # Errors
+/// When an N:M pattern does not fit a layer.
+///
+/// ```
+/// use sparsify_exp::config::experiment::{Method, NmPattern, Scope};
+/// use sparsify_exp::prune::{Layer, Request, prune};
+///
+/// let layer = Layer { name: "fc", rows: 2, cols: 2, weights: (&[0.1, -3.0, 2.0, 0.5][..]).into() };
+/// let request = Request {
+///     method: Method::Magnitude,
+///     scope: Some(Scope::Global),
+///     pattern: NmPattern::Unstructured,
+///     sparsity: 0.5,
+///     seed: 0,
+/// };
+/// let patterns = prune(&[layer], &request)?;
+/// assert!(patterns[0].get(0, 1) && patterns[0].get(1, 0));
+/// assert_eq!(patterns[0].kept(), 2);
+/// # Ok::<(), sparsify_exp::prune::PruneError>(())
+/// ```
+pub fn prune(layers: &[Layer<'_>], request: &Request) -> Result<Vec<Pattern>, PruneError> {
+    let scores = (entry(request.method).scores)(layers, request.seed);
+    match request.pattern {
+        NmPattern::NofM { n, m } => nm::prune(layers, scores.as_ref(), n, m),
+        NmPattern::Unstructured => Ok(match request.scope {
+            Some(Scope::Global) | None => select::global(layers, scores.as_ref(), request.sparsity),
+            Some(Scope::Layer) => select::per_layer(layers, scores.as_ref(), request.sparsity),
+            Some(Scope::Row) => select::per_row(layers, scores.as_ref(), request.sparsity),
+        }),
+    }
+}

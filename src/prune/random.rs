@@ -1,0 +1,27 @@
+//! Random pruning: a weight's score is a random number, the baseline that every method must beat.
+//!
+//! One ChaCha stream a layer, read at the weight's position: the scores depend on the seed, the
+//! layer's place and the weight's place, and on nothing else.
+
+use super::{Layer, Scores};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use sha2::{Digest, Sha256};
+
+struct Random(ChaCha8Rng);
+
+pub(super) fn scores<'a>(_layers: &'a [Layer<'a>], seed: u64) -> Box<dyn Scores + 'a> {
+    let key = Sha256::new().chain_update(b"random pruning").chain_update(seed.to_le_bytes()).finalize();
+    Box::new(Random(ChaCha8Rng::from_seed(key.into())))
+}
+
+impl Scores for Random {
+    fn fill(&self, layer: usize, start: usize, scores: &mut [u32]) {
+        let mut stream = self.0.clone();
+        stream.set_stream(layer as u64);
+        stream.set_word_pos(start as u128);
+        for score in scores {
+            *score = stream.next_u32();
+        }
+    }
+}

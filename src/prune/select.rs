@@ -1,0 +1,218 @@
+//! Unstructured patterns: the k lowest scores of a scope go, found by selection, not by sorting.
+//!
+//! The rule is `torch.kthvalue`'s: k = floor(sparsity * weights), the threshold is the k-th smallest
+//! score, a weight is kept when its score is above it. Scores tied with the threshold go too; k = 0
+//! prunes nothing.
+//!
+//! ```text
+//!   pass 1   counts of the scores' upper bits          every score read once
+//!            -> the bin that holds the k-th smallest
+//!   pass 2   the scores of that bin, a few per cent    every score read once more
+//!            -> its (k - scores below the bin)-th smallest, by quickselect
+//! ```
+
+use super::{Layer, Scores};
+use crate::sparse::Pattern;
+use rayon::prelude::*;
+
+/// Scores computed at a time: 16 KiB, within the first cache.
+const CHUNK: usize = 4096;
+/// Lower bits that a bin leaves open: 8192 bins of 4 bytes fit the first cache, and 32 bins an octave
+/// of magnitudes leave few scores for the second pass.
+const BIN_SHIFT: u32 = 19;
+const BINS: usize = 1 << (32 - BIN_SHIFT);
+
+pub(super) fn global(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Vec<Pattern> {
+    let sizes: Vec<usize> = layers.iter().map(|layer| layer.weights.len()).collect();
+    let threshold = threshold(&sizes, |layer, start, out| scores.fill(layer, start, out), sparsity);
+    layers.iter().enumerate().map(|(index, layer)| above(index, layer, scores, |_| threshold)).collect()
+}
+
+pub(super) fn per_layer(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Vec<Pattern> {
+    let one = |(index, layer): (usize, &Layer<'_>)| {
+        let threshold = threshold(&[layer.weights.len()], |_, start, out| scores.fill(index, start, out), sparsity);
+        above(index, layer, scores, |_| threshold)
+    };
+    layers.iter().enumerate().map(one).collect()
+}
+
+pub(super) fn per_row(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Vec<Pattern> {
+    let one = |(index, layer): (usize, &Layer<'_>)| {
+        let k = count(layer.cols, sparsity);
+        above(index, layer, scores, |row_scores| {
+            (k > 0).then(|| *row_scores.to_vec().select_nth_unstable(k - 1).1)
+        })
+    };
+    layers.iter().enumerate().map(one).collect()
+}
+
+/// k = floor(sparsity * weights), in double precision as the reference computes it.
+fn count(weights: usize, sparsity: f64) -> usize {
+    ((sparsity * weights as f64) as usize).min(weights)
+}
+
+/// Keeps the scores above a row's threshold; no threshold keeps all.
+fn above(
+    index: usize,
+    layer: &Layer<'_>,
+    scores: &dyn Scores,
+    threshold: impl Fn(&[u32]) -> Option<u32> + Sync,
+) -> Pattern {
+    Pattern::from_rows(layer.rows, layer.cols, |row, words| {
+        let mut row_scores = vec![0; layer.cols];
+        scores.fill(index, row * layer.cols, &mut row_scores);
+        let Some(threshold) = threshold(&row_scores) else { return words.fill(u64::MAX) };
+        for (word, scores) in words.iter_mut().zip(row_scores.chunks(64)) {
+            *word = scores.iter().enumerate().fold(0, |word, (bit, &score)| word | u64::from(score > threshold) << bit);
+        }
+    })
+}
+
+/// The k-th smallest score of parts of the given sizes, or none for k = 0.
+fn threshold(sizes: &[usize], fill: impl Fn(usize, usize, &mut [u32]) + Sync, sparsity: f64) -> Option<u32> {
+    let k = count(sizes.iter().sum(), sparsity);
+    if k == 0 {
+        return None;
+    }
+    let chunks: Vec<(usize, usize, usize)> = sizes
+        .iter()
+        .enumerate()
+        .flat_map(|(part, &size)| (0..size).step_by(CHUNK).map(move |start| (part, start, CHUNK.min(size - start))))
+        .collect();
+    let each = |&(part, start, length): &(usize, usize, usize), buffer: &mut [u32; CHUNK], visit: &mut dyn FnMut(&[u32])| {
+        fill(part, start, &mut buffer[..length]);
+        visit(&buffer[..length]);
+    };
+    let tasks = chunks.par_chunks(chunks.len().div_ceil(4 * rayon::current_num_threads()).max(1));
+
+    let histogram = tasks
+        .clone()
+        .map(|chunks| {
+            let mut bins = vec![0u32; BINS];
+            let mut buffer = [0; CHUNK];
+            for chunk in chunks {
+                each(chunk, &mut buffer, &mut |scores| {
+                    for score in scores {
+                        bins[(score >> BIN_SHIFT) as usize] += 1;
+                    }
+                });
+            }
+            bins.into_iter().map(u64::from).collect::<Vec<u64>>()
+        })
+        .reduce(|| vec![0; BINS], |a, b| a.into_iter().zip(b).map(|(a, b)| a + b).collect());
+    let (bin, below) = bin_of(&histogram, k as u64);
+
+    let mut candidates: Vec<u32> = tasks
+        .flat_map_iter(|chunks| {
+            let mut found = Vec::new();
+            let mut buffer = [0; CHUNK];
+            for chunk in chunks {
+                each(chunk, &mut buffer, &mut |scores| {
+                    found.extend(scores.iter().filter(|&&score| score >> BIN_SHIFT == bin as u32));
+                });
+            }
+            found
+        })
+        .collect();
+    let rank = (k as u64 - below - 1) as usize;
+    Some(*candidates.select_nth_unstable(rank).1)
+}
+
+/// The bin that holds the k-th smallest, and how many scores lie in bins below it.
+fn bin_of(histogram: &[u64], k: u64) -> (usize, u64) {
+    let mut below = 0;
+    for (bin, &count) in histogram.iter().enumerate() {
+        if below + count >= k {
+            return (bin, below);
+        }
+        below += count;
+    }
+    unreachable!("k is at most the number of scores")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Request, prune};
+    use super::*;
+    use crate::config::experiment::{Method, NmPattern, Scope};
+    use proptest::prelude::*;
+
+    fn request(method: Method, scope: Scope, sparsity: f64) -> Request {
+        Request { method, scope: Some(scope), pattern: NmPattern::Unstructured, sparsity, seed: 3 }
+    }
+
+    fn layer(rows: usize, cols: usize, weights: Vec<f32>) -> Layer<'static> {
+        Layer { name: "layer", rows, cols, weights: weights.into() }
+    }
+
+    #[test]
+    fn four_by_four_by_hand() {
+        // Magnitudes 0.1 .. 1.6; global 50 % removes 0.1 .. 0.8.
+        #[rustfmt::skip]
+        let weights = vec![
+             0.1, -1.6,  0.3, -1.4,
+            -0.5,  0.6, -1.2,  1.1,
+             0.9, -0.8,  0.7, -1.0,
+             1.3, -0.4,  1.5, -0.2,
+        ];
+        let kept = |scope, sparsity| {
+            let patterns = prune(&[layer(4, 4, weights.clone())], &request(Method::Magnitude, scope, sparsity)).unwrap();
+            (0..4).map(|row| patterns[0].columns_of(row).collect::<Vec<_>>()).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(Scope::Global, 0.5), [vec![1, 3], vec![2, 3], vec![0, 3], vec![0, 2]]);
+        assert_eq!(kept(Scope::Layer, 0.5), kept(Scope::Global, 0.5));
+        assert_eq!(kept(Scope::Row, 0.25), [vec![1, 2, 3], vec![1, 2, 3], vec![0, 1, 3], vec![0, 1, 2]]);
+        assert_eq!(kept(Scope::Global, 0.0), vec![vec![0, 1, 2, 3]; 4]);
+    }
+
+    #[test]
+    fn ties_with_the_threshold_go() {
+        let patterns =
+            prune(&[layer(1, 5, vec![1.0, -1.0, 1.0, 2.0, 0.5])], &request(Method::Magnitude, Scope::Global, 0.4)).unwrap();
+        assert_eq!(patterns[0].columns_of(0).collect::<Vec<_>>(), [3]);
+    }
+
+    #[test]
+    fn random_depends_on_the_seed_alone_and_removes_its_share() {
+        let make = |seed| {
+            let layers = [layer(50, 70, vec![1.0; 3500]), layer(10, 7, vec![1.0; 70])];
+            prune(&layers, &Request { seed, ..request(Method::Random, Scope::Layer, 0.3) }).unwrap()
+        };
+        assert_eq!(make(1), make(1));
+        assert_ne!(make(1), make(2));
+        assert_eq!(make(1)[0].kept(), 2450);
+        assert_eq!(make(1)[1].kept(), 49);
+    }
+
+    proptest! {
+        #[test]
+        fn selection_equals_sorting(
+            values in prop::collection::vec(prop_oneof![-2.0f32..2.0, Just(0.0), Just(0.25)], 1..9000),
+            sparsity in 0.0f64..1.0,
+        ) {
+            let mut sorted: Vec<f32> = values.iter().map(|v| v.abs()).collect();
+            sorted.sort_by(f32::total_cmp);
+            let k = (sparsity * values.len() as f64) as usize;
+            let expected = values.iter().filter(|v| k == 0 || v.abs() > sorted[k - 1]).count();
+            let split = values.len() / 3;
+            let layers = [layer(1, split, values[..split].to_vec()), layer(1, values.len() - split, values[split..].to_vec())];
+            let patterns = prune(&layers, &request(Method::Magnitude, Scope::Global, sparsity)).unwrap();
+            prop_assert_eq!(patterns.iter().map(Pattern::kept).sum::<usize>(), expected);
+        }
+
+        #[test]
+        fn every_group_of_a_nm_pattern_keeps_exactly_n(n in 1u32..8, more in 1u32..8, rows in 1usize..9, groups in 1usize..20, seed in any::<u64>()) {
+            let m = n + more;
+            let cols = groups * m as usize;
+            let weights = (0..rows * cols).map(|i| ((i as u64 * 7919) ^ seed) as f32).collect();
+            let pattern = NmPattern::NofM { n, m };
+            let patterns = prune(&[layer(rows, cols, weights)], &Request { pattern, scope: None, ..request(Method::Magnitude, Scope::Global, 0.0) }).unwrap();
+            for row in 0..rows {
+                for group in 0..groups {
+                    let kept = (0..m as usize).filter(|i| patterns[0].get(row, group * m as usize + i)).count();
+                    prop_assert_eq!(kept, n as usize);
+                }
+            }
+        }
+    }
+}

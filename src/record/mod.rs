@@ -1,0 +1,24 @@
+//! What is kept on disk, so that nothing is measured twice and every number can be traced.
+//!
+//! ```text
+//!   results/NAME/
+//!     experiment.toml   the file, byte for byte          ┐
+//!     plan.json         PlanRecord: the frozen cells     │ store.rs: written beside and renamed,
+//!     cells/ID.json     CellRecord: one finished cell    │ so that a file is whole or missing
+//!     runs/*.json       RunRecord: one process           │
+//!     manifest.json     Manifest: where it comes from    ┘
+//! ```
+//!
+//! The only sign of an unfinished cell is that its file is missing. This module knows files and
+//! their formats; it does not know models or devices.
+
+mod formats;
+mod provenance;
+mod store;
+
+pub use formats::{
+    CellRecord, ExpectRecord, Failure, FailureKind, InputRecord, Manifest, Measured, PlanEntry, PlanRecord, RunRecord,
+    Timings,
+};
+pub use provenance::{Machine, Program, now};
+pub use store::{Store, StoreError, experiment_folder};

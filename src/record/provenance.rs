@@ -1,0 +1,94 @@
+//! Which program, on which machine.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A build of this program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    /// Its version.
+    pub version: String,
+    /// The commit that it was built from, where there was a repository.
+    pub commit: Option<String>,
+    /// Its cargo features.
+    pub features: Vec<String>,
+}
+
+impl Program {
+    /// The running program.
+    pub fn current() -> Self {
+        let features = [("x86-v4", cfg!(feature = "x86-v4")), ("cuda", cfg!(feature = "cuda"))];
+        Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: option_env!("SPARSIFY_EXP_COMMIT").map(Into::into),
+            features: features.iter().filter(|(_, on)| *on).map(|(name, _)| (*name).into()).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    /// `0.1.0 (1a2b3c4)`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.version)?;
+        match &self.commit {
+            Some(commit) => write!(f, " ({commit})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A machine, as far as it decides how fast things are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// Operating system and its version.
+    pub os: String,
+    /// The processor's name.
+    pub cpu: String,
+    /// Logical processors that the process may use.
+    pub cores: usize,
+    /// The instruction set that the CPU kernels use.
+    pub simd: String,
+    /// Memory.
+    pub memory_bytes: u64,
+    /// GPUs with driver and memory, one a line of `nvidia-smi`; empty where there is none.
+    pub gpus: Vec<String>,
+}
+
+impl Machine {
+    /// This machine.
+    pub fn current(simd: &str) -> Self {
+        let mut system = sysinfo::System::new().ok();
+        if let Some(system) = &mut system {
+            system.refresh_memory();
+            system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
+        }
+        let cpu = system.as_ref().and_then(|system| Some(system.cpus().first()?.brand().trim().to_owned()));
+        let cpu = cpu.filter(|brand| !brand.is_empty());
+        let os = [sysinfo::System::name(), sysinfo::System::os_version()];
+        Self {
+            os: os.into_iter().flatten().collect::<Vec<_>>().join(" "),
+            cpu: cpu.unwrap_or_else(|| std::env::consts::ARCH.into()),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            simd: simd.into(),
+            memory_bytes: system.map_or(0, |system| system.total_memory()),
+            gpus: gpus(),
+        }
+    }
+}
+
+/// The time, in UTC to the second.
+pub fn now() -> String {
+    jiff::Timestamp::now().round(jiff::Unit::Second).map_or_else(|_| String::new(), |now| now.to_string())
+}
+
+/// What `nvidia-smi` says: works for any build, and answers nothing where there is no driver.
+fn gpus() -> Vec<String> {
+    let query = ["--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"];
+    let output = std::process::Command::new("nvidia-smi").args(query).output();
+    let Some(output) = output.ok().filter(|output| output.status.success()) else { return Vec::new() };
+    let lines = String::from_utf8_lossy(&output.stdout);
+    lines.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
+}

@@ -1,0 +1,262 @@
+//! A results folder: every file is written beside its place, synced and renamed.
+
+use super::formats::{CellRecord, Manifest, PlanRecord, RunRecord};
+use crate::plan::{CellId, Existing};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Why the results folder can't be used.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// A file or folder can't be written.
+    #[error("failed to write `{}`", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file or folder can't be read.
+    #[error("failed to read `{}`", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file is not what its name says.
+    #[error("`{}` is damaged or of another version of the program", path.display())]
+    Format {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+}
+
+impl StoreError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "free some space and run again: finished cells are kept".into()
+            }
+            Self::Write { .. } => "make the folder writable, or give another one with `--results DIR`".into(),
+            Self::Read { .. } => "check the path and its permissions".into(),
+            Self::Format { path, .. } => format!("move `{}` away and run again", path.display()),
+        })
+    }
+}
+
+/// The folder of an experiment below the results folder.
+pub fn experiment_folder(results: &Path, name: &str) -> PathBuf {
+    results.join(name)
+}
+
+/// The results folder of one experiment.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// A folder that may not exist yet; nothing is written.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes the folders, and shows that files can be written there.
+    ///
+    /// # Errors
+    /// When they can't.
+    pub fn create(&self) -> Result<(), StoreError> {
+        for folder in ["cells", "runs", "tables", "plots"] {
+            let path = self.root.join(folder);
+            std::fs::create_dir_all(&path).map_err(|source| StoreError::Write { path: path.clone(), source })?;
+            // A folder that exists may still be read-only: better known before an hour of work.
+            tempfile::tempfile_in(&path).map_err(|source| StoreError::Write { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// What a cell's file says.
+    pub fn existing(&self, id: &CellId) -> Existing {
+        match self.cell(id) {
+            Ok(None) => Existing::Missing,
+            Ok(Some(record)) => match record.failure {
+                Some(failure) => Existing::Failed { message: failure.message },
+                None => Existing::Finished { program: record.program.to_string() },
+            },
+            Err(error) => Existing::Unreadable { message: error.to_string() },
+        }
+    }
+
+    /// A cell's record, if there is one.
+    ///
+    /// # Errors
+    /// When the file is there and can't be read.
+    pub fn cell(&self, id: &CellId) -> Result<Option<CellRecord>, StoreError> {
+        self.read(&self.cell_path(id))
+    }
+
+    /// Every cell record of the folder, in the order of their names.
+    ///
+    /// # Errors
+    /// When one can't be read.
+    pub fn cells(&self) -> Result<Vec<CellRecord>, StoreError> {
+        let folder = self.root.join("cells");
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(StoreError::Read { path: folder, source }),
+        };
+        let mut paths: Vec<PathBuf> = entries
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .collect();
+        paths.sort();
+        paths.iter().filter_map(|path| self.read(path).transpose()).collect()
+    }
+
+    /// Writes a cell's record.
+    ///
+    /// # Errors
+    /// When it can't be written; what was there before is still there then.
+    pub fn write_cell(&self, record: &CellRecord) -> Result<(), StoreError> {
+        self.write_json(&self.cell_path(&record.id), record)
+    }
+
+    /// The plan, if there is one.
+    ///
+    /// # Errors
+    /// When the file is there and can't be read.
+    pub fn plan(&self) -> Result<Option<PlanRecord>, StoreError> {
+        self.read(&self.root.join("plan.json"))
+    }
+
+    /// Writes the plan and the experiment file.
+    ///
+    /// # Errors
+    /// When they can't be written.
+    pub fn write_plan(&self, plan: &PlanRecord, experiment: &str) -> Result<(), StoreError> {
+        self.write_json(&self.root.join("plan.json"), plan)?;
+        self.write(Path::new("experiment.toml"), experiment.as_bytes())
+    }
+
+    /// Writes the manifest.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_manifest(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        self.write_json(&self.root.join("manifest.json"), manifest)
+    }
+
+    /// Writes what a process did, under a name of its own.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_run(&self, run: &RunRecord) -> Result<(), StoreError> {
+        let stamp: String = run.started.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+        let path = self.root.join("runs").join(format!("{stamp}-{}.json", std::process::id()));
+        self.write_json(&path, run)
+    }
+
+    /// Writes a file of the folder, whole or not at all; an equal one is left as it is.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write(&self, relative: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        write_atomically(&self.root.join(relative), bytes)
+    }
+
+    fn cell_path(&self, id: &CellId) -> PathBuf {
+        self.root.join("cells").join(format!("{id}.json"))
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(StoreError::Read { path: path.into(), source }),
+        };
+        let parsed = serde_json::from_slice(&bytes);
+        parsed.map(Some).map_err(|source| StoreError::Format { path: path.into(), source })
+    }
+
+    fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+        let error = |source: serde_json::Error| StoreError::Write { path: path.into(), source: source.into() };
+        let mut bytes = serde_json::to_vec_pretty(value).map_err(error)?;
+        bytes.push(b'\n');
+        write_atomically(path, &bytes)
+    }
+}
+
+fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    if std::fs::read(path).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    let write = || {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder)?;
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        {
+            // A temporary file is private by default; results are to be shared, as far as the umask allows.
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let mut file = builder.prefix(".writing-").tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(|source: io::Error| StoreError::Write { path: path.into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_cell_is_unreadable_and_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path());
+        store.create().unwrap();
+        let id: CellId = serde_json::from_str("\"00ff\"").unwrap();
+        assert_eq!(store.existing(&id), Existing::Missing);
+        let path = folder.path().join("cells/00ff.json");
+        std::fs::write(&path, "{\"format\": 1").unwrap();
+        assert!(matches!(store.existing(&id), Existing::Unreadable { .. }));
+        assert!(matches!(store.cells(), Err(StoreError::Format { .. })));
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "{\"format\": 1");
+    }
+
+    #[test]
+    fn nothing_is_left_beside_a_written_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path().join("new"));
+        store.write(Path::new("tables/a.csv"), b"1").unwrap();
+        store.write(Path::new("tables/a.csv"), b"2").unwrap();
+        let names: Vec<_> = std::fs::read_dir(folder.path().join("new/tables")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["a.csv"]);
+        assert_eq!(std::fs::read(folder.path().join("new/tables/a.csv")).unwrap(), b"2");
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("results"), "").unwrap();
+        let error = Store::at(folder.path().join("results/s1")).create().unwrap_err();
+        assert!(error.to_string().contains("results"), "{error}");
+        assert!(error.hint().unwrap().contains("--results"));
+    }
+}

@@ -1,0 +1,155 @@
+//! A figure as shapes: panels in a grid, their plots aligned, legends outside them.
+//!
+//! Owns the division of the figure's area and the checks of a figure. Knows no output format.
+
+use super::panel::{self, Frame, Margins};
+use super::shape::{Anchor, Rect, Shape, Text};
+use super::style::TITLE;
+use super::{DrawError, font, legend};
+use crate::report::figure::{Axis, Figure, Marks, Scale};
+
+/// A plot smaller than this shows nothing.
+const SMALLEST_PLOT: (f64, f64) = (40.0, 30.0);
+/// Above the figure's title.
+const TITLE_MARGIN: f64 = 5.0;
+/// Labels depend on the plot's size, which depends on the labels' size. Margins only ever grow, so
+/// that this settles, mostly in the third round.
+const ROUNDS: usize = 12;
+
+/// Lays a figure out.
+///
+/// # Errors
+/// If the figure has nothing to show, contradicts itself or is too small for its labels.
+pub(super) fn shapes(figure: &Figure) -> Result<Vec<Shape>, DrawError> {
+    check(figure)?;
+    let mut out = Vec::new();
+    let mut area = Rect { left: 0.0, top: 0.0, right: f64::from(figure.width), bottom: f64::from(figure.height) };
+    let title = font::wrap(&figure.title, TITLE, area.width() - TITLE);
+    if !title.is_empty() {
+        area.top += TITLE_MARGIN;
+    }
+    for line in title {
+        let at = (area.center().0, area.top + TITLE * font::LINE / 2.0);
+        out.push(Shape::Text(Text::centered(line, at, TITLE, Anchor::Middle)));
+        area.top += TITLE * font::LINE;
+    }
+    let cells = draw_legends(figure, area, &mut out);
+    draw_panels(figure, &cells, &mut out)?;
+    Ok(out)
+}
+
+/// Draws one legend below all panels or, where they contradict each other, one below each; the
+/// cells that are left for the panels.
+fn draw_legends(figure: &Figure, mut area: Rect, out: &mut Vec<Shape>) -> Vec<Rect> {
+    let entries: Vec<_> = figure.panels.iter().map(legend::entries).collect();
+    if let Some(shared) = legend::merged(&entries) {
+        let below = Rect { top: area.bottom - legend::height(&shared, area.width()), ..area };
+        legend::draw(&shared, &below, out);
+        area.bottom = below.top;
+        return grid(figure, &area);
+    }
+    let mut cells = grid(figure, &area);
+    for (cells, entries) in cells.chunks_mut(figure.columns).zip(entries.chunks(figure.columns)) {
+        let heights = entries.iter().zip(&*cells).map(|(entries, cell)| legend::height(entries, cell.width()));
+        let height = heights.fold(0.0, f64::max);
+        for (cell, entries) in cells.iter_mut().zip(entries) {
+            let below = Rect { top: cell.bottom - height, ..*cell };
+            legend::draw(entries, &below, out);
+            cell.bottom = below.top;
+        }
+    }
+    cells
+}
+
+/// Equal cells, row by row.
+fn grid(figure: &Figure, area: &Rect) -> Vec<Rect> {
+    let columns = figure.columns.min(figure.panels.len());
+    let rows = figure.panels.len().div_ceil(columns);
+    let (width, height) = (area.width() / columns as f64, area.height() / rows as f64);
+    let cell = |index: usize| {
+        let left = area.left + (index % columns) as f64 * width;
+        let top = area.top + (index / columns) as f64 * height;
+        Rect { left, top, right: left + width, bottom: top + height }
+    };
+    (0..figure.panels.len()).map(cell).collect()
+}
+
+fn draw_panels(figure: &Figure, cells: &[Rect], out: &mut Vec<Shape>) -> Result<(), DrawError> {
+    let mut margins = vec![Margins::default(); cells.len()];
+    for _ in 0..ROUNDS {
+        let frames = figure.panels.iter().zip(cells).zip(&margins);
+        let needed = frames.map(|((panel, cell), m)| Frame::new(panel, inner(cell, m)).margins().max(m));
+        let next = aligned(&needed.collect::<Vec<_>>(), figure.columns);
+        if next == margins {
+            break;
+        }
+        margins = next;
+    }
+    for ((panel, cell), margins) in figure.panels.iter().zip(cells).zip(&margins) {
+        let plot = inner(cell, margins);
+        if plot.width() < SMALLEST_PLOT.0 || plot.height() < SMALLEST_PLOT.1 {
+            let (width, height) = (figure.width, figure.height);
+            return Err(DrawError::TooSmall { panel: panel.name().to_owned(), width, height });
+        }
+        Frame::new(panel, plot).draw(cell, out);
+    }
+    Ok(())
+}
+
+/// The plot of a cell.
+fn inner(cell: &Rect, margins: &Margins) -> Rect {
+    let (left, top) = (cell.left + margins.left, cell.top + margins.top);
+    // A plot without area would have no mapping; the check for small plots comes after the layout.
+    let (right, bottom) = ((cell.right - margins.right).max(left + 1.0), (cell.bottom - margins.bottom).max(top + 1.0));
+    Rect { left, top, right, bottom }
+}
+
+/// Margins under which plots of a column have the same sides and plots of a row the same height.
+fn aligned(needed: &[Margins], columns: usize) -> Vec<Margins> {
+    let most = |same: &dyn Fn(usize) -> bool, side: fn(&Margins) -> f64| {
+        needed.iter().enumerate().filter(|(i, _)| same(*i)).map(|(_, m)| side(m)).fold(0.0, f64::max)
+    };
+    let margins = |index: usize| {
+        let column = |i: usize| i % columns == index % columns;
+        let row = |i: usize| i / columns == index / columns;
+        Margins {
+            left: most(&column, |m| m.left),
+            right: most(&column, |m| m.right),
+            top: most(&row, |m| m.top),
+            bottom: most(&row, |m| m.bottom),
+        }
+    };
+    (0..needed.len()).map(margins).collect()
+}
+
+fn check(figure: &Figure) -> Result<(), DrawError> {
+    if figure.columns == 0 {
+        return Err(DrawError::NoColumns);
+    }
+    for panel in &figure.panels {
+        for axis in [&panel.x, &panel.y] {
+            check_range(panel.name(), axis)?;
+        }
+        if let Marks::Bars { categories, series } = &panel.marks
+            && let Some(series) = series.iter().find(|s| s.values.len() != categories.len())
+        {
+            return Err(DrawError::Values {
+                panel: panel.name().to_owned(),
+                series: series.name.clone(),
+                expected: categories.len(),
+                found: series.values.len(),
+            });
+        }
+    }
+    // One empty panel among others is a result, a figure of nothing else a mistake.
+    if figure.panels.iter().any(panel::has_data) { Ok(()) } else { Err(DrawError::NoData) }
+}
+
+fn check_range(panel: &str, axis: &Axis) -> Result<(), DrawError> {
+    let Some((lo, hi)) = axis.range else { return Ok(()) };
+    let positive = axis.scale == Scale::Linear || lo > 0.0;
+    if lo.is_finite() && hi.is_finite() && lo < hi && positive {
+        return Ok(());
+    }
+    Err(DrawError::Range { panel: panel.to_owned(), axis: axis.label.clone(), lo, hi })
+}

@@ -1,0 +1,156 @@
+//! Legends: rows of swatches and names, outside the plots.
+//!
+//! Owns which series a legend names and how its rows break.
+
+use super::bars::draw_bar;
+use super::font;
+use super::shape::{Anchor, Point, Rect, Shape, Text, dashes};
+use super::style::{Look, TICK};
+use crate::report::figure::{Marks, Panel, Trace};
+
+const SWATCH: f64 = 24.0;
+const SWATCH_GAP: f64 = 5.0;
+const ENTRY_GAP: f64 = 16.0;
+const ROW: f64 = 15.0;
+/// Between a legend and what is above it.
+const MARGIN: f64 = 6.0;
+
+/// What a name stands beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Swatch {
+    Bar,
+    Points(Trace),
+}
+
+/// A name and its look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    name: String,
+    style: usize,
+    swatch: Swatch,
+}
+
+/// The entries of a panel; none if it wants no legend.
+pub(super) fn entries(panel: &Panel) -> Vec<Entry> {
+    if !panel.legend {
+        return Vec::new();
+    }
+    let entry = |name: &str, style, swatch| Entry { name: name.to_owned(), style, swatch };
+    let all: Vec<Entry> = match &panel.marks {
+        Marks::Bars { series, .. } => series.iter().map(|s| entry(&s.name, s.style, Swatch::Bar)).collect(),
+        Marks::Points(series) => series.iter().map(|s| entry(&s.name, s.style, Swatch::Points(s.trace))).collect(),
+    };
+    all.into_iter().filter(|e| !e.name.is_empty()).collect()
+}
+
+/// One legend for all panels, if no style stands for two names and no name has two styles.
+pub(super) fn merged(panels: &[Vec<Entry>]) -> Option<Vec<Entry>> {
+    let mut all: Vec<Entry> = Vec::new();
+    for entry in panels.iter().flatten() {
+        let same = |e: &Entry| e.swatch == entry.swatch && (e.name == entry.name || e.style == entry.style);
+        match all.iter().find(|e| same(e)) {
+            None => all.push(entry.clone()),
+            Some(e) if e == entry => {}
+            Some(_) => return None,
+        }
+    }
+    Some(all)
+}
+
+/// Height of a legend in `width` pixels, its margin included; 0 without entries.
+pub(super) fn height(entries: &[Entry], width: f64) -> f64 {
+    if entries.is_empty() { 0.0 } else { MARGIN + rows(entries, width).len() as f64 * ROW }
+}
+
+/// Draws centred rows into `area`.
+pub(super) fn draw(entries: &[Entry], area: &Rect, out: &mut Vec<Shape>) {
+    for (index, row) in rows(entries, area.width()).into_iter().enumerate() {
+        let y = area.top + MARGIN + (index as f64 + 0.5) * ROW;
+        let total: f64 = row.iter().map(|entry| width(entry)).sum::<f64>() + ENTRY_GAP * (row.len() as f64 - 1.0);
+        let mut x = (area.center().0 - total / 2.0).max(area.left);
+        for entry in row {
+            draw_swatch(entry, (x, y), out);
+            let at = (x + SWATCH + SWATCH_GAP, y);
+            let name = font::shortened(&entry.name, TICK, area.width() - SWATCH - SWATCH_GAP);
+            out.push(Shape::Text(Text::centered(name, at, TICK, Anchor::Start)));
+            x += width(entry) + ENTRY_GAP;
+        }
+    }
+}
+
+fn draw_swatch(entry: &Entry, (x, y): Point, out: &mut Vec<Shape>) {
+    let look = Look::of(entry.style);
+    let (from, to) = ((x, y), (x + SWATCH, y));
+    match entry.swatch {
+        Swatch::Bar => draw_bar(&Rect { left: x + 10.0, top: y - 4.5, right: to.0, bottom: y + 4.5 }, &look, out),
+        Swatch::Points(Trace::Scatter) => out.extend(look.marker((to.0 - 6.0, y))),
+        Swatch::Points(trace) => {
+            let parts = dashes(&[from, to], look.dash).into_iter();
+            out.extend(parts.map(|points| Shape::Stroke { points, width: 1.5, color: look.color }));
+            if trace == Trace::Marked {
+                out.extend(look.marker((x + SWATCH / 2.0, y)));
+            }
+        }
+    }
+}
+
+fn width(entry: &Entry) -> f64 {
+    SWATCH + SWATCH_GAP + font::width(&entry.name, TICK)
+}
+
+/// Fills rows in order. Rows are balanced: as even as their number allows.
+fn rows(entries: &[Entry], room: f64) -> Vec<Vec<&Entry>> {
+    let fewest = filled(entries, room).len();
+    // Narrower rows of the same number are more even.
+    let tighter = (1..20).rev().map(|i| room * f64::from(i) / 20.0);
+    let even = tighter.map(|room| filled(entries, room)).take_while(|rows| rows.len() == fewest).last();
+    even.unwrap_or_else(|| filled(entries, room))
+}
+
+fn filled(entries: &[Entry], room: f64) -> Vec<Vec<&Entry>> {
+    let mut rows: Vec<Vec<&Entry>> = Vec::new();
+    let mut used = 0.0;
+    for entry in entries {
+        let more = ENTRY_GAP + width(entry);
+        match rows.last_mut() {
+            Some(row) if used + more <= room => {
+                row.push(entry);
+                used += more;
+            }
+            _ => {
+                rows.push(vec![entry]);
+                used = width(entry);
+            }
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, style: usize) -> Entry {
+        Entry { name: name.into(), style, swatch: Swatch::Points(Trace::Marked) }
+    }
+
+    #[test]
+    fn legends_that_agree_are_merged() {
+        let panels = [vec![entry("a", 0), entry("b", 1)], vec![entry("b", 1), entry("c", 2)]];
+        assert_eq!(merged(&panels), Some(vec![entry("a", 0), entry("b", 1), entry("c", 2)]));
+    }
+
+    #[test]
+    fn legends_that_disagree_are_not() {
+        assert_eq!(merged(&[vec![entry("a", 0)], vec![entry("b", 0)]]), None);
+        assert_eq!(merged(&[vec![entry("a", 0)], vec![entry("a", 1)]]), None);
+    }
+
+    #[test]
+    fn rows_are_even() {
+        let entries: Vec<Entry> = (0..6).map(|i| entry("name", i)).collect();
+        let room = 5.5 * (width(&entries[0]) + ENTRY_GAP);
+        let lengths: Vec<usize> = rows(&entries, room).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [3, 3]);
+    }
+}

@@ -1,0 +1,125 @@
+//! What others see: tables and plots, from the cells' files alone.
+//!
+//! ```text
+//!   Store ──> Cells (in the plan's order) ─┬─ tables.rs ──> Table ──> .csv  .md  .tex  terminal
+//!                                          └─ plots.rs  ──> Figure ─> .svg  .png  .csv
+//! ```
+//!
+//! This module reads `record/`. It does not know models, pruning or devices, and it runs nothing, so
+//! that a report can be made on any machine. Equal cells give equal bytes.
+
+pub mod draw;
+pub mod figure;
+mod plots;
+pub mod table;
+mod tables;
+
+use crate::plan::CellId;
+use crate::record::{CellRecord, ExpectRecord, PlanRecord, Store, StoreError};
+use draw::DrawError;
+use std::collections::HashMap;
+use std::path::Path;
+use table::Table;
+use thiserror::Error;
+
+/// Pixels of a PNG to one of the figure: 300 to the inch.
+const PNG_SCALE: f64 = 3.125;
+
+/// Why a report can't be made.
+#[derive(Debug, Error)]
+pub enum ReportError {
+    /// The results folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is nothing to report on.
+    #[error("no cells in `{0}`")]
+    NoCells(String),
+    /// A plot can't be drawn.
+    #[error("failed to draw `{name}`: {source}")]
+    Draw {
+        /// The plot.
+        name: String,
+        /// Why.
+        source: DrawError,
+    },
+}
+
+impl ReportError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.hint(),
+            Self::NoCells(_) => Some("give the folder of an experiment, `results/NAME`, after `sparsify-exp run`".into()),
+            Self::Draw { source, .. } => source.hint(),
+        }
+    }
+}
+
+/// A report that is written.
+pub struct Report {
+    /// `summary.csv`
+    pub summary: Table,
+    /// `expectations.csv`, if there are expectations.
+    pub expectations: Option<Table>,
+    /// Expectations that were measured and missed.
+    pub missed: usize,
+    /// Cells of the plan that are not there yet.
+    pub unfinished: usize,
+}
+
+/// The finished and failed cells of an experiment, in the plan's order.
+pub(crate) struct Cells {
+    pub title: Option<String>,
+    pub records: Vec<CellRecord>,
+    pub expectations: Vec<ExpectRecord>,
+    pub unfinished: usize,
+}
+
+/// Writes `tables/` and `plots/` of a results folder again.
+///
+/// # Errors
+/// When a file can't be read or written, or there are no cells.
+pub fn report(store: &Store) -> Result<Report, ReportError> {
+    let cells = read(store)?;
+    if cells.records.is_empty() {
+        return Err(ReportError::NoCells(store.root().display().to_string()));
+    }
+    let tables = tables::all(&cells);
+    for table in &tables {
+        let path = |extension: &str| Path::new("tables").join(format!("{}.{extension}", table.name));
+        store.write(&path("csv"), table.csv().as_bytes())?;
+        store.write(&path("md"), table.markdown().as_bytes())?;
+        store.write(&path("tex"), table.latex().as_bytes())?;
+    }
+    for (name, figure) in plots::all(&cells) {
+        let draw_error = |source| ReportError::Draw { name: name.clone(), source };
+        let path = |extension: &str| Path::new("plots").join(format!("{name}.{extension}"));
+        store.write(&path("svg"), draw::svg(&figure).map_err(draw_error)?.as_bytes())?;
+        store.write(&path("png"), &draw::png(&figure, PNG_SCALE).map_err(draw_error)?)?;
+        store.write(&path("csv"), figure.csv().as_bytes())?;
+    }
+    let find = |name: &str| tables.iter().find(|table| table.name == name).cloned();
+    Ok(Report {
+        summary: tables::terminal_summary(&cells),
+        expectations: find("expectations"),
+        missed: tables::missed(&cells),
+        unfinished: cells.unfinished,
+    })
+}
+
+/// The cells of the plan; all cells of the folder, by name, where there is no plan.
+fn read(store: &Store) -> Result<Cells, StoreError> {
+    let records = store.cells()?;
+    let Some(PlanRecord { title, cells, expectations, .. }) = store.plan()? else {
+        return Ok(Cells { title: None, records, expectations: Vec::new(), unfinished: 0 });
+    };
+    let mut by_id: HashMap<CellId, CellRecord> = records.into_iter().map(|r| (r.id.clone(), r)).collect();
+    let planned = cells.len();
+    // The plan's spelling of the model is the one that this experiment's file has.
+    let named = |entry: crate::record::PlanEntry| {
+        by_id.remove(&entry.id).map(|record| CellRecord { cell: entry.cell, ..record })
+    };
+    let records: Vec<CellRecord> = cells.into_iter().filter_map(named).collect();
+    let unfinished = planned - records.len();
+    Ok(Cells { title, records, expectations, unfinished })
+}

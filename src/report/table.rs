@@ -1,0 +1,225 @@
+//! A tidy table, and its four forms: CSV with every digit, Markdown, LaTeX and plain text for people.
+
+use std::fmt::Write;
+
+/// A table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    /// The file's name without extension.
+    pub name: &'static str,
+    /// Column names.
+    pub columns: Vec<String>,
+    /// Rows, each as long as `columns`.
+    pub rows: Vec<Vec<Value>>,
+}
+
+/// A table's entry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Nothing; never written as 0.
+    Missing,
+    /// Words.
+    Text(String),
+    /// A count.
+    Int(u64),
+    /// A number.
+    Float(f64),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<u64> for Value {
+    fn from(count: u64) -> Self {
+        Self::Int(count)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(number: f64) -> Self {
+        if number.is_finite() { Self::Float(number) } else { Self::Missing }
+    }
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Missing, Into::into)
+    }
+}
+
+impl Value {
+    /// With every digit that it needs to be read back.
+    fn exact(&self) -> String {
+        match self {
+            Self::Missing => String::new(),
+            Self::Text(text) => text.clone(),
+            Self::Int(count) => count.to_string(),
+            Self::Float(number) => number.to_string(),
+        }
+    }
+
+    /// With the digits that a reader needs: five significant ones.
+    pub fn rounded(&self) -> String {
+        let Self::Float(number) = *self else { return self.exact() };
+        if number == 0.0 {
+            return "0".into();
+        }
+        let magnitude = number.abs().log10().floor() as i32;
+        if !(-4..7).contains(&magnitude) {
+            return format!("{number:.2e}");
+        }
+        let digits = usize::try_from(4 - magnitude).unwrap_or(0).min(6);
+        let text = format!("{number:.digits$}");
+        match text.contains('.') {
+            true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+            false => text,
+        }
+    }
+
+    fn is_number(&self) -> bool {
+        matches!(self, Self::Int(_) | Self::Float(_))
+    }
+}
+
+impl Table {
+    /// A table without rows.
+    pub fn new(name: &'static str, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { name, columns: columns.into_iter().map(Into::into).collect(), rows: Vec::new() }
+    }
+
+    /// RFC 4180, with every digit.
+    pub fn csv(&self) -> String {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let rows = self.rows.iter().map(|row| row.iter().map(Value::exact).collect::<Vec<_>>());
+        for row in std::iter::once(self.columns.clone()).chain(rows) {
+            writer.write_record(&row).expect("rows are as long as the header, and memory takes all");
+        }
+        String::from_utf8(writer.into_inner().expect("memory takes all")).expect("fields are UTF-8")
+    }
+
+    /// A Markdown table, rounded.
+    pub fn markdown(&self) -> String {
+        let escape = |text: &str| text.replace('|', "\\|");
+        let mut out = format!("| {} |\n|", self.columns.join(" | "));
+        for column in 0..self.columns.len() {
+            out.push_str(if self.is_numeric(column) { "---:|" } else { "---|" });
+        }
+        for row in &self.rows {
+            let cells: Vec<String> = row.iter().map(|value| escape(&value.rounded())).collect();
+            let _ = write!(out, "\n| {} |", cells.join(" | "));
+        }
+        out.push('\n');
+        out
+    }
+
+    /// A `tabular` with the rules of booktabs, rounded.
+    pub fn latex(&self) -> String {
+        let alignment: String = (0..self.columns.len()).map(|c| if self.is_numeric(c) { 'r' } else { 'l' }).collect();
+        let line = |cells: Vec<String>| format!("{} \\\\\n", cells.join(" & "));
+        let mut out = format!("% \\usepackage{{booktabs}}\n\\begin{{tabular}}{{{alignment}}}\n\\toprule\n");
+        out.push_str(&line(self.columns.iter().map(|name| latex_escape(name)).collect()));
+        out.push_str("\\midrule\n");
+        for row in &self.rows {
+            out.push_str(&line(row.iter().map(|value| latex_escape(&value.rounded())).collect()));
+        }
+        out.push_str("\\bottomrule\n\\end{tabular}\n");
+        out
+    }
+
+    /// Aligned columns for a terminal, rounded.
+    pub fn terminal(&self) -> String {
+        let rows: Vec<Vec<String>> = self.rows.iter().map(|row| row.iter().map(Value::rounded).collect()).collect();
+        let width = |column: usize| {
+            let cells = rows.iter().map(|row| row[column].chars().count());
+            cells.chain([self.columns[column].chars().count()]).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
+        let mut out = String::new();
+        for row in std::iter::once(&self.columns).chain(&rows) {
+            let cells = row.iter().enumerate().map(|(column, cell)| match self.is_numeric(column) {
+                true => format!("{cell:>width$}", width = widths[column]),
+                false => format!("{cell:<width$}", width = widths[column]),
+            });
+            out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+            out.push('\n');
+        }
+        out
+    }
+
+    /// The table without the columns that hold nothing, or one and the same word.
+    pub fn without_constant_columns(mut self, keep: &[&str]) -> Self {
+        let dull = |column: usize| {
+            let first = self.rows.first().map(|row| &row[column]);
+            let constant = self.rows.iter().all(|row| Some(&row[column]) == first);
+            !keep.contains(&self.columns[column].as_str()) && constant && !first.is_some_and(Value::is_number)
+        };
+        let kept: Vec<usize> = (0..self.columns.len()).filter(|&column| !dull(column)).collect();
+        self.rows = self.rows.iter().map(|row| kept.iter().map(|&c| row[c].clone()).collect()).collect();
+        self.columns = kept.iter().map(|&c| self.columns[c].clone()).collect();
+        self
+    }
+
+    fn is_numeric(&self, column: usize) -> bool {
+        let mut values = self.rows.iter().map(|row| &row[column]).filter(|value| **value != Value::Missing).peekable();
+        values.peek().is_some() && values.all(Value::is_number)
+    }
+}
+
+fn latex_escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', c]),
+            '~' => out.push_str("\\textasciitilde{}"),
+            '^' => out.push_str("\\textasciicircum{}"),
+            '\\' => out.push_str("\\textbackslash{}"),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let mut table = Table::new("t", ["setup", "model", "nonzero", "kl_nats"]);
+        table.rows.push(vec!["Masked2:4".into(), "a_b".into(), 1_000_000_000u64.into(), Value::Missing]);
+        table.rows.push(vec!["CSR, 30 %".into(), "a_b".into(), 7u64.into(), 0.123_456_789.into()]);
+        table
+    }
+
+    #[test]
+    fn csv_is_exact_and_leaves_missing_values_empty() {
+        assert_eq!(
+            table().csv(),
+            "setup,model,nonzero,kl_nats\nMasked2:4,a_b,1000000000,\n\"CSR, 30 %\",a_b,7,0.123456789\n"
+        );
+    }
+
+    #[test]
+    fn people_get_rounded_numbers() {
+        assert!(table().markdown().contains("|---|---|---:|---:|\n| Masked2:4 | a_b | 1000000000 |  |"));
+        assert!(table().latex().contains("CSR, 30 \\% & a\\_b & 7 & 0.123457 \\\\"), "{}", table().latex());
+        let shown = table().without_constant_columns(&[]).terminal();
+        assert_eq!(shown.lines().next(), Some("setup         nonzero   kl_nats"));
+    }
+
+    #[test]
+    fn rounding_keeps_what_matters() {
+        let rounded = |number: f64| Value::from(number).rounded();
+        assert_eq!([rounded(0.0), rounded(1.0), rounded(477.75), rounded(27.656_789)], ["0", "1", "477.75", "27.657"]);
+        assert_eq!([rounded(123_456.7), rounded(1e9), rounded(2e-6), rounded(0.661_354_6)], ["123457", "1.00e9", "2.00e-6", "0.66135"]);
+        assert_eq!(Value::from(f64::NAN), Value::Missing);
+    }
+}

@@ -1,0 +1,333 @@
+//! The tables: which columns, and which number goes where.
+
+use super::Cells;
+use super::table::{Table, Value};
+use crate::config::experiment::NmPattern;
+use crate::plan::Cell;
+use crate::record::{CellRecord, Measured};
+use std::collections::BTreeMap;
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// The columns that every table begins with.
+const KEY: [&str; 11] =
+    ["cell", "setup", "model", "method", "scope", "pattern", "sparsity_target", "seed", "variant", "backend", "dtype"];
+const SUMMARY: [&str; 11] = [
+    "nonzero",
+    "total",
+    "sparsity",
+    "size_mb",
+    "compute_ratio",
+    "top1_match",
+    "top5_overlap",
+    "kl_nats",
+    "perplexity",
+    "gate_max_abs",
+    "gate_max_logit",
+];
+
+/// Every table of the report.
+pub(super) fn all(cells: &Cells) -> Vec<Table> {
+    let mut tables = vec![summary(cells), timings(cells), spread(cells), layers(cells), groups(cells)];
+    tables.extend(expectations(cells));
+    tables
+}
+
+/// What a person wants to see first.
+pub(super) fn terminal_summary(cells: &Cells) -> Table {
+    let mut table = summary(cells);
+    let shown = |name: &str| !["cell", "variant", "total", "gate_max_logit"].contains(&name);
+    let kept: Vec<usize> = (0..table.columns.len()).filter(|&c| shown(&table.columns[c])).collect();
+    table.rows = table.rows.iter().map(|row| kept.iter().map(|&c| row[c].clone()).collect()).collect();
+    table.columns = kept.iter().map(|&c| table.columns[c].clone()).collect();
+    table.without_constant_columns(&["setup"])
+}
+
+fn key(cell: &Cell) -> Vec<Value> {
+    let point = cell.prune.as_ref();
+    vec![
+        cell.setup().into(),
+        cell.model.clone().into(),
+        point.map(|p| p.method.name()).into(),
+        point.and_then(|p| p.scope).map(|scope| scope.name()).into(),
+        point.map(|p| p.pattern.to_string()).into(),
+        point.map(|p| p.sparsity).into(),
+        cell.seed.into(),
+        cell.variant.name().into(),
+        cell.backend.name().into(),
+        cell.dtype.name().into(),
+    ]
+}
+
+fn keyed(name: &'static str, columns: &[&str]) -> Table {
+    Table::new(name, KEY.iter().chain(columns).copied())
+}
+
+fn row(record: &CellRecord, values: impl IntoIterator<Item = Value>) -> Vec<Value> {
+    let mut row = vec![Value::from(record.id.as_str())];
+    row.extend(key(&record.cell));
+    row.extend(values);
+    row
+}
+
+/// A column of `summary.csv`.
+pub(super) fn metric(record: &CellRecord, column: &str) -> Value {
+    let measured = record.measured.as_ref();
+    let structure = measured.map(|m| &m.structure);
+    let agreement = measured.and_then(|m| m.agreement);
+    let failed_gate = record.failure.as_ref().and_then(|failure| failure.gate);
+    let gate = measured.and_then(|m| m.gate).or(failed_gate);
+    match column {
+        "nonzero" => structure.map(|s| s.nonzero).into(),
+        "total" => structure.map(|s| s.total).into(),
+        "sparsity" => structure.map(|s| s.sparsity()).into(),
+        "size_mb" => structure.map(|s| s.bytes as f64 / MIB).into(),
+        "compute_ratio" => measured.map(compute_ratio).into(),
+        "top1_match" => agreement.map(|a| a.top1_match).into(),
+        "top5_overlap" => agreement.map(|a| a.top5_overlap).into(),
+        "kl_nats" => agreement.map(|a| a.kl_nats).into(),
+        "perplexity" => measured.and_then(|m| m.perplexity).into(),
+        "gate_max_abs" => gate.map(|g| g.max_abs).into(),
+        "gate_max_logit" => gate.map(|g| g.max_logit).into(),
+        _ => Value::Missing,
+    }
+}
+
+fn compute_ratio(measured: &Measured) -> f64 {
+    measured.structure.nonzero as f64 / measured.dense_nonzero as f64
+}
+
+fn summary(cells: &Cells) -> Table {
+    let mut table = keyed("summary", &SUMMARY);
+    for record in &cells.records {
+        table.rows.push(row(record, SUMMARY.map(|column| metric(record, column))));
+    }
+    table
+}
+
+fn timings(cells: &Cells) -> Table {
+    let columns =
+        ["load_seconds", "calibrate_seconds", "prune_seconds", "convert_seconds", "measure_seconds", "peak_rss_bytes"];
+    let mut table = keyed("timings", &columns);
+    for record in &cells.records {
+        let t = &record.timings;
+        let values = [
+            t.load_seconds.into(),
+            t.calibrate_seconds.into(),
+            t.prune_seconds.into(),
+            t.convert_seconds.into(),
+            t.measure_seconds.into(),
+            t.peak_rss_bytes.into(),
+        ];
+        table.rows.push(row(record, values));
+    }
+    table
+}
+
+/// Mean and standard deviation over seeds.
+fn spread(cells: &Cells) -> Table {
+    let columns = KEY.iter().filter(|&&name| name != "cell" && name != "seed").map(ToString::to_string);
+    let figures = SUMMARY.iter().flat_map(|name| [format!("{name}_mean"), format!("{name}_sd")]);
+    let mut table = Table::new("spread", columns.chain(["seeds".to_owned()]).chain(figures));
+    for seeds in by_seed(&cells.records) {
+        let mut key = key(&seeds[0].cell);
+        key.remove(SEED_IN_KEY);
+        key.push((seeds.len() as u64).into());
+        for column in SUMMARY {
+            let values: Vec<f64> = seeds.iter().filter_map(|record| number(&metric(record, column))).collect();
+            key.extend([mean(&values).into(), sd(&values).into()]);
+        }
+        table.rows.push(key);
+    }
+    table
+}
+
+/// The seed's place in [`key`].
+const SEED_IN_KEY: usize = 6;
+
+/// Finished cells that differ only in the seed, in order of first appearance.
+pub(super) fn by_seed<'a>(records: impl IntoIterator<Item = &'a CellRecord>) -> Vec<Vec<&'a CellRecord>> {
+    let mut groups: Vec<Vec<&CellRecord>> = Vec::new();
+    for record in records.into_iter().filter(|record| record.measured.is_some()) {
+        let unseeded = |record: &CellRecord| Cell { seed: None, ..record.cell.clone() };
+        match groups.iter_mut().find(|group| unseeded(group[0]) == unseeded(record)) {
+            Some(group) => group.push(record),
+            None => groups.push(vec![record]),
+        }
+    }
+    groups
+}
+
+/// A number as a float.
+pub(super) fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Int(count) => Some(*count as f64),
+        Value::Float(number) => Some(*number),
+        Value::Missing | Value::Text(_) => None,
+    }
+}
+
+/// The mean, of at least one value.
+pub(super) fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// The sample standard deviation, of at least two values.
+pub(super) fn sd(values: &[f64]) -> Option<f64> {
+    let mean = mean(values).filter(|_| values.len() > 1)?;
+    Some((values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt())
+}
+
+fn layers(cells: &Cells) -> Table {
+    let columns =
+        ["module_name", "group", "nonzero", "total", "sparsity", "shape", "flops_per_token", "param_frac", "bytes", "format"];
+    let mut table = keyed("layers", &columns);
+    for (record, measured) in finished(cells) {
+        for layer in &measured.structure.layers {
+            let values = [
+                layer.module_name.clone().into(),
+                layer.group.clone().into(),
+                layer.nonzero.into(),
+                layer.total.into(),
+                sparsity(layer.nonzero, layer.total).into(),
+                layer.shape.map(|[rows, cols]| format!("({rows}, {cols})")).into(),
+                layer.flops_per_token.into(),
+                (layer.total as f64 / measured.structure.total as f64).into(),
+                layer.bytes.into(),
+                layer.format.clone().into(),
+            ];
+            table.rows.push(row(record, values));
+        }
+    }
+    table
+}
+
+/// What a group adds up to.
+#[derive(Clone, Copy, Default)]
+pub(super) struct GroupSum {
+    pub nonzero: u64,
+    pub total: u64,
+    pub flops_per_token: u64,
+    pub bytes: u64,
+}
+
+/// Sums by group, in alphabetical order. A tied head shows its own numbers.
+pub(super) fn group_sums(measured: &Measured) -> BTreeMap<&str, GroupSum> {
+    let mut groups: BTreeMap<&str, GroupSum> = BTreeMap::new();
+    for layer in &measured.structure.layers {
+        let sum = groups.entry(&layer.group).or_default();
+        sum.nonzero += layer.nonzero;
+        sum.total += layer.total;
+        sum.flops_per_token += layer.flops_per_token;
+        sum.bytes += layer.bytes;
+    }
+    groups
+}
+
+fn groups(cells: &Cells) -> Table {
+    let columns = ["group", "nonzero", "total", "sparsity", "flops_per_token", "param_frac", "bytes"];
+    let mut table = keyed("groups", &columns);
+    for (record, measured) in finished(cells) {
+        for (group, sum) in group_sums(measured) {
+            let values = [
+                group.into(),
+                sum.nonzero.into(),
+                sum.total.into(),
+                sparsity(sum.nonzero, sum.total).into(),
+                sum.flops_per_token.into(),
+                (sum.total as f64 / measured.structure.total as f64).into(),
+                sum.bytes.into(),
+            ];
+            table.rows.push(row(record, values));
+        }
+    }
+    table
+}
+
+fn finished(cells: &Cells) -> impl Iterator<Item = (&CellRecord, &Measured)> {
+    cells.records.iter().filter_map(|record| record.measured.as_ref().map(|measured| (record, measured)))
+}
+
+/// 1 − nonzero / total
+pub(super) fn sparsity(nonzero: u64, total: u64) -> f64 {
+    1.0 - nonzero as f64 / total as f64
+}
+
+/// Whether a number reproduces the expected one.
+enum Verdict {
+    Pass,
+    Fail,
+    NotRun,
+}
+
+fn verdict(measured: Option<f64>, value: f64, tolerance: f64) -> Verdict {
+    match measured {
+        None => Verdict::NotRun,
+        Some(measured) if (measured - value).abs() <= tolerance => Verdict::Pass,
+        Some(_) => Verdict::Fail,
+    }
+}
+
+fn expectations(cells: &Cells) -> Option<Table> {
+    if cells.expectations.is_empty() {
+        return None;
+    }
+    let columns = ["where", "metric", "value", "tolerance", "measured", "difference", "verdict", "source"];
+    let mut table = Table::new("expectations", columns);
+    for (expect, measured) in expected(cells) {
+        let word = match verdict(measured, expect.value, expect.tolerance) {
+            Verdict::Pass => "PASS",
+            Verdict::Fail => "FAIL",
+            Verdict::NotRun => "NOT RUN",
+        };
+        table.rows.push(vec![
+            expect.r#where.clone().into(),
+            expect.metric.clone().into(),
+            expect.value.into(),
+            expect.tolerance.into(),
+            measured.into(),
+            measured.map(|measured| measured - expect.value).into(),
+            word.into(),
+            expect.source.clone().into(),
+        ]);
+    }
+    Some(table)
+}
+
+/// Every expectation with each of its cells' numbers; none for a cell that has none.
+fn expected(cells: &Cells) -> impl Iterator<Item = (&crate::record::ExpectRecord, Option<f64>)> {
+    cells.expectations.iter().flat_map(move |expect| {
+        expect.cells.iter().map(move |id| {
+            let record = cells.records.iter().find(|record| record.id == *id);
+            (expect, record.and_then(|record| number(&metric(record, &expect.metric))))
+        })
+    })
+}
+
+/// How many expectations were measured and missed.
+pub(super) fn missed(cells: &Cells) -> usize {
+    expected(cells).filter(|(e, measured)| matches!(verdict(*measured, e.value, e.tolerance), Verdict::Fail)).count()
+}
+
+/// The label of a pattern or sparsity on an axis.
+pub(super) fn is_unstructured(cell: &Cell) -> bool {
+    cell.prune.as_ref().is_some_and(|point| point.pattern == NmPattern::Unstructured)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spread_needs_two_values() {
+        assert_eq!((mean(&[]), sd(&[]), sd(&[1.0])), (None, None, None));
+        assert_eq!((mean(&[1.0, 3.0]), sd(&[1.0, 3.0])), (Some(2.0), Some(2.0f64.sqrt())));
+    }
+
+    #[test]
+    fn verdicts() {
+        assert!(matches!(verdict(Some(1.5), 1.0, 0.5), Verdict::Pass));
+        assert!(matches!(verdict(Some(1.6), 1.0, 0.5), Verdict::Fail));
+        assert!(matches!(verdict(None, 1.0, 0.5), Verdict::NotRun));
+    }
+}

@@ -1,0 +1,241 @@
+//! Runs the planned cells in groups that share work, and stores each as soon as it is done.
+
+use super::point::{CellError, Point, dense};
+use super::prepare::{PlannedCell, Prepared, PreparedModel};
+use super::session::Session;
+use crate::config::experiment::Variant;
+use crate::execute::SparseBackend;
+use crate::load::{Checkpoint, LoadError};
+use crate::plan::{Backend, Cell};
+use crate::record::{CellRecord, Failure, FailureKind, Measured, Program, Store, StoreError, Timings};
+use burn::backend::{Flex, NdArray};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use thiserror::Error;
+
+/// How cells are run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunOptions {
+    /// Stop at the first failed cell.
+    pub fail_fast: bool,
+}
+
+/// Told how the run goes, and asked whether to stop. Called from one thread.
+pub trait Watch {
+    /// A model is being loaded.
+    fn loading(&self, model: &str, backend: &str);
+    /// A cell begins.
+    fn begins(&self, cell: &Cell);
+    /// What is being done for it.
+    fn stage(&self, stage: &str);
+    /// A cell is finished or failed, and stored.
+    fn done(&self, record: &CellRecord);
+    /// Whether the user wants to stop.
+    fn interrupted(&self) -> bool;
+}
+
+/// What became of the cells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Cells run.
+    pub ran: usize,
+    /// Of those, failed ones.
+    pub failed: usize,
+    /// Selected cells that were there already.
+    pub kept: usize,
+    /// Of those, ones that failed then.
+    pub kept_failed: usize,
+    /// Whether the user stopped the run.
+    pub interrupted: bool,
+}
+
+/// Why a run ended early.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// A model can't be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A result can't be stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A device failed while a model was loaded.
+    #[error("loading `{model}` failed: {message}")]
+    Panicked {
+        /// The model.
+        model: String,
+        /// What the device said.
+        message: String,
+    },
+}
+
+impl RunError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Load(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::Panicked { .. } => Some("the model may be too large for the device: see `sparsify-exp plan`".into()),
+        }
+    }
+}
+
+/// Runs every selected cell that is not there yet.
+///
+/// # Errors
+/// When a model can't be loaded or a result can't be stored. A cell that fails is no error: it is
+/// stored as failed and counted.
+pub fn run(prepared: &Prepared, store: &Store, options: RunOptions, watch: &dyn Watch) -> Result<Outcome, RunError> {
+    let mut runner = Runner { store, options, watch, outcome: Outcome::default(), stopped: false };
+    for planned in prepared.cells.iter().filter(|planned| planned.selected && !planned.decision.runs()) {
+        runner.outcome.kept += 1;
+        runner.outcome.kept_failed += usize::from(planned.decision.word() == "failed");
+    }
+    let cells: Vec<&PlannedCell> = prepared.cells.iter().filter(|planned| planned.runs()).collect();
+    for group in cells.chunk_by(|a, b| (&a.cell.model, a.cell.backend) == (&b.cell.model, b.cell.backend)) {
+        let Some(model) = prepared.models.iter().find(|model| model.files.source == group[0].cell.model) else {
+            continue;
+        };
+        match group[0].cell.backend {
+            Backend::Flex => runner.group::<Flex>(model, group, &Default::default())?,
+            Backend::NdArray => runner.group::<NdArray<f32>>(model, group, &Default::default())?,
+            #[cfg(feature = "cuda")]
+            Backend::Cuda => {
+                let device = crate::execute::cuda_device(prepared.experiment.device_index);
+                runner.group::<crate::execute::Cuda>(model, group, &device)?;
+            }
+            #[cfg(not(feature = "cuda"))]
+            Backend::Cuda => unreachable!("no cell is planned on a backend that is not built in"),
+        }
+        if runner.stopped {
+            break;
+        }
+    }
+    Ok(runner.outcome)
+}
+
+struct Runner<'a> {
+    store: &'a Store,
+    options: RunOptions,
+    watch: &'a dyn Watch,
+    outcome: Outcome,
+    stopped: bool,
+}
+
+impl Runner<'_> {
+    /// Runs the cells of one model on one backend.
+    fn group<B: SparseBackend>(
+        &mut self,
+        model: &PreparedModel,
+        cells: &[&PlannedCell],
+        device: &B::Device,
+    ) -> Result<(), RunError> {
+        if self.stop() {
+            return Ok(());
+        }
+        self.watch.loading(&model.files.source, cells[0].cell.backend.name());
+        let load = || {
+            let checkpoint = Checkpoint::open(model.files.clone())?;
+            Session::<B>::load(&checkpoint, model.tokens.clone(), cells[0].cell.dtype, device)
+        };
+        let panicked = |message| RunError::Panicked { model: model.files.source.clone(), message };
+        let mut session = caught(load).map_err(panicked)??;
+        for point in cells.chunk_by(|a, b| a.cell.same_point(&b.cell)) {
+            self.point(&mut session, point)?;
+            if self.stopped {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the cells of one prune point.
+    fn point<B: SparseBackend>(&mut self, session: &mut Session<B>, cells: &[&PlannedCell]) -> Result<(), RunError> {
+        let mut point: Option<Point> = None;
+        for planned in cells {
+            if self.stop() {
+                return Ok(());
+            }
+            let cell = &planned.cell;
+            self.watch.begins(cell);
+            let result = caught(|| self.measure(session, &mut point, cell));
+            let (timings, result) = result.unwrap_or_else(|message| {
+                // A panic may have left the point half made.
+                point = None;
+                let failure = Failure { kind: FailureKind::Other, message, gate: None };
+                (Timings::default(), Err(failure))
+            });
+            self.record(planned, timings, result)?;
+        }
+        Ok(())
+    }
+
+    fn measure<B: SparseBackend>(
+        &self,
+        session: &mut Session<B>,
+        point: &mut Option<Point>,
+        cell: &Cell,
+    ) -> (Timings, Result<Measured, Failure>) {
+        let stage = |stage: &str| self.watch.stage(stage);
+        let failure = |error: CellError| error.failure();
+        let Some(prune) = cell.prune.as_ref().filter(|_| cell.variant != Variant::Dense) else {
+            let (timings, result) = dense(session, cell, &stage);
+            return (timings, result.map_err(failure));
+        };
+        if point.is_none() {
+            stage("pruning");
+            match Point::new(session, prune, cell.seed) {
+                Ok(new) => *point = Some(new),
+                Err(error) => return (Timings::default(), Err(error.failure())),
+            }
+        }
+        let Some(point) = point else { unreachable!("the point was made above") };
+        let (timings, result) = point.variant(session, cell, &stage);
+        (timings, result.map_err(failure))
+    }
+
+    fn record(
+        &mut self,
+        planned: &PlannedCell,
+        timings: Timings,
+        result: Result<Measured, Failure>,
+    ) -> Result<(), RunError> {
+        let failed = result.is_err();
+        let (measured, failure) = match result {
+            Ok(measured) => (Some(measured), None),
+            Err(failure) => (None, Some(failure)),
+        };
+        let record = CellRecord {
+            format: CellRecord::FORMAT,
+            id: planned.id.clone(),
+            cell: planned.cell.clone(),
+            inputs: planned.inputs.clone(),
+            program: Program::current(),
+            measured,
+            failure,
+            timings,
+            finished: crate::record::now(),
+        };
+        self.store.write_cell(&record)?;
+        self.outcome.ran += 1;
+        self.outcome.failed += usize::from(failed);
+        self.stopped |= failed && self.options.fail_fast;
+        self.watch.done(&record);
+        Ok(())
+    }
+
+    fn stop(&mut self) -> bool {
+        if self.watch.interrupted() {
+            self.outcome.interrupted = true;
+            self.stopped = true;
+        }
+        self.stopped
+    }
+}
+
+/// Runs `work`, and turns a panic of a backend into its message: out of memory, say.
+fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        text.unwrap_or_else(|| "the backend stopped without a message".into())
+    })
+}

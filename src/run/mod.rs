@@ -1,0 +1,25 @@
+//! The runner: an experiment file becomes finished cells.
+//!
+//! ```text
+//!   Experiment ──prepare.rs──> Prepared: models found, texts tokenised, cells named and decided
+//!                                 │                             (`plan` stops here)
+//!              group by model and backend
+//!                                 v
+//!   session.rs   Session<B>: the dense model on a device, its logits on the agreement texts
+//!                                 │  group by prune point
+//!                                 v
+//!   point.rs     patterns ─> masked ─> logits ──gate──> csr ─> logits ─> metrics
+//!                                 │
+//!                                 v
+//!   record/      one CellRecord a cell, written at once
+//! ```
+//!
+//! This module brings the others together; it computes nothing itself and prints nothing.
+
+mod cells;
+mod point;
+mod prepare;
+mod session;
+
+pub use cells::{Outcome, RunError, RunOptions, Watch, run};
+pub use prepare::{PlannedCell, PrepareError, PrepareOptions, Prepared, PreparedModel, prepare};

@@ -1,0 +1,285 @@
+//! One prune point: its pattern, its variants, and their numbers.
+
+use super::session::{Session, burn_dtype, bytes_per_number, nonzero};
+use crate::config::experiment::{Metric, Variant};
+use crate::execute::{CsrWeight, SparseBackend};
+use crate::measure::{
+    ForwardError, Gate, GateMiss, Stored, agreement, all_logits, gate, peak_rss_bytes, perplexity, structure,
+};
+use crate::model::{Decoder, DenseWeight, LinearWeight};
+use crate::plan::{Cell, PrunePoint};
+use crate::prune::{self, Layer, PruneError, Request};
+use crate::record::{Failure, FailureKind, Measured, Timings};
+use crate::sparse::{Columns, Csr, CsrError, Pattern};
+use std::time::Instant;
+use thiserror::Error;
+
+/// Why a cell failed.
+#[derive(Debug, Error)]
+pub(super) enum CellError {
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    #[error("{1}")]
+    Gate(Gate, GateMiss),
+    #[error(transparent)]
+    Prune(#[from] PruneError),
+    #[error(transparent)]
+    Csr(#[from] CsrError),
+    #[error("`exclude` leaves no linear to prune: {0}")]
+    NothingToPrune(String),
+}
+
+impl CellError {
+    /// As it is stored.
+    pub fn failure(&self) -> Failure {
+        let (kind, gate) = match self {
+            Self::Gate(gate, _) => (FailureKind::Gate, Some(*gate)),
+            Self::Forward(ForwardError::NotFinite { .. }) => (FailureKind::NotFinite, None),
+            Self::Prune(_) | Self::NothingToPrune(_) => (FailureKind::Pruning, None),
+            _ => (FailureKind::Other, None),
+        };
+        Failure { kind, message: self.to_string(), gate }
+    }
+}
+
+/// Told what is being done.
+pub(super) type Stage<'a> = &'a dyn Fn(&str);
+
+/// Measures the dense model.
+pub(super) fn dense<B: SparseBackend>(
+    session: &mut Session<B>,
+    cell: &Cell,
+    stage: Stage<'_>,
+) -> (Timings, Result<Measured, CellError>) {
+    let mut timings = Timings { load_seconds: session.load_seconds, ..Default::default() };
+    let start = Instant::now();
+    let mut measure = || {
+        let mut measured = sizes(session, cell, &session.stored);
+        if cell.metrics.contains(&Metric::Agreement) {
+            stage("agreement");
+            let vocabulary = session.decoder.architecture().vocabulary;
+            let reference = session.reference()?;
+            measured.agreement = Some(agreement(reference, reference, vocabulary));
+        }
+        let mut decoder = session.decoder.clone();
+        measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
+        Ok(measured)
+    };
+    let measured = measure();
+    timings.measure_seconds = start.elapsed().as_secs_f64();
+    timings.peak_rss_bytes = peak_rss_bytes();
+    (timings, measured)
+}
+
+/// A prune point whose patterns are known, and whose masked logits are computed when they are needed.
+pub(super) struct Point {
+    /// Module index, pattern and kept weights other than zero of every pruned linear.
+    layers: Vec<(usize, Pattern, u64)>,
+    prune_seconds: f64,
+    /// The masked variant's logits on the agreement texts.
+    masked: Option<Vec<f32>>,
+}
+
+impl Point {
+    /// Decides which weights go.
+    pub fn new<B: SparseBackend>(session: &Session<B>, point: &PrunePoint, seed: Option<u64>) -> Result<Self, CellError> {
+        let start = Instant::now();
+        let prunable = prunable(session, point)?;
+        let layers: Vec<Layer<'_>> = prunable
+            .iter()
+            .map(|&(index, [rows, cols])| {
+                let LinearWeight::Dense(weight) = &session.decoder.linear(index).weight else {
+                    unreachable!("a session's model is dense")
+                };
+                let name = &session.decoder.architecture().modules[index].name;
+                Layer { name, rows, cols, weights: weight.host() }
+            })
+            .collect();
+        let request = Request {
+            method: point.method,
+            scope: point.scope,
+            pattern: point.pattern,
+            sparsity: point.sparsity,
+            seed: seed.unwrap_or(0),
+        };
+        let patterns = prune::prune(&layers, &request)?;
+        let layers = prunable.iter().zip(patterns).zip(&layers).map(|((&(index, _), pattern), layer)| {
+            let kept = kept_nonzero(&pattern, &layer.weights);
+            (index, pattern, kept)
+        });
+        let layers = layers.collect();
+        Ok(Self { layers, prune_seconds: start.elapsed().as_secs_f64(), masked: None })
+    }
+
+    /// Measures a variant of this point.
+    pub fn variant<B: SparseBackend>(
+        &mut self,
+        session: &mut Session<B>,
+        cell: &Cell,
+        stage: Stage<'_>,
+    ) -> (Timings, Result<Measured, CellError>) {
+        let prune_seconds = Some(self.prune_seconds);
+        let mut timings = Timings { load_seconds: session.load_seconds, prune_seconds, ..Default::default() };
+        let measured = match cell.variant {
+            Variant::Csr => self.csr(session, cell, &mut timings, stage),
+            Variant::Dense | Variant::Masked => self.masked(session, cell, &mut timings, stage),
+        };
+        timings.peak_rss_bytes = peak_rss_bytes();
+        (timings, measured)
+    }
+
+    fn masked<B: SparseBackend>(
+        &mut self,
+        session: &mut Session<B>,
+        cell: &Cell,
+        timings: &mut Timings,
+        stage: Stage<'_>,
+    ) -> Result<Measured, CellError> {
+        stage("masking");
+        let start = Instant::now();
+        let mut decoder = self.masked_decoder(session, cell);
+        timings.convert_seconds = Some(start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        let mut stored = session.stored.clone();
+        for (index, _, kept) in &self.layers {
+            stored[*index].nonzero = *kept;
+        }
+        let mut measured = sizes(session, cell, &stored);
+        if cell.metrics.contains(&Metric::Agreement) {
+            stage("agreement");
+            let logits = self.masked_logits(&mut decoder, session)?;
+            let vocabulary = decoder.architecture().vocabulary;
+            measured.agreement = Some(agreement(session.reference()?, logits, vocabulary));
+        }
+        measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
+        timings.measure_seconds = start.elapsed().as_secs_f64();
+        Ok(measured)
+    }
+
+    fn csr<B: SparseBackend>(
+        &mut self,
+        session: &mut Session<B>,
+        cell: &Cell,
+        timings: &mut Timings,
+        stage: Stage<'_>,
+    ) -> Result<Measured, CellError> {
+        // The masked logits come first and their model goes, so that the two never share the memory.
+        if self.masked.is_none() {
+            stage("masked logits for the gate");
+            let mut masked = self.masked_decoder(session, cell);
+            self.masked_logits(&mut masked, session)?;
+        }
+        stage("converting to CSR");
+        let start = Instant::now();
+        let mut decoder = session.decoder.clone();
+        let mut stored = session.stored.clone();
+        for (index, pattern, kept) in &self.layers {
+            let linear = session.decoder.linear(*index);
+            let LinearWeight::Dense(weight) = &linear.weight else { unreachable!("a session's model is dense") };
+            let csr = Csr::from_dense(&weight.host(), pattern)?;
+            let width = match csr.columns() {
+                Columns::U16(_) => "csr-u16",
+                Columns::U32(_) => "csr-u32",
+            };
+            let entries = csr.values().len() as u64;
+            let weight = CsrWeight::new(csr, linear.bias.clone(), burn_dtype(cell.dtype), decoder.device());
+            let slot = &mut stored[*index];
+            (slot.nonzero, slot.weight_bytes) = (*kept, weight.bytes() as u64);
+            (slot.entries, slot.format) = (Some(entries), width.into());
+            decoder.set_weight(*index, LinearWeight::Csr(weight));
+        }
+        timings.convert_seconds = Some(start.elapsed().as_secs_f64());
+
+        let start = Instant::now();
+        let mut measured = sizes(session, cell, &stored);
+        stage("gate");
+        let logits = all_logits(&mut decoder, &session.tokens.agreement)?;
+        let vocabulary = decoder.architecture().vocabulary;
+        let masked = self.masked.as_deref().unwrap_or_default();
+        measured.gate = Some(gate(masked, &logits, vocabulary, cell.dtype).map_err(|(g, miss)| CellError::Gate(g, miss))?);
+        measured.kernel = Some(B::csr_kernel(session.tokens.agreement.iter().map(Vec::len).sum()));
+        if cell.metrics.contains(&Metric::Agreement) {
+            stage("agreement");
+            measured.agreement = Some(agreement(session.reference()?, &logits, vocabulary));
+        }
+        drop(logits);
+        measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
+        timings.measure_seconds = start.elapsed().as_secs_f64();
+        Ok(measured)
+    }
+
+    fn masked_decoder<B: SparseBackend>(&self, session: &Session<B>, cell: &Cell) -> Decoder<B> {
+        let mut decoder = session.decoder.clone();
+        for (index, pattern, _) in &self.layers {
+            let LinearWeight::Dense(weight) = &session.decoder.linear(*index).weight else {
+                unreachable!("a session's model is dense")
+            };
+            let masked = pattern.apply(&weight.host());
+            let shape = [pattern.rows(), pattern.cols()];
+            let weight = DenseWeight::new(masked.into(), shape, burn_dtype(cell.dtype), decoder.device());
+            decoder.set_weight(*index, LinearWeight::Dense(weight));
+        }
+        decoder
+    }
+
+    fn masked_logits<B: SparseBackend>(
+        &mut self,
+        masked: &mut Decoder<B>,
+        session: &Session<B>,
+    ) -> Result<&[f32], ForwardError> {
+        if self.masked.is_none() {
+            self.masked = Some(all_logits(masked, &session.tokens.agreement)?);
+        }
+        Ok(self.masked.as_deref().unwrap_or_default())
+    }
+}
+
+/// Module indices and shapes of the linears that a point prunes.
+///
+/// A tied head is the embedding table under another name, so it is never pruned.
+fn prunable<B: SparseBackend>(session: &Session<B>, point: &PrunePoint) -> Result<Vec<(usize, [usize; 2])>, CellError> {
+    let mut globs = globset::GlobSetBuilder::new();
+    for glob in &point.exclude {
+        globs.add(globset::Glob::new(glob).map_err(|error| CellError::NothingToPrune(error.to_string()))?);
+    }
+    let excluded = globs.build().map_err(|error| CellError::NothingToPrune(error.to_string()))?;
+    let linears = session.decoder.architecture().linears();
+    let prunable: Vec<_> = linears
+        .filter(|(_, module)| module.tied_to.is_none() && !excluded.is_match(&module.name))
+        .map(|(index, module)| (index, [module.shape[0], module.shape[1]]))
+        .collect();
+    if prunable.is_empty() { Err(CellError::NothingToPrune(point.exclude.join(", "))) } else { Ok(prunable) }
+}
+
+fn kept_nonzero(pattern: &Pattern, weights: &[f32]) -> u64 {
+    let pruned_zeros = weights.len() as u64 - nonzero(weights);
+    if pruned_zeros == 0 {
+        return pattern.kept() as u64;
+    }
+    nonzero(&pattern.apply(weights))
+}
+
+fn sizes<B: SparseBackend>(session: &Session<B>, cell: &Cell, stored: &[Stored]) -> Measured {
+    Measured {
+        structure: structure(session.decoder.architecture(), stored, bytes_per_number(cell.dtype)),
+        dense_nonzero: session.dense_nonzero(),
+        agreement: None,
+        perplexity: None,
+        gate: None,
+        kernel: None,
+    }
+}
+
+fn perplexity_of<B: SparseBackend>(
+    session: &Session<B>,
+    decoder: &mut Decoder<B>,
+    cell: &Cell,
+    stage: Stage<'_>,
+) -> Result<Option<f64>, CellError> {
+    let windows = session.tokens.perplexity.as_deref().filter(|_| cell.metrics.contains(&Metric::Perplexity));
+    let Some(windows) = windows else { return Ok(None) };
+    stage("perplexity");
+    let tokens: usize = windows.iter().map(Vec::len).sum();
+    let done = |behind: usize| stage(&format!("perplexity {behind}/{tokens} tokens"));
+    Ok(Some(perplexity(decoder, windows, done)?))
+}

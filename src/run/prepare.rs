@@ -1,0 +1,258 @@
+//! Experiment → planned cells: what both `plan` and `run` do first. Writes nothing.
+
+use crate::config::Experiment;
+use crate::config::experiment::{Dtype, Metric, Where, same_sparsity};
+use crate::execute::device::{self, DeviceError};
+use crate::load::{Checkpoint, LoadError, Loader, ModelFiles, Texts, Tokens};
+use crate::model::Architecture;
+use crate::plan::{
+    Backend, Cell, CellId, Decision, InputDigests, NUMERICS_VERSION, Only, Partition, Rerun, decide, expand,
+};
+use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Program, Store};
+use std::collections::HashSet;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// What decides which cells run.
+#[derive(Clone, Debug, Default)]
+pub struct PrepareOptions {
+    /// Conditions; a cell is selected when one of them holds, or there are none.
+    pub only: Vec<Only>,
+    /// The part of the plan that is this process's.
+    pub partition: Option<Partition>,
+    /// Which finished cells run again.
+    pub rerun: Rerun,
+    /// How many cells run at most.
+    pub limit: Option<usize>,
+}
+
+/// An experiment, ready to run.
+pub struct Prepared {
+    /// What the user wrote.
+    pub experiment: Experiment,
+    /// The models, in the file's order.
+    pub models: Vec<PreparedModel>,
+    /// Name and SHA-256 of the texts.
+    pub texts: Vec<(String, String)>,
+    /// Every cell of the plan, in order.
+    pub cells: Vec<PlannedCell>,
+    /// The plan as it is stored.
+    pub plan: PlanRecord,
+}
+
+/// A model whose files are found and whose texts are tokenised.
+pub struct PreparedModel {
+    /// Its files.
+    pub files: ModelFiles,
+    /// What it is made of.
+    pub architecture: Arc<Architecture>,
+    /// The texts as it sees them.
+    pub tokens: Tokens,
+}
+
+/// A cell, and what is to be done about it.
+#[derive(Clone, Debug)]
+pub struct PlannedCell {
+    /// Its name.
+    pub id: CellId,
+    /// What it is.
+    pub cell: Cell,
+    /// What it reads.
+    pub inputs: InputDigests,
+    /// What its file says to do.
+    pub decision: Decision,
+    /// Whether this process was asked to see to it.
+    pub selected: bool,
+    /// An estimate of the memory that it needs, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl PlannedCell {
+    /// Whether this process will run it.
+    pub fn runs(&self) -> bool {
+        self.selected && self.decision.runs()
+    }
+}
+
+/// Why an experiment can't be prepared.
+#[derive(Debug, Error)]
+pub enum PrepareError {
+    /// A device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A model or a text.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A dtype that a backend lacks, found only after `auto` was decided.
+    #[error("`{backend}` has no dtype `{dtype}`")]
+    Dtype {
+        /// The backend.
+        backend: &'static str,
+        /// The dtype.
+        dtype: &'static str,
+    },
+    /// An expectation is about no cell.
+    #[error("the `[[expect]]` with `{0}` is about no cell of this experiment")]
+    Expectation(String),
+    /// Nothing is selected.
+    #[error("no cell is selected")]
+    NothingSelected,
+}
+
+impl PrepareError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Device(error) => error.hint(),
+            Self::Load(error) => error.hint(),
+            Self::Dtype { .. } => Some("the CPU backends compute in f32: leave `dtype` out, or take a GPU".into()),
+            Self::Expectation(_) => Some("`sparsify-exp plan FILE` lists the cells and their columns".into()),
+            Self::NothingSelected => Some("`sparsify-exp plan FILE` lists the cells; see `--only` and `--partition`".into()),
+        }
+    }
+}
+
+/// Finds models, tokenises texts, names every cell and decides what to do about it.
+///
+/// # Errors
+/// When a device, a model or a text can't be used, or nothing is selected.
+pub fn prepare(
+    experiment: Experiment,
+    loader: &Loader,
+    store: &Store,
+    options: &PrepareOptions,
+) -> Result<Prepared, PrepareError> {
+    let mut backends = Vec::new();
+    for &choice in &experiment.backends {
+        let backend = device::resolve(choice, experiment.device_index)?;
+        if !backends.contains(&backend) {
+            backends.push(backend);
+        }
+    }
+    let texts = Texts::read(&experiment.data, experiment.metrics.contains(&Metric::Perplexity))?;
+    let models = experiment.models.iter().map(|source| prepare_model(loader, source, &texts));
+    let models = models.collect::<Result<Vec<_>, _>>()?;
+    let model_of = |cell: &Cell| models.iter().find(|model| model.files.source == cell.model);
+    let dtype_of = |source: &str, backend| {
+        let model = models.iter().find(|model| model.files.source == source);
+        device::default_dtype(backend, model.map_or(Dtype::F32, |model| model.files.dtype()))
+    };
+
+    let mut seen = HashSet::new();
+    let mut planned = Vec::new();
+    for cell in expand(&experiment, &backends, dtype_of) {
+        if cell.backend.is_cpu() && cell.dtype != Dtype::F32 {
+            return Err(PrepareError::Dtype { backend: cell.backend.name(), dtype: cell.dtype.name() });
+        }
+        let Some(model) = model_of(&cell) else { continue };
+        let inputs = model.digests();
+        let id = CellId::new(&cell, &inputs);
+        // Two sources of one model, say a folder and the hub, make one cell.
+        if seen.insert(id.clone()) {
+            let memory_bytes = memory(&cell, model);
+            planned.push(PlannedCell { id, cell, inputs, decision: Decision::New, selected: true, memory_bytes });
+        }
+    }
+    let plan = plan_record(&experiment, &planned)?;
+    select(&mut planned, store, options)?;
+    Ok(Prepared { texts: texts.digests(), experiment, models, cells: planned, plan })
+}
+
+fn prepare_model(
+    loader: &Loader,
+    source: &crate::config::source::ModelSource,
+    texts: &Texts,
+) -> Result<PreparedModel, LoadError> {
+    let files = loader.find(source)?;
+    let architecture = Arc::new(Checkpoint::architecture_of(&files)?);
+    let tokenizer = files.tokenizer()?;
+    let tokens = texts.encode(&tokenizer, &files.source, architecture.max_positions, architecture.vocabulary)?;
+    Ok(PreparedModel { files, architecture, tokens })
+}
+
+impl PreparedModel {
+    fn digests(&self) -> InputDigests {
+        InputDigests {
+            model: self.files.digest(),
+            agreement: self.tokens.agreement_digest(),
+            perplexity: self.tokens.perplexity_digest(),
+        }
+    }
+}
+
+fn select(cells: &mut [PlannedCell], store: &Store, options: &PrepareOptions) -> Result<(), PrepareError> {
+    let program = Program::current().to_string();
+    let mine = options.partition.map(|partition| {
+        let cells: Vec<Cell> = cells.iter().map(|planned| planned.cell.clone()).collect();
+        partition.mine(&cells)
+    });
+    let mut running = 0;
+    for (index, planned) in cells.iter_mut().enumerate() {
+        planned.decision = decide(store.existing(&planned.id), &program, options.rerun);
+        let wanted = options.only.is_empty() || options.only.iter().any(|only| only.matches(&planned.cell));
+        planned.selected = wanted && mine.as_ref().is_none_or(|mine| mine[index]);
+        if planned.runs() {
+            running += 1;
+            planned.selected = options.limit.is_none_or(|limit| running <= limit);
+        }
+    }
+    if cells.iter().any(|planned| planned.selected) { Ok(()) } else { Err(PrepareError::NothingSelected) }
+}
+
+fn plan_record(experiment: &Experiment, planned: &[PlannedCell]) -> Result<PlanRecord, PrepareError> {
+    let mut expectations = Vec::new();
+    for expect in &experiment.expects {
+        let cells = planned.iter().filter(|planned| selects(&expect.r#where, &planned.cell));
+        let cells: Vec<CellId> = cells.map(|planned| planned.id.clone()).collect();
+        if cells.is_empty() {
+            return Err(PrepareError::Expectation(expect.r#where.to_string()));
+        }
+        expectations.push(ExpectRecord {
+            r#where: expect.r#where.to_string(),
+            cells,
+            metric: expect.metric.clone(),
+            value: expect.value,
+            tolerance: expect.tolerance,
+            source: expect.source.clone(),
+        });
+    }
+    Ok(PlanRecord {
+        format: NUMERICS_VERSION,
+        name: experiment.name.clone(),
+        title: experiment.title.clone(),
+        cells: planned.iter().map(|p| PlanEntry { id: p.id.clone(), cell: p.cell.clone() }).collect(),
+        expectations,
+    })
+}
+
+/// Whether a cell has every value that `wanted` gives.
+fn selects(wanted: &Where, cell: &Cell) -> bool {
+    let point = cell.prune.as_ref();
+    let backend = |choice: crate::config::experiment::BackendChoice| choice.name() == cell.backend.name();
+    wanted.model.as_ref().is_none_or(|model| *model == cell.model)
+        && wanted.method.is_none_or(|method| point.is_some_and(|p| p.method == method))
+        && wanted.scope.is_none_or(|scope| point.is_some_and(|p| p.scope == Some(scope)))
+        && wanted.pattern.is_none_or(|pattern| point.is_some_and(|p| p.pattern == pattern))
+        && wanted.sparsity.is_none_or(|sparsity| point.is_some_and(|p| same_sparsity(p.sparsity, sparsity)))
+        && wanted.seed.is_none_or(|seed| cell.seed == Some(seed))
+        && wanted.variant.is_none_or(|variant| cell.variant == variant)
+        && wanted.backend.is_none_or(backend)
+        && wanted.dtype.is_none_or(|dtype| cell.dtype == dtype)
+}
+
+/// An upper estimate: the dense model, the variant's linears beside it, and the logits that are compared.
+fn memory(cell: &Cell, model: &PreparedModel) -> u64 {
+    let number = if cell.dtype == Dtype::F32 { 4 } else { 2 };
+    let architecture = &model.architecture;
+    let dense = architecture.parameters() as u64 * number;
+    let linears: u64 = architecture.linears().filter(|(_, m)| m.tied_to.is_none()).map(|(_, m)| m.weights() as u64).sum();
+    let kept = |sparsity: f64, bytes: u64| (linears as f64 * (1.0 - sparsity)) as u64 * bytes;
+    let variant = match &cell.prune {
+        None => 0,
+        // Masked weights are built first; CSR takes their place.
+        Some(point) => (linears * number).max(kept(point.sparsity, number + 2)),
+    };
+    let positions: usize = model.tokens.agreement.iter().map(Vec::len).sum();
+    let logits = (positions * architecture.vocabulary * 4) as u64;
+    dense + variant + 3 * logits + if cell.backend == Backend::NdArray { dense / 2 } else { 0 }
+}

@@ -1,0 +1,102 @@
+//! The dense model on a device: loaded once, shared by all cells of a model and backend.
+
+use crate::config::experiment::Dtype;
+use crate::execute::SparseBackend;
+use crate::load::{Checkpoint, LoadError, Tokens};
+use crate::measure::{ForwardError, Stored, all_logits};
+use crate::model::{Decoder, Kind, Part};
+use burn::tensor::DType;
+use rayon::prelude::*;
+use std::time::Instant;
+
+/// The dense model on a device, and what is known of it.
+pub(super) struct Session<B: SparseBackend> {
+    /// The dense model; variants are clones that share its tensors but for the linears they replace.
+    pub decoder: Decoder<B>,
+    /// What the dense model stores, module by module.
+    pub stored: Vec<Stored>,
+    /// The texts as the model sees them.
+    pub tokens: Tokens,
+    /// How long loading took.
+    pub load_seconds: f64,
+    reference: Option<Vec<f32>>,
+}
+
+impl<B: SparseBackend> Session<B> {
+    /// Reads the model, checks its numbers, counts its zeros and moves it to the device.
+    ///
+    /// # Errors
+    /// When a tensor can't be used.
+    pub fn load(checkpoint: &Checkpoint, tokens: Tokens, dtype: Dtype, device: &B::Device) -> Result<Self, LoadError> {
+        let start = Instant::now();
+        let architecture = checkpoint.architecture();
+        let number = bytes_per_number(dtype);
+        let mut stored: Vec<Stored> = architecture
+            .modules
+            .iter()
+            .map(|module| Stored {
+                nonzero: 0,
+                nonzero_bias: 0,
+                weight_bytes: module.weights() as u64 * number,
+                entries: None,
+                format: "dense".into(),
+            })
+            .collect();
+        let decoder = Decoder::load(architecture.clone(), burn_dtype(dtype), device, |module, part| {
+            let numbers = checkpoint.read(module, part)?;
+            let count = nonzero(&numbers);
+            match part {
+                Part::Weight => stored[module].nonzero = count,
+                Part::Bias => stored[module].nonzero_bias = count,
+            }
+            Ok::<_, LoadError>(numbers)
+        })?;
+        for (index, module) in architecture.modules.iter().enumerate() {
+            if let Some(owner) = module.tied_to {
+                stored[index].nonzero = stored[owner].nonzero;
+            }
+            if module.kind == Kind::Linear {
+                checkpoint.release(index, Part::Weight);
+            }
+        }
+        let load_seconds = start.elapsed().as_secs_f64();
+        Ok(Self { decoder, stored, tokens, load_seconds, reference: None })
+    }
+
+    /// Non-zero parameters of the dense model, each counted once.
+    pub fn dense_nonzero(&self) -> u64 {
+        let modules = self.decoder.architecture().modules.iter().zip(&self.stored);
+        modules.map(|(m, s)| s.nonzero_bias + if m.tied_to.is_none() { s.nonzero } else { 0 }).sum()
+    }
+
+    /// The dense model's logits on the agreement texts, computed at first use.
+    ///
+    /// # Errors
+    /// When a text does not fit the model, or a logit is not finite.
+    pub fn reference(&mut self) -> Result<&[f32], ForwardError> {
+        if self.reference.is_none() {
+            self.reference = Some(all_logits(&mut self.decoder, &self.tokens.agreement)?);
+        }
+        Ok(self.reference.as_deref().unwrap_or_default())
+    }
+}
+
+/// Numbers other than zero.
+pub(super) fn nonzero(numbers: &[f32]) -> u64 {
+    const CHUNK: usize = 1 << 16;
+    numbers.par_chunks(CHUNK).map(|chunk| chunk.iter().filter(|&&number| number != 0.0).count() as u64).sum()
+}
+
+/// Bytes of a number.
+pub(super) fn bytes_per_number(dtype: Dtype) -> u64 {
+    burn_dtype(dtype).size() as u64
+}
+
+/// Burn's name of a dtype.
+pub(super) fn burn_dtype(dtype: Dtype) -> DType {
+    match dtype {
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::Bf16 => DType::BF16,
+    }
+}
