@@ -20,6 +20,9 @@ pub trait SparseBackend: Backend {
     /// The order of dense weights that this backend multiplies fastest.
     const WEIGHT_LAYOUT: WeightLayout;
 
+    /// Whether tensors are host memory and operations run on the calling thread.
+    const ON_HOST: bool;
+
     /// `y = x · Wᵀ + bias`: the custom op.
     ///
     /// # Shapes

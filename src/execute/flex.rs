@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 impl SparseBackend for Flex {
     const WEIGHT_LAYOUT: WeightLayout = WeightLayout::OutIn;
+    const ON_HOST: bool = true;
 
     fn csr_linear(x: FlexTensor, weight: &CsrWeight<Self>) -> FlexTensor {
         let x = if x.is_contiguous() { x } else { x.to_contiguous() };

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 impl SparseBackend for NdArray<f32> {
     const WEIGHT_LAYOUT: WeightLayout = WeightLayout::InOut;
+    const ON_HOST: bool = true;
 
     fn csr_linear(x: NdArrayTensor, weight: &CsrWeight<Self>) -> NdArrayTensor {
         let tokens = x.shape()[0];

@@ -13,6 +13,7 @@ use crate::execute::SparseBackend;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData, activation};
+use rayon::prelude::*;
 use std::borrow::Cow;
 use std::sync::Arc;
 use thiserror::Error;
@@ -342,12 +343,8 @@ impl<B: SparseBackend> Decoder<B> {
         if let Some(rotary) = &self.rotary {
             (q, k) = (rotary.apply(q), rotary.apply(k));
         }
-        let (k, v) = (spread(k, heads), spread(v, heads));
         let mask = window.filter(|&window| length > window).map(|window| self.window_mask(length, window));
-        let mask = mask.map(|mask| mask.expand([sequences, heads, length, length]));
-        let options = AttentionModuleOptions { is_causal: true, ..Default::default() };
-        let attended = attention(q, k, v, mask, None, options);
-        attended.swap_dims(1, 2).reshape([sequences * length, heads, head_dim])
+        attention_by_head(q, k, v, mask).swap_dims(1, 2).reshape([sequences * length, heads, head_dim])
     }
 
     /// True where a key is too far back to be seen: `[1, 1, length, length]`.
@@ -358,15 +355,44 @@ impl<B: SparseBackend> Decoder<B> {
     }
 }
 
-/// Repeats each of the key or value heads of `[sequences, kv_heads, length, head_dim]` for its group of query heads.
-fn spread<B: SparseBackend>(t: Tensor<B, 4>, heads: usize) -> Tensor<B, 4> {
+/// Causal attention; `mask` `[1, 1, length, length]` hides more.
+///
+/// # Shapes
+/// - `q`: `[sequences, heads, length, head_dim]`
+/// - `k`, `v`: `[sequences, kv_heads, length, head_dim]`
+/// - returns the shape of `q`
+fn attention_by_head<B: SparseBackend>(
+    q: Tensor<B, 4>,
+    k: Tensor<B, 4>,
+    v: Tensor<B, 4>,
+    mask: Option<Tensor<B, 4, Bool>>,
+) -> Tensor<B, 4> {
+    let [sequences, heads, length, _] = q.dims();
+    let group = heads / k.dims()[1];
+    let attend = |q: Tensor<B, 4>, k, v| {
+        let shape = [sequences, q.dims()[1], length, length];
+        let mask = mask.clone().map(|mask| mask.expand(shape));
+        attention(q, k, v, mask, None, AttentionModuleOptions { is_causal: true, ..Default::default() })
+    };
+    if !B::ON_HOST {
+        return attend(q, spread(k, group), spread(v, group));
+    }
+    // The CPU backends attend with one thread; heads are independent, so they are shared out here.
+    let one = |head: usize| {
+        let kv = |t: &Tensor<B, 4>| t.clone().narrow(1, head / group, 1);
+        attend(q.clone().narrow(1, head, 1), kv(&k), kv(&v))
+    };
+    Tensor::cat((0..heads).into_par_iter().map(one).collect(), 1)
+}
+
+/// Repeats each key or value head `[sequences, kv_heads, length, head_dim]` for its group of query heads.
+fn spread<B: SparseBackend>(t: Tensor<B, 4>, group: usize) -> Tensor<B, 4> {
     let [sequences, kv_heads, length, head_dim] = t.dims();
-    if kv_heads == heads {
+    if group == 1 {
         return t;
     }
-    let groups = heads / kv_heads;
     let t: Tensor<B, 5> = t.reshape([sequences, kv_heads, 1, length, head_dim]);
-    t.expand([sequences, kv_heads, groups, length, head_dim]).reshape([sequences, heads, length, head_dim])
+    t.expand([sequences, kv_heads, group, length, head_dim]).reshape([sequences, kv_heads * group, length, head_dim])
 }
 
 fn activate<B: SparseBackend>(function: Activation, x: Tensor<B, 2>) -> Tensor<B, 2> {

@@ -177,6 +177,16 @@ impl Store {
         write_atomically(&self.root.join(relative), bytes)
     }
 
+    /// Whether a file of the folder has just these bytes.
+    pub fn holds(&self, relative: &Path, bytes: &[u8]) -> bool {
+        std::fs::read(self.root.join(relative)).is_ok_and(|old| old == bytes)
+    }
+
+    /// Whether the folder has a file.
+    pub fn has(&self, relative: &Path) -> bool {
+        self.root.join(relative).is_file()
+    }
+
     fn cell_path(&self, id: &CellId) -> PathBuf {
         self.root.join("cells").join(format!("{id}.json"))
     }
