@@ -37,8 +37,9 @@ pub(super) fn plan(args: &PlanArgs) -> Result<u8, CliError> {
 }
 
 fn show(prepared: &Prepared) {
-    let columns =
-        ["cell", "do", "setup", "model", "method", "scope", "pattern", "sparsity", "seed", "backend", "dtype", "memory"];
+    let columns = [
+        "cell", "do", "setup", "model", "method", "scope", "pattern", "sparsity", "seed", "backend", "dtype", "memory",
+    ];
     let mut table = Table::new("plan", columns);
     for planned in &prepared.cells {
         let cell = &planned.cell;

@@ -13,8 +13,19 @@ use crate::diagnostic::nearest;
 pub const BUILTIN_MODELS: &[&str] = &["tiny-opt"];
 
 /// The published shapes that random weights can be drawn for.
-pub const SYNTHETIC_MODELS: &[&str] =
-    &["opt-125m", "opt-350m", "opt-1.3b", "pythia-160m", "pythia-410m", "pythia-1.4b", "llama-2-7b", "smollm2-135m"];
+pub const SYNTHETIC_MODELS: &[&str] = &[
+    "opt-125m",
+    "opt-350m",
+    "opt-1.3b",
+    "pythia-160m",
+    "pythia-410m",
+    "pythia-1.4b",
+    "llama-2-7b",
+    "smollm2-135m",
+    "gpt2",
+    "qwen2.5-0.5b",
+    "mistral-7b",
+];
 
 /// The texts inside the program.
 pub const BUILTIN_TEXTS: &[&str] = &["sample-texts", "heldout", "calibration"];

@@ -1,0 +1,126 @@
+//! The op on CUDA, and whether a GPU answers.
+
+use super::backend::{CsrWeight, SparseBackend, WeightLayout};
+use super::kernels::cuda::{LANES, ROWS_PER_CUBE, csr_expand, csr_rows};
+use burn::tensor::ops::FloatTensorOps;
+use burn::tensor::{DType, Shape, TensorMetadata, read_sync};
+use burn_cubecl::CubeBackend;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::cuda::{CudaDevice, CudaRuntime};
+use cubecl::prelude::*;
+use std::borrow::Cow;
+
+/// Burn's CUDA backend, without operator fusion, which is slower for one token.
+pub type Cuda = CubeBackend<CudaRuntime, f32, i32, u8>;
+
+type Tensor = CubeTensor<CudaRuntime>;
+
+/// Fewer tokens than this are multiplied row by row; more, by a dense product on the expanded matrix.
+const EXPAND_FROM: usize = 5;
+/// Threads that expand a row.
+const EXPAND_THREADS: u32 = 256;
+
+/// The GPU at an index.
+pub fn cuda_device(index: usize) -> CudaDevice {
+    CudaDevice::new(index)
+}
+
+/// How many GPUs answer.
+///
+/// # Errors
+/// What was looked for and not found.
+pub fn gpus() -> Result<usize, String> {
+    // SAFETY: the calls look for shared libraries and have no other precondition.
+    let (driver, compiler) =
+        unsafe { (cudarc::driver::sys::is_culib_present(), cudarc::nvrtc::sys::is_culib_present()) };
+    if !driver {
+        return Err("the driver's library (libcuda.so) was not found".into());
+    }
+    if !compiler {
+        return Err("CUDA's run-time compiler (libnvrtc.so) was not found".into());
+    }
+    match cudarc::driver::CudaContext::device_count() {
+        Ok(count) if count > 0 => Ok(count as usize),
+        Ok(_) => Err("the driver sees no GPU".into()),
+        Err(error) => Err(format!("the driver answers {error:?}")),
+    }
+}
+
+impl SparseBackend for Cuda {
+    const WEIGHT_LAYOUT: WeightLayout = WeightLayout::OutIn;
+    const ON_HOST: bool = false;
+
+    fn csr_linear(x: Tensor, weight: &CsrWeight<Self>) -> Tensor {
+        let x = into_contiguous(x);
+        let tokens = x.shape()[0];
+        if tokens < EXPAND_FROM { by_rows(x, tokens, weight) } else { by_expansion(x, weight) }
+    }
+
+    fn csr_kernel(tokens: usize) -> String {
+        if tokens < EXPAND_FROM { "csr-cube-rows".into() } else { "csr-cube-expand".into() }
+    }
+
+    fn host_f32(tensor: &Tensor) -> Cow<'_, [f32]> {
+        // A failed transfer gives no numbers: the shapes that follow do not fit, and the cell fails.
+        let data = read_sync(Self::float_into_data(tensor.clone()));
+        Cow::Owned(data.map(|data| data.convert::<f32>().into_vec().unwrap_or_default()).unwrap_or_default())
+    }
+}
+
+fn by_rows(x: Tensor, tokens: usize, weight: &CsrWeight<Cuda>) -> Tensor {
+    let (rows, dtype) = (weight.rows, x.dtype);
+    let bias = match &weight.bias {
+        Some(bias) => bias.clone(),
+        None => Cuda::float_zeros(Shape::new([rows]), &x.device, dtype.into()),
+    };
+    let shape = Shape::new([tokens, rows]);
+    let y = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, dtype);
+    let count = CubeCount::Static((rows as u32).div_ceil(ROWS_PER_CUBE), 1, 1);
+    // SAFETY: a `CsrWeight` is only made from a `Csr`: entries are inside `columns` and `values`, columns
+    // inside a row of `x`; rows behind the last one end at once; `y` has room for [tokens, rows].
+    unsafe {
+        csr_rows::launch_unchecked::<CudaRuntime>(
+            &x.client.clone(),
+            count,
+            CubeDim::new_2d(LANES, ROWS_PER_CUBE),
+            x.into_array_arg(),
+            weight.values.clone().into_array_arg(),
+            weight.columns.clone().into_array_arg(),
+            weight.row_ptr.clone().into_array_arg(),
+            bias.into_array_arg(),
+            y.clone().into_array_arg(),
+            weight.cols as u32,
+            rows as u32,
+            tokens as u32,
+            [dtype.into(), weight.columns.dtype.into()],
+        );
+    }
+    y
+}
+
+fn by_expansion(x: Tensor, weight: &CsrWeight<Cuda>) -> Tensor {
+    let dtype: DType = weight.values.dtype;
+    let shape = Shape::new([weight.rows, weight.cols]);
+    let dense = into_contiguous(Cuda::float_zeros(shape, &x.device, dtype.into()));
+    // SAFETY: a `CsrWeight` is only made from a `Csr`: rows and columns are inside `dense`.
+    unsafe {
+        csr_expand::launch_unchecked::<CudaRuntime>(
+            &x.client.clone(),
+            CubeCount::Static(weight.rows as u32, 1, 1),
+            CubeDim::new_1d(EXPAND_THREADS),
+            weight.values.clone().into_array_arg(),
+            weight.columns.clone().into_array_arg(),
+            weight.row_ptr.clone().into_array_arg(),
+            dense.clone().into_array_arg(),
+            weight.cols as u32,
+            [dtype.into(), weight.columns.dtype.into()],
+        );
+    }
+    let y = Cuda::float_matmul(x, Cuda::float_swap_dims(dense, 0, 1));
+    match &weight.bias {
+        Some(bias) => Cuda::float_add(y, Cuda::float_reshape(bias.clone(), Shape::new([1, weight.rows]))),
+        None => y,
+    }
+}

@@ -36,7 +36,8 @@ impl SparseBackend for Flex {
 fn run<C: Column>(x: &FlexTensor, tokens: usize, columns: &[C], weight: &CsrWeight<Flex>) -> Vec<f32> {
     let bias = weight.bias.as_ref().map(|bias| bias.storage());
     // SAFETY: a `CsrWeight` is only made from a `Csr`, whose arrays are well formed.
-    let view =
-        unsafe { CsrView::new_unchecked(weight.cols, weight.row_ptr.storage(), columns, weight.values.storage(), bias) };
+    let view = unsafe {
+        CsrView::new_unchecked(weight.cols, weight.row_ptr.storage(), columns, weight.values.storage(), bias)
+    };
     csr_linear(&view, x.storage(), tokens, Simd::detect())
 }

@@ -17,3 +17,5 @@ pub mod kernels;
 mod ndarray;
 
 pub use backend::{CsrWeight, SparseBackend, WeightLayout};
+#[cfg(feature = "cuda")]
+pub use cuda::{Cuda, cuda_device};

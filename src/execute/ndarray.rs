@@ -18,7 +18,8 @@ impl SparseBackend for NdArray<f32> {
             NdArrayTensor::U32(columns) => run(&x, tokens, slice(&columns.view()), weight),
             other => unreachable!("`CsrWeight` holds 16- or 32-bit columns, not {:?}", other.dtype()),
         };
-        let y: SharedArray<f32> = ArcArray::from_shape_vec(IxDyn(&[tokens, weight.rows]), y).expect("the kernel returns tokens * rows numbers");
+        let y: SharedArray<f32> = ArcArray::from_shape_vec(IxDyn(&[tokens, weight.rows]), y)
+            .expect("the kernel returns tokens * rows numbers");
         y.into()
     }
 
@@ -38,7 +39,13 @@ fn run<C: Column>(x: &NdArrayTensor, tokens: usize, columns: &[C], weight: &CsrW
     let bias = weight.bias.as_ref().map(floats);
     // SAFETY: a `CsrWeight` is only made from a `Csr`, whose arrays are well formed.
     let view = unsafe {
-        CsrView::new_unchecked(weight.cols, slice(&row_ptr), columns, slice(&values), bias.as_ref().map(|bias| slice(bias)))
+        CsrView::new_unchecked(
+            weight.cols,
+            slice(&row_ptr),
+            columns,
+            slice(&values),
+            bias.as_ref().map(|bias| slice(bias)),
+        )
     };
     csr_linear(&view, x.as_slice().expect("a standard layout is a slice"), tokens, Simd::detect())
 }

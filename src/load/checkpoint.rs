@@ -18,7 +18,10 @@ pub struct Checkpoint {
 
 enum Store {
     /// Names of the tensors as the files have them, by module and part.
-    Files { weights: Weights, names: HashMap<(usize, bool), String> },
+    Files {
+        weights: Weights,
+        names: HashMap<(usize, bool), String>,
+    },
     Synthetic(String),
 }
 

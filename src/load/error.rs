@@ -125,13 +125,22 @@ impl LoadError {
             Self::Hub(error) => error.hint(),
             Self::Weights(error) => error.hint(),
             Self::Config { source, .. } => source.hint(),
-            Self::Read { .. } => Some("check the path and its permissions; `path:` and `file:` are relative to the experiment file".into()),
-            Self::NoFolder(_) => Some("`path:` names a folder, relative to the experiment file, with config.json, tokenizer and weights".into()),
+            Self::Read { .. } => Some(
+                "check the path and its permissions; `path:` and `file:` are relative to the experiment file".into(),
+            ),
+            Self::NoFolder(_) => Some(
+                "`path:` names a folder, relative to the experiment file, with config.json, tokenizer and weights"
+                    .into(),
+            ),
             Self::NoFile { .. } | Self::Json { .. } | Self::Tokenizer { .. } => {
                 Some("download the checkpoint again, or save it again with `save_pretrained`".into())
             }
-            Self::Tensors { .. } => Some("config.json and the weights are of different models, or the download is incomplete".into()),
-            Self::NotFinite { .. } => Some("the checkpoint is damaged or its training diverged: no result on it would mean anything".into()),
+            Self::Tensors { .. } => {
+                Some("config.json and the weights are of different models, or the download is incomplete".into())
+            }
+            Self::NotFinite { .. } => {
+                Some("the checkpoint is damaged or its training diverged: no result on it would mean anything".into())
+            }
             Self::ShortText { .. } => Some("set a smaller `data.context`, or give a longer text".into()),
             Self::EmptyText { .. } => Some("give a UTF-8 text with at least one line that is not blank".into()),
             Self::Vocabulary { .. } => Some("the checkpoint's tokenizer belongs to another model".into()),

@@ -8,6 +8,7 @@ use super::{LoadError, synthetic, weights};
 use crate::config::experiment::Dtype;
 use crate::config::source::ModelSource;
 use crate::model::published;
+use rayon::prelude::*;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -197,7 +198,7 @@ fn found(
     source: String,
     find: impl Fn(&str) -> Result<Option<PathBuf>, LoadError>,
     weights: impl Fn() -> Result<Vec<PathBuf>, LoadError>,
-    known_sha256: impl Fn(&Path) -> Option<String>,
+    known_sha256: impl Fn(&Path) -> Option<String> + Sync,
 ) -> Result<ModelFiles, LoadError> {
     let missing = |what, looked_for| LoadError::NoFile { model: source.clone(), what, looked_for };
     let config_path = find("config.json")?.ok_or_else(|| missing("configuration", "config.json"))?;
@@ -208,9 +209,8 @@ fn found(
         .ok_or_else(|| missing("tokenizer", "tokenizer.json, or vocab.json and merges.txt"))?;
     let weights = weights()?;
     let mut inputs = vec![input_file(&config_path, None)?];
-    for path in &weights {
-        inputs.push(input_file(path, known_sha256(path))?);
-    }
+    let hashed = weights.par_iter().map(|path| input_file(path, known_sha256(path)));
+    inputs.extend(hashed.collect::<Result<Vec<_>, _>>()?);
     let weights = WeightFiles::Files(weights);
     Ok(ModelFiles { source, config, config_name, inputs, commit: None, warnings: Vec::new(), weights, tokenizer })
 }

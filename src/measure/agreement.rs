@@ -1,5 +1,6 @@
 //! How closely a variant's predictions follow the dense model's, position by position.
 
+use super::softmax::divergence;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,13 @@ pub struct Agreement {
     pub top5_overlap: f64,
     /// The mean Kullback-Leibler divergence of the variant from the dense model, in nats.
     pub kl_nats: f64,
+}
+
+impl Agreement {
+    /// The dense model's with itself.
+    pub fn perfect(positions: usize) -> Self {
+        Self { positions, top1_match: 1.0, top5_overlap: 1.0, kl_nats: 0.0 }
+    }
 }
 
 /// Compares logits with the dense model's.
@@ -71,33 +79,9 @@ fn top(logits: &[f32]) -> Vec<usize> {
     best
 }
 
-/// KL(dense ‖ variant) of the two distributions, in nats.
-fn divergence(dense: &[f32], variant: &[f32]) -> f64 {
-    let (norm_dense, norm_variant) = (log_sum_exp(dense), log_sum_exp(variant));
-    let terms = dense.iter().zip(variant).map(|(&p, &q)| {
-        let (log_p, log_q) = (f64::from(p) - norm_dense, f64::from(q) - norm_variant);
-        log_p.exp() * (log_p - log_q)
-    });
-    // Rounding can leave a divergence of equal distributions just below 0.
-    terms.sum::<f64>().max(0.0)
-}
-
-/// The logarithm of the sum of exponentials.
-pub(super) fn log_sum_exp(logits: &[f32]) -> f64 {
-    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    max + logits.iter().map(|&logit| (f64::from(logit) - max).exp()).sum::<f64>().ln()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn divergence_by_hand() {
-        // p = (1/2, 1/2), q = (1/4, 3/4): ln(2)/2 + ln(2/3)/2.
-        let expected = 0.5 * (2.0f64.ln() + (2.0f64 / 3.0).ln());
-        assert!((divergence(&[1.0, 1.0], &[0.0, 3.0f32.ln()]) - expected).abs() < 1e-7);
-    }
 
     #[test]
     fn overlap_counts_common_tokens() {

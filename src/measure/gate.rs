@@ -33,7 +33,9 @@ pub enum GateMiss {
         tolerance: f64,
     },
     /// A prediction differs where the masked model is sure of it.
-    #[error("gate missed: at position {position} the arg-max differs although its margin is {margin:.3e}, above twice the largest difference, {max_abs:.3e}")]
+    #[error(
+        "gate missed: at position {position} the arg-max differs although its margin is {margin:.3e}, above twice the largest difference, {max_abs:.3e}"
+    )]
     Prediction {
         /// The position.
         position: usize,
@@ -60,7 +62,10 @@ pub fn gate(masked: &[f32], sparse: &[f32], vocabulary: usize, dtype: Dtype) -> 
     };
     let rows = || masked.par_chunks(vocabulary).zip(sparse.par_chunks(vocabulary));
     let widest = |(masked, sparse): (&[f32], &[f32])| {
-        masked.iter().zip(sparse).fold((0.0f32, 0.0f32), |(abs, logit), (m, s)| (abs.max((m - s).abs()), logit.max(m.abs())))
+        masked
+            .iter()
+            .zip(sparse)
+            .fold((0.0f32, 0.0f32), |(abs, logit), (m, s)| (abs.max((m - s).abs()), logit.max(m.abs())))
     };
     let (max_abs, max_logit) = rows().map(widest).reduce(|| (0.0, 0.0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
     let measured = Gate { max_abs: max_abs.into(), max_logit: max_logit.into() };

@@ -15,6 +15,7 @@ mod forward;
 mod gate;
 mod memory;
 mod perplexity;
+mod softmax;
 mod structure;
 
 pub use agreement::{Agreement, agreement};

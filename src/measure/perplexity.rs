@@ -1,7 +1,7 @@
 //! Perplexity by the field's convention: windows of equal length, the mean over their shifted positions.
 
-use super::agreement::log_sum_exp;
 use super::forward::{ForwardError, each_logits};
+use super::softmax::log_sum_exp;
 use crate::execute::SparseBackend;
 use crate::model::Decoder;
 use rayon::prelude::*;

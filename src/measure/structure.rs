@@ -90,10 +90,5 @@ pub fn structure(architecture: &Architecture, stored: &[Stored], bytes_per_numbe
     });
     let layers: Vec<LayerRow> = rows.collect();
     let sum = |value: fn(&LayerRow) -> u64| layers.iter().filter(|row| !row.tied).map(value).sum();
-    Structure {
-        nonzero: sum(|row| row.nonzero),
-        total: sum(|row| row.total),
-        bytes: sum(|row| row.bytes),
-        layers,
-    }
+    Structure { nonzero: sum(|row| row.nonzero), total: sum(|row| row.total), bytes: sum(|row| row.bytes), layers }
 }

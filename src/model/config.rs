@@ -203,7 +203,9 @@ mod tests {
 
     #[test]
     fn lying_configurations_are_errors() {
-        for (key, value) in [("hidden_size", json!(0)), ("hidden_size", json!(1e300)), ("num_attention_heads", json!("4"))] {
+        for (key, value) in
+            [("hidden_size", json!(0)), ("hidden_size", json!(1e300)), ("num_attention_heads", json!("4"))]
+        {
             let mut config = super::super::published("opt-125m").unwrap();
             config[key] = value;
             assert!(matches!(architecture(&config), Err(ConfigError::Unusable { .. })), "{key}");

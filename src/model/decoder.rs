@@ -259,6 +259,8 @@ impl<B: SparseBackend> Decoder<B> {
 
     fn norm(&self, module: usize, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let Loaded::Norm { gain, bias } = &self.modules[module] else { unreachable!("norms are norms") };
+        // Squares of 16-bit numbers overflow; the references compute norms in f32 too.
+        let x = if self.dtype == DType::F32 { x } else { x.cast(DType::F32) };
         let normed = match self.architecture.norm {
             NormKind::Layer { eps } => {
                 let centred = x.clone() - x.mean_dim(1);
@@ -267,6 +269,7 @@ impl<B: SparseBackend> Decoder<B> {
             }
             NormKind::Rms { eps } => x.clone() / (x.square().mean_dim(1) + eps).sqrt(),
         };
+        let normed = if self.dtype == DType::F32 { normed } else { normed.cast(self.dtype) };
         let scaled = normed * gain.clone().unsqueeze();
         match bias {
             Some(bias) => scaled + bias.clone().unsqueeze(),

@@ -23,7 +23,8 @@ pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         let attention = Group::AttentionLinear;
         let attention_norm = add(Module::norm(name("input_layernorm"), hidden, true));
         let mlp_norm = add(Module::norm(name("post_attention_layernorm"), hidden, true));
-        let fused = add(Module::linear(name("attention.query_key_value"), attention, 3 * heads * head_dim, hidden, bias));
+        let fused =
+            add(Module::linear(name("attention.query_key_value"), attention, 3 * heads * head_dim, hidden, bias));
         let output = add(Module::linear(name("attention.dense"), attention, hidden, heads * head_dim, bias));
         let up = add(Module::linear(name("mlp.dense_h_to_4h"), Group::MlpLinear, ffn, hidden, true));
         let down = add(Module::linear(name("mlp.dense_4h_to_h"), Group::MlpLinear, hidden, ffn, true));

@@ -29,6 +29,6 @@ pub use architecture::{
 };
 pub use config::{ConfigError, FAMILIES, Family, architecture};
 pub use decoder::{Batch, Decoder, DecoderError, Part};
-pub use linear::{DenseWeight, Linear, LinearWeight};
 pub(crate) use linear::transpose;
-pub use shapes::{PUBLISHED, published};
+pub use linear::{DenseWeight, Linear, LinearWeight};
+pub use shapes::published;

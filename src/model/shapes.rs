@@ -2,22 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// The names that [`published`] knows.
-pub const PUBLISHED: &[&str] = &[
-    "opt-125m",
-    "opt-350m",
-    "opt-1.3b",
-    "pythia-160m",
-    "pythia-410m",
-    "pythia-1.4b",
-    "llama-2-7b",
-    "smollm2-135m",
-    "gpt2",
-    "qwen2.5-0.5b",
-    "mistral-7b",
-];
-
-/// The configuration of a published model.
+/// The configuration of a published model, for every name of [`crate::config::source::SYNTHETIC_MODELS`].
 pub fn published(name: &str) -> Option<Value> {
     Some(match name {
         "opt-125m" => opt(768, 12, 12),
@@ -69,4 +54,16 @@ fn llama(model_type: &str, sizes: [usize; 7], theta: f64, tied: bool) -> Value {
         "max_position_embeddings": positions, "rope_theta": theta, "rms_norm_eps": 1e-5, "hidden_act": "silu",
         "tie_word_embeddings": tied,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::source::SYNTHETIC_MODELS;
+
+    #[test]
+    fn every_name_of_the_file_format_has_a_shape() {
+        assert!(SYNTHETIC_MODELS.iter().all(|name| published(name).is_some()));
+        assert_eq!(published("opt-126m"), None);
+    }
 }

@@ -88,8 +88,15 @@ mod tests {
         let setups: Vec<String> = cells.iter().map(|c| format!("{} {:?}", c.setup(), c.seed)).collect();
         // Magnitude does not depend on the seed; the second block's point is already there.
         let expected = [
-            "Dense None", "Masked30 None", "CSR30 None", "Masked50 None", "CSR50 None",
-            "Masked30 Some(0)", "CSR30 Some(0)", "Masked30 Some(1)", "CSR30 Some(1)",
+            "Dense None",
+            "Masked30 None",
+            "CSR30 None",
+            "Masked50 None",
+            "CSR50 None",
+            "Masked30 Some(0)",
+            "CSR30 Some(0)",
+            "Masked30 Some(1)",
+            "CSR30 Some(1)",
         ];
         assert_eq!(setups, expected);
     }

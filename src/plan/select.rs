@@ -12,7 +12,9 @@ pub enum SelectError {
     #[error("`{0}` is no condition, expected `column=value`, `column!=value`, or `<`, `<=`, `>`, `>=` with a number")]
     Condition(String),
     /// No such key column.
-    #[error("unknown column `{0}`, expected one of model, method, scope, pattern, sparsity, seed, variant, backend, dtype, setup")]
+    #[error(
+        "unknown column `{0}`, expected one of model, method, scope, pattern, sparsity, seed, variant, backend, dtype, setup"
+    )]
     Column(String),
     /// An order on something that is no number.
     #[error("`{0}` compares with `<` or `>`, which needs a number")]
@@ -82,7 +84,12 @@ impl FromStr for Only {
     type Err = SelectError;
 
     fn from_str(text: &str) -> Result<Self, SelectError> {
-        text.split([',', '&']).map(str::trim).filter(|part| !part.is_empty()).map(condition).collect::<Result<_, _>>().map(Self)
+        text.split([',', '&'])
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(condition)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 
@@ -225,7 +232,8 @@ mod tests {
         for sparsity in [0.1, 0.2, 0.3, 0.4, 0.5] {
             cells.extend([Variant::Masked, Variant::Csr].map(|variant| cell(sparsity, variant)));
         }
-        let parts: Vec<Vec<bool>> = (1..=4).map(|m| format!("slice:{m}/4").parse::<Partition>().unwrap().mine(&cells)).collect();
+        let parts: Vec<Vec<bool>> =
+            (1..=4).map(|m| format!("slice:{m}/4").parse::<Partition>().unwrap().mine(&cells)).collect();
         for (index, cell) in cells.iter().enumerate() {
             assert_eq!(parts.iter().filter(|part| part[index]).count(), 1, "{cell}");
         }

@@ -39,9 +39,7 @@ pub(super) fn per_layer(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64
 pub(super) fn per_row(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Vec<Pattern> {
     let one = |(index, layer): (usize, &Layer<'_>)| {
         let k = count(layer.cols, sparsity);
-        above(index, layer, scores, |row_scores| {
-            (k > 0).then(|| *row_scores.to_vec().select_nth_unstable(k - 1).1)
-        })
+        above(index, layer, scores, |row_scores| (k > 0).then(|| *row_scores.to_vec().select_nth_unstable(k - 1).1))
     };
     layers.iter().enumerate().map(one).collect()
 }
@@ -79,10 +77,11 @@ fn threshold(sizes: &[usize], fill: impl Fn(usize, usize, &mut [u32]) + Sync, sp
         .enumerate()
         .flat_map(|(part, &size)| (0..size).step_by(CHUNK).map(move |start| (part, start, CHUNK.min(size - start))))
         .collect();
-    let each = |&(part, start, length): &(usize, usize, usize), buffer: &mut [u32; CHUNK], visit: &mut dyn FnMut(&[u32])| {
-        fill(part, start, &mut buffer[..length]);
-        visit(&buffer[..length]);
-    };
+    let each =
+        |&(part, start, length): &(usize, usize, usize), buffer: &mut [u32; CHUNK], visit: &mut dyn FnMut(&[u32])| {
+            fill(part, start, &mut buffer[..length]);
+            visit(&buffer[..length]);
+        };
     let tasks = chunks.par_chunks(chunks.len().div_ceil(4 * rayon::current_num_threads()).max(1));
 
     let histogram = tasks
@@ -156,7 +155,8 @@ mod tests {
              1.3, -0.4,  1.5, -0.2,
         ];
         let kept = |scope, sparsity| {
-            let patterns = prune(&[layer(4, 4, weights.clone())], &request(Method::Magnitude, scope, sparsity)).unwrap();
+            let patterns =
+                prune(&[layer(4, 4, weights.clone())], &request(Method::Magnitude, scope, sparsity)).unwrap();
             (0..4).map(|row| patterns[0].columns_of(row).collect::<Vec<_>>()).collect::<Vec<_>>()
         };
         assert_eq!(kept(Scope::Global, 0.5), [vec![1, 3], vec![2, 3], vec![0, 3], vec![0, 2]]);
@@ -168,7 +168,8 @@ mod tests {
     #[test]
     fn ties_with_the_threshold_go() {
         let patterns =
-            prune(&[layer(1, 5, vec![1.0, -1.0, 1.0, 2.0, 0.5])], &request(Method::Magnitude, Scope::Global, 0.4)).unwrap();
+            prune(&[layer(1, 5, vec![1.0, -1.0, 1.0, 2.0, 0.5])], &request(Method::Magnitude, Scope::Global, 0.4))
+                .unwrap();
         assert_eq!(patterns[0].columns_of(0).collect::<Vec<_>>(), [3]);
     }
 

@@ -256,7 +256,8 @@ mod tests {
         let store = Store::at(folder.path().join("new"));
         store.write(Path::new("tables/a.csv"), b"1").unwrap();
         store.write(Path::new("tables/a.csv"), b"2").unwrap();
-        let names: Vec<_> = std::fs::read_dir(folder.path().join("new/tables")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            std::fs::read_dir(folder.path().join("new/tables")).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["a.csv"]);
         assert_eq!(std::fs::read(folder.path().join("new/tables/a.csv")).unwrap(), b"2");
     }

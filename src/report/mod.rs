@@ -49,7 +49,9 @@ impl ReportError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Store(error) => error.hint(),
-            Self::NoCells(_) => Some("give the folder of an experiment, `results/NAME`, after `sparsify-exp run`".into()),
+            Self::NoCells(_) => {
+                Some("give the folder of an experiment, `results/NAME`, after `sparsify-exp run`".into())
+            }
             Self::Draw { source, .. } => source.hint(),
         }
     }

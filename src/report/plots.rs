@@ -24,11 +24,7 @@ pub(super) fn all(cells: &Cells) -> Vec<(String, Figure)> {
     let several = runs.len() > 1;
     let mut figures = Vec::new();
     for records in runs {
-        let made = [
-            ("setups", setups(&records)),
-            ("groups", groups(&records)),
-            ("sweep", sweep(&records)),
-        ];
+        let made = [("setups", setups(&records)), ("groups", groups(&records)), ("sweep", sweep(&records))];
         for (name, figure) in made {
             let Some(mut figure) = figure else { continue };
             let cell = &records[0].cell;

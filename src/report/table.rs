@@ -219,7 +219,10 @@ mod tests {
     fn rounding_keeps_what_matters() {
         let rounded = |number: f64| Value::from(number).rounded();
         assert_eq!([rounded(0.0), rounded(1.0), rounded(477.75), rounded(27.656_789)], ["0", "1", "477.75", "27.657"]);
-        assert_eq!([rounded(123_456.7), rounded(1e9), rounded(2e-6), rounded(0.661_354_6)], ["123457", "1.00e9", "2.00e-6", "0.66135"]);
+        assert_eq!(
+            [rounded(123_456.7), rounded(1e9), rounded(2e-6), rounded(0.661_354_6)],
+            ["123457", "1.00e9", "2.00e-6", "0.66135"]
+        );
         assert_eq!(Value::from(f64::NAN), Value::Missing);
     }
 }

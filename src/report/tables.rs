@@ -179,8 +179,18 @@ pub(super) fn sd(values: &[f64]) -> Option<f64> {
 }
 
 fn layers(cells: &Cells) -> Table {
-    let columns =
-        ["module_name", "group", "nonzero", "total", "sparsity", "shape", "flops_per_token", "param_frac", "bytes", "format"];
+    let columns = [
+        "module_name",
+        "group",
+        "nonzero",
+        "total",
+        "sparsity",
+        "shape",
+        "flops_per_token",
+        "param_frac",
+        "bytes",
+        "format",
+    ];
     let mut table = keyed("layers", &columns);
     for (record, measured) in finished(cells) {
         for layer in &measured.structure.layers {

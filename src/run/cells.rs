@@ -99,6 +99,7 @@ pub fn run(prepared: &Prepared, store: &Store, options: RunOptions, watch: &dyn 
             Backend::NdArray => runner.group::<NdArray<f32>>(model, group, &Default::default())?,
             #[cfg(feature = "cuda")]
             Backend::Cuda => {
+                super::panics::collect();
                 let device = crate::execute::cuda_device(prepared.experiment.device_index);
                 runner.group::<crate::execute::Cuda>(model, group, &device)?;
             }
@@ -163,6 +164,11 @@ impl Runner<'_> {
                 let failure = Failure { kind: FailureKind::Other, message, gate: None };
                 (Timings::default(), Err(failure))
             });
+            #[cfg(feature = "cuda")]
+            let result = match super::panics::take() {
+                Some(message) => Err(Failure { kind: FailureKind::Other, message, gate: None }),
+                None => result,
+            };
             self.record(planned, timings, result)?;
         }
         Ok(())

@@ -17,6 +17,8 @@
 //! This module brings the others together; it computes nothing itself and prints nothing.
 
 mod cells;
+#[cfg(feature = "cuda")]
+mod panics;
 mod point;
 mod prepare;
 mod session;

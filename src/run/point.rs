@@ -4,7 +4,7 @@ use super::session::{Session, burn_dtype, bytes_per_number, nonzero};
 use crate::config::experiment::{Metric, Variant};
 use crate::execute::{CsrWeight, SparseBackend};
 use crate::measure::{
-    ForwardError, Gate, GateMiss, Stored, agreement, all_logits, gate, peak_rss_bytes, perplexity, structure,
+    Agreement, ForwardError, Gate, GateMiss, Stored, agreement, all_logits, gate, peak_rss_bytes, perplexity, structure,
 };
 use crate::model::{Decoder, DenseWeight, LinearWeight};
 use crate::plan::{Cell, PrunePoint};
@@ -57,9 +57,9 @@ pub(super) fn dense<B: SparseBackend>(
         let mut measured = sizes(session, cell, &session.stored);
         if cell.metrics.contains(&Metric::Agreement) {
             stage("agreement");
-            let vocabulary = session.decoder.architecture().vocabulary;
-            let reference = session.reference()?;
-            measured.agreement = Some(agreement(reference, reference, vocabulary));
+            // Computed although the answer is known: the logits must be finite, and the variants need them.
+            session.reference()?;
+            measured.agreement = Some(Agreement::perfect(session.tokens.agreement.iter().map(Vec::len).sum()));
         }
         let mut decoder = session.decoder.clone();
         measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
@@ -82,7 +82,11 @@ pub(super) struct Point {
 
 impl Point {
     /// Decides which weights go.
-    pub fn new<B: SparseBackend>(session: &Session<B>, point: &PrunePoint, seed: Option<u64>) -> Result<Self, CellError> {
+    pub fn new<B: SparseBackend>(
+        session: &Session<B>,
+        point: &PrunePoint,
+        seed: Option<u64>,
+    ) -> Result<Self, CellError> {
         let start = Instant::now();
         let prunable = prunable(session, point)?;
         let layers: Vec<Layer<'_>> = prunable
@@ -196,7 +200,8 @@ impl Point {
         let logits = all_logits(&mut decoder, &session.tokens.agreement)?;
         let vocabulary = decoder.architecture().vocabulary;
         let masked = self.masked.as_deref().unwrap_or_default();
-        measured.gate = Some(gate(masked, &logits, vocabulary, cell.dtype).map_err(|(g, miss)| CellError::Gate(g, miss))?);
+        measured.gate =
+            Some(gate(masked, &logits, vocabulary, cell.dtype).map_err(|(g, miss)| CellError::Gate(g, miss))?);
         measured.kernel = Some(B::csr_kernel(session.tokens.agreement.iter().map(Vec::len).sum()));
         if cell.metrics.contains(&Metric::Agreement) {
             stage("agreement");

@@ -107,7 +107,9 @@ impl PrepareError {
             Self::Load(error) => error.hint(),
             Self::Dtype { .. } => Some("the CPU backends compute in f32: leave `dtype` out, or take a GPU".into()),
             Self::Expectation(_) => Some("`sparsify-exp plan FILE` lists the cells and their columns".into()),
-            Self::NothingSelected => Some("`sparsify-exp plan FILE` lists the cells; see `--only` and `--partition`".into()),
+            Self::NothingSelected => {
+                Some("`sparsify-exp plan FILE` lists the cells; see `--only` and `--partition`".into())
+            }
         }
     }
 }
@@ -245,7 +247,8 @@ fn memory(cell: &Cell, model: &PreparedModel) -> u64 {
     let number = if cell.dtype == Dtype::F32 { 4 } else { 2 };
     let architecture = &model.architecture;
     let dense = architecture.parameters() as u64 * number;
-    let linears: u64 = architecture.linears().filter(|(_, m)| m.tied_to.is_none()).map(|(_, m)| m.weights() as u64).sum();
+    let linears: u64 =
+        architecture.linears().filter(|(_, m)| m.tied_to.is_none()).map(|(_, m)| m.weights() as u64).sum();
     let kept = |sparsity: f64, bytes: u64| (linears as f64 * (1.0 - sparsity)) as u64 * bytes;
     let variant = match &cell.prune {
         None => 0,

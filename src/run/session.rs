@@ -4,7 +4,7 @@ use crate::config::experiment::Dtype;
 use crate::execute::SparseBackend;
 use crate::load::{Checkpoint, LoadError, Tokens};
 use crate::measure::{ForwardError, Stored, all_logits};
-use crate::model::{Decoder, Kind, Part};
+use crate::model::{Decoder, Part};
 use burn::tensor::DType;
 use rayon::prelude::*;
 use std::time::Instant;
@@ -42,7 +42,12 @@ impl<B: SparseBackend> Session<B> {
                 format: "dense".into(),
             })
             .collect();
+        let mut behind = None;
         let decoder = Decoder::load(architecture.clone(), burn_dtype(dtype), device, |module, part| {
+            // The tensor before this one is on the device by now: its file pages need not stay.
+            if let Some((module, part)) = behind.replace((module, part)) {
+                checkpoint.release(module, part);
+            }
             let numbers = checkpoint.read(module, part)?;
             let count = nonzero(&numbers);
             match part {
@@ -54,9 +59,6 @@ impl<B: SparseBackend> Session<B> {
         for (index, module) in architecture.modules.iter().enumerate() {
             if let Some(owner) = module.tied_to {
                 stored[index].nonzero = stored[owner].nonzero;
-            }
-            if module.kind == Kind::Linear {
-                checkpoint.release(index, Part::Weight);
             }
         }
         let load_seconds = start.elapsed().as_secs_f64();

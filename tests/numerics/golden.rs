@@ -52,9 +52,7 @@ fn words(path: &Path) -> HashMap<String, (Vec<usize>, Vec<u32>)> {
     let word = |b: &[u8]| u32::from_le_bytes(b.try_into().unwrap());
     tensors
         .iter()
-        .map(|(name, tensor)| {
-            (name.to_owned(), (tensor.shape().to_vec(), tensor.data().chunks(4).map(word).collect()))
-        })
+        .map(|(name, tensor)| (name.to_owned(), (tensor.shape().to_vec(), tensor.data().chunks(4).map(word).collect())))
         .collect()
 }
 
@@ -170,8 +168,7 @@ fn check_logits<B: SparseBackend>(folder: &Path, layout: &Path) {
         let vocabulary = shape[2];
         for (position, expected) in unpadded(shape, expected, &texts).into_iter().enumerate() {
             let ours = &ours[position * vocabulary..][..vocabulary];
-            let furthest =
-                ours.iter().zip(expected).map(|(a, b)| (a - f32::from_bits(*b)).abs()).fold(0.0, f32::max);
+            let furthest = ours.iter().zip(expected).map(|(a, b)| (a - f32::from_bits(*b)).abs()).fold(0.0, f32::max);
             assert!(furthest < 1e-4, "{setup}, {} position {position}: logits differ by {furthest}", layout.display());
         }
         let column = |name: &str| {
@@ -215,7 +212,8 @@ fn run_experiment(layout: &Path, backend: &str) -> Vec<CellRecord> {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::at(folder.path());
     store.create().unwrap();
-    let rest = format!("[device]\nbackend = '{backend}'\n[[prune]]\nmethod = 'magnitude'\nsparsity = [0.3, 0.5, 0.7]\n");
+    let rest =
+        format!("[device]\nbackend = '{backend}'\n[[prune]]\nmethod = 'magnitude'\nsparsity = [0.3, 0.5, 0.7]\n");
     let prepared = prepare(experiment(layout, &rest), &loader(), &store, &PrepareOptions::default()).unwrap();
     let outcome = run(&prepared, &store, RunOptions::default(), &Silent).unwrap();
     assert_eq!(outcome, Outcome { ran: 7, ..Default::default() });
@@ -246,8 +244,13 @@ fn check_records(folder: &Path, layout: &Path, backend: &str) {
                 .filter(|l| l.format == "csr-u16")
                 .map(|l| l.total - l.shape.map_or(0, |[r, c]| (r * c) as u64))
                 .sum::<u64>();
-            let pointers: u64 =
-                measured.structure.layers.iter().filter(|l| l.format == "csr-u16").map(|l| l.shape.unwrap()[0] as u64 + 1).sum();
+            let pointers: u64 = measured
+                .structure
+                .layers
+                .iter()
+                .filter(|l| l.format == "csr-u16")
+                .map(|l| l.shape.unwrap()[0] as u64 + 1)
+                .sum();
             // The reference counts row pointers in the width of the columns; ours are 32-bit.
             assert_eq!(csr - biases, rows("true_weight_bytes_i16") + 2 * pointers, "bytes, {what}");
         } else {

@@ -97,7 +97,13 @@ impl<'a, C: Column> CsrView<'a, C> {
     ///
     /// # Panics
     /// When the lengths of the arrays do not fit each other.
-    pub unsafe fn new_unchecked(cols: usize, row_ptr: &'a [u32], columns: &'a [C], values: &'a [f32], bias: Option<&'a [f32]>) -> Self {
+    pub unsafe fn new_unchecked(
+        cols: usize,
+        row_ptr: &'a [u32],
+        columns: &'a [C],
+        values: &'a [f32],
+        bias: Option<&'a [f32]>,
+    ) -> Self {
         let rows = row_ptr.len() - 1;
         assert_eq!(columns.len(), values.len(), "as many columns as values");
         assert_eq!(row_ptr[rows] as usize, values.len(), "the last row pointer counts the values");
@@ -229,7 +235,14 @@ fn tiled_rows<C: Column>(weight: &CsrView<'_, C>, x: &[f32], tokens: usize, y: &
     });
 }
 
-fn run_tile<C: Column>(weight: &CsrView<'_, C>, tile: &[Line], lanes: usize, first: usize, sums: &mut [f32], simd: Simd) {
+fn run_tile<C: Column>(
+    weight: &CsrView<'_, C>,
+    tile: &[Line],
+    lanes: usize,
+    first: usize,
+    sums: &mut [f32],
+    simd: Simd,
+) {
     match (simd, lanes) {
         // SAFETY: `simd` comes from run-time detection; columns are below cols by CsrView's contract,
         // so that every column's lanes lie inside `tile`, which holds cols * lanes floats.
@@ -333,18 +346,32 @@ mod tests {
         for simd in all_simd() {
             let y = match csr.columns() {
                 // SAFETY: the arrays come from `Csr`.
-                Columns::U16(c) => csr_linear(&unsafe { CsrView::new_unchecked(cols, csr.row_ptr(), c, csr.values(), Some(&bias)) }, x, tokens, simd),
+                Columns::U16(c) => csr_linear(
+                    &unsafe { CsrView::new_unchecked(cols, csr.row_ptr(), c, csr.values(), Some(&bias)) },
+                    x,
+                    tokens,
+                    simd,
+                ),
                 // SAFETY: the arrays come from `Csr`.
-                Columns::U32(c) => csr_linear(&unsafe { CsrView::new_unchecked(cols, csr.row_ptr(), c, csr.values(), Some(&bias)) }, x, tokens, simd),
+                Columns::U32(c) => csr_linear(
+                    &unsafe { CsrView::new_unchecked(cols, csr.row_ptr(), c, csr.values(), Some(&bias)) },
+                    x,
+                    tokens,
+                    simd,
+                ),
             };
             assert_eq!(y.len(), tokens * rows);
             for token in 0..tokens {
                 for row in 0..rows {
-                    let products = (0..cols).map(|c| f64::from(masked[row * cols + c]) * f64::from(x[token * cols + c]));
+                    let products =
+                        (0..cols).map(|c| f64::from(masked[row * cols + c]) * f64::from(x[token * cols + c]));
                     let exact = f64::from(bias[row]) + products.clone().sum::<f64>();
                     let scale = 1.0 + products.map(f64::abs).sum::<f64>();
                     let got = f64::from(y[token * rows + row]);
-                    assert!((got - exact).abs() <= 1e-6 * scale, "{simd:?} {rows}x{cols} t={tokens} [{token},{row}]: {got} != {exact}");
+                    assert!(
+                        (got - exact).abs() <= 1e-6 * scale,
+                        "{simd:?} {rows}x{cols} t={tokens} [{token},{row}]: {got} != {exact}"
+                    );
                 }
             }
         }

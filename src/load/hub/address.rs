@@ -6,12 +6,11 @@ use super::HubError;
 
 /// A hub's address as given in the settings.
 pub(super) fn parse_endpoint(endpoint: &str) -> Result<Uri, HubError> {
-    let uri = endpoint.parse::<Uri>().ok().filter(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some()
-    });
-    uri.ok_or_else(|| HubError::InvalidEndpoint {
-        endpoint: endpoint.to_owned(),
-    })
+    let uri = endpoint
+        .parse::<Uri>()
+        .ok()
+        .filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some());
+    uri.ok_or_else(|| HubError::InvalidEndpoint { endpoint: endpoint.to_owned() })
 }
 
 /// `location` as seen from the page `from`.
@@ -25,10 +24,7 @@ pub(super) fn join(from: &str, location: &str) -> Option<String> {
     } else if location.starts_with('/') {
         format!("{scheme}://{authority}{location}")
     } else {
-        let folder = base
-            .path()
-            .rsplit_once('/')
-            .map_or("", |(folder, _)| folder);
+        let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
         format!("{scheme}://{authority}{folder}/{location}")
     };
     joined.parse::<Uri>().ok().map(|_| joined)

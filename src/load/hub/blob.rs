@@ -59,20 +59,13 @@ impl BlobId {
             64 => hash_file::<Sha256>(path, false),
             _ => hash_file::<Sha1>(path, true),
         };
-        let found = found.map_err(|source| HubError::CacheNotReadable {
-            path: path.to_owned(),
-            source,
-        })?;
+        let found = found.map_err(|source| HubError::CacheNotReadable { path: path.to_owned(), source })?;
         if found == self.0 {
             return Ok(());
         }
         Err(HubError::WrongHash {
             file: file.to_owned(),
-            algorithm: if self.0.len() == 64 {
-                "sha256"
-            } else {
-                "git sha1"
-            },
+            algorithm: if self.0.len() == 64 { "sha256" } else { "git sha1" },
             expected: self.0.clone(),
             found,
         })
@@ -129,10 +122,7 @@ mod tests {
         }
         std::fs::write(&path, "jello\n").unwrap();
         for name in [git, sha256] {
-            let error = BlobId::from_etag(name)
-                .unwrap()
-                .verify(&path, "x")
-                .unwrap_err();
+            let error = BlobId::from_etag(name).unwrap().verify(&path, "x").unwrap_err();
             assert!(matches!(error, HubError::WrongHash { expected, .. } if expected == name));
         }
     }

@@ -64,9 +64,7 @@ impl RepoCache {
         }
         create_parent(&path)?;
         let (temporary, mut file) = create_unique(&path, "tmp")?;
-        let written = file
-            .write_all(commit.as_bytes())
-            .and_then(|()| fs::rename(&temporary, &path));
+        let written = file.write_all(commit.as_bytes()).and_then(|()| fs::rename(&temporary, &path));
         drop(file);
         written.map_err(|source| {
             let _ = fs::remove_file(&temporary);
@@ -99,12 +97,7 @@ impl RepoCache {
         create_parent(&path)?;
         let parked = with_suffix(&path, "resume.incomplete");
         let (path, file) = create_unique(&path, "incomplete")?;
-        let mut partial = Partial {
-            resumed: false,
-            path,
-            file,
-            parked,
-        };
+        let mut partial = Partial { resumed: false, path, file, parked };
         // Without a hash at the end, nothing would tell whether the two parts belong together.
         if blob.is_hash() && fs::rename(&partial.parked, &partial.path).is_ok() {
             partial.reopen()?;
@@ -123,10 +116,7 @@ impl RepoCache {
         let path = self.snapshot(commit).join(file);
         create_parent(&path)?;
         let folders_up = 1 + file.split('/').count();
-        let target: PathBuf = (0..folders_up)
-            .map(|_| "..")
-            .chain(["blobs", blob.as_str()])
-            .collect();
+        let target: PathBuf = (0..folders_up).map(|_| "..").chain(["blobs", blob.as_str()]).collect();
         // Made in `blobs` and moved, so that an old, broken link is replaced in one step.
         let temporary = unique(&self.blob(blob), "link");
         let made = symlink(&target, &temporary)
@@ -205,9 +195,7 @@ impl Partial {
     pub fn finish(self, blob: &Path) -> Result<(), HubError> {
         // Without this, a power failure can leave the name and not the bytes.
         let synced = self.file.sync_all();
-        synced
-            .and_then(|()| fs::rename(&self.path, blob))
-            .map_err(|source| HubError::write(blob, source))
+        synced.and_then(|()| fs::rename(&self.path, blob)).map_err(|source| HubError::write(blob, source))
     }
 
     /// Leaves the bytes for the next download. Where that fails, they are deleted.
@@ -260,9 +248,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 fn create_parent(path: &Path) -> Result<(), HubError> {
     match path.parent() {
-        Some(folder) => {
-            fs::create_dir_all(folder).map_err(|source| HubError::write(folder, source))
-        }
+        Some(folder) => fs::create_dir_all(folder).map_err(|source| HubError::write(folder, source)),
         None => Ok(()),
     }
 }
@@ -315,9 +301,7 @@ mod tests {
 
     fn names_in(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }

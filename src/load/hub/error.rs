@@ -254,20 +254,15 @@ impl HubError {
         let hint = match self {
             Self::NoCacheFolder => "set `HF_HOME` to a folder".to_owned(),
             Self::InvalidEndpoint { .. } => {
-                "set `HF_ENDPOINT` to an address such as `https://huggingface.co`, or unset it"
-                    .to_owned()
+                "set `HF_ENDPOINT` to an address such as `https://huggingface.co`, or unset it".to_owned()
             }
-            Self::InvalidToken => {
-                "set `HF_TOKEN` to a token from https://huggingface.co/settings/tokens".to_owned()
-            }
+            Self::InvalidToken => "set `HF_TOKEN` to a token from https://huggingface.co/settings/tokens".to_owned(),
             Self::InvalidName { what, .. } => return name_hint(what),
             Self::NotCached { .. } => online_hint("the repository"),
             Self::FileNotCached { why: CacheOnly::Offline, file, .. } => {
                 online_hint(&format!("`{file}`, if the repository has it,"))
             }
-            Self::FileNotCached { .. } => {
-                "check the network, then run again to download it".to_owned()
-            }
+            Self::FileNotCached { .. } => "check the network, then run again to download it".to_owned(),
             Self::RepoNotFound { repo, .. } => {
                 format!("check the spelling of `{}`, and that it is a {}", repo.name(), repo.kind())
             }
@@ -281,21 +276,16 @@ impl HubError {
                     .to_owned()
             }
             Self::Unavailable { .. } => "wait a little, then run again".to_owned(),
-            Self::Dropped { .. } => {
-                "run again: the download goes on from where it stopped".to_owned()
-            }
+            Self::Dropped { .. } => "run again: the download goes on from where it stopped".to_owned(),
             Self::WrongHash { .. } | Self::WrongLength { .. } => {
                 "run again; if it comes back, a proxy or mirror on the way changes the file".to_owned()
             }
             Self::TooManyRedirects { .. } | Self::BadAnswer { .. } => {
                 "check `HF_ENDPOINT` and the proxy settings".to_owned()
             }
-            Self::DiskFull { .. } => {
-                "free some space, or set `HF_HUB_CACHE` to a folder on a larger disk".to_owned()
-            }
+            Self::DiskFull { .. } => "free some space, or set `HF_HUB_CACHE` to a folder on a larger disk".to_owned(),
             Self::CacheNotWritable { .. } | Self::CacheNotReadable { .. } => {
-                "check the folder's permissions, or set `HF_HUB_CACHE` to a folder of your own"
-                    .to_owned()
+                "check the folder's permissions, or set `HF_HUB_CACHE` to a folder of your own".to_owned()
             }
             Self::Interrupted { .. } => "run again to go on from where it stopped".to_owned(),
         };
@@ -313,10 +303,7 @@ impl HubError {
 
     /// Whether the next try may well succeed.
     pub(super) fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Dropped { .. }
-        )
+        matches!(self, Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Dropped { .. })
     }
 
     /// Whether the hub itself could not be asked, so that the cache may stand in for it.
@@ -357,9 +344,7 @@ fn name_hint(what: &str) -> Option<String> {
     match what {
         "repository name" => Some("write it as `ORG/NAME`, as on the hub".to_owned()),
         "revision" => Some("use a branch, a tag or a commit".to_owned()),
-        "file name" => {
-            Some("use a path inside the repository, with `/` between folders".to_owned())
-        }
+        "file name" => Some("use a path inside the repository, with `/` between folders".to_owned()),
         _ => None,
     }
 }

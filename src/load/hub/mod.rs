@@ -74,11 +74,7 @@ impl Hub {
         settings: HubSettings,
         observer: impl Fn(Progress<'_>) -> ControlFlow<()> + Send + Sync + 'static,
     ) -> Result<Self, HubError> {
-        let inner = Inner {
-            transport: Transport::new(settings.clone())?,
-            settings,
-            observer: Box::new(observer),
-        };
+        let inner = Inner { transport: Transport::new(settings.clone())?, settings, observer: Box::new(observer) };
         let inner = Arc::new(inner);
         Ok(Self { inner })
     }
@@ -97,12 +93,7 @@ impl Hub {
     /// [`HubError::InvalidName`]; online [`HubError::RepoNotFound`], [`HubError::RevisionNotFound`],
     /// [`HubError::AccessDenied`], [`HubError::Unreachable`], [`HubError::Unavailable`], [`HubError::BadAnswer`],
     /// [`HubError::TooManyRedirects`]; offline [`HubError::NotCached`].
-    pub fn repo(
-        &self,
-        kind: RepoKind,
-        name: &str,
-        revision: Option<&str>,
-    ) -> Result<Snapshot, HubError> {
+    pub fn repo(&self, kind: RepoKind, name: &str, revision: Option<&str>) -> Result<Snapshot, HubError> {
         let repo = RepoId::new(kind, name)?;
         let revision = revision.unwrap_or("main");
         names::check_revision(revision)?;
@@ -121,10 +112,7 @@ impl Hub {
             match self.inner.transport.revision(&repo, revision) {
                 Ok(found) => (found.commit, Listing::Hub(found.files)),
                 Err(error) if error.is_outage() => match cached() {
-                    Some(commit) => (
-                        commit,
-                        Listing::Cache(CacheOnly::HubFailed(error.to_string())),
-                    ),
+                    Some(commit) => (commit, Listing::Cache(CacheOnly::HubFailed(error.to_string()))),
                     None => return Err(error),
                 },
                 Err(error) => return Err(error),
@@ -230,17 +218,10 @@ impl Snapshot {
         }
         let (repo, file) = (self.repo.clone(), file.to_owned());
         Err(match &self.listing {
-            Listing::Hub(files) => HubError::FileNotFound {
-                near: near_matches(&file, files),
-                repo,
-                file,
-            },
-            Listing::Cache(why) => HubError::FileNotCached {
-                folder: self.cache.root().to_owned(),
-                why: why.clone(),
-                repo,
-                file,
-            },
+            Listing::Hub(files) => HubError::FileNotFound { near: near_matches(&file, files), repo, file },
+            Listing::Cache(why) => {
+                HubError::FileNotCached { folder: self.cache.root().to_owned(), why: why.clone(), repo, file }
+            }
         })
     }
 
@@ -274,19 +255,12 @@ impl Snapshot {
     }
 
     fn fetch(&self, file: &str) -> Result<PathBuf, HubError> {
-        let at = FileAt {
-            repo: &self.repo,
-            commit: &self.commit,
-            file,
-        };
+        let at = FileAt { repo: &self.repo, commit: &self.commit, file };
         let announced = self.hub.inner.transport.announced(at)?;
         let path = self.cache.blob(&announced.blob);
         let whole = |len: u64| announced.size.is_none_or(|size| size == len);
         // Another commit may have had the same content.
-        if !path
-            .metadata()
-            .is_ok_and(|found| found.is_file() && whole(found.len()))
-        {
+        if !path.metadata().is_ok_and(|found| found.is_file() && whole(found.len())) {
             self.fill(at, &announced)?;
         }
         self.cache.link(&self.commit, file, &announced.blob)
@@ -319,20 +293,11 @@ fn near_matches(file: &str, files: &[String]) -> Vec<String> {
     let wanted = base(file);
     let mut scored: Vec<(f64, &String)> = files
         .iter()
-        .map(|name| {
-            (
-                strsim::normalized_damerau_levenshtein(&wanted, &base(name)),
-                name,
-            )
-        })
+        .map(|name| (strsim::normalized_damerau_levenshtein(&wanted, &base(name)), name))
         .filter(|(score, _)| *score >= 0.6)
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
-    scored
-        .into_iter()
-        .take(3)
-        .map(|(_, name)| name.clone())
-        .collect()
+    scored.into_iter().take(3).map(|(_, name)| name.clone()).collect()
 }
 
 #[cfg(test)]
@@ -341,18 +306,9 @@ mod tests {
 
     #[test]
     fn near_matches_are_slips_and_other_folders() {
-        let files: Vec<String> = [
-            "config.json",
-            "onnx/model.onnx",
-            "model.safetensors",
-            "vocab.json",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        assert_eq!(
-            near_matches("model.safetensor", &files),
-            ["model.safetensors"]
-        );
+        let files: Vec<String> =
+            ["config.json", "onnx/model.onnx", "model.safetensors", "vocab.json"].map(str::to_owned).to_vec();
+        assert_eq!(near_matches("model.safetensor", &files), ["model.safetensors"]);
         assert_eq!(near_matches("model.onnx", &files), ["onnx/model.onnx"]);
         assert!(near_matches("README", &files).is_empty());
     }

@@ -88,9 +88,7 @@ pub(super) fn check_revision(revision: &str) -> Result<(), HubError> {
 pub(super) fn check_file(file: &str) -> Result<(), HubError> {
     let plain = !file.chars().any(|c| c.is_control() || c == '\\');
     let tidy = file.split('/').all(|part| !part.is_empty() && part != ".");
-    let inside = Path::new(file)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
+    let inside = Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
     if plain && tidy && inside {
         return Ok(());
     }
@@ -104,10 +102,7 @@ pub(super) fn is_commit(text: &str) -> bool {
 
 /// Whether `text` is `digits` lower-case hexadecimal digits.
 pub(super) fn is_hex(text: &str, digits: usize) -> bool {
-    text.len() == digits
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 fn is_slug(part: &str) -> bool {
@@ -132,17 +127,10 @@ mod tests {
 
     #[test]
     fn repository_names() {
-        for good in [
-            "gpt2",
-            "facebook/opt-125m",
-            "EleutherAI/pythia-410m",
-            "a/b.c_d",
-        ] {
+        for good in ["gpt2", "facebook/opt-125m", "EleutherAI/pythia-410m", "a/b.c_d"] {
             assert!(RepoId::new(RepoKind::Model, good).is_ok(), "{good}");
         }
-        for bad in [
-            "", "/", "a/", "a/b/c", "../x", "a/..", "a--b/c", "a b", "a/b@main", "-a", "C:\\x",
-        ] {
+        for bad in ["", "/", "a/", "a/b/c", "../x", "a/..", "a--b/c", "a b", "a/b@main", "-a", "C:\\x"] {
             assert!(RepoId::new(RepoKind::Model, bad).is_err(), "{bad}");
         }
     }
@@ -152,9 +140,7 @@ mod tests {
         for good in ["main", "v1.0", "refs/pr/3", "0123456789abcdef", "step-1000"] {
             assert!(check_revision(good).is_ok(), "{good}");
         }
-        for bad in [
-            "", "/main", "a//b", "../main", "a/../b", "a b", "a?b", "a#b", "a%2Fb", "a\\b", "a:b",
-        ] {
+        for bad in ["", "/main", "a//b", "../main", "a/../b", "a b", "a?b", "a#b", "a%2Fb", "a\\b", "a:b"] {
             assert!(check_revision(bad).is_err(), "{bad}");
         }
     }
@@ -164,18 +150,7 @@ mod tests {
         for good in ["config.json", "onnx/model.onnx", "a b.txt", "é.txt"] {
             assert!(check_file(good).is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "/etc/passwd",
-            "../x",
-            "a/../b",
-            "a/./b",
-            "a//b",
-            "a/",
-            "a\\b",
-            "a\0b",
-            "a\nb",
-        ] {
+        for bad in ["", "/etc/passwd", "../x", "a/../b", "a/./b", "a//b", "a/", "a\\b", "a\0b", "a\nb"] {
             assert!(check_file(bad).is_err(), "{bad}");
         }
     }

@@ -45,9 +45,7 @@ impl HubSettings {
     /// # Errors
     /// [`HubError::NoCacheFolder`] if there is no home folder and no variable says where the cache is.
     pub fn from_env(offline_flag: bool) -> Result<Self, HubError> {
-        Self::from_lookup(offline_flag, std::env::home_dir(), |name| {
-            std::env::var_os(name)
-        })
+        Self::from_lookup(offline_flag, std::env::home_dir(), |name| std::env::var_os(name))
     }
 
     /// [`HubSettings::from_env`] with the home folder and the variables given, so that it can be tested.
@@ -69,24 +67,16 @@ impl HubSettings {
             .or_else(|| env.path("HUGGINGFACE_HUB_CACHE"))
             .or_else(|| Some(hf_home.as_ref()?.join("hub")))
             .ok_or(HubError::NoCacheFolder)?;
-        let token_file = env
-            .path("HF_TOKEN_PATH")
-            .or_else(|| Some(hf_home.as_ref()?.join("token")));
-        let token = env
-            .text("HF_TOKEN")
-            .or_else(|| env.text("HUGGING_FACE_HUB_TOKEN"))
-            .or_else(|| read_token(&token_file?));
-        let endpoint = env
-            .text("HF_ENDPOINT")
-            .unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
+        let token_file = env.path("HF_TOKEN_PATH").or_else(|| Some(hf_home.as_ref()?.join("token")));
+        let token =
+            env.text("HF_TOKEN").or_else(|| env.text("HUGGING_FACE_HUB_TOKEN")).or_else(|| read_token(&token_file?));
+        let endpoint = env.text("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
         Ok(Self {
             // Files are named by absolute paths, whatever the working folder becomes.
             cache: path::absolute(&cache).unwrap_or(cache),
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             token,
-            offline: offline_flag
-                || env.is_true("HF_HUB_OFFLINE")
-                || env.is_true("TRANSFORMERS_OFFLINE"),
+            offline: offline_flag || env.is_true("HF_HUB_OFFLINE") || env.is_true("TRANSFORMERS_OFFLINE"),
             retries: 3,
             retry_wait: Duration::from_secs(1),
             timeout: Duration::from_secs(20),
@@ -135,11 +125,8 @@ impl<L: Fn(&str) -> Option<OsString>> Environment<L> {
     }
 
     fn is_true(&self, name: &str) -> bool {
-        self.text(name).is_some_and(|value| {
-            ["1", "true", "yes", "on"]
-                .iter()
-                .any(|yes| value.eq_ignore_ascii_case(yes))
-        })
+        self.text(name)
+            .is_some_and(|value| ["1", "true", "yes", "on"].iter().any(|yes| value.eq_ignore_ascii_case(yes)))
     }
 }
 
@@ -158,9 +145,7 @@ mod tests {
 
     fn from(home: Option<&str>, vars: &[(&str, &str)]) -> Result<HubSettings, HubError> {
         HubSettings::from_lookup(false, home.map(PathBuf::from), |name| {
-            vars.iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| OsString::from(value))
+            vars.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
         })
     }
 
@@ -168,13 +153,7 @@ mod tests {
     #[test]
     fn the_cache_folder_follows_the_precedence_of_python() {
         let mut vars = vec![];
-        let expected = [
-            "/home/u/.cache/huggingface/hub",
-            "/xdg/huggingface/hub",
-            "/hf/hub",
-            "/legacy",
-            "/cache",
-        ];
+        let expected = ["/home/u/.cache/huggingface/hub", "/xdg/huggingface/hub", "/hf/hub", "/legacy", "/cache"];
         let sources = [
             ("XDG_CACHE_HOME", "/xdg"),
             ("HF_HOME", "/hf"),

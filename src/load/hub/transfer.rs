@@ -87,32 +87,21 @@ impl Transport {
             .with_user_agent(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
             .with_progress(false)
             .build()
-            .map_err(|_| HubError::InvalidEndpoint {
-                endpoint: settings.endpoint.clone(),
-            })?;
+            .map_err(|_| HubError::InvalidEndpoint { endpoint: settings.endpoint.clone() })?;
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             // Each hop is looked at: the first ones carry the file's headers, and decide about the token.
             .max_redirects(0)
             // Lengths and offsets are those of the file only if nothing is compressed on the way.
             .accept_encoding("identity")
-            .user_agent(concat!(
-                env!("CARGO_PKG_NAME"),
-                "/",
-                env!("CARGO_PKG_VERSION")
-            ))
+            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
             .timeout_resolve(Some(settings.timeout))
             .timeout_connect(Some(settings.timeout))
             .timeout_recv_response(Some(settings.timeout))
             .timeout_per_read(Some(settings.timeout))
             .build()
             .into();
-        Ok(Self {
-            agent,
-            api,
-            settings,
-            endpoint,
-        })
+        Ok(Self { agent, api, settings, endpoint })
     }
 
     /// The commit and the files of `revision`.
@@ -187,10 +176,7 @@ impl Transport {
                 return Err(request_error(error, &url));
             }
             Err(_) => {
-                return Err(bad_answer(
-                    &url,
-                    "it is not the description of a repository",
-                ));
+                return Err(bad_answer(&url, "it is not the description of a repository"));
             }
         };
         if !is_commit(&info.sha) {
@@ -224,12 +210,7 @@ impl Transport {
         Err(too_many_redirects(&first))
     }
 
-    fn try_download(
-        &self,
-        try_: Try,
-        partial: &mut Partial,
-        observer: &Observer,
-    ) -> Result<(), HubError> {
+    fn try_download(&self, try_: Try, partial: &mut Partial, observer: &Observer) -> Result<(), HubError> {
         if partial.len()? > try_.size.unwrap_or(u64::MAX) {
             partial.restart()?;
         }
@@ -275,10 +256,7 @@ impl Transport {
         let mut request = match method {
             Method::Head => self.agent.head(url),
             Method::Get(0) => self.agent.get(url),
-            Method::Get(offset) => self
-                .agent
-                .get(url)
-                .header("range", format!("bytes={offset}-")),
+            Method::Get(offset) => self.agent.get(url).header("range", format!("bytes={offset}-")),
         };
         if let Some(token) = self.settings.token.as_ref().filter(|_| self.is_hub(url)) {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -287,25 +265,15 @@ impl Transport {
     }
 
     fn address(&self, at: FileAt) -> String {
-        self.api
-            .repo(at.repo.at(at.commit))
-            .url(&encode_path(at.file))
+        self.api.repo(at.repo.at(at.commit)).url(&encode_path(at.file))
     }
 
     /// Whether `url` is the hub's: same scheme, host and port.
     fn is_hub(&self, url: &str) -> bool {
-        url.parse::<Uri>()
-            .is_ok_and(|uri| origin(&uri) == origin(&self.endpoint))
+        url.parse::<Uri>().is_ok_and(|uri| origin(&uri) == origin(&self.endpoint))
     }
 
-    fn refusal(
-        &self,
-        repo: &RepoId,
-        subject: Subject,
-        url: &str,
-        status: u16,
-        headers: &HeaderMap,
-    ) -> HubError {
+    fn refusal(&self, repo: &RepoId, subject: Subject, url: &str, status: u16, headers: &HeaderMap) -> HubError {
         let code = text(headers, "x-error-code").unwrap_or_default();
         let repo = repo.clone();
         match (status, subject) {
@@ -328,15 +296,10 @@ impl Transport {
                 let revision = revision.to_owned();
                 HubError::RevisionNotFound { repo, revision }
             }
-            (404, Subject::File(at)) if code != "RepoNotFound" => HubError::FileNotFound {
-                repo,
-                file: at.file.to_owned(),
-                near: Vec::new(),
-            },
-            (404 | 410, _) => HubError::RepoNotFound {
-                repo,
-                endpoint: self.settings.endpoint.clone(),
-            },
+            (404, Subject::File(at)) if code != "RepoNotFound" => {
+                HubError::FileNotFound { repo, file: at.file.to_owned(), near: Vec::new() }
+            }
+            (404 | 410, _) => HubError::RepoNotFound { repo, endpoint: self.settings.endpoint.clone() },
             _ => bad_answer(url, &format!("status {status}")),
         }
     }
@@ -370,11 +333,7 @@ impl Try<'_> {
 
     fn wrong_length(&self, expected: u64, found: u64) -> HubError {
         let file = self.at.file.to_owned();
-        HubError::WrongLength {
-            file,
-            expected,
-            found,
-        }
+        HubError::WrongLength { file, expected, found }
     }
 }
 
@@ -402,11 +361,7 @@ fn receive(
             Some(size) if received > size => return Err(try_.wrong_length(size, received)),
             _ => partial.append(&chunk[..n])?,
         }
-        let progress = Progress {
-            file: try_.at.file,
-            received,
-            total: try_.size,
-        };
+        let progress = Progress { file: try_.at.file, received, total: try_.size };
         if observer(progress).is_break() {
             let file = try_.at.file.to_owned();
             return Err(HubError::Interrupted { file });
@@ -414,12 +369,8 @@ fn receive(
     }
     match try_.size {
         // The server meant to send this many.
-        Some(size) if received < size && body_end == Some(received) => {
-            Err(try_.wrong_length(size, received))
-        }
-        Some(size) if received < size => {
-            Err(try_.dropped(received, "connection closed".to_owned()))
-        }
+        Some(size) if received < size && body_end == Some(received) => Err(try_.wrong_length(size, received)),
+        Some(size) if received < size => Err(try_.dropped(received, "connection closed".to_owned())),
         _ => Ok(()),
     }
 }
@@ -434,14 +385,8 @@ struct Headers {
 
 impl Headers {
     fn note(&mut self, headers: &HeaderMap) {
-        let Self {
-            linked_etag,
-            linked_size,
-            commit,
-        } = self;
-        *linked_etag = linked_etag
-            .take()
-            .or_else(|| text(headers, "x-linked-etag"));
+        let Self { linked_etag, linked_size, commit } = self;
+        *linked_etag = linked_etag.take().or_else(|| text(headers, "x-linked-etag"));
         *linked_size = linked_size.or_else(|| number(headers, "x-linked-size"));
         *commit = commit.take().or_else(|| text(headers, "x-repo-commit"));
     }
@@ -452,10 +397,7 @@ impl Headers {
 
     fn announced(self, last: &HeaderMap, commit: &str, url: &str) -> Result<Announced, HubError> {
         if self.commit.is_some_and(|other| other != commit) {
-            return Err(bad_answer(
-                url,
-                "it is of another commit than the one asked for",
-            ));
+            return Err(bad_answer(url, "it is of another commit than the one asked for"));
         }
         let etag = self.linked_etag.or_else(|| text(last, ETAG.as_str()));
         let Some(blob) = etag.as_deref().and_then(BlobId::from_etag) else {
@@ -511,9 +453,7 @@ fn request_error(error: ureq::Error, url: &str) -> HubError {
             io::ErrorKind::ConnectionRefused => NetworkFault::Refused,
             io::ErrorKind::TimedOut => NetworkFault::Timeout,
             // The system's resolver has no error kind of its own; these are the standard library's words for it.
-            _ if error.to_string().starts_with("failed to lookup address") => {
-                NetworkFault::UnknownHost
-            }
+            _ if error.to_string().starts_with("failed to lookup address") => NetworkFault::UnknownHost,
             _ => NetworkFault::Other(error.to_string()),
         },
         other => NetworkFault::Other(other.to_string()),
@@ -523,10 +463,7 @@ fn request_error(error: ureq::Error, url: &str) -> HubError {
 }
 
 fn bad_answer(url: &str, problem: &str) -> HubError {
-    HubError::BadAnswer {
-        url: without_query(url),
-        problem: problem.to_owned(),
-    }
+    HubError::BadAnswer { url: without_query(url), problem: problem.to_owned() }
 }
 
 fn too_many_redirects(url: &str) -> HubError {

@@ -101,7 +101,12 @@ unsafe fn indices8<C: Column>(columns: *const C) -> __m256i {
 /// # Safety
 /// Needs AVX-512F; `tile` holds `weight.cols * Z` lines; `sums` holds whole rows of `16 * Z` floats.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn tile_avx512<C: Column, const Z: usize>(weight: &CsrView<'_, C>, tile: &[Line], first: usize, sums: &mut [f32]) {
+pub(super) unsafe fn tile_avx512<C: Column, const Z: usize>(
+    weight: &CsrView<'_, C>,
+    tile: &[Line],
+    first: usize,
+    sums: &mut [f32],
+) {
     let x = tile.as_ptr().cast::<f32>();
     for (i, sums) in sums.chunks_exact_mut(16 * Z).enumerate() {
         let entries = weight.entries(first + i);
@@ -112,8 +117,16 @@ pub(super) unsafe fn tile_avx512<C: Column, const Z: usize>(weight: &CsrView<'_,
         let mut k = 0;
         while k + 1 < values.len() {
             unsafe {
-                accumulate_avx512(&mut even, *values.get_unchecked(k), x.add(columns.get_unchecked(k).index() * 16 * Z));
-                accumulate_avx512(&mut odd, *values.get_unchecked(k + 1), x.add(columns.get_unchecked(k + 1).index() * 16 * Z));
+                accumulate_avx512(
+                    &mut even,
+                    *values.get_unchecked(k),
+                    x.add(columns.get_unchecked(k).index() * 16 * Z),
+                );
+                accumulate_avx512(
+                    &mut odd,
+                    *values.get_unchecked(k + 1),
+                    x.add(columns.get_unchecked(k + 1).index() * 16 * Z),
+                );
             }
             k += 2;
         }
@@ -145,7 +158,12 @@ unsafe fn accumulate_avx512<const Z: usize>(sums: &mut [__m512; Z], value: f32, 
 /// # Safety
 /// Needs AVX2 and FMA; `tile` holds `weight.cols * Y / 2` lines; `sums` holds whole rows of `8 * Y` floats.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn tile_avx2<C: Column, const Y: usize>(weight: &CsrView<'_, C>, tile: &[Line], first: usize, sums: &mut [f32]) {
+pub(super) unsafe fn tile_avx2<C: Column, const Y: usize>(
+    weight: &CsrView<'_, C>,
+    tile: &[Line],
+    first: usize,
+    sums: &mut [f32],
+) {
     let x = tile.as_ptr().cast::<f32>();
     for (i, sums) in sums.chunks_exact_mut(8 * Y).enumerate() {
         let entries = weight.entries(first + i);

@@ -1,0 +1,11 @@
+//! The program as its users see it: what it prints, which exit code it gives, which files it leaves.
+//!
+//! One test binary for all of it, since each links the whole program.
+
+mod architecture;
+mod errors;
+mod output;
+mod resume;
+mod schema;
+mod support;
+mod verbs;
