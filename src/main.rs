@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use sparsify_exp::cli::{Args, Printer, dispatch};
+use sparsify_exp::error::exit;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -9,5 +10,11 @@ fn main() -> ExitCode {
         Printer::error(&error);
         error.code
     });
-    ExitCode::from(code)
+    match Printer::data_lost() {
+        Some(reason) if code == exit::OK => {
+            Printer::note(&format!("error: failed to write to stdout: {reason}"));
+            ExitCode::from(exit::UNEXPECTED)
+        }
+        _ => ExitCode::from(code),
+    }
 }

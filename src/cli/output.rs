@@ -6,15 +6,28 @@ use crate::record::{CellRecord, Failure, Measured, Timings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+
+static LOST: OnceLock<String> = OnceLock::new();
 
 /// Writes data and messages. A reader that has gone away is no error.
 pub struct Printer;
 
 impl Printer {
-    /// Data, as it is.
+    /// Data, as it is. What keeps it from being written is told by [`Printer::data_lost`].
     pub fn data(text: &str) {
         let mut out = io::stdout().lock();
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        if let Err(error) = written.map_err(|error| (error.kind(), error.to_string()))
+            && error.0 != io::ErrorKind::BrokenPipe
+        {
+            let _ = LOST.set(error.1);
+        }
+    }
+
+    /// Why data was lost, if any was.
+    pub fn data_lost() -> Option<&'static str> {
+        LOST.get().map(String::as_str)
     }
 
     /// One JSON object on a line.

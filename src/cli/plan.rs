@@ -3,7 +3,7 @@
 use super::args::{OutputFormat, PlanArgs};
 use super::interrupt::Interrupt;
 use super::output::Printer;
-use super::run::{load_experiment, prepare_selection};
+use super::run::{counted, load_experiment, prepare_selection};
 use crate::error::{CliError, exit};
 use crate::record::{Store, experiment_folder};
 use crate::report::table::{Table, Value};
@@ -67,11 +67,9 @@ fn show(prepared: &Prepared) {
         Printer::note(&format!("{} {}", planned.id, planned.decision));
     }
     let running: Vec<&PlannedCell> = prepared.cells.iter().filter(|planned| planned.runs()).collect();
-    let memory = running.iter().map(|planned| planned.memory_bytes).max().unwrap_or(0);
-    Printer::note(&format!(
-        "{} cells, {} to measure, at most about {} of memory",
-        prepared.cells.len(),
-        running.len(),
-        HumanBytes(memory)
-    ));
+    let memory = match running.iter().map(|planned| planned.memory_bytes).max() {
+        Some(bytes) => format!(", at most about {} of memory", HumanBytes(bytes)),
+        None => String::new(),
+    };
+    Printer::note(&format!("{}, {} to measure{memory}", counted(prepared.cells.len(), "cell"), running.len()));
 }

@@ -14,6 +14,9 @@ pub(super) fn report(args: &ReportArgs) -> Result<u8, CliError> {
         if let Some(expectations) = &report.expectations {
             Printer::data(&format!("\n{}", expectations.clone().without_constant_columns(&["verdict"]).terminal()));
         }
+        for damaged in &report.damaged {
+            Printer::warning(damaged);
+        }
         missed += report.missed;
         Printer::note(&format!("tables and plots: {}", folder.display()));
     }

@@ -37,29 +37,48 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
             Printer::note("interrupted: run again to continue");
         })
     };
-    let prepared = prepare_selection(experiment, &args.selection, &store, &interrupt)?;
-    store.create()?;
-    store.write_plan(&prepared.plan, &prepared.experiment.text)?;
+    let result = measure_and_report(experiment, args, &store, &started, &interrupt);
+    let (code, outcome) = match &result {
+        Ok((code, outcome)) => (*code, *outcome),
+        Err(error) => (error.code, Outcome::default()),
+    };
+    // Before the folder is there, there is nothing to record; and the first error is the one to tell.
+    if store.root().join("runs").is_dir() {
+        let Outcome { ran, failed, kept, .. } = outcome;
+        let written = store.write_run(&RunRecord { ended: now(), exit_code: code, ran, failed, kept, ..started });
+        if result.is_ok() {
+            written?;
+        }
+    }
+    result.map(|(code, _)| code)
+}
 
+/// The run itself; the exit code and what became of the cells.
+fn measure_and_report(
+    experiment: Experiment,
+    args: &RunArgs,
+    store: &Store,
+    started: &RunRecord,
+    interrupt: &Interrupt,
+) -> Result<(u8, Outcome), CliError> {
+    let prepared = prepare_selection(experiment, &args.selection, store, interrupt)?;
+    store.create()?;
     let json = args.output_format == OutputFormat::Json;
     if json {
-        kept_events(&prepared, &store)?;
+        kept_events(&prepared, store)?;
     }
     let total = prepared.cells.iter().filter(|cell| cell.runs()).count();
     let progress = Progress::new(total, json, interrupt.clone());
-    let outcome = crate::run::run(&prepared, &store, RunOptions { fail_fast: args.fail_fast }, &progress);
+    let outcome = crate::run::run(&prepared, store, RunOptions { fail_fast: args.fail_fast }, &progress);
     progress.finish();
     let outcome = outcome?;
-    let code = match interrupt.code() {
-        Some(code) => code,
-        None => finish(&prepared, &store, &started, outcome, json)?,
-    };
-    let Outcome { ran, failed, kept, .. } = outcome;
-    store.write_run(&RunRecord { ended: now(), exit_code: code, ran, failed, kept, ..started })?;
-    if interrupt.code().is_some() {
-        Printer::note("interrupted: run again to continue");
+    match interrupt.code() {
+        Some(code) => {
+            Printer::note("interrupted: run again to continue");
+            Ok((code, outcome))
+        }
+        None => Ok((finish(&prepared, store, started, outcome, json)?, outcome)),
     }
-    Ok(code)
 }
 
 /// Reads the file, shows its warnings.
@@ -110,6 +129,12 @@ pub(super) fn prepare_selection(
 }
 
 fn limit_threads(experiment: &Experiment) -> Result<(), CliError> {
+    /// More threads than any machine has; a typing mistake should not start them.
+    const MOST: usize = 1024;
+    if experiment.threads > MOST {
+        let message = format!("`device.threads` is {}, more than {MOST}", experiment.threads);
+        return Err(CliError::usage(message, Some("0 takes all that the machine has".into())));
+    }
     let threads = rayon::ThreadPoolBuilder::new().num_threads(experiment.threads).build_global();
     threads.map_err(|error| CliError {
         code: exit::UNEXPECTED,
@@ -135,6 +160,7 @@ fn finish(
     outcome: Outcome,
     json: bool,
 ) -> Result<u8, CliError> {
+    store.write_plan(&prepared.plan, &prepared.experiment.text)?;
     store.write_manifest(&manifest(prepared, started))?;
     let report = match report::report(store) {
         // The one selected cell may have been `--limit 0` away.
@@ -165,15 +191,25 @@ fn finish(
         0 => String::new(),
         count => format!(", {count} still to do"),
     };
+    for damaged in &report.damaged {
+        Printer::warning(&format!("{damaged}; `run` measures it again"));
+    }
     Printer::note(&format!(
-        "{ran} cells measured, {kept} cached, {} failed{unfinished}: {}",
+        "{} measured, {kept} cached, {} failed{unfinished}: {}",
+        counted(ran, "cell"),
         failed + kept_failed,
         store.root().display()
     ));
     if report.missed > 0 {
-        Printer::note(&format!("{} expectations missed: see tables/expectations.csv", report.missed));
+        let missed = counted(report.missed, "expectation");
+        Printer::note(&format!("{missed} missed: see tables/expectations.csv"));
     }
     Ok(if failed + kept_failed + report.missed > 0 { exit::FAILED } else { exit::OK })
+}
+
+/// `1 cell`, `2 cells`
+pub(super) fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 fn manifest(prepared: &Prepared, started: &RunRecord) -> Manifest {

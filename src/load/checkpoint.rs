@@ -26,21 +26,13 @@ enum Store {
 }
 
 impl Checkpoint {
-    /// Reads the configuration alone.
-    ///
-    /// # Errors
-    /// When it describes no network that can be run.
-    pub fn architecture_of(files: &ModelFiles) -> Result<Architecture, LoadError> {
-        let error = |source| LoadError::Config { file: files.config_name.clone(), source };
-        model::architecture(&files.config).map_err(error)
-    }
-
     /// Opens the weights and compares every tensor with the configuration; reads no numbers yet.
     ///
     /// # Errors
     /// When files are unreadable or tensors missing or of another shape: all of them, in one error.
     pub fn open(files: ModelFiles) -> Result<Self, LoadError> {
-        let architecture = Arc::new(Self::architecture_of(&files)?);
+        let error = |source| LoadError::Config { file: files.config_name.clone(), source };
+        let architecture = Arc::new(model::architecture(&files.config).map_err(error)?);
         let store = match &files.weights {
             WeightFiles::Synthetic(name) => Store::Synthetic(name.clone()),
             WeightFiles::Static(bytes) => {

@@ -125,6 +125,9 @@ impl LoadError {
             Self::Hub(error) => error.hint(),
             Self::Weights(error) => error.hint(),
             Self::Config { source, .. } => source.hint(),
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => {
+                Some("save the file as UTF-8".into())
+            }
             Self::Read { .. } => Some(
                 "check the path and its permissions; `path:` and `file:` are relative to the experiment file".into(),
             ),

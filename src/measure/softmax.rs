@@ -4,20 +4,36 @@
 //! This one is a polynomial in f32 that compilers turn into vector code, within 2 units in the last
 //! place; sums are kept in f64.
 
-/// Elements added up in f32 before the sum goes to f64: rounding stays below that of the logits.
+/// Sums kept side by side, so that the loops become vector code.
 const LANES: usize = 16;
+/// Elements after which the f32 sums go to f64: their rounding stays below that of the logits.
+const BLOCK: usize = 16 * LANES;
 
 /// The largest logit.
-pub(super) fn max(logits: &[f32]) -> f32 {
-    logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+fn max(logits: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &logit) in lanes.iter_mut().zip(chunk) {
+            *lane = if logit > *lane { logit } else { *lane };
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// The logarithm of the sum of exponentials.
 pub(super) fn log_sum_exp(logits: &[f32]) -> f64 {
     let max = max(logits);
     let mut sum = 0.0;
-    for chunk in logits.chunks(LANES) {
-        sum += f64::from(chunk.iter().map(|&logit| exp(logit - max)).sum::<f32>());
+    for block in logits.chunks(BLOCK) {
+        let mut lanes = [0.0f32; LANES];
+        let (chunks, rest) = block.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (lane, &logit) in lanes.iter_mut().zip(chunk) {
+                *lane += exp(logit - max);
+            }
+        }
+        sum += lanes.iter().copied().chain(rest.iter().map(|&logit| exp(logit - max))).map(f64::from).sum::<f64>();
     }
     f64::from(max) + sum.ln()
 }
@@ -28,15 +44,23 @@ pub(super) fn log_sum_exp(logits: &[f32]) -> f64 {
 pub(super) fn divergence(p: &[f32], q: &[f32]) -> f64 {
     let max = max(p);
     let (mut sum, mut weighted) = (0.0, 0.0);
-    for (p, q) in p.chunks(LANES).zip(q.chunks(LANES)) {
-        let (mut s, mut w) = (0.0f32, 0.0f32);
-        for (&p, &q) in p.iter().zip(q) {
-            let weight = exp(p - max);
-            s += weight;
-            w += weight * (p - q);
+    for (p, q) in p.chunks(BLOCK).zip(q.chunks(BLOCK)) {
+        let (mut sums, mut products) = ([0.0f32; LANES], [0.0f32; LANES]);
+        let ((p_chunks, p_rest), (q_chunks, q_rest)) = (p.as_chunks::<LANES>(), q.as_chunks::<LANES>());
+        for (p, q) in p_chunks.iter().zip(q_chunks) {
+            for lane in 0..LANES {
+                let weight = exp(p[lane] - max);
+                sums[lane] += weight;
+                products[lane] += weight * (p[lane] - q[lane]);
+            }
         }
-        sum += f64::from(s);
-        weighted += f64::from(w);
+        for (lane, (&p, &q)) in p_rest.iter().zip(q_rest).enumerate() {
+            let weight = exp(p - max);
+            sums[lane] += weight;
+            products[lane] += weight * (p - q);
+        }
+        sum += sums.iter().copied().map(f64::from).sum::<f64>();
+        weighted += products.iter().copied().map(f64::from).sum::<f64>();
     }
     let norm = f64::from(max) + sum.ln();
     // Rounding can leave a divergence of nearly equal distributions just below 0.

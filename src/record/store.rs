@@ -4,8 +4,9 @@ use super::formats::{CellRecord, Manifest, PlanRecord, RunRecord};
 use crate::plan::{CellId, Existing};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use thiserror::Error;
 
 /// Why the results folder can't be used.
@@ -73,7 +74,7 @@ impl Store {
         &self.root
     }
 
-    /// Makes the folders, and shows that files can be written there.
+    /// Makes the folders, shows that files can be written there, and clears what killed processes left.
     ///
     /// # Errors
     /// When they can't.
@@ -82,7 +83,8 @@ impl Store {
             let path = self.root.join(folder);
             std::fs::create_dir_all(&path).map_err(|source| StoreError::Write { path: path.clone(), source })?;
             // A folder that exists may still be read-only: better known before an hour of work.
-            tempfile::tempfile_in(&path).map_err(|source| StoreError::Write { path, source })?;
+            tempfile::tempfile_in(&path).map_err(|source| StoreError::Write { path: path.clone(), source })?;
+            clear_leftovers(&path);
         }
         Ok(())
     }
@@ -177,14 +179,12 @@ impl Store {
         write_atomically(&self.root.join(relative), bytes)
     }
 
-    /// Whether a file of the folder has just these bytes.
-    pub fn holds(&self, relative: &Path, bytes: &[u8]) -> bool {
-        std::fs::read(self.root.join(relative)).is_ok_and(|old| old == bytes)
-    }
-
-    /// Whether the folder has a file.
-    pub fn has(&self, relative: &Path) -> bool {
-        self.root.join(relative).is_file()
+    /// Whether the first 4 KiB of a file of the folder hold these bytes.
+    pub fn mentions(&self, relative: &Path, bytes: &[u8]) -> bool {
+        let mut head = Vec::new();
+        let file = std::fs::File::open(self.root.join(relative));
+        let read = file.and_then(|file| file.take(4096).read_to_end(&mut head));
+        read.is_ok() && head.windows(bytes.len()).any(|window| window == bytes)
     }
 
     fn cell_path(&self, id: &CellId) -> PathBuf {
@@ -209,6 +209,21 @@ impl Store {
     }
 }
 
+/// What a file is called while it is written.
+const WRITING: &str = ".writing-";
+
+/// Removes files that a killed process was writing: whole days old, so that no living one misses them.
+fn clear_leftovers(folder: &Path) {
+    const OLD: Duration = Duration::from_secs(24 * 60 * 60);
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|modified| modified.elapsed().ok());
+        if entry.file_name().to_string_lossy().starts_with(WRITING) && age.is_some_and(|age| age > OLD) {
+            // It may be gone already, or not ours to remove: it does no harm.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     if std::fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(());
@@ -223,7 +238,7 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
-        let mut file = builder.prefix(".writing-").tempfile_in(folder)?;
+        let mut file = builder.prefix(WRITING).tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path)?;

@@ -134,11 +134,11 @@ pub fn svg(figure: &Figure) -> Result<String, DrawError> {
     Ok(format!("{}{body}", svg_root(figure, size)))
 }
 
-/// The figure as PNG, `scale` pixels to the logical pixel: 3.125 for 300 dpi.
+/// The figure as PNG, `scale` pixels to the logical pixel: 3.125 for 300 dpi. The file says `note` of its source.
 ///
 /// # Errors
 /// See [`DrawError`].
-pub fn png(figure: &Figure, scale: f64) -> Result<Vec<u8>, DrawError> {
+pub fn png(figure: &Figure, scale: f64, note: &str) -> Result<Vec<u8>, DrawError> {
     let shapes = layout::shapes(figure)?;
     let (width, height) = (scaled(figure.width, scale), scaled(figure.height, scale));
     let samples = f64::from(width) * f64::from(height) * f64::from(SAMPLES * SAMPLES);
@@ -151,7 +151,7 @@ pub fn png(figure: &Figure, scale: f64) -> Result<Vec<u8>, DrawError> {
     replay(&shapes, scale * f64::from(SAMPLES), &mut backend, bitmap_text)?;
     backend.present().map_err(backend_error)?;
     drop(backend);
-    encode(&averaged(&fine, width as usize), (width, height), scale)
+    encode(&averaged(&fine, width as usize), (width, height), scale, note)
 }
 
 fn scaled(length: u32, scale: f64) -> u32 {
@@ -288,7 +288,7 @@ fn averaged(fine: &[u8], width: usize) -> Vec<u8> {
     out
 }
 
-fn encode(pixels: &[u8], (width, height): (u32, u32), scale: f64) -> Result<Vec<u8>, DrawError> {
+fn encode(pixels: &[u8], (width, height): (u32, u32), scale: f64, note: &str) -> Result<Vec<u8>, DrawError> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width, height);
     encoder.set_color(png::ColorType::Rgb);
@@ -296,6 +296,7 @@ fn encode(pixels: &[u8], (width, height): (u32, u32), scale: f64) -> Result<Vec<
     // The resolution, which typesetting programs turn into the printed size.
     let density = (PIXELS_PER_METRE * scale).round() as u32;
     encoder.set_pixel_dims(Some(png::PixelDimensions { xppu: density, yppu: density, unit: png::Unit::Meter }));
+    encoder.add_text_chunk("Source".into(), note.into())?;
     let mut writer = encoder.write_header()?;
     writer.write_image_data(pixels)?;
     writer.finish()?;

@@ -14,10 +14,9 @@ mod plots;
 pub mod table;
 mod tables;
 
-use crate::plan::CellId;
 use crate::record::{CellRecord, ExpectRecord, PlanRecord, Store, StoreError};
 use draw::DrawError;
-use std::collections::HashMap;
+use sha2::{Digest, Sha256};
 use std::path::Path;
 use table::Table;
 use thiserror::Error;
@@ -67,65 +66,94 @@ pub struct Report {
     pub missed: usize,
     /// Cells of the plan that are not there yet.
     pub unfinished: usize,
+    /// Cells of the plan whose files can't be read, one message each.
+    pub damaged: Vec<String>,
 }
 
 /// The finished and failed cells of an experiment, in the plan's order.
+#[derive(PartialEq)]
 pub(crate) struct Cells {
     pub title: Option<String>,
     pub records: Vec<CellRecord>,
     pub expectations: Vec<ExpectRecord>,
     pub unfinished: usize,
+    pub damaged: Vec<String>,
 }
 
 /// Writes `tables/` and `plots/` of a results folder again.
 ///
+/// Several processes may do so at once. Each looks again after writing, and writes again if cells have
+/// come in the meantime, so that the last files written are of the most cells.
+///
 /// # Errors
 /// When a file can't be read or written, or there are no cells.
 pub fn report(store: &Store) -> Result<Report, ReportError> {
-    let cells = read(store)?;
-    if cells.records.is_empty() {
-        return Err(ReportError::NoCells(store.root().display().to_string()));
+    let mut cells = read(store)?;
+    loop {
+        if cells.records.is_empty() {
+            return Err(ReportError::NoCells(store.root().display().to_string()));
+        }
+        let report = write(store, &cells)?;
+        let now = read(store)?;
+        if now == cells {
+            return Ok(report);
+        }
+        cells = now;
     }
-    let tables = tables::all(&cells);
+}
+
+fn write(store: &Store, cells: &Cells) -> Result<Report, ReportError> {
+    let tables = tables::all(cells);
     for table in &tables {
         let path = |extension: &str| Path::new("tables").join(format!("{}.{extension}", table.name));
         store.write(&path("csv"), table.csv().as_bytes())?;
         store.write(&path("md"), table.markdown().as_bytes())?;
         store.write(&path("tex"), table.latex().as_bytes())?;
     }
-    for (name, figure) in plots::all(&cells) {
+    for (name, figure) in plots::all(cells) {
         let draw_error = |source| ReportError::Draw { name: name.clone(), source };
         let path = |extension: &str| Path::new("plots").join(format!("{name}.{extension}"));
         let svg = draw::svg(&figure).map_err(draw_error)?;
-        // Pixels take a hundred times as long as the SVG of the same figure.
-        if !(store.holds(&path("svg"), svg.as_bytes()) && store.has(&path("png"))) {
-            store.write(&path("png"), &draw::png(&figure, PNG_SCALE).map_err(draw_error)?)?;
-            store.write(&path("svg"), svg.as_bytes())?;
+        // Pixels take a hundred times as long as the SVG of the same figure, so they carry its digest.
+        let digest = format!("SVG with SHA-256 {}", hex(&Sha256::digest(svg.as_bytes())));
+        if !store.mentions(&path("png"), digest.as_bytes()) {
+            store.write(&path("png"), &draw::png(&figure, PNG_SCALE, &digest).map_err(draw_error)?)?;
         }
+        store.write(&path("svg"), svg.as_bytes())?;
         store.write(&path("csv"), figure.csv().as_bytes())?;
     }
     let find = |name: &str| tables.iter().find(|table| table.name == name).cloned();
     Ok(Report {
-        summary: tables::terminal_summary(&cells),
+        summary: tables::terminal_summary(cells),
         expectations: find("expectations"),
-        missed: tables::missed(&cells),
+        missed: tables::missed(cells),
         unfinished: cells.unfinished,
+        damaged: cells.damaged.clone(),
     })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The cells of the plan; all cells of the folder, by name, where there is no plan.
 fn read(store: &Store) -> Result<Cells, StoreError> {
-    let records = store.cells()?;
-    let Some(PlanRecord { title, cells, expectations, .. }) = store.plan()? else {
-        return Ok(Cells { title: None, records, expectations: Vec::new(), unfinished: 0 });
+    let Some(PlanRecord { title, cells: entries, expectations, .. }) = store.plan()? else {
+        let records = store.cells()?;
+        return Ok(Cells { title: None, records, expectations: Vec::new(), unfinished: 0, damaged: Vec::new() });
     };
-    let mut by_id: HashMap<CellId, CellRecord> = records.into_iter().map(|r| (r.id.clone(), r)).collect();
-    let planned = cells.len();
-    // The plan's spelling of the model is the one that this experiment's file has.
-    let named = |entry: crate::record::PlanEntry| {
-        by_id.remove(&entry.id).map(|record| CellRecord { cell: entry.cell, ..record })
-    };
-    let records: Vec<CellRecord> = cells.into_iter().filter_map(named).collect();
-    let unfinished = planned - records.len();
-    Ok(Cells { title, records, expectations, unfinished })
+    let planned = entries.len();
+    let mut cells = Cells { title, records: Vec::new(), expectations, unfinished: 0, damaged: Vec::new() };
+    for entry in entries {
+        match store.cell(&entry.id) {
+            // The plan's spelling of the model is the one that this experiment's file has.
+            Ok(Some(record)) => cells.records.push(CellRecord { cell: entry.cell, ..record }),
+            Ok(None) => {}
+            // `run` measures it again; until then it is missing like any other.
+            Err(error @ StoreError::Format { .. }) => cells.damaged.push(error.to_string()),
+            Err(error) => return Err(error),
+        }
+    }
+    cells.unfinished = planned - cells.records.len();
+    Ok(cells)
 }

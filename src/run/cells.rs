@@ -84,7 +84,7 @@ impl RunError {
 /// When a model can't be loaded or a result can't be stored. A cell that fails is no error: it is
 /// stored as failed and counted.
 pub fn run(prepared: &Prepared, store: &Store, options: RunOptions, watch: &dyn Watch) -> Result<Outcome, RunError> {
-    let mut runner = Runner { store, options, watch, outcome: Outcome::default(), stopped: false };
+    let mut runner = Runner { prepared, store, options, watch, outcome: Outcome::default(), stopped: false };
     for planned in prepared.cells.iter().filter(|planned| planned.selected && !planned.decision.runs()) {
         runner.outcome.kept += 1;
         runner.outcome.kept_failed += usize::from(planned.decision.word() == "failed");
@@ -114,6 +114,7 @@ pub fn run(prepared: &Prepared, store: &Store, options: RunOptions, watch: &dyn 
 }
 
 struct Runner<'a> {
+    prepared: &'a Prepared,
     store: &'a Store,
     options: RunOptions,
     watch: &'a dyn Watch,
@@ -220,6 +221,10 @@ impl Runner<'_> {
             timings,
             finished: crate::record::now(),
         };
+        if self.outcome.ran == 0 {
+            // Not before there is something new: a run that can't load its model leaves the old plan.
+            self.store.write_plan(&self.prepared.plan, &self.prepared.experiment.text)?;
+        }
         self.store.write_cell(&record)?;
         self.outcome.ran += 1;
         self.outcome.failed += usize::from(failed);

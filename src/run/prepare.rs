@@ -108,7 +108,7 @@ impl PrepareError {
             Self::Dtype { .. } => Some("the CPU backends compute in f32: leave `dtype` out, or take a GPU".into()),
             Self::Expectation(_) => Some("`sparsify-exp plan FILE` lists the cells and their columns".into()),
             Self::NothingSelected => {
-                Some("`sparsify-exp plan FILE` lists the cells; see `--only` and `--partition`".into())
+                Some("`sparsify-exp plan FILE` lists the cells; see `--only`, `--partition` and `--limit`".into())
             }
         }
     }
@@ -166,7 +166,8 @@ fn prepare_model(
     texts: &Texts,
 ) -> Result<PreparedModel, LoadError> {
     let files = loader.find(source)?;
-    let architecture = Arc::new(Checkpoint::architecture_of(&files)?);
+    // Opened and closed again: a damaged header or a wrong shape is known before anything runs.
+    let architecture = Checkpoint::open(files.clone())?.architecture().clone();
     let tokenizer = files.tokenizer()?;
     let tokens = texts.encode(&tokenizer, &files.source, architecture.max_positions, architecture.vocabulary)?;
     Ok(PreparedModel { files, architecture, tokens })

@@ -40,7 +40,12 @@ mod file {
     fn an_unknown_key() {
         let outcome = run_with("sparsity = 0.5", "sparsty = 0.5");
         outcome.exits(USAGE).prints_nothing();
-        outcome.says(&["error: unknown key `prune.sparsty`", "--> e.toml:10:1", "^^^^^^^", "a similar key exists: `sparsity`"]);
+        outcome.says(&[
+            "error: unknown key `prune.sparsty`",
+            "--> e.toml:10:1",
+            "^^^^^^^",
+            "a similar key exists: `sparsity`",
+        ]);
         assert!(!outcome.stderr.contains("missing"), "one mistake is one error:\n{}", outcome.stderr);
     }
 
@@ -55,7 +60,12 @@ mod file {
     fn a_wrong_type() {
         let outcome = run_with("name = \"e\"", "name = \"e\"\nseed = \"x\"");
         outcome.exits(USAGE).prints_nothing();
-        outcome.says(&["error: wrong type of `seed`", "--> e.toml:2:8", "expected an integer of at least 0", "found a string"]);
+        outcome.says(&[
+            "error: wrong type of `seed`",
+            "--> e.toml:2:8",
+            "expected an integer of at least 0",
+            "found a string",
+        ]);
     }
 
     #[test]
@@ -76,7 +86,11 @@ mod file {
     fn a_misspelt_word() {
         let outcome = run_with("\"magnitude\"", "\"magnitud\"");
         outcome.exits(USAGE).prints_nothing();
-        outcome.says(&["error: unknown value `magnitud` of `prune.method`", "e.toml:9:10", "did you mean `magnitude`?"]);
+        outcome.says(&[
+            "error: unknown value `magnitud` of `prune.method`",
+            "e.toml:9:10",
+            "did you mean `magnitude`?",
+        ]);
     }
 
     #[test]
@@ -101,7 +115,8 @@ mod file {
     #[test]
     fn a_dtype_that_the_backend_lacks() {
         let outcome = run_with("[model]", "[device]\nbackend = \"flex\"\n[model]\ndtype = \"f16\"");
-        outcome.exits(USAGE).prints_nothing().says(&["error: ", "`flex`", "`f16`", "e.toml:5:9"]);
+        outcome.exits(USAGE).prints_nothing();
+        outcome.says(&["error: `model.dtype` `f16` is not available on `flex`", "--> e.toml:5:9", "expected `f32`"]);
     }
 
     #[test]
@@ -117,7 +132,8 @@ mod file {
     fn cuda_where_it_is_not_built_in() {
         let outcome = run_with("[model]", "[device]\nbackend = \"cuda\"\n[model]");
         outcome.exits(INPUT).prints_nothing();
-        outcome.says(&["`backend = \"cuda\"`, but this program was built without the `cuda` feature", "--features cuda"]);
+        outcome
+            .says(&["`backend = \"cuda\"`, but this program was built without the `cuda` feature", "--features cuda"]);
     }
 }
 
@@ -196,7 +212,10 @@ mod checkpoint {
     fn missing_files() {
         for (file, said) in [
             ("config.json", "`path:model` has no configuration: looked for config.json"),
-            ("tokenizer.json", "`path:model` has no tokenizer: looked for tokenizer.json, or vocab.json and merges.txt"),
+            (
+                "tokenizer.json",
+                "`path:model` has no tokenizer: looked for tokenizer.json, or vocab.json and merges.txt",
+            ),
             ("model.safetensors", "no weights in `model`"),
         ] {
             let lab = Lab::tiny(THREE_CELLS);
@@ -237,11 +256,9 @@ mod checkpoint {
         let lab = Lab::tiny(THREE_CELLS);
         let path = lab.path("model/model.safetensors");
         let bytes = std::fs::read(&path).unwrap();
-        for (length, said) in [
-            (bytes.len() - 100, "where its header describes"),
-            (50, "claims a safetensors header of"),
-            (0, "is empty"),
-        ] {
+        for (length, said) in
+            [(bytes.len() - 100, "where its header describes"), (50, "claims a safetensors header of"), (0, "is empty")]
+        {
             std::fs::write(&path, &bytes[..length]).unwrap();
             let outcome = lab.run(["run", "e.toml"]);
             outcome.exits(INPUT).prints_nothing();
@@ -326,6 +343,19 @@ mod text {
     }
 
     #[test]
+    fn one_that_is_not_utf8() {
+        let lab = Lab::tiny(THREE_CELLS);
+        lab.write("texts.txt", b"caf\xe9\n");
+        let outcome = lab.run(["run", "e.toml"]);
+        outcome.exits(INPUT).prints_nothing().says(&[
+            "error: failed to read `texts.txt`: ",
+            "UTF-8",
+            "hint: ",
+            "UTF-8",
+        ]);
+    }
+
+    #[test]
     fn one_shorter_than_a_window() {
         let text = THREE_CELLS.replace("\"agreement\"]", "\"perplexity\"]");
         let lab = Lab::tiny(&text.replace("[data]", "[data]\nperplexity = \"file:texts.txt\""));
@@ -376,7 +406,9 @@ mod results {
         if std::fs::write(folder.join("x"), "").is_ok() {
             return; // root may write anywhere; the file in the way takes the same path
         }
-        lab.run(["run", "e.toml"]).exits(UNEXPECTED).says(&["error: failed to write `results/e/cells`: Permission denied"]);
+        lab.run(["run", "e.toml"])
+            .exits(UNEXPECTED)
+            .says(&["error: failed to write `results/e/cells`: Permission denied"]);
     }
 
     /// A limit on the size of files fails in the middle of a write, as a full disk does.
@@ -427,6 +459,46 @@ mod results {
         model.save(&lab.path("model"));
         lab.run(["run", "e.toml"]).exits(INPUT);
         assert!(before == kept(), "cells, tables or plots changed");
+        // What was measured can still be reported.
+        lab.run(["report", "results/e"]).exits(0);
+        assert!(before == kept(), "the report changed");
+    }
+
+    #[test]
+    fn a_failing_run_leaves_its_record() {
+        let lab = Lab::tiny(THREE_CELLS);
+        std::fs::write(lab.path("model/model.safetensors"), "").unwrap();
+        lab.run(["run", "e.toml"]).exits(INPUT);
+        let runs = lab.files("results/e/runs");
+        assert_eq!(runs.len(), 1);
+        let run: serde_json::Value = serde_json::from_slice(runs.values().next().unwrap()).unwrap();
+        assert_eq!(run["exit_code"], INPUT);
+    }
+
+    /// Another process may be about to measure it again.
+    #[test]
+    fn a_damaged_cell_of_no_concern_is_no_error() {
+        let lab = Lab::tiny(THREE_CELLS);
+        lab.run(["run", "e.toml"]).exits(0);
+        lab.write("results/e/cells/0000000000000000.json", "{");
+        let csr =
+            lab.cells_but("0000000000000000").into_iter().find(|(_, cell)| cell["cell"]["variant"] == "csr").unwrap();
+        lab.write(&format!("results/e/cells/{}.json", csr.0), "{");
+        lab.run(["run", "e.toml", "--only", "variant=masked"])
+            .exits(0)
+            .says(&["0 cells measured, 1 cached", "1 still to do"]);
+    }
+
+    /// stdout is data: losing it is an error, unlike a reader that has seen enough.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn data_that_cannot_be_written() {
+        let lab = Lab::tiny(THREE_CELLS);
+        for args in [&["plan", "e.toml"][..], &["schema"], &["run", "e.toml", "--output-format", "json"]] {
+            let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+            let output = lab.command(args.iter().copied()).stdout(full).output().unwrap();
+            lab.outcome(output).exits(UNEXPECTED).says(&["error: ", "No space left"]);
+        }
     }
 
     #[test]
@@ -450,7 +522,8 @@ mod cells {
         ]);
         let rows = lab.table("results/e/tables/summary.csv");
         let measured: Vec<_> = rows.iter().map(|row| (row["setup"].as_str(), !row["nonzero"].is_empty())).collect();
-        let expected = [("Dense", true), ("Masked2:3", false), ("CSR2:3", false), ("Masked2:4", true), ("CSR2:4", true)];
+        let expected =
+            [("Dense", true), ("Masked2:3", false), ("CSR2:3", false), ("Masked2:4", true), ("CSR2:4", true)];
         assert_eq!(measured, expected);
     }
 

@@ -5,8 +5,7 @@ use crate::support::{Lab, THREE_CELLS};
 
 /// The interface's key columns.
 const KEY: &str = "cell,setup,model,method,scope,pattern,sparsity_target,seed,variant,backend,dtype";
-const SUMMARY: &str =
-    "nonzero,total,sparsity,size_mb,compute_ratio,top1_match,top5_overlap,kl_nats,perplexity,gate_max_abs,gate_max_logit";
+const SUMMARY: &str = "nonzero,total,sparsity,size_mb,compute_ratio,top1_match,top5_overlap,kl_nats,perplexity,gate_max_abs,gate_max_logit";
 
 #[test]
 fn json_goes_to_stdout_and_progress_to_stderr() {
@@ -60,7 +59,9 @@ fn a_stand_in_is_called_one() {
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     let lab = Lab::tiny(THREE_CELLS);
-    for args in [&["run", "e.toml", "--output-format", "json"][..], &["plan", "e.toml"], &["schema"], &["report", "results/e"]] {
+    for args in
+        [&["run", "e.toml", "--output-format", "json"][..], &["plan", "e.toml"], &["schema"], &["report", "results/e"]]
+    {
         let mut child = lab.command(args.iter().copied()).spawn().unwrap();
         drop(child.stdout.take());
         lab.outcome(child.wait_with_output().unwrap()).exits(0);
@@ -80,7 +81,10 @@ fn tables_have_the_columns_of_the_interface() {
     let unseeded = KEY.replace("cell,", "").replace("seed,", "");
     let tables = [
         ("summary", keyed(SUMMARY)),
-        ("timings", keyed("load_seconds,calibrate_seconds,prune_seconds,convert_seconds,measure_seconds,peak_rss_bytes")),
+        (
+            "timings",
+            keyed("load_seconds,calibrate_seconds,prune_seconds,convert_seconds,measure_seconds,peak_rss_bytes"),
+        ),
         ("layers", keyed("module_name,group,nonzero,total,sparsity,shape,flops_per_token,param_frac,bytes,format")),
         ("groups", keyed("group,nonzero,total,sparsity,flops_per_token,param_frac,bytes")),
         ("spread", format!("{unseeded},seeds,{}", spread.join(","))),

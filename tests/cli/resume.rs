@@ -195,9 +195,8 @@ fn a_run_that_is_stopped_again_and_again_ends_as_if_it_had_not_been() {
     assert!(lab.cells().keys().eq(undisturbed.cells().keys()));
     // One record for every process but the killed one.
     let runs = lab.files("results/e/runs").into_values();
-    let mut codes: Vec<u64> = runs
-        .map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap()["exit_code"].as_u64().unwrap())
-        .collect();
+    let mut codes: Vec<u64> =
+        runs.map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap()["exit_code"].as_u64().unwrap()).collect();
     codes.sort();
     assert_eq!(codes, [0, 130, 143]);
 }
@@ -210,7 +209,8 @@ fn processes_share_a_folder() {
     let partitions: [&[&str]; 2] = [&["--partition", "slice:1/2"], &["--partition", "slice:2/2"]];
     for arguments in [partitions, [&[], &[]]] {
         let lab = many_quick_cells();
-        let start = |more: &&[&str]| lab.command(["run", "e.toml"].into_iter().chain(more.iter().copied())).spawn().unwrap();
+        let start =
+            |more: &&[&str]| lab.command(["run", "e.toml"].into_iter().chain(more.iter().copied())).spawn().unwrap();
         let outcomes = arguments.each_ref().map(start).map(|child| finished(&lab, child));
         for outcome in &outcomes {
             outcome.exits(0);

@@ -118,12 +118,19 @@ impl Lab {
     /// Names and contents of the cells of experiment `e`; a file that is no JSON fails the test.
     #[track_caller]
     pub fn cells(&self) -> BTreeMap<String, Value> {
+        self.cells_but("")
+    }
+
+    /// The cells without one that is known to be damaged.
+    #[track_caller]
+    pub fn cells_but(&self, damaged: &str) -> BTreeMap<String, Value> {
         let mut cells = BTreeMap::new();
         for path in list(&self.path("results/e/cells")) {
-            if path.extension().is_some_and(|extension| extension == "json") {
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            if path.extension().is_some_and(|extension| extension == "json") && name != damaged {
                 let text = std::fs::read_to_string(&path).unwrap();
                 let cell = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}\n{text}", path.display()));
-                cells.insert(path.file_stem().unwrap().to_string_lossy().into_owned(), cell);
+                cells.insert(name, cell);
             }
         }
         cells
@@ -248,7 +255,11 @@ impl Model {
             model.random(&format!("{block}.{name}.weight"), &shape);
             model.random(&format!("{block}.{name}.bias"), &shape[..1]);
         }
-        for norm in ["model.decoder.final_layer_norm", &format!("{block}.self_attn_layer_norm"), &format!("{block}.final_layer_norm")] {
+        for norm in [
+            "model.decoder.final_layer_norm",
+            &format!("{block}.self_attn_layer_norm"),
+            &format!("{block}.final_layer_norm"),
+        ] {
             model.random(&format!("{norm}.weight"), &[hidden]);
             model.random(&format!("{norm}.bias"), &[hidden]);
         }

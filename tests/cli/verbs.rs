@@ -53,7 +53,8 @@ fn check_needs_no_model() {
 #[test]
 fn every_experiment_of_the_repository_is_right() {
     let files = list(&Path::new(ROOT).join("experiments"));
-    let files: Vec<&str> = files.iter().map(|path| path.to_str().unwrap()).filter(|path| path.ends_with(".toml")).collect();
+    let files: Vec<&str> =
+        files.iter().map(|path| path.to_str().unwrap()).filter(|path| path.ends_with(".toml")).collect();
     assert!(!files.is_empty());
     let outcome = Lab::empty().run(["check"].into_iter().chain(files.iter().copied()));
     outcome.exits(0);
@@ -123,7 +124,8 @@ fn what_is_listed_is_known() {
         let first = |line: &str| line.split_whitespace().next().unwrap().to_owned();
         outcome.exits(0).stdout.lines().skip(1).map(first).collect()
     };
-    let models: Vec<String> = names("models").into_iter().filter(|name| name.contains(':') && !name.contains("NAME")).collect();
+    let models: Vec<String> =
+        names("models").into_iter().filter(|name| name.contains(':') && !name.contains("NAME")).collect();
     let models = models.into_iter().filter(|name| !name.ends_with("DIR")).collect();
     for (names, key) in [
         (names("metrics"), "measure.metrics"),
@@ -164,7 +166,17 @@ fn help_tells_every_verb_and_flag() {
     let lab = Lab::empty();
     lab.run(["--help"]).exits(0).prints(&["run", "plan", "check", "report", "list", "schema", "info"]);
     let help = lab.run(["run", "--help"]);
-    for flag in ["-s", "--only", "--partition", "--rerun", "--fail-fast", "--offline", "--limit", "--results", "--output-format"] {
+    for flag in [
+        "-s",
+        "--only",
+        "--partition",
+        "--rerun",
+        "--fail-fast",
+        "--offline",
+        "--limit",
+        "--results",
+        "--output-format",
+    ] {
         help.exits(0).prints(&[flag]);
     }
 }

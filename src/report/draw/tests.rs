@@ -44,7 +44,7 @@ fn contents(figure: &Figure) -> Vec<String> {
 fn equal_figures_give_equal_bytes() {
     let figure = sample();
     assert_eq!(svg(&figure).unwrap(), svg(&figure.clone()).unwrap());
-    assert_eq!(png(&figure, 1.0).unwrap(), png(&figure.clone(), 1.0).unwrap());
+    assert_eq!(png(&figure, 1.0, "test").unwrap(), png(&figure.clone(), 1.0, "test").unwrap());
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn an_svg_is_text_in_its_logical_size() {
 
 #[test]
 fn a_png_has_the_scaled_size_and_resolution() {
-    let bytes = png(&sample(), 1.5).unwrap();
+    let bytes = png(&sample(), 1.5, "test").unwrap();
     let reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
     let info = reader.info();
     assert_eq!((info.width, info.height), (1020, 360));
@@ -77,7 +77,7 @@ fn a_png_has_the_scaled_size_and_resolution() {
 fn the_svg_and_the_png_agree_on_where_text_is() {
     let figure = Figure { title: "|".into(), description: String::new(), ..sample() };
     let title = texts(&figure).into_iter().find(|text| text.content == "|").unwrap();
-    let bytes = png(&figure, 1.0).unwrap();
+    let bytes = png(&figure, 1.0, "test").unwrap();
     let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
     reader.next_frame(&mut pixels).unwrap();
@@ -105,7 +105,7 @@ fn what_cannot_be_drawn_is_an_error() {
     assert!(matches!(svg(&range), Err(DrawError::Range { .. })));
     assert!(matches!(svg(&Figure { columns: 0, ..sample() }), Err(DrawError::NoColumns)));
     for scale in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e4] {
-        assert!(matches!(png(&sample(), scale), Err(DrawError::PngScale { .. })), "{scale}");
+        assert!(matches!(png(&sample(), scale, "test"), Err(DrawError::PngScale { .. })), "{scale}");
     }
 }
 
@@ -238,7 +238,7 @@ proptest! {
     #[test]
     fn any_figure_is_drawn_or_refused(panels in prop::collection::vec(arbitrary_panel(), 0..3)) {
         let figure = Figure::new(panels, 400, 240);
-        match (svg(&figure), png(&figure, 0.5)) {
+        match (svg(&figure), png(&figure, 0.5, "test")) {
             (Ok(svg), Ok(_)) => prop_assert!(!svg.contains("NaN") && !svg.contains("inf")),
             (Err(DrawError::NoData | DrawError::TooSmall { .. }), Err(_)) => {}
             other => prop_assert!(false, "{:?}", other),
