@@ -3,8 +3,9 @@
 //! Every function reads `values`, `columns` and `x` without bounds checks: the contract of
 //! [`CsrView::new_unchecked`] puts them inside their arrays.
 
-use super::{Column, CsrView, Line};
+use super::{Column, CsrView, Line, PARTIAL};
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// Dot products of rows `first..first + y.len()` with one token.
 ///
@@ -94,9 +95,9 @@ unsafe fn indices8<C: Column>(columns: *const C) -> __m256i {
     }
 }
 
-/// `sums[i][lane] = bias + Σ value · tile[column][lane]` for rows from `first`, `Z` registers of 16 lanes.
+/// `sums[i][lane] = Σ value · tile[column][lane]` for rows from `first`, `Z` registers of 16 lanes.
 ///
-/// Two sets of sums: `Z` chains of additions alone would wait for each other's latency.
+/// Two rows at a time: the `Z` chains of additions of one row alone would wait for each other's latency.
 ///
 /// # Safety
 /// Needs AVX-512F; `tile` holds `weight.cols * Z` lines; `sums` holds whole rows of `16 * Z` floats.
@@ -108,48 +109,65 @@ pub(super) unsafe fn tile_avx512<C: Column, const Z: usize>(
     sums: &mut [f32],
 ) {
     let x = tile.as_ptr().cast::<f32>();
-    for (i, sums) in sums.chunks_exact_mut(16 * Z).enumerate() {
-        let entries = weight.entries(first + i);
-        let (values, columns) = (&weight.values[entries.clone()], &weight.columns[entries]);
-        let mut even = [_mm512_set1_ps(weight.bias(first + i)); Z];
-        let mut odd = [_mm512_setzero_ps(); Z];
-        // SAFETY (both closures' loads): k is below values.len(), a column's Z lines lie inside the tile.
-        let mut k = 0;
-        while k + 1 < values.len() {
-            unsafe {
-                accumulate_avx512(
-                    &mut even,
-                    *values.get_unchecked(k),
-                    x.add(columns.get_unchecked(k).index() * 16 * Z),
-                );
-                accumulate_avx512(
-                    &mut odd,
-                    *values.get_unchecked(k + 1),
-                    x.add(columns.get_unchecked(k + 1).index() * 16 * Z),
-                );
+    for (pair, sums) in sums.chunks_mut(2 * 16 * Z).enumerate() {
+        let row = first + 2 * pair;
+        let (sums_a, sums_b) = sums.split_at_mut(16 * Z);
+        let entries_a = weight.entries(row);
+        let entries_b = if sums_b.is_empty() { 0..0 } else { weight.entries(row + 1) };
+        let (mut a, mut b) = ([_mm512_setzero_ps(); Z], [_mm512_setzero_ps(); Z]);
+        for start in (0..entries_a.len().max(entries_b.len())).step_by(PARTIAL) {
+            let part = |entries: &Range<usize>| entries.len().min(start)..entries.len().min(start + PARTIAL);
+            let (part_a, part_b) = (part(&entries_a), part(&entries_b));
+            let common = part_a.len().min(part_b.len());
+            let (mut sum_a, mut sum_b) = ([_mm512_setzero_ps(); Z], [_mm512_setzero_ps(); Z]);
+            for k in 0..common {
+                // SAFETY: k is below both parts' lengths; a column's Z lines lie inside the tile.
+                unsafe {
+                    accumulate_avx512(weight, entries_a.start + part_a.start + k, x, &mut sum_a);
+                    accumulate_avx512(weight, entries_b.start + part_b.start + k, x, &mut sum_b);
+                }
             }
-            k += 2;
+            for entry in part_a.start + common..part_a.end {
+                // SAFETY: as above.
+                unsafe { accumulate_avx512(weight, entries_a.start + entry, x, &mut sum_a) };
+            }
+            for entry in part_b.start + common..part_b.end {
+                // SAFETY: as above.
+                unsafe { accumulate_avx512(weight, entries_b.start + entry, x, &mut sum_b) };
+            }
+            for z in 0..Z {
+                a[z] = _mm512_add_ps(a[z], sum_a[z]);
+                b[z] = _mm512_add_ps(b[z], sum_b[z]);
+            }
         }
-        if k < values.len() {
-            // SAFETY: as above.
-            unsafe { accumulate_avx512(&mut even, values[k], x.add(columns[k].index() * 16 * Z)) };
-        }
-        for z in 0..Z {
-            // SAFETY: sums holds 16 * Z floats.
-            unsafe { _mm512_storeu_ps(sums.as_mut_ptr().add(16 * z), _mm512_add_ps(even[z], odd[z])) };
+        for (sums, registers) in [(sums_a, a), (sums_b, b)] {
+            for (sums, register) in sums.as_chunks_mut::<16>().0.iter_mut().zip(registers) {
+                // SAFETY: 16 floats.
+                unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), register) };
+            }
         }
     }
 }
 
+/// Adds one entry's products to the sums of its row.
+///
 /// # Safety
-/// Needs AVX-512F; `16 * Z` floats are readable at `x`, 64-byte aligned.
+/// Needs AVX-512F; `entry` is one of the matrix; at `x` a tile of `Z` 64-byte aligned lines a column.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn accumulate_avx512<const Z: usize>(sums: &mut [__m512; Z], value: f32, x: *const f32) {
-    let value = _mm512_set1_ps(value);
-    for (z, sum) in sums.iter_mut().enumerate() {
-        // SAFETY: by the caller's contract.
-        *sum = unsafe { _mm512_fmadd_ps(value, _mm512_load_ps(x.add(16 * z)), *sum) };
+unsafe fn accumulate_avx512<C: Column, const Z: usize>(
+    weight: &CsrView<'_, C>,
+    entry: usize,
+    x: *const f32,
+    sums: &mut [__m512; Z],
+) {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        let value = _mm512_set1_ps(*weight.values.get_unchecked(entry));
+        let x = x.add(weight.columns.get_unchecked(entry).index() * 16 * Z);
+        for (z, sum) in sums.iter_mut().enumerate() {
+            *sum = _mm512_fmadd_ps(value, _mm512_load_ps(x.add(16 * z)), *sum);
+        }
     }
 }
 
@@ -167,12 +185,20 @@ pub(super) unsafe fn tile_avx2<C: Column, const Y: usize>(
     let x = tile.as_ptr().cast::<f32>();
     for (i, sums) in sums.chunks_exact_mut(8 * Y).enumerate() {
         let entries = weight.entries(first + i);
-        let mut lanes = [_mm256_set1_ps(weight.bias(first + i)); Y];
-        for (&value, &column) in weight.values[entries.clone()].iter().zip(&weight.columns[entries]) {
-            let value = _mm256_set1_ps(value);
-            for (y, lane) in lanes.iter_mut().enumerate() {
-                // SAFETY: a column's Y / 2 lines lie inside the tile.
-                *lane = unsafe { _mm256_fmadd_ps(value, _mm256_load_ps(x.add(column.index() * 8 * Y + 8 * y)), *lane) };
+        let mut lanes = [_mm256_setzero_ps(); Y];
+        let (values, columns) = (&weight.values[entries.clone()], &weight.columns[entries]);
+        for (values, columns) in values.chunks(PARTIAL).zip(columns.chunks(PARTIAL)) {
+            let mut part = [_mm256_setzero_ps(); Y];
+            for (&value, &column) in values.iter().zip(columns) {
+                let value = _mm256_set1_ps(value);
+                for (y, sum) in part.iter_mut().enumerate() {
+                    // SAFETY: a column's Y / 2 lines lie inside the tile.
+                    *sum =
+                        unsafe { _mm256_fmadd_ps(value, _mm256_load_ps(x.add(column.index() * 8 * Y + 8 * y)), *sum) };
+                }
+            }
+            for (lane, part) in lanes.iter_mut().zip(part) {
+                *lane = _mm256_add_ps(*lane, part);
             }
         }
         for (y, lane) in lanes.iter().enumerate() {
