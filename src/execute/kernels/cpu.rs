@@ -66,19 +66,21 @@ impl Simd {
     }
 }
 
-/// A column index: 16 or 32 bits.
+/// A column index: 16 or 32 bits. Inlined by force: a call an entry would double the kernels' time.
 pub trait Column: Copy + Send + Sync + 'static {
     /// As an offset.
     fn index(self) -> usize;
 }
 
 impl Column for u16 {
+    #[inline(always)]
     fn index(self) -> usize {
         usize::from(self)
     }
 }
 
 impl Column for u32 {
+    #[inline(always)]
     fn index(self) -> usize {
         self as usize
     }
@@ -258,13 +260,13 @@ fn run_tile<C: Column>(
         // SAFETY: `simd` comes from run-time detection; columns are below cols by CsrView's contract,
         // so that every column's lanes lie inside `tile`, which holds cols * lanes floats.
         #[cfg(target_arch = "x86_64")]
-        (Simd::Avx512, 16) => unsafe { x86::tile_avx512::<C, 1>(weight, tile, first, sums) },
+        (Simd::Avx512, 16) => unsafe { x86::tile_avx512::<C, 1, 8>(weight, tile, first, sums) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        (Simd::Avx512, 32) => unsafe { x86::tile_avx512::<C, 2>(weight, tile, first, sums) },
+        (Simd::Avx512, 32) => unsafe { x86::tile_avx512::<C, 2, 4>(weight, tile, first, sums) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        (Simd::Avx512, _) => unsafe { x86::tile_avx512::<C, 4>(weight, tile, first, sums) },
+        (Simd::Avx512, _) => unsafe { x86::tile_avx512::<C, 4, 4>(weight, tile, first, sums) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Simd::Avx2, 16) => unsafe { x86::tile_avx2::<C, 2>(weight, tile, first, sums) },

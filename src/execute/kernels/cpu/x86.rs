@@ -5,7 +5,6 @@
 
 use super::{Column, CsrView, Line, PARTIAL};
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 /// Dot products of rows `first..first + y.len()` with one token.
 ///
@@ -97,77 +96,60 @@ unsafe fn indices8<C: Column>(columns: *const C) -> __m256i {
 
 /// `sums[i][lane] = Σ value · tile[column][lane]` for rows from `first`, `Z` registers of 16 lanes.
 ///
-/// Two rows at a time: the `Z` chains of additions of one row alone would wait for each other's latency.
+/// `A` partial sums side by side: the `Z` chains of additions of one alone would wait for each other's
+/// latency, four cycles at two additions a cycle.
 ///
 /// # Safety
 /// Needs AVX-512F; `tile` holds `weight.cols * Z` lines; `sums` holds whole rows of `16 * Z` floats.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn tile_avx512<C: Column, const Z: usize>(
+pub(super) unsafe fn tile_avx512<C: Column, const Z: usize, const A: usize>(
     weight: &CsrView<'_, C>,
     tile: &[Line],
     first: usize,
     sums: &mut [f32],
 ) {
     let x = tile.as_ptr().cast::<f32>();
-    for (pair, sums) in sums.chunks_mut(2 * 16 * Z).enumerate() {
-        let row = first + 2 * pair;
-        let (sums_a, sums_b) = sums.split_at_mut(16 * Z);
-        let entries_a = weight.entries(row);
-        let entries_b = if sums_b.is_empty() { 0..0 } else { weight.entries(row + 1) };
-        let (mut a, mut b) = ([_mm512_setzero_ps(); Z], [_mm512_setzero_ps(); Z]);
-        for start in (0..entries_a.len().max(entries_b.len())).step_by(PARTIAL) {
-            let part = |entries: &Range<usize>| entries.len().min(start)..entries.len().min(start + PARTIAL);
-            let (part_a, part_b) = (part(&entries_a), part(&entries_b));
-            let common = part_a.len().min(part_b.len());
-            let (mut sum_a, mut sum_b) = ([_mm512_setzero_ps(); Z], [_mm512_setzero_ps(); Z]);
-            for k in 0..common {
-                // SAFETY: k is below both parts' lengths; a column's Z lines lie inside the tile.
-                unsafe {
-                    accumulate_avx512(weight, entries_a.start + part_a.start + k, x, &mut sum_a);
-                    accumulate_avx512(weight, entries_b.start + part_b.start + k, x, &mut sum_b);
+    for (i, sums) in sums.chunks_exact_mut(16 * Z).enumerate() {
+        let entries = weight.entries(first + i);
+        let (values, columns) = (&weight.values[entries.clone()], &weight.columns[entries]);
+        let mut total = [_mm512_setzero_ps(); Z];
+        for (values, columns) in values.chunks(PARTIAL * A).zip(columns.chunks(PARTIAL * A)) {
+            let mut parts = [[_mm512_setzero_ps(); Z]; A];
+            let ((values, last_values), (columns, last_columns)) = (values.as_chunks::<A>(), columns.as_chunks::<A>());
+            for (values, columns) in values.iter().zip(columns) {
+                for a in 0..A {
+                    // SAFETY: a column's Z lines lie inside the tile.
+                    unsafe { accumulate_avx512(values[a], x.add(columns[a].index() * 16 * Z), &mut parts[a]) };
                 }
             }
-            for entry in part_a.start + common..part_a.end {
+            for ((part, &value), &column) in parts.iter_mut().zip(last_values).zip(last_columns) {
                 // SAFETY: as above.
-                unsafe { accumulate_avx512(weight, entries_a.start + entry, x, &mut sum_a) };
+                unsafe { accumulate_avx512(value, x.add(column.index() * 16 * Z), part) };
             }
-            for entry in part_b.start + common..part_b.end {
-                // SAFETY: as above.
-                unsafe { accumulate_avx512(weight, entries_b.start + entry, x, &mut sum_b) };
-            }
-            for z in 0..Z {
-                a[z] = _mm512_add_ps(a[z], sum_a[z]);
-                b[z] = _mm512_add_ps(b[z], sum_b[z]);
+            for part in parts {
+                for (total, part) in total.iter_mut().zip(part) {
+                    *total = _mm512_add_ps(*total, part);
+                }
             }
         }
-        for (sums, registers) in [(sums_a, a), (sums_b, b)] {
-            for (sums, register) in sums.as_chunks_mut::<16>().0.iter_mut().zip(registers) {
-                // SAFETY: 16 floats.
-                unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), register) };
-            }
+        for (sums, total) in sums.as_chunks_mut::<16>().0.iter_mut().zip(total) {
+            // SAFETY: 16 floats.
+            unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), total) };
         }
     }
 }
 
-/// Adds one entry's products to the sums of its row.
+/// Adds one entry's products to `16 * Z` sums.
 ///
 /// # Safety
-/// Needs AVX-512F; `entry` is one of the matrix; at `x` a tile of `Z` 64-byte aligned lines a column.
+/// Needs AVX-512F; `16 * Z` floats are readable at `x`, 64-byte aligned.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn accumulate_avx512<C: Column, const Z: usize>(
-    weight: &CsrView<'_, C>,
-    entry: usize,
-    x: *const f32,
-    sums: &mut [__m512; Z],
-) {
-    // SAFETY: by the caller's contract.
-    unsafe {
-        let value = _mm512_set1_ps(*weight.values.get_unchecked(entry));
-        let x = x.add(weight.columns.get_unchecked(entry).index() * 16 * Z);
-        for (z, sum) in sums.iter_mut().enumerate() {
-            *sum = _mm512_fmadd_ps(value, _mm512_load_ps(x.add(16 * z)), *sum);
-        }
+unsafe fn accumulate_avx512<const Z: usize>(value: f32, x: *const f32, sums: &mut [__m512; Z]) {
+    let value = _mm512_set1_ps(value);
+    for (z, sum) in sums.iter_mut().enumerate() {
+        // SAFETY: by the caller's contract.
+        *sum = unsafe { _mm512_fmadd_ps(value, _mm512_load_ps(x.add(16 * z)), *sum) };
     }
 }
 
