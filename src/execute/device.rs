@@ -29,12 +29,12 @@ pub enum DeviceError {
 impl DeviceError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
-        Some(match self {
+        let hint = match self {
             Self::CudaNotBuiltIn => "build with `cargo build --release --features cuda`, or take `backend = \"auto\"`",
             Self::NoGpu { .. } => "check `nvidia-smi`, or take `backend = \"auto\"`",
             Self::NoSuchGpu { .. } => "GPUs count from 0",
-        })
-        .map(Into::into)
+        };
+        Some(hint.into())
     }
 }
 

@@ -32,25 +32,13 @@ pub enum GateMiss {
         /// That over the largest logit.
         tolerance: f64,
     },
-    /// A prediction differs where the masked model is sure of it.
-    #[error(
-        "gate missed: at position {position} the arg-max differs although its margin is {margin:.3e}, above twice the largest difference, {max_abs:.3e}"
-    )]
-    Prediction {
-        /// The position.
-        position: usize,
-        /// First minus second masked logit.
-        margin: f64,
-        /// max |sparse − masked|
-        max_abs: f64,
-    },
 }
 
-/// Compares sparse with masked logits, both `[positions, vocabulary]`.
+/// Compares sparse with masked logits, both `[positions, vocabulary]` and finite.
 ///
 /// # Errors
-/// When they differ by more than 1e-4 (f32) or 2e-2 (f16, bf16) of the largest logit, or in an
-/// arg-max whose margin is above twice the largest difference.
+/// When they differ by more than 1e-4 (f32) or 2e-2 (f16, bf16) of the largest logit. Within that, an
+/// arg-max can only differ where its margin is at most twice the largest difference.
 ///
 /// # Panics
 /// When the two differ in length.
@@ -70,35 +58,11 @@ pub fn gate(masked: &[f32], sparse: &[f32], vocabulary: usize, dtype: Dtype) -> 
     let (max_abs, max_logit) = rows().map(widest).reduce(|| (0.0, 0.0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
     let measured = Gate { max_abs: max_abs.into(), max_logit: max_logit.into() };
     let allowed = tolerance * measured.max_logit;
-    // Not `>`: a NaN must miss.
-    if !(measured.max_abs <= allowed) {
+    if measured.max_abs > allowed {
         let Gate { max_abs, max_logit } = measured;
         return Err((measured, GateMiss::TooFar { max_abs, max_logit, allowed, tolerance }));
     }
-    let flips = rows().enumerate().find_map_first(|(position, (masked, sparse))| {
-        let (first, margin) = first_and_margin(masked);
-        let differs = first_and_margin(sparse).0 != first;
-        (differs && f64::from(margin) > 2.0 * measured.max_abs).then_some((position, margin))
-    });
-    match flips {
-        Some((position, margin)) => {
-            Err((measured, GateMiss::Prediction { position, margin: margin.into(), max_abs: measured.max_abs }))
-        }
-        None => Ok(measured),
-    }
-}
-
-/// The arg-max, and by how much it leads.
-fn first_and_margin(logits: &[f32]) -> (usize, f32) {
-    let (mut first, mut best, mut second) = (0, f32::NEG_INFINITY, f32::NEG_INFINITY);
-    for (token, &logit) in logits.iter().enumerate() {
-        if logit > best {
-            (first, best, second) = (token, logit, best);
-        } else if logit > second {
-            second = logit;
-        }
-    }
-    (first, best - second)
+    Ok(measured)
 }
 
 #[cfg(test)]
@@ -114,18 +78,5 @@ mod tests {
         let far = masked.map(|x: f32| x + 3e-3);
         assert!(matches!(gate(&masked, &far, 2, Dtype::F32), Err((_, GateMiss::TooFar { .. }))));
         assert!(gate(&masked, &far, 2, Dtype::F16).is_ok());
-    }
-
-    #[test]
-    fn a_nan_misses() {
-        // max() skips NaN, so a NaN logit is caught before the gate; a NaN difference must not pass either.
-        let masked = [f32::INFINITY, 0.0];
-        assert!(gate(&masked, &masked, 2, Dtype::F32).is_err() || masked[0].is_infinite());
-    }
-
-    #[test]
-    fn a_close_call_may_flip() {
-        let masked = [20.0, 1.0, 0.9999];
-        assert!(gate(&masked[1..], &[0.9999, 1.0], 2, Dtype::F16).is_ok());
     }
 }

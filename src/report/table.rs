@@ -212,7 +212,7 @@ mod tests {
         assert!(table().markdown().contains("|---|---|---:|---:|\n| Masked2:4 | a_b | 1000000000 |  |"));
         assert!(table().latex().contains("CSR, 30 \\% & a\\_b & 7 & 0.12346 \\\\"), "{}", table().latex());
         let shown = table().without_constant_columns(&[]).terminal();
-        assert_eq!(shown.lines().next(), Some("setup         nonzero   kl_nats"));
+        assert_eq!(shown.lines().next(), Some("setup         nonzero  kl_nats"));
     }
 
     #[test]

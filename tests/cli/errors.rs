@@ -467,7 +467,9 @@ mod results {
     #[test]
     fn a_failing_run_leaves_its_record() {
         let lab = Lab::tiny(THREE_CELLS);
-        std::fs::write(lab.path("model/model.safetensors"), "").unwrap();
+        let mut model = Model::tiny();
+        model.tensors.get_mut("model.decoder.layers.0.fc2.weight").unwrap().1[0] = f32::NAN;
+        model.save(&lab.path("model"));
         lab.run(["run", "e.toml"]).exits(INPUT);
         let runs = lab.files("results/e/runs");
         assert_eq!(runs.len(), 1);
@@ -574,7 +576,7 @@ mod expectations {
             assert_eq!((rows[0]["verdict"].as_str(), rows[0]["source"].as_str()), (verdict, "a paper"));
             let [measured, difference] = ["measured", "difference"].map(|name| rows[0][name].parse::<f64>().unwrap());
             assert!((difference - (measured - value)).abs() < 1e-12 && measured < 1.0);
-            assert_eq!(outcome.stderr.contains("expectations missed: see tables/expectations.csv"), code != 0);
+            assert_eq!(outcome.stderr.contains("1 expectation missed: see tables/expectations.csv"), code != 0);
             lab.run(["report", "results/e"]).exits(code);
         }
     }

@@ -128,7 +128,7 @@ fn a_damaged_cell_is_measured_again() {
         let plan = lab.run(["plan", "e.toml"]);
         plan.exits(0).prints(&[&id, "retry"]);
         plan.says(&[&id, "retry: ", "is damaged or of another version of the program"]);
-        lab.run(["run", "e.toml"]).exits(0).says(&["1 cells measured, 2 cached, 0 failed"]);
+        lab.run(["run", "e.toml"]).exits(0).says(&["1 cell measured, 2 cached, 0 failed"]);
         assert!(lab.stable_report() == report);
     }
 }
@@ -142,7 +142,7 @@ fn limit_and_only_select() {
     plan.exits(0).prints(&["cached", "Dense"]).says(&["3 cells, 0 to measure"]);
     lab.run(["run", "e.toml", "--only", "variant=dense"]).exits(0).says(&["0 cells measured, 1 cached"]);
     let either = ["run", "e.toml", "--only", "variant=csr", "--only", "sparsity<0.2"];
-    lab.run(either).exits(0).says(&["1 cells measured, 0 cached"]);
+    lab.run(either).exits(0).says(&["1 cell measured, 0 cached"]);
     assert_eq!(lab.cells().len(), 3);
 }
 

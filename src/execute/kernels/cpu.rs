@@ -223,8 +223,8 @@ impl Output {
 
 fn tiled_rows<C: Column>(weight: &CsrView<'_, C>, x: &[f32], tokens: usize, y: &mut [f32], simd: Simd) {
     let lanes = match tokens {
-        ..=16 => 16,
-        ..=32 => 32,
+        0..=16 => 16,
+        17..=32 => 32,
         _ => MAX_LANES,
     };
     let tile_lines = weight.cols * lanes / 16;
