@@ -75,8 +75,8 @@ fn setups(records: &[&CellRecord]) -> Option<Figure> {
     let panels: Vec<Panel> = [
         panel("size_mb", from_zero("Stored size (MiB)")),
         panel("compute_ratio", from_zero("Relative compute (nnz / dense)")),
-        panel("top1_match", Axis { range: Some((0.0, 1.0)), ..from_zero("Top-1 agreement") }),
-        panel("perplexity", Axis { format: Format::Auto, ..Axis::log10("Perplexity") }),
+        panel("top1_match", from_zero("Top-1 agreement")),
+        panel("perplexity", Axis::log10("Perplexity")),
     ]
     .into_iter()
     .flatten()
@@ -124,7 +124,7 @@ fn groups(records: &[&CellRecord]) -> Option<Figure> {
         });
         let categories = names.iter().map(|&name| Category::from(name)).collect();
         let marks = Marks::Bars { categories, series: series.collect() };
-        Panel { title: title.into(), ..Panel::new(Axis::linear(""), axis, marks) }
+        Panel { title: title.into(), legend: true, ..Panel::new(Axis::linear(""), axis, marks) }
     };
     let from_zero = |label: &str| Axis { from_zero: true, ..Axis::linear(label) };
     let percent = |label: &str| Axis { format: Format::Percent(0), ..from_zero(label) };
@@ -150,22 +150,35 @@ fn sweep(records: &[&CellRecord]) -> Option<Figure> {
     if sparsities.len() < 2 {
         return None;
     }
-    let lines = lines(&points);
-    let panel = |column: &str, y: Axis| {
-        let series: Vec<PointSeries> = lines.iter().enumerate().map(|(i, line)| line.series(i + 1, column)).collect();
+    // Masked and sparse execution of a point predict the same: one line a method, of whichever ran.
+    let variant = points.iter().map(|group| group[0].cell.variant).min()?;
+    let behaviour: Vec<_> = points.iter().filter(|group| group[0].cell.variant == variant).cloned().collect();
+    let behaviour = lines(&behaviour, method_name(&behaviour));
+    // Size depends on how the kept weights are stored, hardly on which they are: one line a variant.
+    let first = points[0][0].cell.prune.as_ref()?;
+    let like_first =
+        |cell: &Cell| cell.prune.as_ref().is_some_and(|p| (p.method, p.scope) == (first.method, first.scope));
+    let storage: Vec<_> = points.iter().filter(|group| like_first(&group[0].cell)).cloned().collect();
+    let storage = lines(&storage, |cell: &Cell| format!("stored {}", cell.variant.name()));
+
+    let panel = |lines: &[Line<'_>], first_style: usize, column: &str, y: Axis| {
+        let series = lines.iter().enumerate().map(|(i, line)| line.series(i + first_style, column));
+        let series: Vec<PointSeries> = series.collect();
         let measured = series.iter().flat_map(|s| &s.points).any(|(_, value)| value.finite().is_some());
         let x = Axis { format: Format::Percent(0), ..Axis::linear("Target sparsity") };
         let dense = records.iter().find(|record| record.cell.variant == Variant::Dense);
         let dense = dense.and_then(|record| number(&metric(record, column)));
         let rules = dense.map(|at| Rule { axis: RuleAxis::Y, at, label: "dense".into() });
-        let panel = Panel { rules: rules.into_iter().collect(), ..Panel::new(x, y, Marks::Points(series)) };
+        let rules = rules.into_iter().collect();
+        let panel = Panel { rules, legend: true, ..Panel::new(x, y, Marks::Points(series)) };
         measured.then_some(panel)
     };
+    let sizes = behaviour.len() + 1;
     let panels: Vec<Panel> = [
-        panel("perplexity", Axis::log10("Perplexity")),
-        panel("top1_match", Axis { range: Some((0.0, 1.0)), ..Axis::linear("Top-1 agreement") }),
-        panel("kl_nats", Axis { from_zero: true, ..Axis::linear("KL from dense (nats)") }),
-        panel("size_mb", Axis { from_zero: true, ..Axis::linear("Stored size (MiB)") }),
+        panel(&behaviour, 1, "perplexity", Axis::log10("Perplexity")),
+        panel(&behaviour, 1, "top1_match", Axis { range: Some((0.0, 1.0)), ..Axis::linear("Top-1 agreement") }),
+        panel(&behaviour, 1, "kl_nats", Axis { from_zero: true, ..Axis::linear("KL from dense (nats)") }),
+        panel(&storage, sizes, "size_mb", Axis { from_zero: true, ..Axis::linear("Stored size (MiB)") }),
     ]
     .into_iter()
     .flatten()
@@ -174,22 +187,31 @@ fn sweep(records: &[&CellRecord]) -> Option<Figure> {
     (!panels.is_empty()).then(|| Figure { columns: 2, ..Figure::new(panels, PAGE, 290 * rows) })
 }
 
-/// A method, scope and variant over all sparsities.
+/// Cells of one name over all sparsities.
 struct Line<'a> {
     name: String,
     points: Vec<(f64, Vec<&'a CellRecord>)>,
 }
 
-fn lines<'a>(points: &[Vec<&'a CellRecord>]) -> Vec<Line<'a>> {
+/// The method, with its scope where there are several.
+fn method_name(points: &[Vec<&CellRecord>]) -> impl Fn(&Cell) -> String + use<> {
     let mut scopes: Vec<_> = points.iter().filter_map(|g| g[0].cell.prune.as_ref()).map(|p| p.scope).collect();
+    scopes.sort();
     scopes.dedup();
+    let several = scopes.len() > 1;
+    move |cell| {
+        let Some(point) = &cell.prune else { return cell.setup() };
+        let scope = point.scope.filter(|_| several).map(|scope| format!(", {}", scope.name()));
+        format!("{}{}", point.method.name(), scope.unwrap_or_default())
+    }
+}
+
+fn lines<'a>(points: &[Vec<&'a CellRecord>], name: impl Fn(&Cell) -> String) -> Vec<Line<'a>> {
     let mut lines: Vec<Line<'a>> = Vec::new();
     for group in points {
         let cell = &group[0].cell;
         let Some(point) = &cell.prune else { continue };
-        let scope = point.scope.filter(|_| scopes.len() > 1).map(|scope| format!(" {}", scope.name()));
-        let name = format!("{}{} {}", point.method.name(), scope.unwrap_or_default(), cell.variant.name());
-        let entry = (point.sparsity, group.clone());
+        let (name, entry) = (name(cell), (point.sparsity, group.clone()));
         match lines.iter_mut().find(|line| line.name == name) {
             Some(line) => line.points.push(entry),
             None => lines.push(Line { name, points: vec![entry] }),
