@@ -554,3 +554,49 @@ fn names_that_leave_the_cache_are_refused() {
     let settings = HubSettings { token: Some("hf_\n".to_owned()), ..bench.settings };
     assert!(matches!(Hub::new(settings), Err(HubError::InvalidToken)));
 }
+
+/// From `hf:` in an experiment file to tables, and again without network: OPT as the hub has it, float16 weights in
+/// a pickle behind a redirect and no `tokenizer.json`.
+#[test]
+fn the_program_runs_a_model_of_the_hub() {
+    let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/opt-hub");
+    let read = |name: &str| fs::read(checkpoint.join(name)).unwrap();
+    let small = |name: &'static str| (name, File::small(&read(name)));
+    let hub = FakeHub::with_files([
+        small("config.json"),
+        small("vocab.json"),
+        small("merges.txt"),
+        small("tokenizer_config.json"),
+        ("pytorch_model.bin", File::large(&read("pytorch_model.bin"))),
+    ]);
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("name = 'e'\n[model]\nsource = 'hf:{REPO}'\n[[prune]]\nmethod = 'magnitude'\nsparsity = 0.5\n");
+    fs::write(folder.path().join("e.toml"), text).unwrap();
+    let run = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sparsify-exp"));
+        for name in ["HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"] {
+            command.env_remove(name);
+        }
+        command.args(["run", "e.toml", "-s", "device.backend=flex"]).args(more).current_dir(folder.path());
+        command.env("HF_ENDPOINT", &hub.url).env("HF_HOME", folder.path().join("hf")).output().unwrap()
+    };
+    let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
+
+    let without_network = run(&["--offline"]);
+    assert_eq!(without_network.status.code(), Some(3), "{}", said(&without_network));
+    assert!(said(&without_network).contains(REPO), "{}", said(&without_network));
+
+    let first = run(&[]);
+    assert_eq!(first.status.code(), Some(0), "{}", said(&first));
+    assert!(said(&first).contains("downloading pytorch_model.bin"), "{}", said(&first));
+    let summary = fs::read_to_string(folder.path().join("results/e/tables/summary.csv")).unwrap();
+    assert_eq!(summary.lines().count(), 4);
+    let manifest = fs::read_to_string(folder.path().join("results/e/manifest.json")).unwrap();
+    assert!(manifest.contains(COMMIT), "{manifest}");
+
+    let requests = hub.log().len();
+    let again = run(&["--offline", "--rerun", "all"]);
+    assert_eq!(again.status.code(), Some(0), "{}", said(&again));
+    assert_eq!(hub.log().len(), requests, "an offline run asked the hub");
+    assert_eq!(fs::read_to_string(folder.path().join("results/e/tables/summary.csv")).unwrap(), summary);
+}
