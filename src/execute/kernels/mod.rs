@@ -1,6 +1,7 @@
 //! Kernels: the arithmetic of sparse layers on slices, without Burn and without layers.
 //!
-//! Every `unsafe` block of the crate that is not a memory map is below this folder.
+//! `unsafe` lives here, in the few lines beside this folder that hand a tensor's memory to a kernel, and in
+//! the memory maps of `load/weights`; nowhere else.
 
 pub mod cpu;
 #[cfg(feature = "cuda")]
