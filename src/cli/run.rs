@@ -10,10 +10,9 @@ use crate::diagnostic::RenderStyle;
 use crate::error::{CliError, exit};
 use crate::execute::kernels::cpu::Simd;
 use crate::load::Loader;
-use crate::record::{InputRecord, Machine, Manifest, Program, RunRecord, Store, experiment_folder, now};
+use crate::record::{InputRecord, Machine, Manifest, Program, RunRecord, Store, experiment_folder, now, sha256};
 use crate::report;
 use crate::run::{Outcome, PrepareOptions, Prepared, RunOptions, prepare};
-use sha2::{Digest, Sha256};
 
 pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
     let experiment = load_experiment(&args.selection)?;
@@ -230,11 +229,10 @@ fn manifest(prepared: &Prepared, started: &RunRecord) -> Manifest {
         bytes: None,
         commit: None,
     }));
-    let digest = Sha256::digest(prepared.experiment.text.as_bytes());
     Manifest {
         format: 1,
         name: prepared.experiment.name.clone(),
-        experiment_sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        experiment_sha256: sha256(prepared.experiment.text.as_bytes()),
         inputs,
         seeds: prepared.experiment.seeds.clone(),
         program: started.program.clone(),

@@ -90,7 +90,8 @@ trait Scores: Sync {
 
 /// The registry's entry of a method.
 pub fn entry(method: Method) -> &'static MethodEntry {
-    METHODS.iter().find(|entry| entry.method == method).unwrap_or(&METHODS[0])
+    let entry = METHODS.iter().find(|entry| entry.method == method);
+    entry.unwrap_or_else(|| unreachable!("every method is registered, as a test shows"))
 }
 
 /// Prunes: one pattern a layer, in order.
@@ -124,5 +125,18 @@ pub fn prune(layers: &[Layer<'_>], request: &Request) -> Result<Vec<Pattern>, Pr
             Some(Scope::Layer) => select::per_layer(layers, scores.as_ref(), request.sparsity),
             Some(Scope::Row) => select::per_row(layers, scores.as_ref(), request.sparsity),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_of_the_file_format_is_registered_once() {
+        for word in Method::ALL {
+            assert_eq!(METHODS.iter().filter(|entry| entry.method == word.value).count(), 1, "{}", word.name);
+        }
+        assert_eq!(METHODS.len(), Method::ALL.len());
     }
 }

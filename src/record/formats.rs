@@ -113,6 +113,11 @@ pub struct PlanRecord {
     pub expectations: Vec<ExpectRecord>,
 }
 
+impl PlanRecord {
+    /// The version of the format.
+    pub const FORMAT: u32 = 1;
+}
+
 /// A cell of the plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -14,9 +14,8 @@ mod plots;
 pub mod table;
 mod tables;
 
-use crate::record::{CellRecord, ExpectRecord, PlanRecord, Store, StoreError};
+use crate::record::{CellRecord, ExpectRecord, PlanRecord, Store, StoreError, sha256};
 use draw::DrawError;
-use sha2::{Digest, Sha256};
 use std::path::Path;
 use table::Table;
 use thiserror::Error;
@@ -115,7 +114,7 @@ fn write(store: &Store, cells: &Cells) -> Result<Report, ReportError> {
         let path = |extension: &str| Path::new("plots").join(format!("{name}.{extension}"));
         let svg = draw::svg(&figure).map_err(draw_error)?;
         // Pixels take a hundred times as long as the SVG of the same figure, so they carry its digest.
-        let digest = format!("SVG with SHA-256 {}", hex(&Sha256::digest(svg.as_bytes())));
+        let digest = format!("SVG with SHA-256 {}", sha256(svg.as_bytes()));
         if !store.mentions(&path("png"), digest.as_bytes()) {
             store.write(&path("png"), &draw::png(&figure, PNG_SCALE, &digest).map_err(draw_error)?)?;
         }
@@ -130,10 +129,6 @@ fn write(store: &Store, cells: &Cells) -> Result<Report, ReportError> {
         unfinished: cells.unfinished,
         damaged: cells.damaged.clone(),
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The cells of the plan; all cells of the folder, by name, where there is no plan.

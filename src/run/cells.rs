@@ -44,8 +44,6 @@ pub struct Outcome {
     pub kept: usize,
     /// Of those, ones that failed then.
     pub kept_failed: usize,
-    /// Whether the user stopped the run.
-    pub interrupted: bool,
 }
 
 /// Why a run ended early.
@@ -234,10 +232,7 @@ impl Runner<'_> {
     }
 
     fn stop(&mut self) -> bool {
-        if self.watch.interrupted() {
-            self.outcome.interrupted = true;
-            self.stopped = true;
-        }
+        self.stopped |= self.watch.interrupted();
         self.stopped
     }
 }

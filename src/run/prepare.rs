@@ -5,9 +5,7 @@ use crate::config::experiment::{Dtype, Metric, Where, same_sparsity};
 use crate::execute::device::{self, DeviceError};
 use crate::load::{Checkpoint, LoadError, Loader, ModelFiles, Texts, Tokens};
 use crate::model::Architecture;
-use crate::plan::{
-    Backend, Cell, CellId, Decision, InputDigests, NUMERICS_VERSION, Only, Partition, Rerun, decide, expand,
-};
+use crate::plan::{Backend, Cell, CellId, Decision, InputDigests, Only, Partition, Rerun, decide, expand};
 use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Program, Store};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -220,7 +218,7 @@ fn plan_record(experiment: &Experiment, planned: &[PlannedCell]) -> Result<PlanR
         });
     }
     Ok(PlanRecord {
-        format: NUMERICS_VERSION,
+        format: PlanRecord::FORMAT,
         name: experiment.name.clone(),
         title: experiment.title.clone(),
         cells: planned.iter().map(|p| PlanEntry { id: p.id.clone(), cell: p.cell.clone() }).collect(),
