@@ -281,6 +281,8 @@ keywords! {
         Dense "dense" "the original weights on dense kernels; the reference of every comparison",
         Masked "masked" "pruned weights with zeros in place, on dense kernels",
         Csr "csr" "pruned weights as values, column indices and row pointers, on sparse kernels",
+        Bitmap "bitmap" "pruned weights as one bit a weight and packed values, on sparse kernels",
+        Auto "auto" "each pruned layer in whatever form is fastest here, dense where sparse would lose",
     }
 }
 
@@ -298,6 +300,14 @@ impl Variant {
     pub const fn needs_pruning(self) -> bool {
         !matches!(self, Self::Dense)
     }
+
+    /// Whether sparse kernels run it.
+    pub const fn is_sparse(self) -> bool {
+        matches!(self, Self::Csr | Self::Bitmap | Self::Auto)
+    }
+
+    /// The variants of a file that names none.
+    pub const DEFAULT: [Self; 3] = [Self::Dense, Self::Masked, Self::Csr];
 }
 
 /// Which positions of a row may be kept together.

@@ -245,7 +245,7 @@ impl Validator<'_> {
     /// `first_block` is the header of a `[[prune]]` block, if one was read.
     fn variants(&mut self, variants: Option<Axis<Variant>>, prunes: bool, first_block: Option<Span>) -> Vec<Variant> {
         let Some(given) = variants else {
-            let all = Variant::ALL.iter().map(|keyword| keyword.value);
+            let all = Variant::DEFAULT.into_iter();
             return all.filter(|variant| prunes || !variant.needs_pruning()).collect();
         };
         let whole = given.span.clone();

@@ -1,93 +1,179 @@
-//! The one extension trait: what a Burn backend must add to run sparse linears.
+//! The one extension trait: what a Burn backend must add to run linears fast, dense and sparse.
 
-use crate::sparse::{Columns, Csr};
+use crate::sparse::{FormatError, Pattern};
 use burn::tensor::backend::Backend;
-use burn::tensor::ops::{FloatTensor, IntTensor};
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{DType, Tensor, TensorPrimitive};
 use std::borrow::Cow;
+use std::fmt;
+use thiserror::Error;
 
-/// The order in which a dense weight lies in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WeightLayout {
-    /// `[out_features, in_features]`, multiplied as its lazy transpose.
-    OutIn,
-    /// `[in_features, out_features]`: the backend copies a transposed operand on every call.
-    InOut,
+/// How a sparse weight is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Format {
+    /// Compressed sparse rows: values and column indices.
+    Csr,
+    /// One bit a weight and packed values.
+    Bitmap,
 }
 
-/// A backend that can run a CSR linear. Inference only.
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Csr => "csr",
+            Self::Bitmap => "bitmap",
+        })
+    }
+}
+
+/// What decides which form of a layer is fastest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerShape {
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
+    /// Weights kept.
+    pub kept: usize,
+}
+
+impl LayerShape {
+    /// The share of weights that are gone.
+    pub fn sparsity(self) -> f64 {
+        1.0 - self.kept as f64 / (self.rows * self.cols).max(1) as f64
+    }
+}
+
+/// Why weights can't be packed for a backend.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum PackError {
+    /// They do not fit the format.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The backend has no kernel for the format.
+    #[error("the {backend} backend has no kernel for the {format} format")]
+    NoKernel {
+        /// The format.
+        format: Format,
+        /// The backend.
+        backend: &'static str,
+    },
+}
+
+/// A sparse weight as a backend's kernels read it.
+#[derive(Clone, Debug)]
+pub struct Packing<P> {
+    /// The weight with its bias.
+    pub packed: P,
+    /// Bytes stored for the weight, without the bias.
+    pub bytes: usize,
+    /// The exact layout, as tables name it: `csr-u16`, say.
+    pub layout: &'static str,
+}
+
+/// A backend that can run linears in every format. Inference only.
 pub trait SparseBackend: Backend {
-    /// The order of dense weights that this backend multiplies fastest.
-    const WEIGHT_LAYOUT: WeightLayout;
+    /// A sparse weight and its bias, as this backend's kernels read them; clones share their memory.
+    type Packed: Clone + fmt::Debug + Send + Sync + 'static;
 
     /// Whether tensors are host memory and operations run on the calling thread.
     const ON_HOST: bool;
+
+    /// Packs the kept ones of `weights` `[out_features, in_features]`.
+    ///
+    /// # Errors
+    /// When the weights do not fit the format, or the backend lacks it.
+    fn pack(
+        format: Format,
+        weights: &[f32],
+        pattern: &Pattern,
+        bias: Option<&FloatTensor<Self>>,
+        dtype: DType,
+        device: &Self::Device,
+    ) -> Result<Packing<Self::Packed>, PackError>;
 
     /// `y = x · Wᵀ + bias`: the custom op.
     ///
     /// # Shapes
     /// - `x`: `[tokens, in_features]`
     /// - returns `[tokens, out_features]`
-    fn csr_linear(x: FloatTensor<Self>, weight: &CsrWeight<Self>) -> FloatTensor<Self>;
+    fn sparse_linear(x: FloatTensor<Self>, weight: &Self::Packed) -> FloatTensor<Self>;
 
-    /// The name of the kernel that [`SparseBackend::csr_linear`] runs for so many tokens.
-    fn csr_kernel(tokens: usize) -> String;
+    /// `y = x · Wᵀ + bias` on the fastest dense path of this backend.
+    ///
+    /// # Shapes
+    /// - `x`: `[tokens, in_features]`
+    /// - `weight`: `[out_features, in_features]`
+    /// - returns `[tokens, out_features]`
+    fn dense_linear(
+        x: FloatTensor<Self>,
+        weight: &FloatTensor<Self>,
+        bias: Option<&FloatTensor<Self>>,
+    ) -> FloatTensor<Self>;
+
+    /// The name of the kernel that runs for so many tokens: of a sparse format, or of the dense path.
+    fn kernel(format: Option<Format>, tokens: usize) -> String;
+
+    /// The form in which a layer is fastest at so many tokens, from measurements; none is dense.
+    fn fastest(layer: LayerShape, tokens: usize) -> Option<Format>;
 
     /// A tensor's numbers in row-major order, borrowed where they are host memory in that order.
     fn host_f32(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]>;
 }
 
-/// A CSR matrix as a backend's tensors. Only made from a [`Csr`], so that kernels need not check indices.
+/// A linear's weight in a sparse format, with its bias.
 #[derive(Clone, Debug)]
-pub struct CsrWeight<B: Backend> {
-    pub(super) cols: usize,
-    pub(super) rows: usize,
-    pub(super) row_ptr: IntTensor<B>,
-    pub(super) columns: IntTensor<B>,
-    pub(super) values: FloatTensor<B>,
-    pub(super) bias: Option<FloatTensor<B>>,
-    bytes: usize,
+pub struct SparseWeight<B: SparseBackend> {
+    format: Format,
+    packing: Packing<B::Packed>,
 }
 
-impl<B: Backend> CsrWeight<B> {
-    /// Moves a matrix to the device; its values take the device tensors' `dtype`.
+impl<B: SparseBackend> SparseWeight<B> {
+    /// Packs the kept ones of `weights` for the device.
     ///
     /// # Shapes
+    /// - `weights`: `[out_features, in_features]`, row-major
     /// - `bias`: `[out_features]`
-    pub fn new(csr: Csr, bias: Option<Tensor<B, 1>>, dtype: DType, device: &B::Device) -> Self {
-        let (rows, cols) = (csr.rows(), csr.cols());
-        let (row_ptr, columns, values) = csr.into_parts();
-        let kept = values.len();
-        let index_bytes = columns.bytes() + 4 * row_ptr.len();
-        let columns = match columns {
-            Columns::U16(columns) => ints::<B>(TensorData::new(columns, [kept]), DType::U16, device),
-            Columns::U32(columns) => ints::<B>(TensorData::new(columns, [kept]), DType::U32, device),
-        };
-        let row_ptr = ints::<B>(TensorData::new(row_ptr, [rows + 1]), DType::U32, device);
-        let values = TensorData::new(values, [kept]);
-        // Converting f32 to f32 would copy.
-        let values = if dtype == DType::F32 { values } else { values.convert_dtype(dtype) };
-        let values = Tensor::<B, 1>::from_data(values, (device, dtype)).into_primitive().tensor();
-        let bytes = kept * dtype.size() + index_bytes;
-        Self { cols, rows, row_ptr, columns, values, bias: bias.map(|b| b.into_primitive().tensor()), bytes }
+    ///
+    /// # Errors
+    /// When the weights do not fit the format, or the backend lacks it.
+    pub fn new(
+        format: Format,
+        weights: &[f32],
+        pattern: &Pattern,
+        bias: Option<&Tensor<B, 1>>,
+        dtype: DType,
+        device: &B::Device,
+    ) -> Result<Self, PackError> {
+        let bias = bias.map(|bias| bias.clone().into_primitive().tensor());
+        let packing = B::pack(format, weights, pattern, bias.as_ref(), dtype, device)?;
+        Ok(Self { format, packing })
     }
 
-    /// Bytes stored for the weight: values, columns and row pointers, without the bias.
+    /// `y = x · Wᵀ + bias`
+    ///
+    /// # Shapes
+    /// - `x`: `[tokens, in_features]`
+    /// - returns `[tokens, out_features]`
+    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        Tensor::from_primitive(TensorPrimitive::Float(B::sparse_linear(
+            x.into_primitive().tensor(),
+            &self.packing.packed,
+        )))
+    }
+
+    /// How it is stored.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Bytes stored for the weight, without the bias.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.packing.bytes
     }
 
-    /// Output features.
-    pub fn rows(&self) -> usize {
-        self.rows
+    /// The exact layout, as tables name it.
+    pub fn layout(&self) -> &'static str {
+        self.packing.layout
     }
-
-    /// Input features.
-    pub fn cols(&self) -> usize {
-        self.cols
-    }
-}
-
-fn ints<B: Backend>(data: TensorData, dtype: DType, device: &B::Device) -> IntTensor<B> {
-    Tensor::<B, 1, Int>::from_data(data, (device, dtype)).into_primitive()
 }

@@ -1,9 +1,11 @@
 //! The op on CUDA, and whether a GPU answers.
 
-use super::backend::{CsrWeight, SparseBackend, WeightLayout};
+use super::backend::{Format, LayerShape, PackError, Packing, SparseBackend};
 use super::kernels::cuda::{LANES, ROWS_PER_CUBE, csr_expand, csr_rows};
+use crate::sparse::{Columns, Csr, Pattern};
+use burn::tensor::Tensor as BurnTensor;
 use burn::tensor::ops::FloatTensorOps;
-use burn::tensor::{DType, Shape, TensorMetadata, read_sync};
+use burn::tensor::{DType, Int, Shape, TensorData, TensorMetadata, read_sync};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -16,6 +18,17 @@ use std::borrow::Cow;
 pub type Cuda = CubeBackend<CudaRuntime, f32, i32, u8>;
 
 type Tensor = CubeTensor<CudaRuntime>;
+
+/// A CSR weight and its bias on the device. Only made from a [`Csr`], so that kernels need not check indices.
+#[derive(Clone, Debug)]
+pub struct CudaCsr {
+    cols: usize,
+    rows: usize,
+    row_ptr: Tensor,
+    columns: Tensor,
+    values: Tensor,
+    bias: Option<Tensor>,
+}
 
 /// Fewer tokens than this are multiplied row by row; more, by a dense product on the expanded matrix.
 const EXPAND_FROM: usize = 5;
@@ -49,17 +62,57 @@ pub fn gpus() -> Result<usize, String> {
 }
 
 impl SparseBackend for Cuda {
-    const WEIGHT_LAYOUT: WeightLayout = WeightLayout::OutIn;
+    type Packed = CudaCsr;
     const ON_HOST: bool = false;
 
-    fn csr_linear(x: Tensor, weight: &CsrWeight<Self>) -> Tensor {
+    fn pack(
+        format: Format,
+        weights: &[f32],
+        pattern: &Pattern,
+        bias: Option<&Tensor>,
+        dtype: DType,
+        device: &CudaDevice,
+    ) -> Result<Packing<CudaCsr>, PackError> {
+        if format != Format::Csr {
+            return Err(PackError::NoKernel { format, backend: "cuda" });
+        }
+        let (rows, cols) = (pattern.rows(), pattern.cols());
+        let (row_ptr, columns, values) = Csr::from_dense(weights, pattern)?.into_parts();
+        let kept = values.len();
+        let bytes = kept * dtype.size() + columns.bytes() + size_of_val(&*row_ptr);
+        let (columns, layout) = match columns {
+            Columns::U16(columns) => (ints(TensorData::new(columns, [kept]), DType::U16, device), "csr-u16"),
+            Columns::U32(columns) => (ints(TensorData::new(columns, [kept]), DType::U32, device), "csr-u32"),
+        };
+        let row_ptr = ints(TensorData::new(row_ptr, [rows + 1]), DType::U32, device);
+        let values = TensorData::new(values, [kept]).convert_dtype(dtype);
+        let values = BurnTensor::<Cuda, 1>::from_data(values, (device, dtype)).into_primitive().tensor();
+        let packed = CudaCsr { cols, rows, row_ptr, columns, values, bias: bias.cloned() };
+        Ok(Packing { packed, bytes, layout })
+    }
+
+    fn sparse_linear(x: Tensor, weight: &CudaCsr) -> Tensor {
         let x = into_contiguous(x);
         let tokens = x.shape()[0];
         if tokens < EXPAND_FROM { by_rows(x, tokens, weight) } else { by_expansion(x, weight) }
     }
 
-    fn csr_kernel(tokens: usize) -> String {
-        if tokens < EXPAND_FROM { "csr-cube-rows".into() } else { "csr-cube-expand".into() }
+    fn dense_linear(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        add_bias(Self::float_matmul(x, Self::float_swap_dims(weight.clone(), 0, 1)), bias)
+    }
+
+    fn kernel(format: Option<Format>, tokens: usize) -> String {
+        let name = match format {
+            None => "dense-cube-matmul",
+            Some(_) if tokens < EXPAND_FROM => "csr-cube-rows",
+            Some(_) => "csr-cube-expand",
+        };
+        name.into()
+    }
+
+    fn fastest(_layer: LayerShape, _tokens: usize) -> Option<Format> {
+        // Its sparse kernels have not been measured: dense is what is known.
+        None
     }
 
     fn host_f32(tensor: &Tensor) -> Cow<'_, [f32]> {
@@ -69,7 +122,7 @@ impl SparseBackend for Cuda {
     }
 }
 
-fn by_rows(x: Tensor, tokens: usize, weight: &CsrWeight<Cuda>) -> Tensor {
+fn by_rows(x: Tensor, tokens: usize, weight: &CudaCsr) -> Tensor {
     let (rows, dtype) = (weight.rows, x.dtype);
     let bias = match &weight.bias {
         Some(bias) => bias.clone(),
@@ -78,7 +131,7 @@ fn by_rows(x: Tensor, tokens: usize, weight: &CsrWeight<Cuda>) -> Tensor {
     let shape = Shape::new([tokens, rows]);
     let y = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, dtype);
     let count = CubeCount::Static((rows as u32).div_ceil(ROWS_PER_CUBE), 1, 1);
-    // SAFETY: a `CsrWeight` is only made from a `Csr`: entries are inside `columns` and `values`, columns
+    // SAFETY: a `CudaCsr` is only made from a `Csr`: entries are inside `columns` and `values`, columns
     // inside a row of `x`; rows behind the last one end at once; `y` has room for [tokens, rows].
     unsafe {
         csr_rows::launch_unchecked::<CudaRuntime>(
@@ -100,11 +153,11 @@ fn by_rows(x: Tensor, tokens: usize, weight: &CsrWeight<Cuda>) -> Tensor {
     y
 }
 
-fn by_expansion(x: Tensor, weight: &CsrWeight<Cuda>) -> Tensor {
+fn by_expansion(x: Tensor, weight: &CudaCsr) -> Tensor {
     let dtype: DType = weight.values.dtype;
     let shape = Shape::new([weight.rows, weight.cols]);
     let dense = into_contiguous(Cuda::float_zeros(shape, &x.device, dtype.into()));
-    // SAFETY: a `CsrWeight` is only made from a `Csr`: rows and columns are inside `dense`.
+    // SAFETY: a `CudaCsr` is only made from a `Csr`: rows and columns are inside `dense`.
     unsafe {
         csr_expand::launch_unchecked::<CudaRuntime>(
             &x.client.clone(),
@@ -118,9 +171,17 @@ fn by_expansion(x: Tensor, weight: &CsrWeight<Cuda>) -> Tensor {
             [dtype.into(), weight.columns.dtype.into()],
         );
     }
-    let y = Cuda::float_matmul(x, Cuda::float_swap_dims(dense, 0, 1));
-    match &weight.bias {
-        Some(bias) => Cuda::float_add(y, Cuda::float_reshape(bias.clone(), Shape::new([1, weight.rows]))),
+    add_bias(Cuda::float_matmul(x, Cuda::float_swap_dims(dense, 0, 1)), weight.bias.as_ref())
+}
+
+/// `y` `[tokens, rows]` plus `bias` `[rows]`.
+fn add_bias(y: Tensor, bias: Option<&Tensor>) -> Tensor {
+    match bias {
+        Some(bias) => Cuda::float_add(y, Cuda::float_reshape(bias.clone(), Shape::new([1, bias.shape()[0]]))),
         None => y,
     }
+}
+
+fn ints(data: TensorData, dtype: DType, device: &CudaDevice) -> Tensor {
+    BurnTensor::<Cuda, 1, Int>::from_data(data, (device, dtype)).into_primitive()
 }

@@ -1,28 +1,49 @@
-//! The op on Flex: tensors are host memory, the CPU kernel reads them in place.
+//! The ops on Flex: tensors are host memory, the CPU kernels read them in place. f32 only.
 
-use super::backend::{CsrWeight, SparseBackend, WeightLayout};
-use super::kernels::cpu::{Column, CsrView, Simd, csr_kernel_name, csr_linear};
+use super::backend::{Format, LayerShape, PackError, Packing, SparseBackend};
+use super::host::{self, HostWeight};
+use super::kernels::cpu::{Simd, dense_linear};
+use super::policy;
+use crate::sparse::Pattern;
 use burn::backend::Flex;
 use burn::tensor::{Bytes, DType, Shape};
-use burn_flex::{FlexTensor, Layout};
+use burn_flex::{FlexDevice, FlexTensor, Layout};
 use std::borrow::Cow;
 
 impl SparseBackend for Flex {
-    const WEIGHT_LAYOUT: WeightLayout = WeightLayout::OutIn;
+    type Packed = HostWeight;
     const ON_HOST: bool = true;
 
-    fn csr_linear(x: FlexTensor, weight: &CsrWeight<Self>) -> FlexTensor {
-        let x = if x.is_contiguous() { x } else { x.to_contiguous() };
-        let tokens = x.layout().shape()[0];
-        let y = match weight.columns.dtype() {
-            DType::U16 => run(&x, tokens, weight.columns.storage::<u16>(), weight),
-            _ => run(&x, tokens, weight.columns.storage::<u32>(), weight),
-        };
-        FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(Shape::new([tokens, weight.rows])), DType::F32)
+    fn pack(
+        format: Format,
+        weights: &[f32],
+        pattern: &Pattern,
+        bias: Option<&FlexTensor>,
+        _dtype: DType,
+        _device: &FlexDevice,
+    ) -> Result<Packing<HostWeight>, PackError> {
+        HostWeight::pack(format, weights, pattern, bias.map(Self::host_f32).as_deref())
     }
 
-    fn csr_kernel(tokens: usize) -> String {
-        csr_kernel_name(tokens, Simd::detect())
+    fn sparse_linear(x: FlexTensor, weight: &HostWeight) -> FlexTensor {
+        let tokens = x.layout().shape()[0];
+        tensor(weight.linear(&Self::host_f32(&x), tokens), tokens, weight.rows())
+    }
+
+    fn dense_linear(x: FlexTensor, weight: &FlexTensor, bias: Option<&FlexTensor>) -> FlexTensor {
+        let (tokens, shape) = (x.layout().shape()[0], weight.layout().shape());
+        let shape = [shape[0], shape[1]];
+        let bias = bias.map(Self::host_f32);
+        let (x, weights) = (Self::host_f32(&x), Self::host_f32(weight));
+        tensor(dense_linear(&weights, shape, bias.as_deref(), &x, tokens, Simd::detect()), tokens, shape[0])
+    }
+
+    fn kernel(format: Option<Format>, tokens: usize) -> String {
+        host::kernel(format, tokens)
+    }
+
+    fn fastest(layer: LayerShape, tokens: usize) -> Option<Format> {
+        policy::fastest(layer, tokens, Simd::detect())
     }
 
     fn host_f32(tensor: &FlexTensor) -> Cow<'_, [f32]> {
@@ -33,11 +54,6 @@ impl SparseBackend for Flex {
     }
 }
 
-fn run<C: Column>(x: &FlexTensor, tokens: usize, columns: &[C], weight: &CsrWeight<Flex>) -> Vec<f32> {
-    let bias = weight.bias.as_ref().map(|bias| bias.storage());
-    // SAFETY: a `CsrWeight` is only made from a `Csr`, whose arrays are well formed.
-    let view = unsafe {
-        CsrView::new_unchecked(weight.cols, weight.row_ptr.storage(), columns, weight.values.storage(), bias)
-    };
-    csr_linear(&view, x.storage(), tokens, Simd::detect())
+fn tensor(numbers: Vec<f32>, rows: usize, cols: usize) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(numbers), Layout::contiguous(Shape::new([rows, cols])), DType::F32)
 }

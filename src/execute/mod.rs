@@ -1,9 +1,9 @@
 //! How a model's layers run: the extension that every backend implements, and its kernels.
 //!
 //! ```text
-//!   model/linear.rs ──> SparseBackend::csr_linear(x, CsrWeight)
-//!                          ├── Flex, NdArray ──> kernels/cpu.rs on borrowed slices
-//!                          └── CubeBackend   ──> kernels/cuda.rs (feature `cuda`)
+//!   model/linear.rs ──> SparseBackend::{sparse_linear, dense_linear}
+//!                          ├── Flex, NdArray ──> host.rs ──> kernels/cpu on borrowed slices
+//!                          └── CubeBackend   ──> cuda.rs ──> kernels/cuda.rs (feature `cuda`)
 //! ```
 //!
 //! This module knows tensors and formats; it does not know models, pruning or measurements.
@@ -13,9 +13,12 @@ mod backend;
 mod cuda;
 pub mod device;
 mod flex;
+mod host;
 pub mod kernels;
 mod ndarray;
+mod policy;
 
-pub use backend::{CsrWeight, SparseBackend, WeightLayout};
+pub use backend::{Format, LayerShape, PackError, Packing, SparseBackend, SparseWeight};
 #[cfg(feature = "cuda")]
-pub use cuda::{Cuda, cuda_device};
+pub use cuda::{Cuda, CudaCsr, cuda_device};
+pub use host::HostWeight;

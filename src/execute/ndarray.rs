@@ -1,53 +1,65 @@
-//! The op on NdArray: tensors are host memory, the CPU kernel reads them in place. f32 only.
+//! The ops on NdArray: tensors are host memory, the CPU kernels read them in place. f32 only.
 
-use super::backend::{CsrWeight, SparseBackend, WeightLayout};
-use super::kernels::cpu::{Column, CsrView, Simd, csr_kernel_name, csr_linear};
+use super::backend::{Format, LayerShape, PackError, Packing, SparseBackend};
+use super::host::{self, HostWeight};
+use super::kernels::cpu::{Simd, dense_linear};
+use super::policy;
+use crate::sparse::Pattern;
 use ::ndarray::{ArcArray, ArrayViewD, IxDyn};
-use burn::tensor::TensorMetadata;
-use burn_ndarray::{NdArray, NdArrayTensor, SharedArray};
+use burn::tensor::{DType, TensorMetadata};
+use burn_ndarray::{NdArray, NdArrayDevice, NdArrayTensor, SharedArray};
 use std::borrow::Cow;
 
 impl SparseBackend for NdArray<f32> {
-    const WEIGHT_LAYOUT: WeightLayout = WeightLayout::InOut;
+    type Packed = HostWeight;
     const ON_HOST: bool = true;
 
-    fn csr_linear(x: NdArrayTensor, weight: &CsrWeight<Self>) -> NdArrayTensor {
-        let tokens = x.shape()[0];
-        let y = match &weight.columns {
-            NdArrayTensor::U16(columns) => run(&x, tokens, slice(&columns.view()), weight),
-            NdArrayTensor::U32(columns) => run(&x, tokens, slice(&columns.view()), weight),
-            other => unreachable!("`CsrWeight` holds 16- or 32-bit columns, not {:?}", other.dtype()),
-        };
-        let y: SharedArray<f32> = ArcArray::from_shape_vec(IxDyn(&[tokens, weight.rows]), y)
-            .expect("the kernel returns tokens * rows numbers");
-        y.into()
+    fn pack(
+        format: Format,
+        weights: &[f32],
+        pattern: &Pattern,
+        bias: Option<&NdArrayTensor>,
+        _dtype: DType,
+        _device: &NdArrayDevice,
+    ) -> Result<Packing<HostWeight>, PackError> {
+        HostWeight::pack(format, weights, pattern, bias.map(Self::host_f32).as_deref())
     }
 
-    fn csr_kernel(tokens: usize) -> String {
-        csr_kernel_name(tokens, Simd::detect())
+    fn sparse_linear(x: NdArrayTensor, weight: &HostWeight) -> NdArrayTensor {
+        let tokens = x.shape()[0];
+        tensor(weight.linear(&Self::host_f32(&x), tokens), tokens, weight.rows())
+    }
+
+    fn dense_linear(x: NdArrayTensor, weight: &NdArrayTensor, bias: Option<&NdArrayTensor>) -> NdArrayTensor {
+        let (tokens, shape) = (x.shape()[0], weight.shape());
+        let shape = [shape[0], shape[1]];
+        let bias = bias.map(Self::host_f32);
+        let (x, weights) = (Self::host_f32(&x), Self::host_f32(weight));
+        tensor(dense_linear(&weights, shape, bias.as_deref(), &x, tokens, Simd::detect()), tokens, shape[0])
+    }
+
+    fn kernel(format: Option<Format>, tokens: usize) -> String {
+        host::kernel(format, tokens)
+    }
+
+    fn fastest(layer: LayerShape, tokens: usize) -> Option<Format> {
+        policy::fastest(layer, tokens, Simd::detect())
     }
 
     fn host_f32(tensor: &NdArrayTensor) -> Cow<'_, [f32]> {
-        Cow::Owned(floats(tensor).iter().copied().collect())
+        let view = floats(tensor);
+        // A view's own lifetime would end here; its slice lives as long as the tensor.
+        match view.to_slice() {
+            Some(slice) => Cow::Borrowed(slice),
+            None => Cow::Owned(view.iter().copied().collect()),
+        }
     }
 }
 
-fn run<C: Column>(x: &NdArrayTensor, tokens: usize, columns: &[C], weight: &CsrWeight<NdArray<f32>>) -> Vec<f32> {
-    let NdArrayTensor::U32(row_ptr) = &weight.row_ptr else { unreachable!("`CsrWeight` holds 32-bit row pointers") };
-    let (x, row_ptr, values) = (floats(x), row_ptr.view(), floats(&weight.values));
-    let x = x.as_standard_layout();
-    let bias = weight.bias.as_ref().map(floats);
-    // SAFETY: a `CsrWeight` is only made from a `Csr`, whose arrays are well formed.
-    let view = unsafe {
-        CsrView::new_unchecked(
-            weight.cols,
-            slice(&row_ptr),
-            columns,
-            slice(&values),
-            bias.as_ref().map(|bias| slice(bias)),
-        )
-    };
-    csr_linear(&view, x.as_slice().expect("a standard layout is a slice"), tokens, Simd::detect())
+fn tensor(numbers: Vec<f32>, rows: usize, cols: usize) -> NdArrayTensor {
+    let array: SharedArray<f32> =
+        ArcArray::from_shape_vec(IxDyn(&[rows, cols]), numbers).expect("a kernel returns tokens * rows numbers");
+    array.into()
 }
 
 fn floats(tensor: &NdArrayTensor) -> ArrayViewD<'_, f32> {
@@ -55,8 +67,4 @@ fn floats(tensor: &NdArrayTensor) -> ArrayViewD<'_, f32> {
         NdArrayTensor::F32(storage) => storage.view(),
         other => unreachable!("this backend's floats are f32, not {:?}", other.dtype()),
     }
-}
-
-fn slice<'a, T>(view: &ArrayViewD<'a, T>) -> &'a [T] {
-    view.to_slice().expect("one-dimensional tensors made from data are contiguous")
 }

@@ -1,8 +1,8 @@
 //! A linear layer, and the one place where dense and sparse execution part.
 
-use crate::execute::{CsrWeight, SparseBackend, WeightLayout};
+use crate::execute::{Format, SparseBackend, SparseWeight};
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{DType, Tensor, TensorData, TensorMetadata, TensorPrimitive};
+use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
 use std::borrow::Cow;
 
 /// `y = x · Wᵀ + b`.
@@ -19,11 +19,26 @@ pub struct Linear<B: SparseBackend> {
 pub enum LinearWeight<B: SparseBackend> {
     /// Every weight, zeros in place.
     Dense(DenseWeight<B>),
-    /// Compressed sparse rows; the bias is inside, since the kernel adds it.
-    Csr(CsrWeight<B>),
+    /// The kept weights; the bias is inside, since the kernel adds it.
+    Sparse(SparseWeight<B>),
 }
 
-/// A dense weight, in the order of [`SparseBackend::WEIGHT_LAYOUT`].
+impl<B: SparseBackend> LinearWeight<B> {
+    /// The name of the kernel that runs for so many tokens.
+    pub fn kernel(&self, tokens: usize) -> String {
+        B::kernel(self.format(), tokens)
+    }
+
+    /// The sparse format, of a sparse weight.
+    pub fn format(&self) -> Option<Format> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Sparse(weight) => Some(weight.format()),
+        }
+    }
+}
+
+/// A dense weight `[out_features, in_features]`.
 ///
 /// Held as the backend's own tensor, which lets [`DenseWeight::host`] borrow its numbers.
 #[derive(Clone, Debug)]
@@ -32,49 +47,17 @@ pub struct DenseWeight<B: SparseBackend>(FloatTensor<B>);
 impl<B: SparseBackend> DenseWeight<B> {
     /// Takes `[out_features, in_features]` numbers in row-major order.
     pub fn new(weights: Cow<'_, [f32]>, shape: [usize; 2], dtype: DType, device: &B::Device) -> Self {
-        let [out, inp] = shape;
-        let tensor = match B::WEIGHT_LAYOUT {
-            WeightLayout::OutIn => tensor::<B, 2>(weights.into_owned(), shape, dtype, device),
-            WeightLayout::InOut => tensor::<B, 2>(transpose(&weights, out, inp), [inp, out], dtype, device),
-        };
-        Self(tensor.into_primitive().tensor())
+        Self(tensor::<B, 2>(weights.into_owned(), shape, dtype, device).into_primitive().tensor())
     }
 
-    /// Shares a table `[out_features, in_features]` that is already on the device, where the layouts agree.
+    /// Shares a table `[out_features, in_features]` that is already on the device.
     pub fn shared(table: &Tensor<B, 2>) -> Self {
-        let weight = match B::WEIGHT_LAYOUT {
-            WeightLayout::OutIn => table.clone(),
-            // A lazy transpose would be copied on every product, so it is copied once.
-            WeightLayout::InOut => {
-                let [out, inp] = table.dims();
-                let device = table.device();
-                let numbers = table.clone().into_primitive().tensor();
-                let transposed = transpose(&B::host_f32(&numbers), out, inp);
-                tensor(transposed, [inp, out], table.dtype(), &device)
-            }
-        };
-        Self(weight.into_primitive().tensor())
+        Self(table.clone().into_primitive().tensor())
     }
 
     /// `[out_features, in_features]` numbers in row-major order, borrowed where the backend holds them so.
     pub fn host(&self) -> Cow<'_, [f32]> {
-        let numbers = B::host_f32(&self.0);
-        match B::WEIGHT_LAYOUT {
-            WeightLayout::OutIn => numbers,
-            WeightLayout::InOut => {
-                let shape = self.0.shape();
-                Cow::Owned(transpose(&numbers, shape[0], shape[1]))
-            }
-        }
-    }
-
-    /// `x · Wᵀ`
-    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let weight = Tensor::from_primitive(TensorPrimitive::Float(self.0.clone()));
-        match B::WEIGHT_LAYOUT {
-            WeightLayout::OutIn => x.matmul(weight.transpose()),
-            WeightLayout::InOut => x.matmul(weight),
-        }
+        B::host_f32(&self.0)
     }
 }
 
@@ -83,13 +66,13 @@ impl<B: SparseBackend> Linear<B> {
     /// - `x`: `[tokens, in_features]`
     /// - returns `[tokens, out_features]`
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        match (&self.weight, &self.bias) {
-            (LinearWeight::Dense(weight), Some(bias)) => weight.forward(x) + bias.clone().unsqueeze(),
-            (LinearWeight::Dense(weight), None) => weight.forward(x),
-            (LinearWeight::Csr(weight), _) => {
-                let x = x.into_primitive().tensor();
-                Tensor::from_primitive(TensorPrimitive::Float(B::csr_linear(x, weight)))
+        match &self.weight {
+            LinearWeight::Dense(weight) => {
+                let bias = self.bias.clone().map(|bias| bias.into_primitive().tensor());
+                let y = B::dense_linear(x.into_primitive().tensor(), &weight.0, bias.as_ref());
+                Tensor::from_primitive(TensorPrimitive::Float(y))
             }
+            LinearWeight::Sparse(weight) => weight.forward(x),
         }
     }
 }

@@ -95,6 +95,8 @@ impl Cell {
             Variant::Dense => "Dense",
             Variant::Masked => "Masked",
             Variant::Csr => "CSR",
+            Variant::Bitmap => "Bitmap",
+            Variant::Auto => "Auto",
         };
         match &self.prune {
             None => variant.into(),
@@ -216,6 +218,8 @@ pub(crate) mod tests {
         assert_eq!(cell(0.3, Variant::Dense).setup(), "Dense");
         assert_eq!(cell(0.3, Variant::Masked).setup(), "Masked30");
         assert_eq!(cell(1.0 / 3.0, Variant::Csr).setup(), "CSR33.3");
+        assert_eq!(cell(0.7, Variant::Bitmap).setup(), "Bitmap70");
+        assert_eq!(cell(0.7, Variant::Auto).setup(), "Auto70");
         let mut pattern = cell(0.5, Variant::Masked);
         pattern.prune.as_mut().unwrap().pattern = NmPattern::NofM { n: 2, m: 4 };
         assert_eq!(pattern.setup(), "Masked2:4");

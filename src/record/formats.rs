@@ -49,8 +49,20 @@ pub struct Measured {
     pub perplexity: Option<f64>,
     /// How far a sparse variant is from the masked one.
     pub gate: Option<Gate>,
-    /// The code path that a sparse variant's linears took.
-    pub kernel: Option<String>,
+    /// The kernels that the pruned linears of a sparse variant ran.
+    pub kernels: Vec<KernelUse>,
+}
+
+/// A kernel that linears of a model ran.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KernelUse {
+    /// The code path, `csr-avx512-tiles`, say.
+    pub kernel: String,
+    /// Tokens of the forward pass.
+    pub tokens: usize,
+    /// Linears that ran it.
+    pub linears: usize,
 }
 
 /// Why a cell failed.

@@ -17,8 +17,8 @@ mod provenance;
 mod store;
 
 pub use formats::{
-    CellRecord, ExpectRecord, Failure, FailureKind, InputRecord, Manifest, Measured, PlanEntry, PlanRecord, RunRecord,
-    Timings,
+    CellRecord, ExpectRecord, Failure, FailureKind, InputRecord, KernelUse, Manifest, Measured, PlanEntry, PlanRecord,
+    RunRecord, Timings,
 };
 pub use provenance::{Machine, Program, now, sha256};
 pub use store::{Store, StoreError, experiment_folder};

@@ -105,6 +105,8 @@ fn variant_style(variant: Variant) -> usize {
         Variant::Dense => DENSE_STYLE,
         Variant::Masked => 1,
         Variant::Csr => 2,
+        Variant::Bitmap => 3,
+        Variant::Auto => 4,
     }
 }
 

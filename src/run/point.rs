@@ -2,15 +2,16 @@
 
 use super::session::{Session, burn_dtype, bytes_per_number, nonzero};
 use crate::config::experiment::{Metric, Variant};
-use crate::execute::{CsrWeight, SparseBackend};
+use crate::execute::{Format, LayerShape, PackError, SparseBackend, SparseWeight};
 use crate::measure::{
     Agreement, ForwardError, Gate, GateMiss, Stored, agreement, all_logits, gate, peak_rss_bytes, perplexity, structure,
 };
 use crate::model::{Decoder, DenseWeight, LinearWeight};
 use crate::plan::{Cell, PrunePoint};
 use crate::prune::{self, Layer, PruneError, Request};
-use crate::record::{Failure, FailureKind, Measured, Timings};
-use crate::sparse::{Columns, Csr, CsrError, Pattern};
+use crate::record::{Failure, FailureKind, KernelUse, Measured, Timings};
+use crate::sparse::Pattern;
+use burn::tensor::DType;
 use std::time::Instant;
 use thiserror::Error;
 
@@ -24,7 +25,7 @@ pub(super) enum CellError {
     #[error(transparent)]
     Prune(#[from] PruneError),
     #[error(transparent)]
-    Csr(#[from] CsrError),
+    Pack(#[from] PackError),
     #[error("`exclude` leaves no linear to prune: {0}")]
     NothingToPrune(String),
 }
@@ -125,8 +126,8 @@ impl Point {
         let prune_seconds = Some(self.prune_seconds);
         let mut timings = Timings { load_seconds: session.load_seconds, prune_seconds, ..Default::default() };
         let measured = match cell.variant {
-            Variant::Csr => self.csr(session, cell, &mut timings, stage),
-            Variant::Dense | Variant::Masked => self.masked(session, cell, &mut timings, stage),
+            variant if variant.is_sparse() => self.sparse(session, cell, &mut timings, stage),
+            _ => self.masked(session, cell, &mut timings, stage),
         };
         timings.peak_rss_bytes = peak_rss_bytes();
         (timings, measured)
@@ -160,7 +161,7 @@ impl Point {
         Ok(measured)
     }
 
-    fn csr<B: SparseBackend>(
+    fn sparse<B: SparseBackend>(
         &mut self,
         session: &mut Session<B>,
         cell: &Cell,
@@ -173,36 +174,20 @@ impl Point {
             let mut masked = self.masked_decoder(session, cell);
             self.masked_logits(&mut masked, session)?;
         }
-        stage("converting to CSR");
+        stage("converting");
         let start = Instant::now();
-        let mut decoder = session.decoder.clone();
-        let mut stored = session.stored.clone();
-        for (index, pattern, kept) in &self.layers {
-            let linear = session.decoder.linear(*index);
-            let LinearWeight::Dense(weight) = &linear.weight else { unreachable!("a session's model is dense") };
-            let csr = Csr::from_dense(&weight.host(), pattern)?;
-            let width = match csr.columns() {
-                Columns::U16(_) => "csr-u16",
-                Columns::U32(_) => "csr-u32",
-            };
-            let entries = csr.values().len() as u64;
-            let weight = CsrWeight::new(csr, linear.bias.clone(), burn_dtype(cell.dtype), decoder.device());
-            let slot = &mut stored[*index];
-            (slot.nonzero, slot.weight_bytes) = (*kept, weight.bytes() as u64);
-            (slot.entries, slot.format) = (Some(entries), width.into());
-            decoder.set_weight(*index, LinearWeight::Csr(weight));
-        }
+        let (mut decoder, stored) = self.sparse_decoder(session, cell)?;
         timings.convert_seconds = Some(start.elapsed().as_secs_f64());
 
         let start = Instant::now();
         let mut measured = sizes(session, cell, &stored);
+        measured.kernels = self.kernels(&decoder, tokens_of(session));
         stage("gate");
         let logits = all_logits(&mut decoder, &session.tokens.agreement)?;
         let vocabulary = decoder.architecture().vocabulary;
         let masked = self.masked.as_deref().unwrap_or_default();
         measured.gate =
             Some(gate(masked, &logits, vocabulary, cell.dtype).map_err(|(g, miss)| CellError::Gate(g, miss))?);
-        measured.kernel = Some(B::csr_kernel(session.tokens.agreement.iter().map(Vec::len).sum()));
         if cell.metrics.contains(&Metric::Agreement) {
             stage("agreement");
             measured.agreement = Some(agreement(session.reference()?, &logits, vocabulary));
@@ -213,16 +198,62 @@ impl Point {
         Ok(measured)
     }
 
+    /// The model with its pruned linears in the variant's form, and what it stores.
+    fn sparse_decoder<B: SparseBackend>(
+        &self,
+        session: &Session<B>,
+        cell: &Cell,
+    ) -> Result<(Decoder<B>, Vec<Stored>), CellError> {
+        let dtype = burn_dtype(cell.dtype);
+        let mut decoder = session.decoder.clone();
+        let mut stored = session.stored.clone();
+        for (index, pattern, kept) in &self.layers {
+            let linear = session.decoder.linear(*index);
+            let LinearWeight::Dense(weight) = &linear.weight else { unreachable!("a session's model is dense") };
+            let shape = LayerShape { rows: pattern.rows(), cols: pattern.cols(), kept: pattern.kept() };
+            let format = match cell.variant {
+                Variant::Bitmap => Some(Format::Bitmap),
+                Variant::Auto => B::fastest(shape, tokens_of(session)),
+                _ => Some(Format::Csr),
+            };
+            let slot = &mut stored[*index];
+            slot.nonzero = *kept;
+            let weight = match format {
+                Some(format) => {
+                    let bias = linear.bias.as_ref();
+                    let packed = SparseWeight::new(format, &weight.host(), pattern, bias, dtype, decoder.device())?;
+                    slot.weight_bytes = packed.bytes() as u64;
+                    (slot.entries, slot.format) = (Some(shape.kept as u64), packed.layout().into());
+                    LinearWeight::Sparse(packed)
+                }
+                None => masked(pattern, &weight.host(), dtype, decoder.device()),
+            };
+            decoder.set_weight(*index, weight);
+        }
+        Ok((decoder, stored))
+    }
+
+    /// Which kernels the pruned linears run for so many tokens, and how many linears each.
+    fn kernels<B: SparseBackend>(&self, decoder: &Decoder<B>, tokens: usize) -> Vec<KernelUse> {
+        let mut uses: Vec<KernelUse> = Vec::new();
+        for (index, ..) in &self.layers {
+            let kernel = decoder.linear(*index).weight.kernel(tokens);
+            match uses.iter_mut().find(|used| used.kernel == kernel) {
+                Some(used) => used.linears += 1,
+                None => uses.push(KernelUse { kernel, tokens, linears: 1 }),
+            }
+        }
+        uses
+    }
+
     fn masked_decoder<B: SparseBackend>(&self, session: &Session<B>, cell: &Cell) -> Decoder<B> {
         let mut decoder = session.decoder.clone();
         for (index, pattern, _) in &self.layers {
             let LinearWeight::Dense(weight) = &session.decoder.linear(*index).weight else {
                 unreachable!("a session's model is dense")
             };
-            let masked = pattern.apply(&weight.host());
-            let shape = [pattern.rows(), pattern.cols()];
-            let weight = DenseWeight::new(masked.into(), shape, burn_dtype(cell.dtype), decoder.device());
-            decoder.set_weight(*index, LinearWeight::Dense(weight));
+            let weight = masked(pattern, &weight.host(), burn_dtype(cell.dtype), decoder.device());
+            decoder.set_weight(*index, weight);
         }
         decoder
     }
@@ -237,6 +268,17 @@ impl Point {
         }
         Ok(self.masked.as_deref().unwrap_or_default())
     }
+}
+
+/// A linear's weight with zeros in place.
+fn masked<B: SparseBackend>(pattern: &Pattern, weights: &[f32], dtype: DType, device: &B::Device) -> LinearWeight<B> {
+    let shape = [pattern.rows(), pattern.cols()];
+    LinearWeight::Dense(DenseWeight::new(pattern.apply(weights).into(), shape, dtype, device))
+}
+
+/// The tokens of a forward pass over the texts, which decide kernels and what `auto` takes.
+fn tokens_of<B: SparseBackend>(session: &Session<B>) -> usize {
+    session.tokens.agreement.iter().map(Vec::len).sum()
 }
 
 /// Module indices and shapes of the linears that a point prunes.
@@ -271,7 +313,7 @@ fn sizes<B: SparseBackend>(session: &Session<B>, cell: &Cell, stored: &[Stored])
         agreement: None,
         perplexity: None,
         gate: None,
-        kernel: None,
+        kernels: Vec::new(),
     }
 }
 

@@ -8,9 +8,8 @@
 //!   bytes = 4 * kept (values) + 2 or 4 * kept (columns) + 4 * (rows + 1) (row_ptr)
 //! ```
 
-use super::Pattern;
+use super::{FormatError, Pattern};
 use rayon::prelude::*;
-use thiserror::Error;
 
 /// The widest matrix whose column indices fit 16 bits.
 const U16_COLUMNS: usize = 1 << 16;
@@ -34,27 +33,6 @@ pub enum Columns {
     U32(Vec<u32>),
 }
 
-/// Why arrays are no CSR matrix.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum CsrError {
-    /// More entries than a 32-bit row pointer counts.
-    #[error("{kept} entries are more than 32-bit row pointers can count")]
-    TooManyEntries {
-        /// Entries kept.
-        kept: usize,
-    },
-    /// The weights do not have the pattern's shape.
-    #[error("{weights} weights for a pattern of {rows} x {cols}")]
-    Shape {
-        /// Weights given.
-        weights: usize,
-        /// Rows of the pattern.
-        rows: usize,
-        /// Columns of the pattern.
-        cols: usize,
-    },
-}
-
 impl Csr {
     /// Packs the kept weights. `weights` is `[rows, cols]`, row-major.
     ///
@@ -69,13 +47,11 @@ impl Csr {
     /// assert_eq!(csr.row_ptr(), [0, 2, 2, 5]);
     /// assert_eq!(csr.values(), [5.0, 7.0, 1.0, 2.0, 4.0]);
     /// assert_eq!(csr.bytes(), 5 * (4 + 2) + 4 * 4);
-    /// # Ok::<(), sparsify_exp::sparse::CsrError>(())
+    /// # Ok::<(), sparsify_exp::sparse::FormatError>(())
     /// ```
-    pub fn from_dense(weights: &[f32], pattern: &Pattern) -> Result<Self, CsrError> {
+    pub fn from_dense(weights: &[f32], pattern: &Pattern) -> Result<Self, FormatError> {
         let (rows, cols) = (pattern.rows(), pattern.cols());
-        if weights.len() != rows * cols {
-            return Err(CsrError::Shape { weights: weights.len(), rows, cols });
-        }
+        FormatError::check_shape(weights, pattern)?;
         let row_ptr = row_pointers(pattern)?;
         let kept = row_ptr[rows] as usize;
         let mut values = vec![0.0f32; kept];
@@ -156,11 +132,11 @@ impl Columns {
     }
 }
 
-fn row_pointers(pattern: &Pattern) -> Result<Vec<u32>, CsrError> {
+fn row_pointers(pattern: &Pattern) -> Result<Vec<u32>, FormatError> {
     let counts: Vec<usize> = (0..pattern.rows()).into_par_iter().map(|row| pattern.kept_in_row(row)).collect();
     let kept: usize = counts.iter().sum();
     if u32::try_from(kept).is_err() {
-        return Err(CsrError::TooManyEntries { kept });
+        return Err(FormatError::TooManyEntries { kept });
     }
     let mut row_ptr = Vec::with_capacity(counts.len() + 1);
     row_ptr.push(0u32);
@@ -221,7 +197,7 @@ mod tests {
     #[test]
     fn a_pattern_of_another_shape_is_refused() {
         let pattern = Pattern::keep_where(2, 2, &[1.0; 4], |_, _| true);
-        assert_eq!(Csr::from_dense(&[1.0; 3], &pattern), Err(CsrError::Shape { weights: 3, rows: 2, cols: 2 }));
+        assert_eq!(Csr::from_dense(&[1.0; 3], &pattern), Err(FormatError::Shape { weights: 3, rows: 2, cols: 2 }));
     }
 
     proptest! {

@@ -11,10 +11,46 @@
 //!   1 2 . 4              1 1 0 1        values   5 7     1 2 4
 //! ```
 //!
+//! Three formats: [`Csr`], plain, which GPU kernels read; [`Sliced`], the CSR that CPU kernels read; [`Bitmap`].
+//!
 //! This module knows no layer, model or device: it turns slices into other slices.
 
+mod bitmap;
 mod csr;
 mod pattern;
+mod sliced;
 
-pub use csr::{Columns, Csr, CsrError};
+pub use bitmap::{Bitmap, BitmapIndex, PANEL};
+pub use csr::{Columns, Csr};
 pub use pattern::Pattern;
+pub use sliced::{Block, CHUNK, SLICE, SLICES, Sliced, SlicedIndex};
+
+use thiserror::Error;
+
+/// Why weights can't be packed.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum FormatError {
+    /// More entries than 32-bit offsets count.
+    #[error("{kept} entries are more than 32-bit offsets can count")]
+    TooManyEntries {
+        /// Entries kept.
+        kept: usize,
+    },
+    /// The weights do not have the pattern's shape.
+    #[error("{weights} weights for a pattern of {rows} x {cols}")]
+    Shape {
+        /// Weights given.
+        weights: usize,
+        /// Rows of the pattern.
+        rows: usize,
+        /// Columns of the pattern.
+        cols: usize,
+    },
+}
+
+impl FormatError {
+    fn check_shape(weights: &[f32], pattern: &Pattern) -> Result<(), Self> {
+        let (rows, cols) = (pattern.rows(), pattern.cols());
+        if weights.len() == rows * cols { Ok(()) } else { Err(Self::Shape { weights: weights.len(), rows, cols }) }
+    }
+}

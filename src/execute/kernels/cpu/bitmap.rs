@@ -1,0 +1,250 @@
+//! Bitmap times a batch of token rows.
+//!
+//! A mask and the next values become sixteen weights of a column (sixteen rows) with one expand instruction.
+//! Up to sixteen tokens multiply them at once, each with its own input broadcast, so that a weight is
+//! expanded once whatever the number of tokens; the sums of all rows and tokens stay in registers. For more
+//! tokens a block of the panel is expanded into the first cache and multiplied as the dense kernel does:
+//! nothing is skipped then, but the weights are a fraction of the bytes. (SparAMX, arXiv 2502.12444, decodes
+//! a bitmap for both cases too, with its rows in other places.)
+
+use super::dense::{Product, lanes_for};
+use super::lanes::Lanes;
+use super::tiles::{Line, Scratch, Tiles, put, with_scratch, with_tiles};
+use super::{Kernel, Shared, Simd, left, share};
+use crate::sparse::{Bitmap, PANEL};
+use std::ops::Range;
+
+/// Up to so many tokens are multiplied while weights are expanded.
+const FEW: usize = 16;
+/// Panels of a task with many tokens.
+const PANELS: usize = 6;
+/// Columns that are expanded at a time: their weights fit the first cache beside a part of the tile.
+const WIDTH: usize = 256;
+
+/// `y = x · Wᵀ + bias`.
+///
+/// # Shapes
+/// - `x`: `[tokens, cols]`, row-major
+/// - `bias`: `[rows]`
+/// - returns `[tokens, rows]`, row-major
+///
+/// # Panics
+/// When a length does not fit.
+pub fn bitmap_linear(weights: &Bitmap, bias: Option<&[f32]>, x: &[f32], tokens: usize, simd: Simd) -> Vec<f32> {
+    let index = weights.index();
+    let (rows, cols) = (index.rows(), index.cols());
+    assert_eq!(x.len(), tokens * cols, "x is [tokens, cols]");
+    assert!(bias.is_none_or(|bias| bias.len() == rows), "one bias a row");
+    let mut y = vec![0.0; tokens * rows];
+    if y.is_empty() {
+        return y;
+    }
+    match tokens {
+        1 => few(weights, bias, x, 1, 1, &mut y, simd),
+        2..=FEW => {
+            let width = tokens.next_power_of_two();
+            with_scratch(Scratch::Tiles, cols * width, |lines| {
+                let turned = turn(x, cols, tokens, width, lines);
+                few(weights, bias, turned, tokens, width, &mut y, simd);
+            });
+        }
+        _ => with_tiles(x, cols, tokens, lanes_for(tokens), simd, |tiles| many(weights, bias, tiles, &mut y, simd)),
+    }
+    y
+}
+
+/// The name of the code path that [`bitmap_linear`] takes.
+pub fn bitmap_kernel_name(tokens: usize, simd: Simd) -> String {
+    format!("bitmap-{}-{}", simd.name(), if tokens <= FEW { "expand" } else { "tiles" })
+}
+
+/// `x` `[tokens, cols]` as `[cols][width]`, 0 behind the last token.
+fn turn<'a>(x: &[f32], cols: usize, tokens: usize, width: usize, lines: &'a mut [Line]) -> &'a [f32] {
+    let turned = lines.as_mut_ptr().cast::<f32>();
+    // SAFETY: lines are sixteen numbers each, and there are enough of them for cols * width.
+    let turned = unsafe { std::slice::from_raw_parts_mut(turned, cols * width) };
+    for (column, to) in turned.chunks_exact_mut(width).enumerate() {
+        for (token, to) in to.iter_mut().enumerate() {
+            *to = if token < tokens { x[token * cols + column] } else { 0.0 };
+        }
+    }
+    turned
+}
+
+/// `x` is `[cols][width]`.
+fn few(weights: &Bitmap, bias: Option<&[f32]>, x: &[f32], tokens: usize, width: usize, y: &mut [f32], simd: Simd) {
+    let out = Shared(y.as_mut_ptr());
+    let index = weights.index();
+    share(index.panels(), index.panels() * index.cols() * (width + 2), |panel| {
+        // SAFETY: `simd` is there; `x` and `y` have their shapes; a task alone has its panel's rows.
+        unsafe { simd.run(Expand { weights, bias, x, tokens, width, panel, out }) };
+    });
+}
+
+struct Expand<'a> {
+    weights: &'a Bitmap,
+    bias: Option<&'a [f32]>,
+    x: &'a [f32],
+    tokens: usize,
+    /// Tokens with those that fill up: 1, 2, 4, 8 or 16.
+    width: usize,
+    panel: usize,
+    out: Shared,
+}
+
+impl Kernel for Expand<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: the contract of `Kernel`; `x` is [cols][width].
+        unsafe {
+            match (self.width, L::REGISTERS >= 24) {
+                (1, true) => self.tokens::<L, 1, 8>(),
+                (2, true) => self.tokens::<L, 2, 4>(),
+                (4, true) => self.tokens::<L, 4, 4>(),
+                (8, true) => self.tokens::<L, 8, 2>(),
+                (_, true) => self.tokens::<L, 16, 1>(),
+                (1, false) => self.tokens::<L, 1, 4>(),
+                (2, false) => self.tokens::<L, 2, 2>(),
+                _ => self.tokens::<L, 4, 1>(),
+            }
+        }
+    }
+}
+
+impl Expand<'_> {
+    /// T tokens at a time, A columns side by side.
+    #[inline(always)]
+    unsafe fn tokens<L: Lanes, const T: usize, const A: usize>(&self) {
+        let index = self.weights.index();
+        let (rows, cols) = (index.rows(), index.cols());
+        let first = self.panel * PANEL;
+        for token in (0..self.tokens).step_by(T) {
+            let mut sums = [[0.0f32; PANEL]; T];
+            // SAFETY: `width` is a multiple of T, so T tokens from here are in `x`.
+            unsafe {
+                let (masks, values) = self.weights.panel(self.panel);
+                expand::<L, T, A>(masks, values.as_ptr(), self.x.as_ptr().add(token), self.width, cols, &mut sums);
+            }
+            for (t, sums) in sums.iter().enumerate().take(left(token, self.tokens, T)) {
+                for (row, sum) in (first..rows).zip(sums) {
+                    let sum = sum + self.bias.map_or(0.0, |bias| bias[row]);
+                    // SAFETY: `y` is [tokens, rows], and these rows are this task's.
+                    unsafe { *self.out.pointer().add((token + t) * rows + row) = sum };
+                }
+            }
+        }
+    }
+}
+
+/// Columns whose products go into one sum before it is added to the others.
+const PART: usize = 512;
+
+/// Sums of a panel's rows for T tokens.
+///
+/// # Safety
+/// `values` has a number for every bit of `masks` and sixteen more; `x` has `cols` rows of `stride` numbers.
+#[inline(always)]
+unsafe fn expand<L: Lanes, const T: usize, const A: usize>(
+    masks: &[u16],
+    mut values: *const f32,
+    x: *const f32,
+    stride: usize,
+    cols: usize,
+    out: &mut [[f32; PANEL]; T],
+) {
+    for part in (0..cols).step_by(PART) {
+        let end = cols.min(part + PART);
+        // SAFETY: the caller's contract; `k + a < end <= cols`.
+        unsafe {
+            let mut sums = [[L::splat(0.0); T]; A];
+            let mut k = part;
+            let mut column = |sums: &mut [L; T], k: usize| {
+                let mask = *masks.get_unchecked(k);
+                let weights = L::expand(mask, values);
+                values = values.add(mask.count_ones() as usize);
+                for (t, sum) in sums.iter_mut().enumerate() {
+                    *sum = sum.fma(weights, L::splat(*x.add(k * stride + t)));
+                }
+            };
+            while k + A <= end {
+                for (a, sums) in sums.iter_mut().enumerate() {
+                    column(sums, k + a);
+                }
+                k += A;
+            }
+            while k < end {
+                column(&mut sums[0], k);
+                k += 1;
+            }
+            for (t, out) in out.iter_mut().enumerate() {
+                let sum = sums.iter().skip(1).fold(sums[0][t], |sum, part| sum.add(part[t]));
+                let sum = if part == 0 { sum } else { L::load(out.as_ptr()).add(sum) };
+                sum.store(out.as_mut_ptr());
+            }
+        }
+    }
+}
+
+fn many(weights: &Bitmap, bias: Option<&[f32]>, tiles: Tiles<'_>, y: &mut [f32], simd: Simd) {
+    let out = Shared(y.as_mut_ptr());
+    let index = weights.index();
+    let work = index.panels() * index.cols() * tiles.count() * tiles.lanes;
+    share(index.panels().div_ceil(PANELS), work, |task| {
+        let panels = task * PANELS..index.panels().min((task + 1) * PANELS);
+        let numbers = WIDTH * PANEL + tiles.count() * panels.len() * PANEL * tiles.lanes;
+        with_scratch(Scratch::Sums, numbers, |memory| {
+            let memory = memory.as_mut_ptr().cast();
+            // SAFETY: as in `few`; `memory` holds a block of weights and the sums of all tiles.
+            unsafe { simd.run(Panels { weights, bias, tiles, panels, memory, out }) };
+        });
+    });
+}
+
+/// Some panels with all tiles, block by block of columns.
+struct Panels<'a> {
+    weights: &'a Bitmap,
+    bias: Option<&'a [f32]>,
+    tiles: Tiles<'a>,
+    panels: Range<usize>,
+    /// `[WIDTH][PANEL]` weights, then `[tiles][rows][lanes]` sums.
+    memory: *mut f32,
+    out: Shared,
+}
+
+impl Kernel for Panels<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let index = self.weights.index();
+        let (cols, lanes) = (index.cols(), self.tiles.lanes);
+        let rows = self.panels.len() * PANEL;
+        let block = self.memory;
+        // SAFETY: `memory` holds the block and the sums; blocks and tiles are within their matrices; `y` is
+        // [tokens, rows], and these rows are this task's.
+        unsafe {
+            let sums = self.memory.add(WIDTH * PANEL);
+            sums.write_bytes(0, self.tiles.count() * rows * lanes);
+            for (place, panel) in self.panels.clone().enumerate() {
+                let (masks, values) = self.weights.panel(panel);
+                let mut values = values.as_ptr();
+                for column in (0..cols).step_by(WIDTH) {
+                    let depth = left(column, cols, WIDTH);
+                    for (k, &mask) in masks[column..column + depth].iter().enumerate() {
+                        L::expand(mask, values).store(block.add(k * PANEL));
+                        values = values.add(mask.count_ones() as usize);
+                    }
+                    for tile in 0..self.tiles.count() {
+                        let x = self.tiles.from_column(tile, column);
+                        let product =
+                            Product { weights: block, row_stride: 1, column_stride: PANEL, x, depth, fresh: false };
+                        product.add::<L>(PANEL, lanes, sums.add((tile * rows + place * PANEL) * lanes));
+                    }
+                }
+            }
+            let own = self.panels.start * PANEL..index.rows().min(self.panels.end * PANEL);
+            for tile in 0..self.tiles.count() {
+                let (tokens, y) = (self.tiles.tokens_of(tile), self.out.pointer());
+                put::<L>(sums.add(tile * rows * lanes), lanes, own.clone(), tokens, y, index.rows(), self.bias);
+            }
+        }
+    }
+}

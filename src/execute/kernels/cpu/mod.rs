@@ -1,0 +1,162 @@
+//! Linear layers on the CPU: dense, sliced CSR and bitmap, `y = x · Wᵀ + bias` in f32.
+//!
+//! ```text
+//!   y [tokens, rows] = x [tokens, cols] · Wᵀ + bias
+//!
+//!               few tokens                          many tokens: tiles.rs turns x into [cols][lanes]
+//!   dense.rs    dot products, rows at a time        a weight is broadcast to the lanes of its column
+//!   bitmap.rs   16 rows of a column are expanded    a panel is expanded once, then as dense
+//!   sliced.rs   inputs are gathered                 a kept weight is broadcast, the others cost nothing
+//! ```
+//!
+//! Every kernel is written once, over the sixteen lanes of [`lanes`], and compiled for AVX-512, AVX2 + FMA
+//! and for any CPU; [`Simd`] picks at run time. Threads own rows (and tiles of tokens), no sum is split
+//! between them, so results do not depend on the number of threads; they do depend on the instruction set
+//! and on whether tokens were few, in the last bits. Sums are taken in two levels, within blocks of columns
+//! and then over those: rounding grows with their lengths' sum instead of their product.
+//!
+//! Scratch memory is kept by each thread between calls: a call allocates its output and no more.
+
+mod bitmap;
+mod dense;
+mod lanes;
+mod peaks;
+mod sliced;
+mod tiles;
+
+pub use bitmap::{bitmap_kernel_name, bitmap_linear};
+pub use dense::{dense_kernel_name, dense_linear};
+pub use peaks::peaks;
+pub use sliced::{sliced_kernel_name, sliced_linear};
+
+use lanes::Lanes;
+use rayon::prelude::*;
+
+/// The instruction set that the kernels use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Simd {
+    /// 16 lanes a register, 32 registers, gathers, expansion.
+    Avx512,
+    /// 8 lanes a register, gathers and FMA.
+    Avx2,
+    /// Whatever the compiler makes of plain loops.
+    Portable,
+}
+
+impl Simd {
+    /// The best that this machine has.
+    pub fn detect() -> Self {
+        Self::available()[0]
+    }
+
+    /// All that this machine has, the best first.
+    pub fn available() -> Vec<Self> {
+        let mut all = Vec::with_capacity(3);
+        #[cfg(target_arch = "x86_64")]
+        {
+            let features = [
+                is_x86_feature_detected!("avx512f"),
+                is_x86_feature_detected!("avx512bw"),
+                is_x86_feature_detected!("avx512vl"),
+                is_x86_feature_detected!("avx512dq"),
+                is_x86_feature_detected!("popcnt"),
+            ];
+            if features.iter().all(|&there| there) {
+                all.push(Self::Avx512);
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("popcnt")
+            {
+                all.push(Self::Avx2);
+            }
+        }
+        all.push(Self::Portable);
+        all
+    }
+
+    /// The name that tables show.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+
+    /// Runs a kernel with this instruction set.
+    ///
+    /// # Safety
+    /// The machine has it, and the kernel's own contract holds.
+    unsafe fn run<K: Kernel>(self, kernel: K) {
+        match self {
+            // SAFETY: the caller's contract.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => unsafe { run_avx512(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { run_avx2(kernel) },
+            // SAFETY: as above; plain loops need no instruction set.
+            _ => unsafe { kernel.run::<lanes::Portable>() },
+        }
+    }
+}
+
+/// A kernel's arguments, and its loops over whatever lanes it is compiled for.
+trait Kernel {
+    /// Inlined by force into a function that has the instruction set turned on.
+    ///
+    /// # Safety
+    /// The machine has the instruction set of `L`, and the kernel's own contract holds.
+    unsafe fn run<L: Lanes>(self);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,popcnt,bmi1,bmi2")]
+fn run_avx512<K: Kernel>(kernel: K) {
+    // SAFETY: the instruction set is on; the kernel's contract is that of `Simd::run`.
+    unsafe { kernel.run::<lanes::Avx512>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,popcnt")]
+fn run_avx2<K: Kernel>(kernel: K) {
+    // SAFETY: as above.
+    unsafe { kernel.run::<lanes::Avx2>() }
+}
+
+/// Where tasks write; each writes places of its own.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+
+// SAFETY: tasks write through the pointer to disjoint places only: see where it is used.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// The pointer; a method, so that closures capture the whole.
+    fn pointer(self) -> *mut f32 {
+        self.0
+    }
+}
+
+/// Work, in multiply-adds over 16 lanes, that is not worth waking another thread: about 10 microseconds.
+const SERIAL_BELOW: usize = 20_000;
+
+/// Runs `task(0..tasks)` on all threads, or on this one where `work` is too little to share.
+fn share(tasks: usize, work: usize, task: impl Fn(usize) + Send + Sync) {
+    if tasks == 1 || work < SERIAL_BELOW {
+        (0..tasks).for_each(task);
+    } else {
+        // Pieces small enough to balance, large enough that a thread reads memory in long runs.
+        let piece = (tasks / (8 * rayon::current_num_threads())).max(1);
+        (0..tasks).into_par_iter().with_min_len(piece).for_each(task);
+    }
+}
+
+/// What is left from `from` to `end`, at most `most`.
+fn left(from: usize, end: usize, most: usize) -> usize {
+    (end - from).min(most)
+}
+
+#[cfg(test)]
+mod tests;
