@@ -1,13 +1,15 @@
-//! The ops on Flex: tensors are host memory, the CPU kernels read them in place. f32 only.
+//! The ops on Flex: tensors are host memory, the CPU kernels read them in place. Weights may be f32 or bf16;
+//! bf16 activations are widened on the way in and rounded on the way out.
 
 use super::backend::{Format, LayerShape, PackError, Packing, SparseBackend};
 use super::host::{self, HostWeight};
 use super::kernels::cpu::{Simd, dense_linear};
 use super::policy;
-use crate::sparse::Pattern;
+use crate::sparse::{Pattern, Value};
 use burn::backend::Flex;
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexDevice, FlexTensor, Layout};
+use half::bf16;
 use std::borrow::Cow;
 
 impl SparseBackend for Flex {
@@ -19,23 +21,28 @@ impl SparseBackend for Flex {
         weights: &[f32],
         pattern: &Pattern,
         bias: Option<&FlexTensor>,
-        _dtype: DType,
+        dtype: DType,
         _device: &FlexDevice,
     ) -> Result<Packing<HostWeight>, PackError> {
-        HostWeight::pack(format, weights, pattern, bias.map(Self::host_f32).as_deref())
+        HostWeight::pack(format, weights, pattern, bias.map(Self::host_f32).as_deref(), dtype)
     }
 
     fn sparse_linear(x: FlexTensor, weight: &HostWeight) -> FlexTensor {
         let tokens = x.layout().shape()[0];
-        tensor(weight.linear(&Self::host_f32(&x), tokens), tokens, weight.rows())
+        tensor(weight.linear(&Self::host_f32(&x), tokens), tokens, weight.rows(), x.dtype())
     }
 
     fn dense_linear(x: FlexTensor, weight: &FlexTensor, bias: Option<&FlexTensor>) -> FlexTensor {
         let (tokens, shape) = (x.layout().shape()[0], weight.layout().shape());
         let shape = [shape[0], shape[1]];
-        let bias = bias.map(Self::host_f32);
-        let (x, weights) = (Self::host_f32(&x), Self::host_f32(weight));
-        tensor(dense_linear(&weights, shape, bias.as_deref(), &x, tokens, Simd::detect()), tokens, shape[0])
+        let (dtype, simd) = (x.dtype(), Simd::detect());
+        let (bias, x) = (bias.map(Self::host_f32), Self::host_f32(&x));
+        let bias = bias.as_deref();
+        let y = match weight.as_slice::<bf16>() {
+            Some(weights) if weight.is_contiguous() => dense_linear(weights, shape, bias, &x, tokens, simd),
+            _ => dense_linear(&*Self::host_f32(weight), shape, bias, &x, tokens, simd),
+        };
+        tensor(y, tokens, shape[0], dtype)
     }
 
     fn kernel(format: Option<Format>, tokens: usize) -> String {
@@ -47,6 +54,10 @@ impl SparseBackend for Flex {
     }
 
     fn host_f32(tensor: &FlexTensor) -> Cow<'_, [f32]> {
+        if tensor.dtype() == DType::BF16 {
+            let tensor = tensor.to_contiguous();
+            return Cow::Owned(tensor.storage::<bf16>().iter().map(|number| number.to_f32()).collect());
+        }
         match tensor.as_slice::<f32>() {
             Some(slice) if tensor.is_contiguous() => Cow::Borrowed(slice),
             _ => Cow::Owned(tensor.to_contiguous().storage::<f32>().to_vec()),
@@ -54,6 +65,11 @@ impl SparseBackend for Flex {
     }
 }
 
-fn tensor(numbers: Vec<f32>, rows: usize, cols: usize) -> FlexTensor {
-    FlexTensor::new(Bytes::from_elems(numbers), Layout::contiguous(Shape::new([rows, cols])), DType::F32)
+fn tensor(numbers: Vec<f32>, rows: usize, cols: usize, dtype: DType) -> FlexTensor {
+    let layout = Layout::contiguous(Shape::new([rows, cols]));
+    if dtype == DType::BF16 {
+        let numbers: Vec<bf16> = numbers.into_iter().map(bf16::of).collect();
+        return FlexTensor::new(Bytes::from_elems(numbers), layout, dtype);
+    }
+    FlexTensor::new(Bytes::from_elems(numbers), layout, DType::F32)
 }

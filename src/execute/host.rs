@@ -2,9 +2,11 @@
 
 use super::backend::{Format, PackError, Packing};
 use super::kernels::cpu::{
-    Simd, bitmap_kernel_name, bitmap_linear, dense_kernel_name, sliced_kernel_name, sliced_linear,
+    Simd, bitmap_kernel_name, bitmap_linear, bitmap_pairs_linear, dense_kernel_name, sliced_kernel_name, sliced_linear,
 };
-use crate::sparse::{Bitmap, Pattern, Sliced};
+use crate::sparse::{Bitmap, BitmapPairs, Pattern, Sliced};
+use burn::tensor::DType;
+use half::bf16;
 use std::sync::Arc;
 
 /// A sparse weight and its bias in host memory.
@@ -16,12 +18,14 @@ pub struct HostWeight {
 
 #[derive(Debug)]
 enum Matrix {
-    Csr(Sliced),
+    Csr(Sliced<f32>),
+    CsrBf16(Sliced<bf16>),
     Bitmap(Bitmap),
+    BitmapBf16(BitmapPairs),
 }
 
 impl HostWeight {
-    /// Packs the kept weights.
+    /// Packs the kept weights: as bf16 where that is the dtype, else as f32.
     ///
     /// # Errors
     /// When the weights do not fit the format.
@@ -30,18 +34,21 @@ impl HostWeight {
         weights: &[f32],
         pattern: &Pattern,
         bias: Option<&[f32]>,
+        dtype: DType,
     ) -> Result<Packing<Self>, PackError> {
-        let (matrix, bytes, layout) = match format {
-            Format::Csr => {
-                let sliced = Sliced::from_dense(weights, pattern)?;
-                let bytes = sliced.bytes();
-                (Matrix::Csr(sliced), bytes, "csr-sliced")
+        let (matrix, layout) = match (format, dtype) {
+            (Format::Csr, DType::BF16) => (Matrix::CsrBf16(Sliced::from_dense(weights, pattern)?), "csr-sliced"),
+            (Format::Csr, _) => (Matrix::Csr(Sliced::from_dense(weights, pattern)?), "csr-sliced"),
+            (Format::Bitmap, DType::BF16) => {
+                (Matrix::BitmapBf16(BitmapPairs::from_dense(weights, pattern)?), "bitmap-pairs")
             }
-            Format::Bitmap => {
-                let bitmap = Bitmap::from_dense(weights, pattern)?;
-                let bytes = bitmap.bytes();
-                (Matrix::Bitmap(bitmap), bytes, "bitmap-panels")
-            }
+            (Format::Bitmap, _) => (Matrix::Bitmap(Bitmap::from_dense(weights, pattern)?), "bitmap-panels"),
+        };
+        let bytes = match &matrix {
+            Matrix::Csr(sliced) => sliced.bytes(),
+            Matrix::CsrBf16(sliced) => sliced.bytes(),
+            Matrix::Bitmap(bitmap) => bitmap.bytes(),
+            Matrix::BitmapBf16(bitmap) => bitmap.bytes(),
         };
         Ok(Packing { packed: Self { matrix: Arc::new(matrix), bias: bias.map(Into::into) }, bytes, layout })
     }
@@ -50,7 +57,9 @@ impl HostWeight {
     pub(super) fn rows(&self) -> usize {
         match &*self.matrix {
             Matrix::Csr(sliced) => sliced.index().rows(),
+            Matrix::CsrBf16(sliced) => sliced.index().rows(),
             Matrix::Bitmap(bitmap) => bitmap.index().rows(),
+            Matrix::BitmapBf16(bitmap) => bitmap.rows(),
         }
     }
 
@@ -59,7 +68,9 @@ impl HostWeight {
         let (bias, simd) = (self.bias.as_deref(), Simd::detect());
         match &*self.matrix {
             Matrix::Csr(sliced) => sliced_linear(sliced, bias, x, tokens, simd),
+            Matrix::CsrBf16(sliced) => sliced_linear(sliced, bias, x, tokens, simd),
             Matrix::Bitmap(bitmap) => bitmap_linear(bitmap, bias, x, tokens, simd),
+            Matrix::BitmapBf16(bitmap) => bitmap_pairs_linear(bitmap, bias, x, tokens, simd),
         }
     }
 }

@@ -19,10 +19,10 @@ impl SparseBackend for NdArray<f32> {
         weights: &[f32],
         pattern: &Pattern,
         bias: Option<&NdArrayTensor>,
-        _dtype: DType,
+        dtype: DType,
         _device: &NdArrayDevice,
     ) -> Result<Packing<HostWeight>, PackError> {
-        HostWeight::pack(format, weights, pattern, bias.map(Self::host_f32).as_deref())
+        HostWeight::pack(format, weights, pattern, bias.map(Self::host_f32).as_deref(), dtype)
     }
 
     fn sparse_linear(x: NdArrayTensor, weight: &HostWeight) -> NdArrayTensor {

@@ -11,21 +11,58 @@
 //!   1 2 . 4              1 1 0 1        values   5 7     1 2 4
 //! ```
 //!
-//! Three formats: [`Csr`], plain, which GPU kernels read; [`Sliced`], the CSR that CPU kernels read; [`Bitmap`].
+//! Formats: [`Csr`], plain, which GPU kernels read; [`Sliced`], the CSR that CPU kernels read; [`Bitmap`], and
+//! [`BitmapPairs`] for 16-bit values.
 //!
 //! This module knows no layer, model or device: it turns slices into other slices.
 
 mod bitmap;
+mod bitmap_pairs;
 mod csr;
 mod pattern;
 mod sliced;
 
 pub use bitmap::{Bitmap, BitmapIndex, PANEL};
+pub use bitmap_pairs::BitmapPairs;
 pub use csr::{Columns, Csr};
 pub use pattern::Pattern;
 pub use sliced::{Block, CHUNK, SLICE, SLICES, Sliced, SlicedIndex};
 
+use half::bf16;
 use thiserror::Error;
+
+/// A number as weights are stored.
+pub trait Value: Copy + Default + PartialEq + Send + Sync + std::fmt::Debug + 'static {
+    /// The nearest one.
+    fn of(number: f32) -> Self;
+    /// The same number, exactly.
+    fn to_f32(self) -> f32;
+}
+
+impl Value for f32 {
+    #[inline(always)]
+    fn of(number: f32) -> Self {
+        number
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+impl Value for bf16 {
+    #[inline(always)]
+    fn of(number: f32) -> Self {
+        Self::from_f32(number)
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        // Its bits are the upper half of an f32's.
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
 
 /// Why weights can't be packed.
 #[derive(Debug, Error, PartialEq, Eq)]

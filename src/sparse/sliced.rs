@@ -19,7 +19,7 @@
 //!
 //! Index and values are apart: [`SlicedIndex`] is the pattern, and values follow its order.
 
-use super::{FormatError, Pattern};
+use super::{FormatError, Pattern, Value};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -53,14 +53,14 @@ pub struct SlicedIndex {
 
 /// A sliced matrix.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sliced {
+pub struct Sliced<V = f32> {
     index: SlicedIndex,
-    values: Vec<f32>,
+    values: Vec<V>,
 }
 
 /// One block of a chunk, borrowed.
 #[derive(Clone, Copy)]
-pub struct Block<'a> {
+pub struct Block<'a, V> {
     /// `[SLICES]`: steps of each slice, even.
     pub lengths: &'a [u16],
     /// `[CHUNK]`: the row, counted from the chunk's first, at each place; below [`CHUNK`].
@@ -68,7 +68,7 @@ pub struct Block<'a> {
     /// `[entries]`: columns within the block, `[length][SLICE]` slice by slice.
     pub columns: &'a [u8],
     /// `[entries]`: values in the same order.
-    pub values: &'a [f32],
+    pub values: &'a [V],
     /// The block's first column.
     pub first_column: usize,
 }
@@ -79,7 +79,7 @@ struct Plan {
     order: Vec<u8>,
 }
 
-impl Sliced {
+impl<V: Value> Sliced<V> {
     /// Packs the kept weights. `weights` is `[rows, cols]`, row-major.
     ///
     /// # Errors
@@ -89,7 +89,7 @@ impl Sliced {
     /// # use sparsify_exp::sparse::{Pattern, Sliced};
     /// let weights = [0.0, 5.0, 0.0, 7.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 4.0];
     /// let pattern = Pattern::keep_where(3, 4, &weights, |_, w| w != 0.0);
-    /// let sliced = Sliced::from_dense(&weights, &pattern)?;
+    /// let sliced: Sliced = Sliced::from_dense(&weights, &pattern)?;
     /// // Three kept weights in the longest row make four steps for eight rows.
     /// assert_eq!(sliced.index().entries(), 4 * 8);
     /// assert_eq!(sliced.to_dense(), weights);
@@ -113,7 +113,7 @@ impl Sliced {
         u32::try_from(entries).map_err(|_| FormatError::TooManyEntries { kept: entries })?;
         starts.push(entries as u32);
 
-        let (mut columns, mut values) = (vec![0u8; entries], vec![0.0f32; entries]);
+        let (mut columns, mut values) = (vec![0u8; entries], vec![V::default(); entries]);
         let mut spans = Vec::with_capacity(chunks);
         let (mut rest_columns, mut rest_values) = (&mut columns[..], &mut values[..]);
         for chunk in 0..chunks {
@@ -146,7 +146,7 @@ impl Sliced {
                 for (slice, &length) in block.lengths.iter().enumerate() {
                     for place in 0..usize::from(length) * SLICE {
                         let row = usize::from(block.order[slice * SLICE + place % SLICE]) + chunk * CHUNK;
-                        let value = block.values[at + place];
+                        let value = block.values[at + place].to_f32();
                         // Padding is +0.0 at a column that may be another entry's.
                         if value.to_bits() != 0 {
                             let column = block.first_column + usize::from(block.columns[at + place]);
@@ -164,7 +164,7 @@ impl Sliced {
     ///
     /// # Panics
     /// When there is no such block.
-    pub fn block(&self, chunk: usize, block: usize) -> Block<'_> {
+    pub fn block(&self, chunk: usize, block: usize) -> Block<'_, V> {
         let index = &self.index;
         let at = chunk * index.blocks() + block;
         let entries: Range<usize> = index.starts[at] as usize..index.starts[at + 1] as usize;
@@ -257,14 +257,14 @@ fn plan(pattern: &Pattern, chunk: usize, width: usize) -> Plan {
 }
 
 /// Writes the entries of a chunk, block by block; what is not written is padding.
-fn fill(
+fn fill<V: Value>(
     weights: &[f32],
     pattern: &Pattern,
     chunk: usize,
     width: usize,
     plan: &Plan,
     columns: &mut [u8],
-    values: &mut [f32],
+    values: &mut [V],
 ) {
     let cols = pattern.cols();
     let mut at = 0;
@@ -283,7 +283,7 @@ fn fill(
                         let column = w * 64 + bits.trailing_zeros() as usize;
                         bits &= bits - 1;
                         columns[to] = column as u8;
-                        values[to] = weights[column];
+                        values[to] = V::of(weights[column]);
                         to += SLICE;
                     }
                 }
@@ -302,7 +302,7 @@ mod tests {
     fn longest_rows_come_first() {
         let weights: Vec<f32> = (0..130 * 4).map(|i| if i % 4 <= (i / 4) % 3 { 1.0 } else { 0.0 }).collect();
         let pattern = Pattern::keep_where(130, 4, &weights, |_, w| w != 0.0);
-        let sliced = Sliced::from_dense(&weights, &pattern).unwrap();
+        let sliced: Sliced = Sliced::from_dense(&weights, &pattern).unwrap();
         assert_eq!((sliced.index().chunks(), sliced.index().blocks()), (2, 1));
         let block = sliced.block(0, 0);
         assert_eq!(&block.order[..4], [2, 5, 8, 11]);
@@ -317,8 +317,8 @@ mod tests {
         let weights = vec![1.0; 256];
         let all = Pattern::keep_where(1, 256, &weights, |_, _| true);
         let few = Pattern::keep_where(1, 256, &weights, |i, _| i % 10 == 0);
-        assert_eq!(Sliced::from_dense(&weights, &all).unwrap().index().blocks(), 2);
-        assert_eq!(Sliced::from_dense(&weights, &few).unwrap().index().blocks(), 1);
+        assert_eq!(Sliced::<f32>::from_dense(&weights, &all).unwrap().index().blocks(), 2);
+        assert_eq!(Sliced::<f32>::from_dense(&weights, &few).unwrap().index().blocks(), 1);
     }
 
     proptest! {
@@ -327,7 +327,7 @@ mod tests {
             let hash = |i: usize| (i as u64).wrapping_add(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
             let weights: Vec<f32> = (0..rows * cols).map(|i| hash(i) as f32 + 1.0).collect();
             let pattern = Pattern::keep_where(rows, cols, &weights, |i, _| hash(i + 7) % 100 < percent);
-            let sliced = Sliced::from_dense(&weights, &pattern).unwrap();
+            let sliced: Sliced = Sliced::from_dense(&weights, &pattern).unwrap();
             prop_assert_eq!(sliced.to_dense(), pattern.apply(&weights));
             let index = sliced.index();
             prop_assert_eq!(index.kept(), pattern.kept());

@@ -15,11 +15,11 @@ use crate::sparse::{Bitmap, PANEL};
 use std::ops::Range;
 
 /// Up to so many tokens are multiplied while weights are expanded.
-const FEW: usize = 16;
+pub(super) const FEW: usize = 16;
 /// Panels of a task with many tokens.
-const PANELS: usize = 6;
+pub(super) const PANELS: usize = 6;
 /// Columns that are expanded at a time: their weights fit the first cache beside a part of the tile.
-const WIDTH: usize = 256;
+pub(super) const WIDTH: usize = 256;
 
 /// `y = x · Wᵀ + bias`.
 ///
@@ -59,7 +59,7 @@ pub fn bitmap_kernel_name(tokens: usize, simd: Simd) -> String {
 }
 
 /// `x` `[tokens, cols]` as `[cols][width]`, 0 behind the last token.
-fn turn<'a>(x: &[f32], cols: usize, tokens: usize, width: usize, lines: &'a mut [Line]) -> &'a [f32] {
+pub(super) fn turn<'a>(x: &[f32], cols: usize, tokens: usize, width: usize, lines: &'a mut [Line]) -> &'a [f32] {
     let turned = lines.as_mut_ptr().cast::<f32>();
     // SAFETY: lines are sixteen numbers each, and there are enough of them for cols * width.
     let turned = unsafe { std::slice::from_raw_parts_mut(turned, cols * width) };
@@ -137,7 +137,7 @@ impl Expand<'_> {
 }
 
 /// Columns whose products go into one sum before it is added to the others.
-const PART: usize = 512;
+pub(super) const PART: usize = 512;
 
 /// Sums of a panel's rows for T tokens.
 ///

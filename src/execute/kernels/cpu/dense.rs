@@ -5,7 +5,7 @@
 //! weight is then broadcast and multiplied with the lanes of its column, without a sum over lanes. A block
 //! of columns of the tile stays in a cache while the rows of a task use it.
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Number};
 use super::tiles::{Scratch, Tiles, put, with_scratch, with_tiles};
 use super::{Kernel, Shared, Simd, left, share};
 use std::ops::Range;
@@ -29,8 +29,9 @@ const MANY_TILES: (usize, usize) = (96, 128);
 ///
 /// # Panics
 /// When a length does not fit.
-pub fn dense_linear(
-    weights: &[f32],
+#[allow(private_bounds, reason = "how kernels read numbers is their own affair")]
+pub fn dense_linear<V: Number>(
+    weights: &[V],
     [rows, cols]: [usize; 2],
     bias: Option<&[f32]>,
     x: &[f32],
@@ -59,8 +60,8 @@ pub fn dense_kernel_name(tokens: usize, simd: Simd) -> String {
 }
 
 #[derive(Clone, Copy)]
-struct Matrix<'a> {
-    weights: &'a [f32],
+struct Matrix<'a, V> {
+    weights: &'a [V],
     rows: usize,
     cols: usize,
     bias: Option<&'a [f32]>,
@@ -75,7 +76,7 @@ pub(super) fn lanes_for(tokens: usize) -> usize {
     }
 }
 
-fn few(matrix: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32], simd: Simd) {
+fn few<V: Number>(matrix: Matrix<'_, V>, x: &[f32], tokens: usize, y: &mut [f32], simd: Simd) {
     let out = Shared(y.as_mut_ptr());
     share(matrix.rows.div_ceil(ROWS_FEW), matrix.rows * matrix.cols * tokens / 16, |task| {
         let rows = task * ROWS_FEW..matrix.rows.min((task + 1) * ROWS_FEW);
@@ -84,15 +85,15 @@ fn few(matrix: Matrix<'_>, x: &[f32], tokens: usize, y: &mut [f32], simd: Simd) 
     });
 }
 
-struct Dots<'a> {
-    matrix: Matrix<'a>,
+struct Dots<'a, V> {
+    matrix: Matrix<'a, V>,
     x: &'a [f32],
     tokens: usize,
     rows: Range<usize>,
     out: Shared,
 }
 
-impl Kernel for Dots<'_> {
+impl<V: Number> Kernel for Dots<'_, V> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         // Products in flight: enough to hide the latency of an FMA, few enough for the registers.
@@ -112,7 +113,7 @@ impl Kernel for Dots<'_> {
     }
 }
 
-impl Dots<'_> {
+impl<V: Number> Dots<'_, V> {
     #[inline(always)]
     unsafe fn rows<L: Lanes, const R: usize, const T: usize, const A: usize>(&self) {
         let mut row = self.rows.start;
@@ -143,7 +144,7 @@ impl Dots<'_> {
                 for a in 0..A {
                     let xs: [L; T] = std::array::from_fn(|t| L::load(x.add(t * cols + k + 16 * a)));
                     for (r, sums) in sums.iter_mut().enumerate() {
-                        let w = L::load(w.add(r * cols + k + 16 * a));
+                        let w: L = V::load(w.add(r * cols + k + 16 * a));
                         for (sums, &x) in sums.iter_mut().zip(&xs) {
                             sums[a] = sums[a].fma(w, x);
                         }
@@ -155,7 +156,7 @@ impl Dots<'_> {
                 for (t, sums) in sums.iter().enumerate() {
                     let mut sum = sums.iter().skip(1).fold(sums[0], |sum, &part| sum.add(part)).sum();
                     for c in k..cols {
-                        sum += *w.add(r * cols + c) * *x.add(t * cols + c);
+                        sum += (*w.add(r * cols + c)).to_f32() * *x.add(t * cols + c);
                     }
                     let bias = self.matrix.bias.map_or(0.0, |bias| bias[row + r]);
                     *self.out.pointer().add(t * rows + row + r) = sum + bias;
@@ -165,43 +166,52 @@ impl Dots<'_> {
     }
 }
 
-fn many(matrix: Matrix<'_>, tiles: Tiles<'_>, y: &mut [f32], simd: Simd) {
+fn many<V: Number>(matrix: Matrix<'_, V>, tiles: Tiles<'_>, y: &mut [f32], simd: Simd) {
     let (chunk, width) = if tiles.count() == 1 { ONE_TILE } else { MANY_TILES };
     let out = Shared(y.as_mut_ptr());
     let work = matrix.rows * matrix.cols * tiles.count() * tiles.lanes / 16;
     share(matrix.rows.div_ceil(chunk), work, |task| {
         let rows = task * chunk..matrix.rows.min((task + 1) * chunk);
-        with_scratch(Scratch::Sums, tiles.count() * rows.len() * tiles.lanes, |sums| {
-            let sums = sums.as_mut_ptr().cast();
-            // SAFETY: as in `few`; `sums` holds every tile's rows.
-            unsafe { simd.run(Rows { matrix, tiles, width, rows, sums, out }) };
+        let (sums, block) = (tiles.count() * rows.len() * tiles.lanes, rows.len() * width);
+        with_scratch(Scratch::Sums, sums + block, |memory| {
+            let memory: *mut f32 = memory.as_mut_ptr().cast();
+            let block = memory.wrapping_add(sums);
+            // SAFETY: as in `few`; `memory` holds every tile's sums and a block of weights.
+            unsafe { simd.run(Rows { matrix, tiles, width, rows, sums: memory, block, out }) };
         });
     });
 }
 
 /// Some rows with all tiles, block by block of columns.
-struct Rows<'a> {
-    matrix: Matrix<'a>,
+struct Rows<'a, V> {
+    matrix: Matrix<'a, V>,
     tiles: Tiles<'a>,
     width: usize,
     rows: Range<usize>,
     sums: *mut f32,
+    /// Room for a block of widened weights, where they are not f32.
+    block: *mut f32,
     out: Shared,
 }
 
-impl Kernel for Rows<'_> {
+impl<V: Number> Kernel for Rows<'_, V> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let Self { matrix, tiles, ref rows, .. } = self;
         let (lanes, count) = (tiles.lanes, rows.len());
         for column in (0..matrix.cols).step_by(self.width) {
             let depth = left(column, matrix.cols, self.width);
+            // SAFETY: these rows and columns are the matrix's; `block` holds them, its width being a multiple of 16.
+            let (weights, row_stride) = unsafe {
+                let from = matrix.weights.as_ptr().add(rows.start * matrix.cols + column);
+                V::widen::<L>(from, matrix.cols, count, depth, self.block)
+            };
             for tile in 0..tiles.count() {
                 // SAFETY: the rows and columns are the matrix's, the tile's and the sums'.
                 unsafe {
                     let product = Product {
-                        weights: matrix.weights.as_ptr().add(rows.start * matrix.cols + column),
-                        row_stride: matrix.cols,
+                        weights,
+                        row_stride,
                         column_stride: 1,
                         x: tiles.from_column(tile, column),
                         depth,

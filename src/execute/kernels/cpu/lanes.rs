@@ -1,5 +1,81 @@
 //! Sixteen `f32` lanes on each instruction set, so that every kernel is written once.
 
+use crate::sparse::Value;
+use half::bf16;
+
+/// A number as kernels read it from weights.
+pub(super) trait Number: Value {
+    /// Sixteen numbers of memory, widened.
+    ///
+    /// # Safety
+    /// As [`Lanes`].
+    unsafe fn load<L: Lanes>(from: *const Self) -> L;
+
+    /// `rows` rows of `depth` numbers as f32, and from a row to the next: themselves, or widened in `buffer`.
+    ///
+    /// # Safety
+    /// As [`Lanes`]; rows are `stride` apart; `buffer` holds `rows` times `depth`, each rounded up to sixteen.
+    unsafe fn widen<L: Lanes>(
+        from: *const Self,
+        stride: usize,
+        rows: usize,
+        depth: usize,
+        buffer: *mut f32,
+    ) -> (*const f32, usize);
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const Self) -> L {
+        // SAFETY: the caller's contract.
+        unsafe { L::load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn widen<L: Lanes>(
+        from: *const Self,
+        stride: usize,
+        _: usize,
+        _: usize,
+        _: *mut f32,
+    ) -> (*const f32, usize) {
+        (from, stride)
+    }
+}
+
+impl Number for bf16 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const Self) -> L {
+        // SAFETY: the caller's contract.
+        unsafe { L::load_bf16(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn widen<L: Lanes>(
+        from: *const Self,
+        stride: usize,
+        rows: usize,
+        depth: usize,
+        buffer: *mut f32,
+    ) -> (*const f32, usize) {
+        let padded = depth.next_multiple_of(16);
+        for row in 0..rows {
+            // SAFETY: the caller's contract; the rest of a row is taken one by one.
+            unsafe {
+                let (from, to) = (from.add(row * stride), buffer.add(row * padded));
+                let whole = depth / 16 * 16;
+                for k in (0..whole).step_by(16) {
+                    L::load_bf16(from.add(k)).store(to.add(k));
+                }
+                for k in whole..depth {
+                    *to.add(k) = (*from.add(k)).to_f32();
+                }
+            }
+        }
+        (buffer, padded)
+    }
+}
+
 /// Sixteen `f32` numbers.
 ///
 /// # Safety
@@ -22,8 +98,13 @@ pub(super) trait Lanes: Copy {
     unsafe fn add(self, other: Self) -> Self;
     /// The sum of all lanes.
     unsafe fn sum(self) -> f32;
+    /// Sixteen bf16 numbers of memory, widened.
+    unsafe fn load_bf16(from: *const bf16) -> Self;
     /// The next numbers of `from` in the lanes whose bit is set, 0 elsewhere. Reads up to 16 numbers.
     unsafe fn expand(mask: u16, from: *const f32) -> Self;
+    /// The next bf16 numbers of `from` in the places whose bit is set, 0 elsewhere, widened: the even places
+    /// and the odd ones. Reads up to 32 numbers.
+    unsafe fn expand_pairs(mask: u32, from: *const bf16) -> (Self, Self);
     /// `x[columns[lane]]`
     unsafe fn gather(x: *const f32, columns: *const u8) -> Self;
 
@@ -101,6 +182,28 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: the contract of the trait.
+        Self(std::array::from_fn(|i| unsafe { *from.add(i) }.to_f32()))
+    }
+
+    #[inline(always)]
+    unsafe fn expand_pairs(mask: u32, mut from: *const bf16) -> (Self, Self) {
+        let mut lanes = [[0.0; 16]; 2];
+        let mut bits = mask;
+        while bits != 0 {
+            let place = bits.trailing_zeros() as usize;
+            // SAFETY: one number is read for every bit.
+            unsafe {
+                lanes[place % 2][place / 2] = (*from).to_f32();
+                from = from.add(1);
+            }
+            bits &= bits - 1;
+        }
+        (Self(lanes[0]), Self(lanes[1]))
+    }
+
+    #[inline(always)]
     unsafe fn gather(x: *const f32, columns: *const u8) -> Self {
         // SAFETY: the contract of the trait.
         Self(std::array::from_fn(|i| unsafe { *x.add(usize::from(*columns.add(i))) }))
@@ -113,6 +216,7 @@ pub(super) use x86::{Avx2, Avx512};
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Lanes;
+    use half::bf16;
     use std::arch::x86_64::*;
 
     /// One register.
@@ -163,6 +267,25 @@ mod x86 {
             // From a register: some CPUs take long to expand from memory.
             // SAFETY: as above.
             Self(unsafe { _mm512_maskz_expand_ps(mask, _mm512_loadu_ps(from)) })
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const bf16) -> Self {
+            // SAFETY: as above.
+            Self(unsafe {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            })
+        }
+
+        #[inline(always)]
+        unsafe fn expand_pairs(mask: u32, from: *const bf16) -> (Self, Self) {
+            // SAFETY: as above; `Simd::for_pairs` has made sure of VBMI2.
+            unsafe {
+                let pairs = _mm512_maskz_expand_epi16(mask, _mm512_loadu_si512(from.cast()));
+                let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+                (Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs))), Self(_mm512_castsi512_ps(odd)))
+            }
         }
 
         #[inline(always)]
@@ -221,6 +344,24 @@ mod x86 {
                 if mask >> lane & 1 == 1 {
                     table[mask][lane] = next;
                     next += 1;
+                }
+                lane += 1;
+            }
+            mask += 1;
+        }
+        table
+    };
+
+    /// The same for 16-bit numbers, byte by byte.
+    static BYTES: [[u8; 16]; 256] = {
+        let mut table = [[1u8 << 7; 16]; 256];
+        let mut mask = 0;
+        while mask < 256 {
+            let mut lane = 0;
+            while lane < 8 {
+                if mask >> lane & 1 == 1 {
+                    table[mask][2 * lane] = 2 * PLACES[mask][lane] as u8;
+                    table[mask][2 * lane + 1] = 2 * PLACES[mask][lane] as u8 + 1;
                 }
                 lane += 1;
             }
@@ -288,6 +429,39 @@ mod x86 {
                 };
                 let (low, high) = (mask & 255, mask >> 8);
                 Self(half(low, from), half(high, from.add(low.count_ones() as usize)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const bf16) -> Self {
+            // SAFETY: as above.
+            unsafe {
+                let half = |from: *const bf16| {
+                    let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+                };
+                Self(half(from), half(from.add(8)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn expand_pairs(mask: u32, from: *const bf16) -> (Self, Self) {
+            // SAFETY: as above; a quarter reads eight numbers, each from where the last ended.
+            unsafe {
+                let mut next = from;
+                let quarters: [__m128i; 4] = std::array::from_fn(|i| {
+                    let bits = (mask >> (8 * i)) as usize & 255;
+                    let places = _mm_loadu_si128(BYTES[bits].as_ptr().cast());
+                    let quarter = _mm_shuffle_epi8(_mm_loadu_si128(next.cast()), places);
+                    next = next.add(bits.count_ones() as usize);
+                    quarter
+                });
+                let low = _mm256_set_m128i(quarters[1], quarters[0]);
+                let high = _mm256_set_m128i(quarters[3], quarters[2]);
+                let even = |pairs| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs));
+                let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+                let odd = |pairs| _mm256_castsi256_ps(_mm256_and_si256(pairs, upper));
+                (Self(even(low), even(high)), Self(odd(low), odd(high)))
             }
         }
 

@@ -1,4 +1,5 @@
-//! Linear layers on the CPU: dense, sliced CSR and bitmap, `y = x · Wᵀ + bias` in f32.
+//! Linear layers on the CPU: dense, sliced CSR and bitmap, `y = x · Wᵀ + bias`. Weights are f32 or bf16; inputs,
+//! sums and results are f32.
 //!
 //! ```text
 //!   y [tokens, rows] = x [tokens, cols] · Wᵀ + bias
@@ -6,6 +7,7 @@
 //!               few tokens                          many tokens: tiles.rs turns x into [cols][lanes]
 //!   dense.rs    dot products, rows at a time        a weight is broadcast to the lanes of its column
 //!   bitmap.rs   16 rows of a column are expanded    a panel is expanded once, then as dense
+//!               (bitmap_pairs.rs: two columns)
 //!   sliced.rs   inputs are gathered                 a kept weight is broadcast, the others cost nothing
 //! ```
 //!
@@ -18,6 +20,7 @@
 //! Scratch memory is kept by each thread between calls: a call allocates its output and no more.
 
 mod bitmap;
+mod bitmap_pairs;
 mod dense;
 mod lanes;
 mod peaks;
@@ -25,6 +28,7 @@ mod sliced;
 mod tiles;
 
 pub use bitmap::{bitmap_kernel_name, bitmap_linear};
+pub use bitmap_pairs::bitmap_pairs_linear;
 pub use dense::{dense_kernel_name, dense_linear};
 pub use peaks::peaks;
 pub use sliced::{sliced_kernel_name, sliced_linear};
@@ -59,7 +63,11 @@ impl Simd {
                 is_x86_feature_detected!("avx512bw"),
                 is_x86_feature_detected!("avx512vl"),
                 is_x86_feature_detected!("avx512dq"),
+                is_x86_feature_detected!("avx2"),
+                is_x86_feature_detected!("fma"),
                 is_x86_feature_detected!("popcnt"),
+                is_x86_feature_detected!("bmi1"),
+                is_x86_feature_detected!("bmi2"),
             ];
             if features.iter().all(|&there| there) {
                 all.push(Self::Avx512);
@@ -79,6 +87,29 @@ impl Simd {
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Portable => "portable",
+        }
+    }
+
+    /// This instruction set, or the next that expands 16-bit numbers: AVX-512 needs VBMI2 for it.
+    fn for_pairs(self) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if self == Self::Avx512 && !is_x86_feature_detected!("avx512vbmi2") {
+            return Self::Avx2;
+        }
+        self
+    }
+
+    /// Runs a kernel that expands 16-bit numbers.
+    ///
+    /// # Safety
+    /// As [`Simd::run`]; `self` comes from [`Simd::for_pairs`].
+    unsafe fn run_pairs<K: Kernel>(self, kernel: K) {
+        match self {
+            // SAFETY: the caller's contract.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => unsafe { run_avx512_vbmi2(kernel) },
+            // SAFETY: as above.
+            _ => unsafe { self.run(kernel) },
         }
     }
 
@@ -113,6 +144,13 @@ trait Kernel {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,popcnt,bmi1,bmi2")]
 fn run_avx512<K: Kernel>(kernel: K) {
     // SAFETY: the instruction set is on; the kernel's contract is that of `Simd::run`.
+    unsafe { kernel.run::<lanes::Avx512>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2,avx2,fma,popcnt,bmi1,bmi2")]
+fn run_avx512_vbmi2<K: Kernel>(kernel: K) {
+    // SAFETY: as above.
     unsafe { kernel.run::<lanes::Avx512>() }
 }
 

@@ -5,7 +5,7 @@
 //! multiplied with the lanes of its column, for several rows of a slice side by side. The block's columns of
 //! the tile stay in the first cache while the rows of the chunk use them.
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Number};
 use super::tiles::{Scratch, Tiles, put, with_scratch, with_tiles};
 use super::{Kernel, Shared, Simd, share};
 use crate::sparse::{Block, CHUNK, SLICE, Sliced};
@@ -22,7 +22,14 @@ const TILES_FROM: usize = 4;
 ///
 /// # Panics
 /// When a length does not fit.
-pub fn sliced_linear(weights: &Sliced, bias: Option<&[f32]>, x: &[f32], tokens: usize, simd: Simd) -> Vec<f32> {
+#[allow(private_bounds, reason = "how kernels read numbers is their own affair")]
+pub fn sliced_linear<V: Number>(
+    weights: &Sliced<V>,
+    bias: Option<&[f32]>,
+    x: &[f32],
+    tokens: usize,
+    simd: Simd,
+) -> Vec<f32> {
     let index = weights.index();
     let (rows, cols) = (index.rows(), index.cols());
     assert_eq!(x.len(), tokens * cols, "x is [tokens, cols]");
@@ -45,7 +52,7 @@ pub fn sliced_kernel_name(tokens: usize, simd: Simd) -> String {
 }
 
 /// The narrowest tile that holds the tokens; of more tokens so many that a block's columns fit the first cache.
-fn lanes_for(weights: &Sliced, tokens: usize) -> usize {
+fn lanes_for<V: Number>(weights: &Sliced<V>, tokens: usize) -> usize {
     let narrow_blocks = weights.index().width() <= 128;
     match tokens {
         0..=16 => 16,
@@ -54,7 +61,7 @@ fn lanes_for(weights: &Sliced, tokens: usize) -> usize {
     }
 }
 
-fn few(weights: &Sliced, bias: Option<&[f32]>, x: &[f32], tokens: usize, y: &mut [f32], simd: Simd) {
+fn few<V: Number>(weights: &Sliced<V>, bias: Option<&[f32]>, x: &[f32], tokens: usize, y: &mut [f32], simd: Simd) {
     let out = Shared(y.as_mut_ptr());
     let index = weights.index();
     share(index.chunks(), index.entries() * tokens / 4, |chunk| {
@@ -63,8 +70,8 @@ fn few(weights: &Sliced, bias: Option<&[f32]>, x: &[f32], tokens: usize, y: &mut
     });
 }
 
-struct Gather<'a> {
-    weights: &'a Sliced,
+struct Gather<'a, V> {
+    weights: &'a Sliced<V>,
     bias: Option<&'a [f32]>,
     x: &'a [f32],
     tokens: usize,
@@ -72,7 +79,7 @@ struct Gather<'a> {
     out: Shared,
 }
 
-impl Kernel for Gather<'_> {
+impl<V: Number> Kernel for Gather<'_, V> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let index = self.weights.index();
@@ -82,7 +89,7 @@ impl Kernel for Gather<'_> {
             let mut sums = [0.0f32; CHUNK];
             for block in (0..index.blocks()).map(|block| self.weights.block(self.chunk, block)) {
                 // SAFETY: every column of the block, counted from its first, is one of `x`.
-                unsafe { gather_block::<L>(block, x.as_ptr().add(block.first_column), &mut sums) };
+                unsafe { gather_block::<V, L>(block, x.as_ptr().add(block.first_column), &mut sums) };
             }
             for (row, sum) in rows.clone().zip(sums) {
                 let sum = sum + self.bias.map_or(0.0, |bias| bias[row]);
@@ -97,7 +104,7 @@ impl Kernel for Gather<'_> {
 const AHEAD: usize = 512;
 
 #[inline(always)]
-unsafe fn gather_block<L: Lanes>(block: Block<'_>, x: *const f32, sums: &mut [f32; CHUNK]) {
+unsafe fn gather_block<V: Number, L: Lanes>(block: Block<'_, V>, x: *const f32, sums: &mut [f32; CHUNK]) {
     let mut at = 0;
     for (slice, &length) in block.lengths.iter().enumerate() {
         let entries = usize::from(length) * SLICE;
@@ -106,7 +113,7 @@ unsafe fn gather_block<L: Lanes>(block: Block<'_>, x: *const f32, sums: &mut [f3
         at += entries;
         // SAFETY: lengths are even, so entries come in sixteens; padding has column 0, which is there.
         let parts = unsafe {
-            let product = |sum: L, i: usize| sum.fma(L::load(values.add(i)), L::gather(x, columns.add(i)));
+            let product = |sum: L, i: usize| sum.fma(V::load(values.add(i)), L::gather(x, columns.add(i)));
             let (mut even, mut odd) = (L::splat(0.0), L::splat(0.0));
             let mut i = 0;
             while i + 32 <= entries {
@@ -132,7 +139,7 @@ unsafe fn gather_block<L: Lanes>(block: Block<'_>, x: *const f32, sums: &mut [f3
 
 /// Asks for memory that is needed soon; the address need not exist.
 #[inline(always)]
-fn prefetch(at: *const f32) {
+fn prefetch<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch reads nothing and faults at nothing.
     unsafe {
@@ -142,7 +149,7 @@ fn prefetch(at: *const f32) {
     let _ = at;
 }
 
-fn many(weights: &Sliced, bias: Option<&[f32]>, tiles: Tiles<'_>, y: &mut [f32], simd: Simd) {
+fn many<V: Number>(weights: &Sliced<V>, bias: Option<&[f32]>, tiles: Tiles<'_>, y: &mut [f32], simd: Simd) {
     let out = Shared(y.as_mut_ptr());
     let index = weights.index();
     let chunks = index.chunks();
@@ -158,8 +165,8 @@ fn many(weights: &Sliced, bias: Option<&[f32]>, tiles: Tiles<'_>, y: &mut [f32],
 }
 
 /// A chunk of rows with one tile.
-struct Chunk<'a> {
-    weights: &'a Sliced,
+struct Chunk<'a, V> {
+    weights: &'a Sliced<V>,
     bias: Option<&'a [f32]>,
     tiles: Tiles<'a>,
     tile: usize,
@@ -168,7 +175,7 @@ struct Chunk<'a> {
     out: Shared,
 }
 
-impl Kernel for Chunk<'_> {
+impl<V: Number> Kernel for Chunk<'_, V> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let index = self.weights.index();
@@ -181,13 +188,13 @@ impl Kernel for Chunk<'_> {
             for block in (0..index.blocks()).map(|block| self.weights.block(self.chunk, block)) {
                 let x = self.tiles.from_column(self.tile, block.first_column);
                 match (L::REGISTERS, lanes) {
-                    (24.., 16) => tile_block::<L, 1, 8>(block, x, 0, 16, self.sums),
-                    (24.., 32) => tile_block::<L, 2, 8>(block, x, 0, 32, self.sums),
-                    (24.., _) => tile_block::<L, 4, 4>(block, x, 0, 64, self.sums),
+                    (24.., 16) => tile_block::<V, L, 1, 8>(block, x, 0, 16, self.sums),
+                    (24.., 32) => tile_block::<V, L, 2, 8>(block, x, 0, 32, self.sums),
+                    (24.., _) => tile_block::<V, L, 4, 4>(block, x, 0, 64, self.sums),
                     (6.., _) => {
-                        (0..lanes).step_by(16).for_each(|l| tile_block::<L, 1, 4>(block, x, l, lanes, self.sums))
+                        (0..lanes).step_by(16).for_each(|l| tile_block::<V, L, 1, 4>(block, x, l, lanes, self.sums))
                     }
-                    _ => (0..lanes).step_by(16).for_each(|l| tile_block::<L, 1, 2>(block, x, l, lanes, self.sums)),
+                    _ => (0..lanes).step_by(16).for_each(|l| tile_block::<V, L, 1, 2>(block, x, l, lanes, self.sums)),
                 }
             }
             let tokens = self.tiles.tokens_of(self.tile);
@@ -201,8 +208,8 @@ impl Kernel for Chunk<'_> {
 /// # Safety
 /// `x` reaches the block's columns, `lanes` numbers each; `sums` holds `CHUNK * lanes` numbers.
 #[inline(always)]
-unsafe fn tile_block<L: Lanes, const N: usize, const R: usize>(
-    block: Block<'_>,
+unsafe fn tile_block<V: Number, L: Lanes, const N: usize, const R: usize>(
+    block: Block<'_, V>,
     x: *const f32,
     lane: usize,
     lanes: usize,
@@ -232,7 +239,7 @@ unsafe fn tile_block<L: Lanes, const N: usize, const R: usize>(
                     };
                     for (r, parts) in parts.iter_mut().enumerate() {
                         let x = x.add((packed >> (8 * r) & 255) as usize * lanes + lane);
-                        let value = L::splat(*values.as_ptr().add(entry + r));
+                        let value = L::splat((*values.as_ptr().add(entry + r)).to_f32());
                         for (n, part) in parts.iter_mut().enumerate() {
                             *part = part.fma(value, L::load(x.add(16 * n)));
                         }

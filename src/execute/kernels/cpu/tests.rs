@@ -1,7 +1,8 @@
 //! Every kernel on every instruction set against float64, at the edges.
 
 use super::*;
-use crate::sparse::{Bitmap, Pattern, Sliced};
+use crate::sparse::{Bitmap, BitmapPairs, Pattern, Sliced, Value};
+use half::bf16;
 
 fn random(i: usize, salt: u64) -> f32 {
     let h = (i as u64 + 1).wrapping_mul(salt | 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -20,7 +21,8 @@ struct Case {
 
 impl Case {
     fn new(rows: usize, cols: usize, tokens: usize, keep: impl Fn(usize) -> bool + Sync) -> Self {
-        let weights: Vec<f32> = (0..rows * cols).map(|i| random(i, 11)).collect();
+        // Exact in bf16, so that one reference serves both.
+        let weights: Vec<f32> = (0..rows * cols).map(|i| bf16::of(random(i, 11)).to_f32()).collect();
         let pattern = Pattern::keep_where(rows, cols, &weights, |i, _| keep(i));
         let bias = (tokens % 2 == 1).then(|| (0..rows).map(|i| random(i, 5)).collect());
         let x = (0..=tokens * cols).map(|i| random(i, 3)).collect();
@@ -55,9 +57,18 @@ impl Case {
 
     fn check(&self) {
         let (x, bias, shape) = (self.x(), self.bias.as_deref(), [self.rows, self.cols]);
-        let sliced = Sliced::from_dense(&self.masked, &self.pattern).unwrap();
+        let sliced = Sliced::<f32>::from_dense(&self.masked, &self.pattern).unwrap();
         let bitmap = Bitmap::from_dense(&self.masked, &self.pattern).unwrap();
+        let halves: Vec<bf16> = self.masked.iter().map(|&w| bf16::of(w)).collect();
+        let sliced16 = Sliced::<bf16>::from_dense(&self.masked, &self.pattern).unwrap();
+        let pairs = BitmapPairs::from_dense(&self.masked, &self.pattern).unwrap();
         for simd in Simd::available() {
+            let y = dense_linear(&halves, shape, bias, x, self.tokens, simd);
+            self.assert_exact(&y, &format!("bf16 {}", dense_kernel_name(self.tokens, simd)));
+            let y = sliced_linear(&sliced16, bias, x, self.tokens, simd);
+            self.assert_exact(&y, &format!("bf16 {}", sliced_kernel_name(self.tokens, simd)));
+            let y = bitmap_pairs_linear(&pairs, bias, x, self.tokens, simd);
+            self.assert_exact(&y, &format!("bf16 {}", bitmap_kernel_name(self.tokens, simd)));
             let y = dense_linear(&self.masked, shape, bias, x, self.tokens, simd);
             self.assert_exact(&y, &dense_kernel_name(self.tokens, simd));
             let y = sliced_linear(&sliced, bias, x, self.tokens, simd);
@@ -120,7 +131,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let (rows, cols) = (500, 700);
     for tokens in [1, 4, 16, 100] {
         let case = Case::new(rows, cols, tokens, some(cols));
-        let sliced = Sliced::from_dense(&case.masked, &case.pattern).unwrap();
+        let sliced = Sliced::<f32>::from_dense(&case.masked, &case.pattern).unwrap();
         let bitmap = Bitmap::from_dense(&case.masked, &case.pattern).unwrap();
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
