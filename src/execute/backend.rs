@@ -15,6 +15,19 @@ pub enum WeightLayout {
     InOut,
 }
 
+/// The version of how kernels are chosen and timed: raised by hand when either changes, since a
+/// kernel cell's time then means something else.
+pub const KERNEL_POLICY_VERSION: u32 = 1;
+
+/// What a device does at best, measured on it: the bounds of the roofline.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peaks {
+    /// Bytes read from memory in a second.
+    pub bytes_per_s: f64,
+    /// Multiplications and additions in a second.
+    pub flops_per_s: f64,
+}
+
 /// A backend that can run a CSR linear. Inference only.
 pub trait SparseBackend: Backend {
     /// The order of dense weights that this backend multiplies fastest.
@@ -32,6 +45,9 @@ pub trait SparseBackend: Backend {
 
     /// The name of the kernel that [`SparseBackend::csr_linear`] runs for so many tokens.
     fn csr_kernel(tokens: usize) -> String;
+
+    /// Measures what the device does at best in a dtype; takes about a second.
+    fn peaks(device: &Self::Device, dtype: DType) -> Peaks;
 
     /// A tensor's numbers in row-major order, borrowed where they are host memory in that order.
     fn host_f32(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]>;

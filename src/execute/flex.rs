@@ -1,7 +1,7 @@
 //! The op on Flex: tensors are host memory, the CPU kernel reads them in place.
 
-use super::backend::{CsrWeight, SparseBackend, WeightLayout};
-use super::kernels::cpu::{Column, CsrView, Simd, csr_kernel_name, csr_linear};
+use super::backend::{CsrWeight, Peaks, SparseBackend, WeightLayout};
+use super::kernels::cpu::{Column, CsrView, Simd, csr_kernel_name, csr_linear, peaks};
 use burn::backend::Flex;
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
@@ -23,6 +23,10 @@ impl SparseBackend for Flex {
 
     fn csr_kernel(tokens: usize) -> String {
         csr_kernel_name(tokens, Simd::detect())
+    }
+
+    fn peaks(_device: &Self::Device, _dtype: DType) -> Peaks {
+        peaks()
     }
 
     fn host_f32(tensor: &FlexTensor) -> Cow<'_, [f32]> {

@@ -16,6 +16,6 @@ mod flex;
 pub mod kernels;
 mod ndarray;
 
-pub use backend::{CsrWeight, SparseBackend, WeightLayout};
+pub use backend::{CsrWeight, KERNEL_POLICY_VERSION, Peaks, SparseBackend, WeightLayout};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, cuda_device};

@@ -1,9 +1,9 @@
 //! The op on NdArray: tensors are host memory, the CPU kernel reads them in place. f32 only.
 
-use super::backend::{CsrWeight, SparseBackend, WeightLayout};
-use super::kernels::cpu::{Column, CsrView, Simd, csr_kernel_name, csr_linear};
+use super::backend::{CsrWeight, Peaks, SparseBackend, WeightLayout};
+use super::kernels::cpu::{Column, CsrView, Simd, csr_kernel_name, csr_linear, peaks};
 use ::ndarray::{ArcArray, ArrayViewD, IxDyn};
-use burn::tensor::TensorMetadata;
+use burn::tensor::{DType, TensorMetadata};
 use burn_ndarray::{NdArray, NdArrayTensor, SharedArray};
 use std::borrow::Cow;
 
@@ -25,6 +25,10 @@ impl SparseBackend for NdArray<f32> {
 
     fn csr_kernel(tokens: usize) -> String {
         csr_kernel_name(tokens, Simd::detect())
+    }
+
+    fn peaks(_device: &Self::Device, _dtype: DType) -> Peaks {
+        peaks()
     }
 
     fn host_f32(tensor: &NdArrayTensor) -> Cow<'_, [f32]> {

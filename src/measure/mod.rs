@@ -16,6 +16,7 @@ mod gate;
 mod memory;
 mod perplexity;
 mod softmax;
+mod stats;
 mod structure;
 
 pub use agreement::{Agreement, agreement};
@@ -23,4 +24,5 @@ pub use forward::{ForwardError, all_logits, each_logits};
 pub use gate::{Gate, GateMiss, gate};
 pub use memory::peak_rss_bytes;
 pub use perplexity::perplexity;
+pub use stats::{mean, quantile, sd};
 pub use structure::{LayerRow, Stored, Structure, structure};

@@ -20,5 +20,5 @@ pub use formats::{
     CellRecord, ExpectRecord, Failure, FailureKind, InputRecord, Manifest, Measured, PlanEntry, PlanRecord, RunRecord,
     Timings,
 };
-pub use provenance::{Machine, Program, now, sha256};
+pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};
 pub use store::{Store, StoreError, experiment_folder};

@@ -15,6 +15,7 @@
 
 mod csr;
 mod pattern;
+mod random;
 
 pub use csr::{Columns, Csr, CsrError};
 pub use pattern::Pattern;

@@ -18,8 +18,11 @@
 
 use rayon::prelude::*;
 
+mod peaks;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub use peaks::peaks;
 
 /// Fewer tokens than this are done one by one.
 const TILE_FROM: usize = 4;
