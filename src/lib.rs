@@ -12,7 +12,7 @@
 //!   sparse    which weights, how stored       Pattern, Csr
 //!   prune     which weights go                weights ──> Pattern
 //!   execute   how a layer runs                SparseBackend, kernels
-//!   measure   what we learn                   logits ──> agreement, perplexity, gate; sizes
+//!   measure   what we learn                   logits ──> agreement, perplexity, gate; sizes; times
 //!   record    what is kept                    cells/ID.json, manifest
 //!   run       brings these together           cells ──> records
 //!   report    what others see                 records ──> tables, plots

@@ -75,7 +75,7 @@ pub struct SelectionArgs {
     /// Only the cells with these values, as in `--only 'method=magnitude, sparsity>=0.5'`; repeated ones add up.
     #[arg(long, value_name = "EXPR", help_heading = "Selection options")]
     pub only: Vec<Only>,
-    /// Only every N-th prune point from the M-th on, so that N processes share an experiment.
+    /// Only every N-th prune point or kernel matrix from the M-th on, so that N processes share an experiment.
     #[arg(long, value_name = "slice:M/N", help_heading = "Selection options")]
     pub partition: Option<Partition>,
     /// Which finished cells to measure again.

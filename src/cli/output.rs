@@ -1,8 +1,9 @@
 //! Where words go: data to stdout, the rest to stderr.
 
 use crate::error::CliError;
-use crate::plan::{Cell, CellId};
-use crate::record::{CellRecord, Failure, Measured, Timings};
+use crate::plan::{Cell, CellId, KernelCell};
+use crate::record::{Failure, KernelMeasured, Measured, Record, Timings};
+use crate::report::Report;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::io::{self, IsTerminal, Write};
@@ -35,6 +36,15 @@ impl Printer {
         if let Ok(line) = serde_json::to_string(value) {
             Self::data(&format!("{line}\n"));
         }
+    }
+
+    /// The tables of a report.
+    pub fn report(report: &Report) {
+        let expectations = report.expectations.clone();
+        let expectations = expectations.map(|table| table.without_constant_columns(&["verdict"]));
+        let tables = [&report.summary, &report.kernels, &expectations].into_iter().flatten();
+        let texts: Vec<String> = tables.map(|table| table.terminal()).collect();
+        Self::data(&texts.join("\n"));
     }
 
     /// A message on a line of its own.
@@ -88,6 +98,21 @@ pub enum Event {
         /// How long it took.
         timings: Timings,
     },
+    /// A bare kernel was timed, or was there already.
+    Kernel {
+        /// Its name.
+        id: CellId,
+        /// What was timed.
+        kernel: KernelCell,
+        /// Whether it was there already.
+        cached: bool,
+        /// The numbers, of a finished cell.
+        measured: Option<Box<KernelMeasured>>,
+        /// Why it failed, of a failed one.
+        failure: Option<Failure>,
+        /// How long it took.
+        timings: Timings,
+    },
     /// The run is over.
     Done {
         /// Cells measured now.
@@ -105,15 +130,25 @@ pub enum Event {
 
 impl Event {
     /// The event of a cell.
-    pub fn cell(record: &CellRecord, cached: bool) -> Self {
-        Self::Cell {
-            id: record.id.clone(),
-            setup: record.cell.setup(),
-            cell: Box::new(record.cell.clone()),
-            cached,
-            measured: record.measured.clone().map(Box::new),
-            failure: record.failure.clone(),
-            timings: record.timings,
+    pub fn cell(record: &Record, cached: bool) -> Self {
+        match record {
+            Record::Model(record) => Self::Cell {
+                id: record.id.clone(),
+                setup: record.cell.setup(),
+                cell: Box::new(record.cell.clone()),
+                cached,
+                measured: record.measured.clone().map(Box::new),
+                failure: record.failure.clone(),
+                timings: record.timings,
+            },
+            Record::Kernel(record) => Self::Kernel {
+                id: record.id.clone(),
+                kernel: record.kernel.clone(),
+                cached,
+                measured: record.measured.clone().map(Box::new),
+                failure: record.failure.clone(),
+                timings: record.timings,
+            },
         }
     }
 }

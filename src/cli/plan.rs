@@ -7,7 +7,7 @@ use super::run::{counted, load_experiment, prepare_selection};
 use crate::error::{CliError, exit};
 use crate::record::{Store, experiment_folder};
 use crate::report::table::{Table, Value};
-use crate::run::{PlannedCell, Prepared};
+use crate::run::{Planned, PlannedCell, PlannedKernel, Prepared};
 use indicatif::HumanBytes;
 use serde_json::json;
 
@@ -17,37 +17,70 @@ pub(super) fn plan(args: &PlanArgs) -> Result<u8, CliError> {
     let interrupt = Interrupt::listen(|_| {});
     let prepared = prepare_selection(experiment, &args.selection, &store, &interrupt)?;
     match args.output_format {
-        OutputFormat::Json => {
-            for planned in &prepared.cells {
-                Printer::json(&json!({
-                    "id": planned.id,
-                    "setup": planned.cell.setup(),
-                    "cell": planned.cell,
-                    "decision": planned.decision.word(),
-                    "reason": planned.decision.to_string(),
-                    "selected": planned.selected,
-                    "runs": planned.runs(),
-                    "memory_bytes": planned.memory_bytes,
-                }));
-            }
-        }
+        OutputFormat::Json => json_lines(&prepared),
         OutputFormat::Human => show(&prepared),
     }
     Ok(exit::OK)
 }
 
+fn json_lines(prepared: &Prepared) {
+    for planned in &prepared.cells {
+        Printer::json(&json!({
+            "id": planned.id,
+            "setup": planned.cell.setup(),
+            "cell": planned.cell,
+            "decision": planned.decision.word(),
+            "reason": planned.decision.to_string(),
+            "selected": planned.selected,
+            "runs": planned.runs(),
+            "memory_bytes": planned.memory_bytes,
+        }));
+    }
+    for planned in &prepared.kernels {
+        Printer::json(&json!({
+            "id": planned.id,
+            "kernel": planned.cell,
+            "decision": planned.decision.word(),
+            "reason": planned.decision.to_string(),
+            "selected": planned.selected,
+            "runs": planned.runs(),
+            "memory_bytes": planned.memory_bytes,
+        }));
+    }
+}
+
 fn show(prepared: &Prepared) {
+    let tables = [models(&prepared.cells), kernels(&prepared.kernels)];
+    let tables = tables.iter().filter(|table| !table.rows.is_empty());
+    Printer::data(&tables.map(Table::terminal).collect::<Vec<_>>().join("\n"));
+    for (id, decision) in prepared.reasons() {
+        Printer::note(&format!("{id} {decision}"));
+    }
+    let needed = |runs: bool, bytes: u64| runs.then_some(bytes);
+    let models = prepared.cells.iter().filter_map(|planned| needed(planned.runs(), planned.memory_bytes));
+    let kernels = prepared.kernels.iter().filter_map(|planned| needed(planned.runs(), planned.memory_bytes));
+    let memory = match models.chain(kernels).max() {
+        Some(bytes) => format!(", at most about {} of memory", HumanBytes(bytes)),
+        None => String::new(),
+    };
+    Printer::note(&format!("{}, {} to measure{memory}", counted(prepared.total(), "cell"), prepared.running()));
+}
+
+fn action<C, I>(planned: &Planned<C, I>) -> Value {
+    if planned.selected { planned.decision.word().into() } else { "not selected".into() }
+}
+
+fn models(cells: &[PlannedCell]) -> Table {
     let columns = [
         "cell", "do", "setup", "model", "method", "scope", "pattern", "sparsity", "seed", "backend", "dtype", "memory",
     ];
     let mut table = Table::new("plan", columns);
-    for planned in &prepared.cells {
+    for planned in cells {
         let cell = &planned.cell;
         let point = cell.prune.as_ref();
-        let action = if planned.selected { planned.decision.word() } else { "not selected" };
-        let row: Vec<Value> = vec![
+        table.rows.push(vec![
             planned.id.as_str().into(),
-            action.into(),
+            action(planned),
             cell.setup().into(),
             cell.model.clone().into(),
             point.map(|p| p.method.name()).into(),
@@ -58,18 +91,41 @@ fn show(prepared: &Prepared) {
             cell.backend.name().into(),
             cell.dtype.name().into(),
             HumanBytes(planned.memory_bytes).to_string().into(),
-        ];
-        table.rows.push(row);
+        ]);
     }
-    Printer::data(&table.terminal());
-    let reasons = prepared.cells.iter().filter(|p| p.selected && p.decision.to_string() != p.decision.word());
-    for planned in reasons {
-        Printer::note(&format!("{} {}", planned.id, planned.decision));
+    table
+}
+
+fn kernels(cells: &[PlannedKernel]) -> Table {
+    let columns = [
+        "cell",
+        "do",
+        "format",
+        "backend",
+        "dtype",
+        "out_features",
+        "in_features",
+        "tokens",
+        "sparsity",
+        "seed",
+        "memory",
+    ];
+    let mut table = Table::new("plan", columns);
+    for planned in cells {
+        let cell = &planned.cell;
+        table.rows.push(vec![
+            planned.id.as_str().into(),
+            action(planned),
+            cell.format.name().into(),
+            cell.backend.name().into(),
+            cell.dtype.name().into(),
+            Value::Int(cell.shape[0] as u64),
+            Value::Int(cell.shape[1] as u64),
+            Value::Int(cell.tokens as u64),
+            cell.sparsity.into(),
+            cell.seed.into(),
+            HumanBytes(planned.memory_bytes).to_string().into(),
+        ]);
     }
-    let running: Vec<&PlannedCell> = prepared.cells.iter().filter(|planned| planned.runs()).collect();
-    let memory = match running.iter().map(|planned| planned.memory_bytes).max() {
-        Some(bytes) => format!(", at most about {} of memory", HumanBytes(bytes)),
-        None => String::new(),
-    };
-    Printer::note(&format!("{}, {} to measure{memory}", counted(prepared.cells.len(), "cell"), running.len()));
+    table
 }

@@ -3,8 +3,9 @@
 use super::interrupt::Interrupt;
 use super::output::{Event, Printer};
 use crate::load::Observer;
-use crate::plan::Cell;
-use crate::record::CellRecord;
+use crate::plan::Work;
+use crate::record::{KernelRecord, Record};
+use crate::report::table::Value;
 use crate::run::Watch;
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell as Counter;
@@ -44,7 +45,7 @@ impl Watch for Progress {
         self.bar.set_message("loading");
     }
 
-    fn begins(&self, cell: &Cell) {
+    fn begins(&self, cell: Work<'_>) {
         self.bar.set_prefix(cell.to_string());
         self.bar.set_message("");
     }
@@ -53,15 +54,21 @@ impl Watch for Progress {
         self.bar.set_message(stage.to_owned());
     }
 
-    fn done(&self, record: &CellRecord) {
+    fn done(&self, record: &Record) {
         self.done.set(self.done.get() + 1);
         self.bar.inc(1);
-        let timings = &record.timings;
-        let seconds = timings.measure_seconds + timings.convert_seconds.unwrap_or(0.0);
         let count = format!("[{}/{}]", self.done.get(), self.total);
-        match &record.failure {
-            None => self.line(&format!("{count} {}  {seconds:.2} s", record.cell)),
-            Some(failure) => self.line(&format!("{count} {}  failed: {}", record.cell, failure.message)),
+        let (cell, result) = match record {
+            Record::Model(record) => {
+                let timings = &record.timings;
+                let seconds = timings.measure_seconds + timings.convert_seconds.unwrap_or(0.0);
+                (record.cell.to_string(), format!("{seconds:.2} s"))
+            }
+            Record::Kernel(record) => (record.kernel.to_string(), kernel_result(record)),
+        };
+        match record.failure() {
+            None => self.line(&format!("{count} {cell}  {result}")),
+            Some(failure) => self.line(&format!("{count} {cell}  failed: {}", failure.message)),
         }
         if self.json {
             self.bar.suspend(|| Printer::json(&Event::cell(record, false)));
@@ -70,6 +77,16 @@ impl Watch for Progress {
 
     fn interrupted(&self) -> bool {
         self.interrupt.code().is_some()
+    }
+}
+
+/// `5.83 ms  1.31x`
+fn kernel_result(record: &KernelRecord) -> String {
+    let Some(timed) = record.timed() else { return String::new() };
+    let median = Value::from(timed.median() * 1e3).rounded();
+    match timed.speedup().filter(|_| record.kernel.sparsity.is_some()) {
+        Some(speedup) => format!("{median} ms  {speedup:.2}x"),
+        None => format!("{median} ms"),
     }
 }
 

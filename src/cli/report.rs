@@ -10,10 +10,7 @@ pub(super) fn report(args: &ReportArgs) -> Result<u8, CliError> {
     let mut missed = 0;
     for folder in &args.folders {
         let report = report::report(&Store::at(folder))?;
-        Printer::data(&report.summary.terminal());
-        if let Some(expectations) = &report.expectations {
-            Printer::data(&format!("\n{}", expectations.clone().without_constant_columns(&["verdict"]).terminal()));
-        }
+        Printer::report(&report);
         for damaged in &report.damaged {
             Printer::warning(damaged);
         }

@@ -66,8 +66,7 @@ fn measure_and_report(
     if json {
         kept_events(&prepared, store)?;
     }
-    let total = prepared.cells.iter().filter(|cell| cell.runs()).count();
-    let progress = Progress::new(total, json, interrupt.clone());
+    let progress = Progress::new(prepared.running(), json, interrupt.clone());
     let outcome = crate::run::run(&prepared, store, RunOptions { fail_fast: args.fail_fast }, &progress);
     progress.finish();
     let outcome = outcome?;
@@ -143,8 +142,8 @@ fn limit_threads(experiment: &Experiment) -> Result<(), CliError> {
 }
 
 fn kept_events(prepared: &Prepared, store: &Store) -> Result<(), CliError> {
-    for planned in prepared.cells.iter().filter(|planned| planned.selected && !planned.decision.runs()) {
-        if let Some(record) = store.cell(&planned.id)? {
+    for (id, _) in prepared.kept() {
+        if let Some(record) = store.cell(id)? {
             Printer::json(&Event::cell(&record, true));
         }
     }
@@ -175,10 +174,7 @@ fn finish(
             results: store.root().display().to_string(),
         });
     } else {
-        Printer::data(&report.summary.terminal());
-        if let Some(expectations) = &report.expectations {
-            Printer::data(&format!("\n{}", expectations.clone().without_constant_columns(&["verdict"]).terminal()));
-        }
+        Printer::report(&report);
     }
     let Outcome { ran, failed, kept, kept_failed, .. } = outcome;
     let stand_ins: Vec<&str> =

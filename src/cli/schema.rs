@@ -4,13 +4,13 @@ use super::args::SchemaName;
 use super::output::{Event, Printer};
 use crate::config;
 use crate::error::{CliError, exit};
-use crate::record::{CellRecord, Manifest};
+use crate::record::{Manifest, Record};
 use schemars::schema_for;
 
 pub(super) fn schema(name: SchemaName) -> Result<u8, CliError> {
     let schema = match name {
         SchemaName::Experiment => config::json_schema(),
-        SchemaName::Cell => schema_for!(CellRecord).into(),
+        SchemaName::Cell => schema_for!(Record).into(),
         SchemaName::Manifest => schema_for!(Manifest).into(),
         SchemaName::Events => schema_for!(Event).into(),
     };

@@ -4,6 +4,7 @@
 //! Experiment ─┬─ axes of every cell: seeds × models × backends
 //!             ├─ prune: Vec<PruneBlock>   each block = methods × patterns × (scopes × sparsities) − skip
 //!             ├─ variants, metrics        what is run and measured at each point
+//!             ├─ kernels: Vec<KernelBlock>  bare kernels, timed without a model
 //!             └─ expects: Vec<Expect>     numbers that must come out
 //! ```
 //!
@@ -14,6 +15,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub use crate::config::kernel::{KernelBlock, KernelFormat};
 use crate::config::keyword::{UnknownKeyword, keywords, serde_as_text};
 pub use crate::config::source::{ModelSource, TextSource};
 use crate::diagnostic::Diagnostics;
@@ -31,11 +33,11 @@ pub struct Experiment {
     pub text: String,
     /// Axis: the seeds of everything random.
     pub seeds: Vec<u64>,
-    /// Axis: the models.
+    /// Axis: the models; none where only kernels are timed.
     pub models: Vec<ModelSource>,
     /// Number format of the weights; `None` leaves it to the backend's default.
     pub dtype: Option<Dtype>,
-    /// Axis: where the model runs.
+    /// Axis: where models and kernels run.
     pub backends: Vec<BackendChoice>,
     /// Which GPU, counted from 0.
     pub device_index: usize,
@@ -45,6 +47,8 @@ pub struct Experiment {
     pub data: Data,
     /// What is pruned and how; the blocks add up.
     pub prune: Vec<PruneBlock>,
+    /// Which bare kernels are timed; the blocks add up.
+    pub kernels: Vec<KernelBlock>,
     /// The forms that every model is run in.
     pub variants: Vec<Variant>,
     /// The groups of numbers that are measured.
@@ -260,8 +264,8 @@ keywords! {
     /// The number format of the weights and of the computation.
     Dtype "dtype" {
         F32 "f32" "32-bit IEEE float",
-        F16 "f16" "16-bit IEEE float; GPU only",
-        Bf16 "bf16" "16-bit float with the exponent range of f32; GPU only",
+        F16 "f16" "16-bit IEEE float; models on a GPU only",
+        Bf16 "bf16" "16-bit float with the exponent range of f32; models on a GPU only",
     }
 }
 

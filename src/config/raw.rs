@@ -6,17 +6,20 @@
 //!
 //! No `flatten`, `untagged` or tagged enums: they lose the position of a mistake.
 
+use std::num::NonZeroUsize;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::axis::{At, Axis};
-use crate::config::experiment::{BackendChoice, Dtype, Method, Metric, SUMMARY_COLUMNS, Scope, Variant};
+use crate::config::experiment::{BackendChoice, Dtype, KernelFormat, Method, Metric, SUMMARY_COLUMNS, Scope, Variant};
+use crate::config::kernel::MatrixShape;
 
 /// An experiment on sparse language models. An array where a single value is expected is an axis;
 /// a block is the product of its axes; the experiment is the union of its blocks.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "sparsify-exp experiment")]
+#[schemars(rename = "sparsify-exp experiment", extend("anyOf" = [{ "required": ["model"] }, { "required": ["kernel"] }]))]
 pub struct RawExperiment {
     /// Name of the results folder, `results/NAME/`: letters, digits, `.`, `_` and `-`. Required.
     #[schemars(required, extend("pattern" = "^[A-Za-z0-9._-]+$", "examples" = ["s1"]))]
@@ -26,8 +29,7 @@ pub struct RawExperiment {
     /// Axis: the seeds of everything random. Default: 0.
     #[schemars(extend("default" = 0, "examples" = [[0, 1, 2]]))]
     pub seed: Option<Axis<u64>>,
-    /// The model. Required.
-    #[schemars(required)]
+    /// The model. Required, unless only kernels are timed.
     pub model: Option<At<RawModel>>,
     /// Where it runs.
     pub device: Option<At<RawDevice>>,
@@ -35,6 +37,9 @@ pub struct RawExperiment {
     pub data: Option<At<RawData>>,
     /// What is pruned and how. Every block is the product of its axes; the blocks add up.
     pub prune: Option<Vec<At<RawPrune>>>,
+    /// Which bare kernels are timed, without a model. Every block is the product of its axes; the
+    /// blocks add up.
+    pub kernel: Option<Vec<At<RawKernel>>>,
     /// In which forms the model is run.
     pub execute: Option<At<RawExecute>>,
     /// What is measured.
@@ -59,7 +64,7 @@ pub struct RawModel {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawDevice {
-    /// Axis: where the model runs. Default: `auto`.
+    /// Axis: where models and kernels run. Default: `auto`.
     #[schemars(extend("default" = "auto"))]
     pub backend: Option<Axis<BackendChoice>>,
     /// Which GPU, counted from 0. Default: 0.
@@ -129,6 +134,35 @@ pub struct RawSkip {
     pub scope: Option<At<Scope>>,
     /// Only points of this pattern.
     pub pattern: Option<At<String>>,
+}
+
+/// A `[[kernel]]` block.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawKernel {
+    /// Axis: shapes of the weight, pairs `[out_features, in_features]`. Required.
+    #[schemars(required, extend("examples" = [[4096, 4096], [[768, 768], [4096, 4096]]]))]
+    pub shape: Option<Axis<MatrixShape>>,
+    /// Axis: the share of weights that is zero, at least 0 and below 1. Required, unless only
+    /// `dense` is timed, which does not depend on it.
+    #[schemars(extend("examples" = [0.5, [0.3, 0.5, 0.7, 0.9]]))]
+    pub sparsity: Option<Axis<f64>>,
+    /// Axis: rows of the input. Required.
+    #[schemars(required, extend("examples" = [[1, 16, 256]]))]
+    pub tokens: Option<Axis<NonZeroUsize>>,
+    /// Axis: the form in which the weight is stored and multiplied. `dense` is timed beside every
+    /// other one, listed or not. Required.
+    #[schemars(required, extend("examples" = [["dense", "csr"]]))]
+    pub format: Option<Axis<KernelFormat>>,
+    /// Axis: the number format of weight, input and output. Default: `f32`.
+    #[schemars(extend("default" = "f32"))]
+    pub dtype: Option<Axis<Dtype>>,
+    /// Calls before the first that counts. Default: 10.
+    #[schemars(extend("default" = 10))]
+    pub warmup: Option<At<usize>>,
+    /// Calls that are timed. Default: 100.
+    #[schemars(extend("default" = 100, "minimum" = 1))]
+    pub repeats: Option<At<usize>>,
 }
 
 /// The `[execute]` section.

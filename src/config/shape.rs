@@ -28,6 +28,8 @@ pub enum Shape {
     Table(Vec<(String, Shape)>),
     /// An array.
     List(Box<Shape>),
+    /// An array of exactly these, each with the name that messages call it.
+    Pair(Vec<(String, Shape)>),
     /// A value or a non-empty array.
     Axis(Box<Shape>),
     /// One of these strings.
@@ -52,22 +54,24 @@ impl Shape {
     /// Reads the part of JSON schema that `config::raw` gives rise to.
     fn from_schema(schema: &Value) -> Self {
         let boxed = |schema: &Value| Box::new(Self::from_schema(schema));
-        if let Some(choices) = schema["anyOf"].as_array() {
-            return Self::Axis(boxed(&choices[0]));
-        }
+        let named = |schema: &Value| (schema["title"].as_str().unwrap_or("").to_owned(), Self::from_schema(schema));
         match schema["type"].as_str() {
             Some("object") => {
                 let properties = schema["properties"].as_object().into_iter().flatten();
                 let keys = properties.map(|(key, value)| (key.clone(), Self::from_schema(value)));
                 Self::Table(keys.collect())
             }
-            Some("array") => Self::List(boxed(&schema["items"])),
+            Some("array") => match schema["items"].as_array() {
+                Some(items) => Self::Pair(items.iter().map(named).collect()),
+                None => Self::List(boxed(&schema["items"])),
+            },
             Some("integer") => Self::Integer(schema["minimum"].as_i64().map_or(i128::MIN, i128::from)),
             Some("number") => Self::Number,
             Some("boolean") => Self::Boolean,
-            _ => match words(schema) {
-                Some(words) => Self::Words(words),
-                None => Self::Text,
+            _ => match (schema["anyOf"].as_array(), words(schema)) {
+                (Some(choices), _) => Self::Axis(boxed(&choices[0])),
+                (None, Some(words)) => Self::Words(words),
+                (None, None) => Self::Text,
             },
         }
     }
@@ -112,6 +116,10 @@ impl Shape {
         match self {
             Self::Table(_) => "a table".to_owned(),
             Self::List(item) => format!("an array of {}", item.plural()),
+            Self::Pair(parts) => {
+                let names: Vec<&str> = parts.iter().map(|(name, _)| name.as_str()).collect();
+                format!("a pair `[{}]`", names.join(", "))
+            }
             Self::Axis(item) => format!("{}, or an array of {}", item.expected(), item.plural()),
             Self::Words(words) => format!("one of {}", backticked(words)),
             Self::Text => "a string".to_owned(),
@@ -126,6 +134,7 @@ impl Shape {
         match self {
             Self::Table(_) => "tables",
             Self::List(_) | Self::Axis(_) => "arrays",
+            Self::Pair(_) => "pairs",
             Self::Words(_) => "them",
             Self::Text => "strings",
             Self::Integer(_) => "integers",
@@ -178,6 +187,11 @@ impl Place {
 
     fn item(&self, index: usize) -> Self {
         Self { exact: format!("{}.{index}", self.exact), shown: self.shown.clone() }
+    }
+
+    /// With its number also in messages: an item that is an array itself.
+    fn numbered(self, index: usize) -> Self {
+        Self { shown: format!("{}[{index}]", self.shown), ..self }
     }
 }
 
@@ -246,10 +260,21 @@ impl Findings {
                 if array.is_empty() {
                     let title = format!("`{}` is empty", place.shown);
                     let expected = "expected at least one value";
-                    self.diagnostics.push(Diagnostic::error(title).at(span, expected));
+                    self.diagnostics.push(Diagnostic::error(title).at(span.clone(), expected));
+                }
+                if matches!(**item, Shape::Pair(_)) && is_one_pair(array) {
+                    let pair = std::mem::replace(array, DeArray::new());
+                    array.push(Spanned::new(span, DeValue::Array(pair)));
                 }
                 self.items(item, array, place);
                 !array.is_empty()
+            }
+            (Shape::Pair(parts), DeValue::Array(array)) if parts.len() == array.len() => {
+                let mut all = true;
+                for ((_, part), item) in parts.iter().zip(array.iter_mut()) {
+                    all &= self.value(part, item, place);
+                }
+                all
             }
             (shape, value) => fits(shape.item(), value) || self.mismatch(shape, value, span, place),
         }
@@ -258,8 +283,10 @@ impl Findings {
     fn items(&mut self, shape: &Shape, array: &mut DeArray<'_>, place: &Place) {
         let given = array.len();
         let mut kept = DeArray::new();
-        for mut item in std::mem::replace(array, DeArray::new()) {
-            if self.value(shape, &mut item, &place.item(kept.len())) {
+        for (index, mut item) in std::mem::replace(array, DeArray::new()).into_iter().enumerate() {
+            let place = place.item(kept.len());
+            let place = if matches!(shape, Shape::Pair(_)) && given > 1 { place.numbered(index) } else { place };
+            if self.value(shape, &mut item, &place) {
                 kept.push(item);
             }
         }
@@ -288,6 +315,8 @@ impl Findings {
             (Shape::Number, DeValue::Float(_) | DeValue::Integer(_)) => {
                 Diagnostic::error(format!("`{path}` is out of range")).at(span, "expected a finite number")
             }
+            (Shape::Pair(_), DeValue::Array(array)) => Diagnostic::error(format!("`{path}` is no pair"))
+                .at(span, format!("expected {}, found {} values", shape.item().expected(), array.len())),
             _ => Diagnostic::error(format!("wrong type of `{path}`"))
                 .at(span, format!("expected {}, found {}", shape.expected(), found(value)))
                 .maybe_help(other_spelling(shape, value, path)),
@@ -309,6 +338,11 @@ fn fits(shape: &Shape, value: &DeValue<'_>) -> bool {
         (Shape::Number, DeValue::Integer(number)) => i64::from_str_radix(number.as_str(), number.radix()).is_ok(),
         _ => false,
     }
+}
+
+/// Whether an axis of pairs is a single pair, written without a second pair of brackets.
+fn is_one_pair(array: &DeArray<'_>) -> bool {
+    !array.is_empty() && !array.iter().any(|item| matches!(item.get_ref(), DeValue::Array(_)))
 }
 
 /// The value, unless it is beyond even 128 bits.

@@ -6,6 +6,7 @@ use super::experiment::{BackendChoice, Dtype, Method, Metric, NmPattern, Scope, 
 use super::source::{ModelSource, TextSource};
 use super::*;
 
+mod kernel;
 mod properties;
 
 const MINIMAL: &str = "name = \"t\"\n[model]\nsource = \"builtin:tiny-opt\"\n";
@@ -194,7 +195,7 @@ fn unknown_keys() {
     one_error("[data]\ncontxt = 5\n", &["unknown key `data.contxt`", "`context`", "a similar key exists: `context`"]);
     one_error("context = 5\n", &["unknown key `model.context`", "`context` belongs in `[data]`"]);
     one_error("seed = 5\n", &["unknown key `model.seed`", "belongs at the top of the file"]);
-    one_error("[[kernel]]\nshape = [1, 2]\n", &["unknown key `kernel`", "expected one of `name`"]);
+    one_error("[[analysis]]\nid = 'x'\n", &["unknown key `analysis`", "expected one of `name`"]);
     one_error(
         "[[expect]]\nmetric = \"total\"\nvalue = 1\ntolerance = 0\nmethod = \"random\"\n",
         &["unknown key `expect.method`", "`method` belongs in `where`"],
@@ -478,7 +479,8 @@ fn the_schema_has_a_description_for_every_key_and_closes_every_table() {
     let schema = json_schema();
     walk(&schema, "");
     assert!(schema["$schema"].as_str().unwrap().contains("draft-07"));
-    assert_eq!(schema["required"], serde_json::json!(["name", "model"]));
+    assert_eq!(schema["required"], serde_json::json!(["name"]));
+    assert_eq!(schema["anyOf"], serde_json::json!([{ "required": ["model"] }, { "required": ["kernel"] }]));
     assert!(!schema.to_string().contains("null"));
     let methods = &schema["properties"]["prune"]["items"]["properties"]["method"]["anyOf"];
     assert_eq!(methods[0]["oneOf"][0]["const"], "magnitude");
@@ -489,7 +491,10 @@ fn the_schema_has_a_description_for_every_key_and_closes_every_table() {
 fn defaults_of_the_schema_are_the_defaults() {
     let schema = json_schema();
     let default = |path: &str| schema.pointer(&format!("/properties/{path}/default")).cloned().unwrap();
-    let experiment = with("[[prune]]\nmethod = \"random\"\nsparsity = 0.5\n").unwrap();
+    let blocks =
+        "[[prune]]\nmethod = \"random\"\nsparsity = 0.5\n[[kernel]]\nshape = [8, 8]\ntokens = 1\nformat = \"dense\"\n";
+    let experiment = with(blocks).unwrap();
+    let kernel = &experiment.kernels[0];
     let device = "device/properties";
     let data = "data/properties";
     let prune = "prune/items/properties";
@@ -505,6 +510,9 @@ fn defaults_of_the_schema_are_the_defaults() {
         (default(&format!("{prune}/scope")), serde_json::json!(block.scopes[0])),
         (default(&format!("{prune}/pattern")), serde_json::json!(block.patterns[0])),
         (default(&format!("{prune}/exclude")), serde_json::json!(block.exclude)),
+        (default("kernel/items/properties/dtype"), serde_json::json!(kernel.dtypes[0])),
+        (default("kernel/items/properties/warmup"), serde_json::json!(kernel.warmup)),
+        (default("kernel/items/properties/repeats"), serde_json::json!(kernel.repeats)),
         (default("execute/properties/variants"), serde_json::json!(experiment.variants)),
         (default("measure/properties/metrics"), serde_json::json!(experiment.metrics)),
     ];

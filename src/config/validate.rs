@@ -2,6 +2,7 @@
 //! can't state. Collects every broken rule; builds an experiment only to be thrown away if one is.
 
 mod expect;
+mod kernel;
 mod prune;
 
 use std::collections::BTreeSet;
@@ -54,14 +55,20 @@ fn section<T: Default>(section: Option<At<T>>) -> T {
 }
 
 impl Validator<'_> {
-    fn experiment(&mut self, raw: RawExperiment, path: &Path, text: &str) -> Option<Experiment> {
+    fn experiment(&mut self, mut raw: RawExperiment, path: &Path, text: &str) -> Option<Experiment> {
+        let times_kernels = raw.kernel.as_ref().is_some_and(|blocks| !blocks.is_empty()) || self.was_removed("kernel");
+        let kernels_only = times_kernels && raw.model.is_none() && !self.was_removed("model");
+        if kernels_only {
+            self.without_model(&mut raw);
+        }
         let name = self.name(raw.name);
         let seeds = self.axis("seed", raw.seed, &[0]);
         let dtype = raw.model.as_ref().and_then(|model| model.value.dtype.clone());
-        let models = self.models(raw.model);
+        let models = if kernels_only { Some(Vec::new()) } else { self.models(raw.model) };
         let RawDevice { backend, index, threads } = section(raw.device);
         let backends = self.axis("device.backend", backend, &[BackendChoice::Auto]);
         self.dtype_on_backends(dtype.as_ref(), &backends);
+        let kernels = self.kernel_blocks(raw.kernel.unwrap_or_default(), &backends);
         let data = self.data(section(raw.data));
         let prune_given = raw.prune.as_ref().is_some_and(|blocks| !blocks.is_empty());
         let first_block = raw.prune.as_ref().and_then(|blocks| Some(blocks.first()?.span.clone()));
@@ -84,6 +91,7 @@ impl Validator<'_> {
             threads: value(threads).unwrap_or(0),
             data: data?,
             prune,
+            kernels,
             variants,
             metrics,
             expects,
@@ -169,7 +177,7 @@ impl Validator<'_> {
         let header = model.as_ref().map(|model| model.span.clone());
         let Some(source) = model.and_then(|model| model.value.source) else {
             let help = "write `source = \"builtin:tiny-opt\"` under `[model]`, or \
-                        `hf:ORG/NAME`, `path:DIR`, `synthetic:NAME`";
+                        `hf:ORG/NAME`, `path:DIR`, `synthetic:NAME`; only `[[kernel]]` blocks need no model";
             self.missing("model.source", "model.source", header, help);
             return None;
         };

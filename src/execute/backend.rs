@@ -71,6 +71,19 @@ pub struct Packing<P> {
     pub layout: &'static str,
 }
 
+/// The version of how kernels are chosen and timed: raised by hand when either changes, since a
+/// kernel cell's time then means something else.
+pub const KERNEL_POLICY_VERSION: u32 = 1;
+
+/// What a device does at best, measured on it: the bounds of the roofline.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peaks {
+    /// Bytes read from memory in a second.
+    pub bytes_per_s: f64,
+    /// Multiplications and additions in a second.
+    pub flops_per_s: f64,
+}
+
 /// A backend that can run linears in every format. Inference only.
 pub trait SparseBackend: Backend {
     /// A sparse weight and its bias, as this backend's kernels read them; clones share their memory.
@@ -116,6 +129,9 @@ pub trait SparseBackend: Backend {
 
     /// The form in which a layer is fastest at so many tokens, from measurements; none is dense.
     fn fastest(layer: LayerShape, tokens: usize) -> Option<Format>;
+
+    /// Measures what the device does at best in a dtype; takes about a second.
+    fn peaks(device: &Self::Device, dtype: DType) -> Peaks;
 
     /// A tensor's numbers in row-major order, borrowed where they are host memory in that order.
     fn host_f32(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]>;

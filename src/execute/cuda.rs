@@ -1,9 +1,10 @@
 //! The op on CUDA, and whether a GPU answers.
 
-use super::backend::{Format, LayerShape, PackError, Packing, SparseBackend};
+use super::backend::{Format, LayerShape, PackError, Packing, Peaks, SparseBackend};
 use super::kernels::cuda::{LANES, ROWS_PER_CUBE, csr_expand, csr_rows};
 use crate::sparse::{Columns, Csr, Pattern};
 use burn::tensor::Tensor as BurnTensor;
+use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensorOps;
 use burn::tensor::{DType, Int, Shape, TensorData, TensorMetadata, read_sync};
 use burn_cubecl::CubeBackend;
@@ -13,6 +14,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::cuda::{CudaDevice, CudaRuntime};
 use cubecl::prelude::*;
 use std::borrow::Cow;
+use std::time::Instant;
 
 /// Burn's CUDA backend, without operator fusion, which is slower for one token.
 pub type Cuda = CubeBackend<CudaRuntime, f32, i32, u8>;
@@ -34,6 +36,13 @@ pub struct CudaCsr {
 const EXPAND_FROM: usize = 5;
 /// Threads that expand a row.
 const EXPAND_THREADS: u32 = 256;
+
+/// Bytes that are read for the peak of the memory.
+const PEAK_BYTES: usize = 1 << 30;
+/// Side of the matrices that are multiplied for the peak of the arithmetic.
+const PEAK_SIDE: usize = 4096;
+/// The best of so many counts, after as many that tune and compile.
+const PEAK_ROUNDS: usize = 10;
 
 /// The GPU at an index.
 pub fn cuda_device(index: usize) -> CudaDevice {
@@ -115,11 +124,34 @@ impl SparseBackend for Cuda {
         None
     }
 
+    fn peaks(device: &CudaDevice, dtype: DType) -> Peaks {
+        let numbers = PEAK_BYTES / dtype.size();
+        let read = BurnTensor::<Self, 1>::ones([numbers], (device, dtype));
+        let square = BurnTensor::<Self, 2>::ones([PEAK_SIDE, PEAK_SIDE], (device, dtype));
+        let sum = best(device, || drop(read.clone().sum()));
+        let product = best(device, || drop(square.clone().matmul(square.clone().transpose())));
+        let flops = 2.0 * (PEAK_SIDE as f64).powi(3);
+        Peaks { bytes_per_s: (numbers * dtype.size()) as f64 / sum, flops_per_s: flops / product }
+    }
+
     fn host_f32(tensor: &Tensor) -> Cow<'_, [f32]> {
         // A failed transfer gives no numbers: the shapes that follow do not fit, and the cell fails.
         let data = read_sync(Self::float_into_data(tensor.clone()));
         Cow::Owned(data.map(|data| data.convert::<f32>().into_vec().unwrap_or_default()).unwrap_or_default())
     }
+}
+
+/// Seconds of the fastest call.
+fn best(device: &CudaDevice, work: impl Fn()) -> f64 {
+    let seconds = |_| {
+        let start = Instant::now();
+        work();
+        // A device that has failed is noticed by the kernels that are timed next.
+        let _ = <Cuda as Backend>::sync(device);
+        start.elapsed().as_secs_f64()
+    };
+    let seconds: Vec<f64> = (0..2 * PEAK_ROUNDS).map(seconds).collect();
+    seconds[PEAK_ROUNDS..].iter().copied().fold(f64::INFINITY, f64::min)
 }
 
 fn by_rows(x: Tensor, tokens: usize, weight: &CudaCsr) -> Tensor {

@@ -1,7 +1,7 @@
 //! The ops on Flex: tensors are host memory, the CPU kernels read them in place. Weights may be f32 or bf16;
 //! bf16 activations are widened on the way in and rounded on the way out.
 
-use super::backend::{Format, LayerShape, PackError, Packing, SparseBackend};
+use super::backend::{Format, LayerShape, PackError, Packing, Peaks, SparseBackend};
 use super::host::{self, HostWeight};
 use super::kernels::cpu::{Simd, dense_linear};
 use super::policy;
@@ -51,6 +51,10 @@ impl SparseBackend for Flex {
 
     fn fastest(layer: LayerShape, tokens: usize) -> Option<Format> {
         policy::fastest(layer, tokens, Simd::detect())
+    }
+
+    fn peaks(_device: &Self::Device, _dtype: DType) -> Peaks {
+        host::peaks()
     }
 
     fn host_f32(tensor: &FlexTensor) -> Cow<'_, [f32]> {

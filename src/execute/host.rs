@@ -1,8 +1,9 @@
 //! What the backends in host memory share: packed weights, and the CPU kernels on slices.
 
-use super::backend::{Format, PackError, Packing};
+use super::backend::{Format, PackError, Packing, Peaks};
 use super::kernels::cpu::{
-    Simd, bitmap_kernel_name, bitmap_linear, bitmap_pairs_linear, dense_kernel_name, sliced_kernel_name, sliced_linear,
+    Simd, bitmap_kernel_name, bitmap_linear, bitmap_pairs_linear, dense_kernel_name, peaks as cpu_peaks,
+    sliced_kernel_name, sliced_linear,
 };
 use crate::sparse::{Bitmap, BitmapPairs, Pattern, Sliced};
 use burn::tensor::DType;
@@ -83,4 +84,10 @@ pub(super) fn kernel(format: Option<Format>, tokens: usize) -> String {
         Some(Format::Csr) => sliced_kernel_name(tokens, simd),
         Some(Format::Bitmap) => bitmap_kernel_name(tokens, simd),
     }
+}
+
+/// What this CPU does at best: its arithmetic is f32 whatever weights are stored as.
+pub(super) fn peaks() -> Peaks {
+    let (bytes_per_s, flops_per_s) = cpu_peaks(Simd::detect());
+    Peaks { bytes_per_s, flops_per_s }
 }

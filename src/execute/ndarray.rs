@@ -1,6 +1,6 @@
 //! The ops on NdArray: tensors are host memory, the CPU kernels read them in place. f32 only.
 
-use super::backend::{Format, LayerShape, PackError, Packing, SparseBackend};
+use super::backend::{Format, LayerShape, PackError, Packing, Peaks, SparseBackend};
 use super::host::{self, HostWeight};
 use super::kernels::cpu::{Simd, dense_linear};
 use super::policy;
@@ -44,6 +44,10 @@ impl SparseBackend for NdArray<f32> {
 
     fn fastest(layer: LayerShape, tokens: usize) -> Option<Format> {
         policy::fastest(layer, tokens, Simd::detect())
+    }
+
+    fn peaks(_device: &Self::Device, _dtype: DType) -> Peaks {
+        host::peaks()
     }
 
     fn host_f32(tensor: &NdArrayTensor) -> Cow<'_, [f32]> {

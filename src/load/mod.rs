@@ -21,4 +21,5 @@ pub mod weights;
 pub use checkpoint::Checkpoint;
 pub use error::LoadError;
 pub use model_files::{InputFile, Loader, ModelFiles, Observer};
+pub use synthetic::normals;
 pub use text::{Texts, Tokens};

@@ -22,16 +22,24 @@ pub fn tensor(name: &str, index: usize, module: &Module, part: Part) -> Vec<f32>
         Part::Weight => (module.weights(), 2 * index as u64),
         Part::Bias => (module.biases(), 2 * index as u64 + 1),
     };
-    let centre = if module.kind == Kind::Norm && part == Part::Weight { 1.0 } else { 0.0 };
-    let key = Sha256::new().chain_update(VERSION).chain_update(name).finalize();
-    let generator = ChaCha8Rng::from_seed(key.into());
+    let mut numbers = normals(&format!("{VERSION}{name}"), stream, SPREAD, length);
+    if module.kind == Kind::Norm && part == Part::Weight {
+        numbers.par_iter_mut().for_each(|number| *number += 1.0);
+    }
+    numbers
+}
+
+/// Nearly normal numbers of mean 0 and standard deviation `spread`, which depend on the label and the
+/// stream and nothing else.
+pub fn normals(label: &str, stream: u64, spread: f32, length: usize) -> Vec<f32> {
+    let generator = ChaCha8Rng::from_seed(Sha256::digest(label).into());
     let mut numbers = vec![0.0; length];
     numbers.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, numbers)| {
         let mut generator = generator.clone();
         generator.set_stream(stream);
         generator.set_word_pos((chunk * CHUNK * 2) as u128);
         for number in numbers {
-            *number = centre + SPREAD * normal(generator.next_u64());
+            *number = spread * normal(generator.next_u64());
         }
     });
     numbers

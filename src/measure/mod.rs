@@ -6,6 +6,7 @@
 //!                                                         ├─> gate.rs        csr with masked
 //!                                                         └─> perplexity.rs  with the text itself
 //!   Architecture + what is stored ──structure.rs──> layers, totals
+//!   Linear, many copies ──kernel.rs──> seconds a call, error of the output
 //! ```
 //!
 //! This module knows models. It does not know pruning, cells or files.
@@ -13,14 +14,18 @@
 mod agreement;
 mod forward;
 mod gate;
+mod kernel;
 mod memory;
 mod perplexity;
 mod softmax;
+mod stats;
 mod structure;
 
 pub use agreement::{Agreement, agreement};
 pub use forward::{ForwardError, all_logits, each_logits};
 pub use gate::{Gate, GateMiss, gate};
+pub use kernel::{KernelError, Product, max_rel_err, rotated_copies, time_linear};
 pub use memory::peak_rss_bytes;
 pub use perplexity::perplexity;
+pub use stats::{mean, quantile, sd};
 pub use structure::{LayerRow, Stored, Structure, structure};

@@ -1,6 +1,6 @@
 //! One point of the experiment, with every parameter that decides its result.
 
-use crate::config::experiment::{Dtype, Method, Metric, NmPattern, Scope, Variant};
+use crate::config::experiment::{BackendChoice, Dtype, KernelFormat, Method, Metric, NmPattern, Scope, Variant};
 use crate::config::keyword::Keyword;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,15 @@ impl Backend {
             Self::Cuda => "cuda",
             Self::NdArray => "ndarray",
             Self::Flex => "flex",
+        }
+    }
+
+    /// The choice of the file that means this one.
+    pub fn choice(self) -> BackendChoice {
+        match self {
+            Self::Cuda => BackendChoice::Cuda,
+            Self::NdArray => BackendChoice::NdArray,
+            Self::Flex => BackendChoice::Flex,
         }
     }
 
@@ -138,7 +147,7 @@ pub(crate) trait Word: Copy + PartialEq + 'static {
 macro_rules! words {
     ($($type:ty),+) => { $(impl Word for $type { const ALL: &'static [Keyword<Self>] = <$type>::ALL; })+ };
 }
-words!(Method, Scope, Dtype, Variant, Metric);
+words!(Method, Scope, Dtype, Variant, Metric, KernelFormat);
 
 fn spelling<T: Word>(value: T) -> &'static str {
     T::ALL.iter().find(|word| word.value == value).map_or("", |word| word.name)
@@ -149,7 +158,7 @@ fn parse<T: Word, E: serde::de::Error>(name: &str) -> Result<T, E> {
     word.map(|word| word.value).ok_or_else(|| E::custom(format!("unknown word `{name}`")))
 }
 
-mod word {
+pub(super) mod word {
     use super::*;
     pub fn serialize<T: Word, S: serde::Serializer>(value: &T, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(spelling(*value))

@@ -4,6 +4,7 @@
 //! arithmetic means is hashed as [`NUMERICS_VERSION`].
 
 use super::cell::Cell;
+use super::kernel::{KernelCell, KernelInputs};
 use crate::config::experiment::Metric;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,29 @@ impl CellId {
             "seed": cell.seed,
             "metrics": cell.metrics.iter().map(|metric| metric.name()).collect::<Vec<_>>(),
         });
+        Self::of(&canonical)
+    }
+
+    /// Names a kernel cell. Its result is a time, so that the device counts.
+    pub fn of_kernel(cell: &KernelCell, inputs: &KernelInputs) -> Self {
+        let canonical = json!({
+            "kernel_policy": inputs.kernel_policy,
+            "device": inputs.device,
+            "threads": inputs.threads,
+            "backend": cell.backend.name(),
+            "dtype": cell.dtype.name(),
+            "shape": cell.shape,
+            "tokens": cell.tokens,
+            "format": cell.format.name(),
+            "sparsity": cell.sparsity.map(|sparsity| format!("{:016x}", sparsity.to_bits())),
+            "seed": cell.seed,
+            "warmup": cell.warmup,
+            "repeats": cell.repeats,
+        });
+        Self::of(&canonical)
+    }
+
+    fn of(canonical: &serde_json::Value) -> Self {
         let digest = Sha256::digest(canonical.to_string().as_bytes());
         Self(digest[..8].iter().map(|byte| format!("{byte:02x}")).collect())
     }
@@ -114,6 +138,43 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn everything_that_decides_a_time_changes_the_name() {
+        use super::super::kernel::tests::{inputs, kernel};
+        use crate::config::experiment::{Dtype, KernelFormat};
+        let base = kernel(KernelFormat::Csr, Some(0.5));
+        // A change here makes every stored cell unknown: raise the kernel policy instead if only times change.
+        assert_eq!(CellId::of_kernel(&base, &inputs()).as_str(), "d4346f38e9cbd524");
+        let mut names = vec![CellId::of_kernel(&base, &inputs())];
+        let changes: [fn(&mut KernelCell); 9] = [
+            |c| c.backend = super::super::Backend::NdArray,
+            |c| c.dtype = Dtype::F16,
+            |c| c.shape = [4, 8],
+            |c| c.tokens = 3,
+            |c| c.format = KernelFormat::Bitmap,
+            |c| c.sparsity = Some(0.6),
+            |c| c.seed = 1,
+            |c| c.warmup = 1,
+            |c| c.repeats = 1,
+        ];
+        for change in changes {
+            let mut changed = base.clone();
+            change(&mut changed);
+            names.push(CellId::of_kernel(&changed, &inputs()));
+        }
+        let changes: [fn(&mut KernelInputs); 3] =
+            [|i| i.device = "other".into(), |i| i.threads = Some(1), |i| i.kernel_policy = 2];
+        for change in changes {
+            let mut changed = inputs();
+            change(&mut changed);
+            names.push(CellId::of_kernel(&base, &changed));
+        }
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!((names.len(), count), (13, 13));
     }
 
     #[test]

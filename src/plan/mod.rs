@@ -1,8 +1,8 @@
 //! What will run and why: the pure step between the experiment and the runner.
 //!
 //! ```text
-//!   Experiment + resolved backends ──expand──> [Cell] ──select──> those wanted
-//!   Cell + digests of its inputs ──identify──> CellId ─┐
+//!   Experiment + resolved backends ──expand──> [Cell], [KernelCell] ──select──> those wanted
+//!   cell + digests of its inputs ──identify──> CellId ─┐
 //!   what cells/ID.json says ───────────────────────────┴─resume──> new | cached | stale | retry
 //! ```
 //!
@@ -11,11 +11,13 @@
 mod cell;
 mod expand;
 mod identify;
+mod kernel;
 mod resume;
 mod select;
 
 pub use cell::{Backend, Cell, PrunePoint};
 pub use expand::expand;
 pub use identify::{CellId, InputDigests, NUMERICS_VERSION};
+pub use kernel::{KernelCell, KernelInputs, Work, accompany, expand_kernels};
 pub use resume::{Decision, Existing, Rerun, decide};
 pub use select::{Only, Partition, SelectError};

@@ -70,6 +70,8 @@ pub enum Decision {
     },
     /// Run again, because the user asked for it.
     Rerun,
+    /// Run again, because cells that are compared with it run.
+    Beside,
 }
 
 /// Decides; `program` is the running one.
@@ -89,7 +91,7 @@ pub fn decide(existing: Existing, program: &str, rerun: Rerun) -> Decision {
 impl Decision {
     /// Whether the cell will run.
     pub fn runs(&self) -> bool {
-        matches!(self, Self::New | Self::Retry { .. } | Self::Rerun)
+        matches!(self, Self::New | Self::Retry { .. } | Self::Rerun | Self::Beside)
     }
 
     /// One word.
@@ -100,7 +102,7 @@ impl Decision {
             Self::Stale { .. } => "stale",
             Self::KeepFailed { .. } => "failed",
             Self::Retry { .. } => "retry",
-            Self::Rerun => "rerun",
+            Self::Rerun | Self::Beside => "rerun",
         }
     }
 }
@@ -111,6 +113,7 @@ impl fmt::Display for Decision {
         match self {
             Self::Stale { program } => write!(f, ": made by {program}; `--rerun stale` measures it again"),
             Self::KeepFailed { message } | Self::Retry { message } => write!(f, ": {message}"),
+            Self::Beside => write!(f, ": timed beside the sparse kernels that are compared with it"),
             _ => Ok(()),
         }
     }

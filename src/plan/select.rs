@@ -1,6 +1,7 @@
 //! Which cells of the plan a process runs: `--only`, `--partition`.
 
 use super::cell::Cell;
+use super::kernel::{KernelCell, Work};
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -13,7 +14,8 @@ pub enum SelectError {
     Condition(String),
     /// No such key column.
     #[error(
-        "unknown column `{0}`, expected one of model, method, scope, pattern, sparsity, seed, variant, backend, dtype, setup"
+        "unknown column `{0}`, expected one of model, method, scope, pattern, sparsity, seed, variant, backend, dtype, setup, \
+         format, tokens, out_features, in_features"
     )]
     Column(String),
     /// An order on something that is no number.
@@ -54,6 +56,10 @@ enum Column {
     Backend,
     Dtype,
     Setup,
+    Format,
+    Tokens,
+    OutFeatures,
+    InFeatures,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +69,7 @@ enum Test {
     Order { least: bool, equal: bool, bound: f64 },
 }
 
-const COLUMNS: [(&str, Column); 11] = [
+const COLUMNS: [(&str, Column); 15] = [
     ("model", Column::Model),
     ("method", Column::Method),
     ("scope", Column::Scope),
@@ -75,6 +81,10 @@ const COLUMNS: [(&str, Column); 11] = [
     ("backend", Column::Backend),
     ("dtype", Column::Dtype),
     ("setup", Column::Setup),
+    ("format", Column::Format),
+    ("tokens", Column::Tokens),
+    ("out_features", Column::OutFeatures),
+    ("in_features", Column::InFeatures),
 ];
 
 /// Longer operators first, so that `<=` is not read as `<`.
@@ -111,15 +121,19 @@ fn condition(text: &str) -> Result<Condition, SelectError> {
 }
 
 impl Only {
-    /// Whether a cell is selected.
-    pub fn matches(&self, cell: &Cell) -> bool {
-        self.0.iter().all(|condition| condition.holds(cell))
+    /// Whether a cell is selected. No condition on a column that its kind of cell lacks holds.
+    pub fn matches(&self, work: Work<'_>) -> bool {
+        self.0.iter().all(|condition| condition.holds(work))
     }
 }
 
 impl Condition {
-    fn holds(&self, cell: &Cell) -> bool {
-        let text = self.column.text(cell);
+    fn holds(&self, work: Work<'_>) -> bool {
+        let text = match work {
+            Work::Model(cell) => self.column.of_model(cell),
+            Work::Kernel(cell) => self.column.of_kernel(cell),
+        };
+        let Some(text) = text else { return false };
         match &self.test {
             Test::Is(value) => equal(text.as_deref(), value),
             Test::IsNot(value) => !equal(text.as_deref(), value),
@@ -142,9 +156,10 @@ fn equal(text: Option<&str>, value: &str) -> bool {
 }
 
 impl Column {
-    fn text(self, cell: &Cell) -> Option<String> {
+    /// A model cell's text, which may be missing; none for a column of kernel cells.
+    fn of_model(self, cell: &Cell) -> Option<Option<String>> {
         let point = cell.prune.as_ref();
-        match self {
+        Some(match self {
             Self::Model => Some(cell.model.clone()),
             Self::Method => point.map(|p| p.method.name().into()),
             Self::Scope => point.and_then(|p| p.scope).map(|scope| scope.name().into()),
@@ -155,13 +170,31 @@ impl Column {
             Self::Backend => Some(cell.backend.name().into()),
             Self::Dtype => Some(cell.dtype.name().into()),
             Self::Setup => Some(cell.setup()),
-        }
+            Self::Format | Self::Tokens | Self::OutFeatures | Self::InFeatures => return None,
+        })
+    }
+
+    /// A kernel cell's text, which may be missing; none for a column of model cells.
+    fn of_kernel(self, cell: &KernelCell) -> Option<Option<String>> {
+        let [out_features, in_features] = cell.shape;
+        Some(match self {
+            Self::Format => Some(cell.format.name().into()),
+            Self::Tokens => Some(cell.tokens.to_string()),
+            Self::OutFeatures => Some(out_features.to_string()),
+            Self::InFeatures => Some(in_features.to_string()),
+            Self::Sparsity => cell.sparsity.map(|sparsity| sparsity.to_string()),
+            Self::Seed => Some(cell.seed.to_string()),
+            Self::Backend => Some(cell.backend.name().into()),
+            Self::Dtype => Some(cell.dtype.name().into()),
+            Self::Model | Self::Method | Self::Scope | Self::Pattern | Self::Variant | Self::Setup => return None,
+        })
     }
 }
 
-/// `--partition slice:M/N`: every N-th prune point, beginning with the M-th.
+/// `--partition slice:M/N`: every N-th prune point or kernel matrix, beginning with the M-th.
 ///
-/// The cells of a prune point stay together, since they share the pruning and the masked logits.
+/// The cells of a prune point stay together, since they share the pruning and the masked logits, and
+/// so do the kernel cells of a matrix, since the sparse ones are compared with the dense one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partition {
     slice: usize,
@@ -187,11 +220,11 @@ impl fmt::Display for Partition {
 
 impl Partition {
     /// For each cell of a plan whether it is this process's.
-    pub fn mine(&self, cells: &[Cell]) -> Vec<bool> {
+    pub fn mine(&self, cells: &[Work<'_>]) -> Vec<bool> {
         let mut point = 0;
         let mut mine = Vec::with_capacity(cells.len());
         for (index, cell) in cells.iter().enumerate() {
-            if index > 0 && !cell.same_point(&cells[index - 1]) {
+            if index > 0 && !cell.belongs_with(&cells[index - 1]) {
                 point += 1;
             }
             mine.push(point % self.slices == self.slice - 1);
@@ -203,17 +236,28 @@ impl Partition {
 #[cfg(test)]
 mod tests {
     use super::super::cell::tests::cell;
+    use super::super::kernel::tests::kernel;
     use super::*;
-    use crate::config::experiment::Variant;
+    use crate::config::experiment::{KernelFormat, Variant};
 
     #[test]
     fn conditions_select() {
         let (dense, csr) = (cell(0.5, Variant::Dense), cell(0.5, Variant::Csr));
-        let selects = |text: &str, cell: &Cell| text.parse::<Only>().unwrap().matches(cell);
+        let selects = |text: &str, cell: &Cell| text.parse::<Only>().unwrap().matches(Work::Model(cell));
         assert!(selects("variant=csr, sparsity=0.50", &csr));
         assert!(selects("sparsity >= 0.5 & sparsity<0.6", &csr));
         assert!(!selects("sparsity>0.5", &csr) && !selects("sparsity>0.1", &dense));
         assert!(selects("method!=magnitude", &dense) && selects("setup=CSR50", &csr));
+        assert!(!selects("format=csr", &csr) && !selects("format!=csr", &csr));
+    }
+
+    #[test]
+    fn conditions_select_kernels() {
+        let (dense, csr) = (kernel(KernelFormat::Dense, None), kernel(KernelFormat::Csr, Some(0.5)));
+        let selects = |text: &str, cell: &KernelCell| text.parse::<Only>().unwrap().matches(Work::Kernel(cell));
+        assert!(selects("format=csr, sparsity=0.50, tokens>=2, out_features=8, in_features<5, seed=0", &csr));
+        assert!(selects("backend=flex & dtype=f32", &dense) && !selects("sparsity<1", &dense));
+        assert!(!selects("variant!=csr", &csr) && !selects("method=", &csr));
     }
 
     #[test]
@@ -232,6 +276,7 @@ mod tests {
         for sparsity in [0.1, 0.2, 0.3, 0.4, 0.5] {
             cells.extend([Variant::Masked, Variant::Csr].map(|variant| cell(sparsity, variant)));
         }
+        let cells: Vec<Work<'_>> = cells.iter().map(Work::Model).collect();
         let parts: Vec<Vec<bool>> =
             (1..=4).map(|m| format!("slice:{m}/4").parse::<Partition>().unwrap().mine(&cells)).collect();
         for (index, cell) in cells.iter().enumerate() {

@@ -2,11 +2,11 @@
 
 use super::provenance::{Machine, Program};
 use crate::measure::{Agreement, Gate, Structure};
-use crate::plan::{Cell, CellId, InputDigests};
+use crate::plan::{Cell, CellId, InputDigests, KernelCell};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `cells/ID.json`: a finished or failed cell.
+/// `cells/ID.json` of a model: finished or failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CellRecord {
@@ -81,7 +81,7 @@ pub struct Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
-    /// Sparse and masked execution disagree.
+    /// Sparse and masked execution disagree, or a kernel and its reference.
     Gate,
     /// A logit is NaN or infinite.
     NotFinite,
@@ -121,6 +121,9 @@ pub struct PlanRecord {
     pub title: Option<String>,
     /// Every cell, in order.
     pub cells: Vec<PlanEntry>,
+    /// Every kernel cell, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<KernelEntry>,
     /// Numbers that the run must reproduce.
     pub expectations: Vec<ExpectRecord>,
 }
@@ -138,6 +141,16 @@ pub struct PlanEntry {
     pub id: CellId,
     /// What it is.
     pub cell: Cell,
+}
+
+/// A kernel cell of the plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KernelEntry {
+    /// Its name.
+    pub id: CellId,
+    /// What it is.
+    pub kernel: KernelCell,
 }
 
 /// An `[[expect]]` of the file.

@@ -4,7 +4,7 @@
 //!   results/NAME/
 //!     experiment.toml   the file, byte for byte          ┐
 //!     plan.json         PlanRecord: the frozen cells     │ store.rs: written beside and renamed,
-//!     cells/ID.json     CellRecord: one finished cell    │ so that a file is whole or missing
+//!     cells/ID.json     Record: one finished cell        │ so that a file is whole or missing
 //!     runs/*.json       RunRecord: one process           │
 //!     manifest.json     Manifest: where it comes from    ┘
 //! ```
@@ -13,12 +13,14 @@
 //! their formats; it does not know models or devices.
 
 mod formats;
+mod kernel;
 mod provenance;
 mod store;
 
 pub use formats::{
-    CellRecord, ExpectRecord, Failure, FailureKind, InputRecord, KernelUse, Manifest, Measured, PlanEntry, PlanRecord,
-    RunRecord, Timings,
+    CellRecord, ExpectRecord, Failure, FailureKind, InputRecord, KernelEntry, KernelUse, Manifest, Measured, PlanEntry,
+    PlanRecord, RunRecord, Timings,
 };
-pub use provenance::{Machine, Program, now, sha256};
+pub use kernel::{KernelMeasured, KernelRecord, Record, Timed};
+pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};
 pub use store::{Store, StoreError, experiment_folder};

@@ -54,6 +54,9 @@ pub struct Machine {
     pub simd: String,
     /// Memory.
     pub memory_bytes: u64,
+    /// The largest cache of a processor, where the system says so.
+    #[serde(default)]
+    pub last_cache_bytes: Option<u64>,
     /// GPUs with driver and memory, one a line of `nvidia-smi`; empty where there is none.
     pub gpus: Vec<String>,
 }
@@ -75,6 +78,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             simd: simd.into(),
             memory_bytes: system.map_or(0, |system| system.total_memory()),
+            last_cache_bytes: last_cache_bytes(),
             gpus: gpus(),
         }
     }
@@ -90,6 +94,27 @@ pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The largest cache of the first processor, where the system says so: Linux does.
+pub fn last_cache_bytes() -> Option<u64> {
+    let caches = std::fs::read_dir("/sys/devices/system/cpu/cpu0/cache").ok()?;
+    let size = |cache: std::fs::DirEntry| cache_size(&std::fs::read_to_string(cache.path().join("size")).ok()?);
+    caches.flatten().filter_map(size).max()
+}
+
+/// `107520K` in bytes.
+fn cache_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
 /// What `nvidia-smi` says: works for any build, and answers nothing where there is no driver.
 fn gpus() -> Vec<String> {
     let query = ["--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"];
@@ -97,4 +122,19 @@ fn gpus() -> Vec<String> {
     let Some(output) = output.ok().filter(|output| output.status.success()) else { return Vec::new() };
     let lines = String::from_utf8_lossy(&output.stdout);
     lines.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cache_sizes_have_units() {
+        assert_eq!(cache_size("107520K\n"), Some(107_520 << 10));
+        assert_eq!(
+            [cache_size("32M"), cache_size("512"), cache_size("1G")],
+            [Some(32 << 20), Some(512), Some(1 << 30)]
+        );
+        assert_eq!([cache_size(""), cache_size("K"), cache_size("1 potato")], [None; 3]);
+    }
 }

@@ -1,6 +1,7 @@
 //! A results folder: every file is written beside its place, synced and renamed.
 
-use super::formats::{CellRecord, Manifest, PlanRecord, RunRecord};
+use super::formats::{Manifest, PlanRecord, RunRecord};
+use super::kernel::Record;
 use crate::plan::{CellId, Existing};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -93,9 +94,9 @@ impl Store {
     pub fn existing(&self, id: &CellId) -> Existing {
         match self.cell(id) {
             Ok(None) => Existing::Missing,
-            Ok(Some(record)) => match record.failure {
-                Some(failure) => Existing::Failed { message: failure.message },
-                None => Existing::Finished { program: record.program.to_string() },
+            Ok(Some(record)) => match record.failure() {
+                Some(failure) => Existing::Failed { message: failure.message.clone() },
+                None => Existing::Finished { program: record.program().to_string() },
             },
             Err(error) => Existing::Unreadable { message: error.to_string() },
         }
@@ -105,7 +106,7 @@ impl Store {
     ///
     /// # Errors
     /// When the file is there and can't be read.
-    pub fn cell(&self, id: &CellId) -> Result<Option<CellRecord>, StoreError> {
+    pub fn cell(&self, id: &CellId) -> Result<Option<Record>, StoreError> {
         self.read(&self.cell_path(id))
     }
 
@@ -113,7 +114,7 @@ impl Store {
     ///
     /// # Errors
     /// When one can't be read.
-    pub fn cells(&self) -> Result<Vec<CellRecord>, StoreError> {
+    pub fn cells(&self) -> Result<Vec<Record>, StoreError> {
         let folder = self.root.join("cells");
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -132,8 +133,8 @@ impl Store {
     ///
     /// # Errors
     /// When it can't be written; what was there before is still there then.
-    pub fn write_cell(&self, record: &CellRecord) -> Result<(), StoreError> {
-        self.write_json(&self.cell_path(&record.id), record)
+    pub fn write_cell(&self, record: &Record) -> Result<(), StoreError> {
+        self.write_json(&self.cell_path(record.id()), record)
     }
 
     /// The plan, if there is one.

@@ -4,17 +4,21 @@
 //!   Store ──> Cells (in the plan's order) ─┬─ tables.rs ──> Table ──> .csv  .md  .tex  terminal
 //!                                          └─ plots.rs  ──> Figure ─> .svg  .png  .csv
 //! ```
+//! Kernel cells have tables and plots of their own: kernel_tables.rs, kernel_plots.rs.
 //!
 //! This module reads `record/`. It does not know models, pruning or devices, and it runs nothing, so
 //! that a report can be made on any machine. Equal cells give equal bytes.
 
 pub mod draw;
 pub mod figure;
+mod kernel_plots;
+mod kernel_tables;
 mod plots;
 pub mod table;
 mod tables;
 
-use crate::record::{CellRecord, ExpectRecord, PlanRecord, Store, StoreError, sha256};
+use crate::plan::CellId;
+use crate::record::{CellRecord, ExpectRecord, KernelRecord, PlanRecord, Record, Store, StoreError, sha256};
 use draw::DrawError;
 use std::path::Path;
 use table::Table;
@@ -57,8 +61,10 @@ impl ReportError {
 
 /// A report that is written.
 pub struct Report {
-    /// `summary.csv`
-    pub summary: Table,
+    /// `summary.csv`, if there are model cells.
+    pub summary: Option<Table>,
+    /// The main columns of `kernels.csv`, if there are kernel cells.
+    pub kernels: Option<Table>,
     /// `expectations.csv`, if there are expectations.
     pub expectations: Option<Table>,
     /// Expectations that were measured and missed.
@@ -70,10 +76,11 @@ pub struct Report {
 }
 
 /// The finished and failed cells of an experiment, in the plan's order.
-#[derive(PartialEq)]
+#[derive(Default, PartialEq)]
 pub(crate) struct Cells {
     pub title: Option<String>,
     pub records: Vec<CellRecord>,
+    pub kernels: Vec<KernelRecord>,
     pub expectations: Vec<ExpectRecord>,
     pub unfinished: usize,
     pub damaged: Vec<String>,
@@ -89,7 +96,7 @@ pub(crate) struct Cells {
 pub fn report(store: &Store) -> Result<Report, ReportError> {
     let mut cells = read(store)?;
     loop {
-        if cells.records.is_empty() {
+        if cells.records.is_empty() && cells.kernels.is_empty() {
             return Err(ReportError::NoCells(store.root().display().to_string()));
         }
         let report = write(store, &cells)?;
@@ -102,14 +109,16 @@ pub fn report(store: &Store) -> Result<Report, ReportError> {
 }
 
 fn write(store: &Store, cells: &Cells) -> Result<Report, ReportError> {
-    let tables = tables::all(cells);
+    let mut tables = tables::all(cells);
+    tables.extend(kernel_tables::all(&cells.kernels));
     for table in &tables {
         let path = |extension: &str| Path::new("tables").join(format!("{}.{extension}", table.name));
         store.write(&path("csv"), table.csv().as_bytes())?;
         store.write(&path("md"), table.markdown().as_bytes())?;
         store.write(&path("tex"), table.latex().as_bytes())?;
     }
-    for (name, figure) in plots::all(cells) {
+    let figures = plots::all(cells).into_iter().chain(kernel_plots::all(&cells.kernels, cells.title.as_deref()));
+    for (name, figure) in figures {
         let draw_error = |source| ReportError::Draw { name: name.clone(), source };
         let path = |extension: &str| Path::new("plots").join(format!("{name}.{extension}"));
         let svg = draw::svg(&figure).map_err(draw_error)?;
@@ -124,6 +133,7 @@ fn write(store: &Store, cells: &Cells) -> Result<Report, ReportError> {
     let find = |name: &str| tables.iter().find(|table| table.name == name).cloned();
     Ok(Report {
         summary: tables::terminal_summary(cells),
+        kernels: kernel_tables::terminal(&cells.kernels),
         expectations: find("expectations"),
         missed: tables::missed(cells),
         unfinished: cells.unfinished,
@@ -133,22 +143,43 @@ fn write(store: &Store, cells: &Cells) -> Result<Report, ReportError> {
 
 /// The cells of the plan; all cells of the folder, by name, where there is no plan.
 fn read(store: &Store) -> Result<Cells, StoreError> {
-    let Some(PlanRecord { title, cells: entries, expectations, .. }) = store.plan()? else {
-        let records = store.cells()?;
-        return Ok(Cells { title: None, records, expectations: Vec::new(), unfinished: 0, damaged: Vec::new() });
+    let mut cells = Cells::default();
+    let Some(PlanRecord { title, cells: models, kernels, expectations, .. }) = store.plan()? else {
+        for record in store.cells()? {
+            match record {
+                Record::Model(record) => cells.records.push(*record),
+                Record::Kernel(record) => cells.kernels.push(*record),
+            }
+        }
+        return Ok(cells);
     };
-    let planned = entries.len();
-    let mut cells = Cells { title, records: Vec::new(), expectations, unfinished: 0, damaged: Vec::new() };
-    for entry in entries {
-        match store.cell(&entry.id) {
-            // The plan's spelling of the model is the one that this experiment's file has.
-            Ok(Some(record)) => cells.records.push(CellRecord { cell: entry.cell, ..record }),
-            Ok(None) => {}
-            // `run` measures it again; until then it is missing like any other.
-            Err(error @ StoreError::Format { .. }) => cells.damaged.push(error.to_string()),
-            Err(error) => return Err(error),
+    (cells.title, cells.expectations) = (title, expectations);
+    for entry in models {
+        // The plan's spelling of the model is the one that this experiment's file has.
+        if let Some(Record::Model(record)) = cells.find(store, &entry.id)? {
+            cells.records.push(CellRecord { cell: entry.cell, ..*record });
         }
     }
-    cells.unfinished = planned - cells.records.len();
+    for entry in kernels {
+        if let Some(Record::Kernel(record)) = cells.find(store, &entry.id)? {
+            cells.kernels.push(*record);
+        }
+    }
     Ok(cells)
+}
+
+impl Cells {
+    /// A cell of the plan, or one more that is unfinished.
+    fn find(&mut self, store: &Store, id: &CellId) -> Result<Option<Record>, StoreError> {
+        let found = match store.cell(id) {
+            // `run` measures it again; until then it is missing like any other.
+            Err(error @ StoreError::Format { .. }) => {
+                self.damaged.push(error.to_string());
+                None
+            }
+            found => found?,
+        };
+        self.unfinished += usize::from(found.is_none());
+        Ok(found)
+    }
 }

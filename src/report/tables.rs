@@ -26,21 +26,24 @@ const SUMMARY: [&str; 11] = [
     "gate_max_logit",
 ];
 
-/// Every table of the report.
+/// Every table of model cells, where there are any or could be.
 pub(super) fn all(cells: &Cells) -> Vec<Table> {
+    if cells.records.is_empty() {
+        return Vec::new();
+    }
     let mut tables = vec![summary(cells), timings(cells), spread(cells), layers(cells), groups(cells)];
     tables.extend(expectations(cells));
     tables
 }
 
-/// What a person wants to see first.
-pub(super) fn terminal_summary(cells: &Cells) -> Table {
+/// What a person wants to see first, where there are model cells.
+pub(super) fn terminal_summary(cells: &Cells) -> Option<Table> {
     let mut table = summary(cells);
     let shown = |name: &str| !["cell", "variant", "total", "gate_max_logit"].contains(&name);
     let kept: Vec<usize> = (0..table.columns.len()).filter(|&c| shown(&table.columns[c])).collect();
     table.rows = table.rows.iter().map(|row| kept.iter().map(|&c| row[c].clone()).collect()).collect();
     table.columns = kept.iter().map(|&c| table.columns[c].clone()).collect();
-    table.without_constant_columns(&["setup"])
+    (!cells.records.is_empty()).then(|| table.without_constant_columns(&["setup"]))
 }
 
 fn key(cell: &Cell) -> Vec<Value> {

@@ -6,8 +6,8 @@ use super::session::Session;
 use crate::config::experiment::Variant;
 use crate::execute::SparseBackend;
 use crate::load::{Checkpoint, LoadError};
-use crate::plan::{Backend, Cell};
-use crate::record::{CellRecord, Failure, FailureKind, Measured, Program, Store, StoreError, Timings};
+use crate::plan::{Backend, Cell, Work};
+use crate::record::{CellRecord, Failure, FailureKind, Measured, Program, Record, Store, StoreError, Timings};
 use burn::backend::{Flex, NdArray};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use thiserror::Error;
@@ -24,11 +24,11 @@ pub trait Watch {
     /// A model is being loaded.
     fn loading(&self, model: &str, backend: &str);
     /// A cell begins.
-    fn begins(&self, cell: &Cell);
+    fn begins(&self, cell: Work<'_>);
     /// What is being done for it.
     fn stage(&self, stage: &str);
     /// A cell is finished or failed, and stored.
-    fn done(&self, record: &CellRecord);
+    fn done(&self, record: &Record);
     /// Whether the user wants to stop.
     fn interrupted(&self) -> bool;
 }
@@ -83,9 +83,9 @@ impl RunError {
 /// stored as failed and counted.
 pub fn run(prepared: &Prepared, store: &Store, options: RunOptions, watch: &dyn Watch) -> Result<Outcome, RunError> {
     let mut runner = Runner { prepared, store, options, watch, outcome: Outcome::default(), stopped: false };
-    for planned in prepared.cells.iter().filter(|planned| planned.selected && !planned.decision.runs()) {
+    for (_, decision) in prepared.kept() {
         runner.outcome.kept += 1;
-        runner.outcome.kept_failed += usize::from(planned.decision.word() == "failed");
+        runner.outcome.kept_failed += usize::from(decision.word() == "failed");
     }
     let cells: Vec<&PlannedCell> = prepared.cells.iter().filter(|planned| planned.runs()).collect();
     for group in cells.chunk_by(|a, b| (&a.cell.model, a.cell.backend) == (&b.cell.model, b.cell.backend)) {
@@ -108,16 +108,17 @@ pub fn run(prepared: &Prepared, store: &Store, options: RunOptions, watch: &dyn 
             break;
         }
     }
+    runner.kernels()?;
     Ok(runner.outcome)
 }
 
-struct Runner<'a> {
-    prepared: &'a Prepared,
+pub(super) struct Runner<'a> {
+    pub(super) prepared: &'a Prepared,
     store: &'a Store,
     options: RunOptions,
-    watch: &'a dyn Watch,
+    pub(super) watch: &'a dyn Watch,
     outcome: Outcome,
-    stopped: bool,
+    pub(super) stopped: bool,
 }
 
 impl Runner<'_> {
@@ -155,7 +156,7 @@ impl Runner<'_> {
                 return Ok(());
             }
             let cell = &planned.cell;
-            self.watch.begins(cell);
+            self.watch.begins(Work::Model(cell));
             let result = caught(|| self.measure(session, &mut point, cell));
             let (timings, result) = result.unwrap_or_else(|message| {
                 // A panic may have left the point half made.
@@ -163,12 +164,7 @@ impl Runner<'_> {
                 let failure = Failure { kind: FailureKind::Other, message, gate: None };
                 (Timings::default(), Err(failure))
             });
-            #[cfg(feature = "cuda")]
-            let result = match super::panics::take() {
-                Some(message) => Err(Failure { kind: FailureKind::Other, message, gate: None }),
-                None => result,
-            };
-            self.record(planned, timings, result)?;
+            self.record(planned, timings, unless_panicked(result))?;
         }
         Ok(())
     }
@@ -203,11 +199,7 @@ impl Runner<'_> {
         timings: Timings,
         result: Result<Measured, Failure>,
     ) -> Result<(), RunError> {
-        let failed = result.is_err();
-        let (measured, failure) = match result {
-            Ok(measured) => (Some(measured), None),
-            Err(failure) => (None, Some(failure)),
-        };
+        let (measured, failure) = parts(result);
         let record = CellRecord {
             format: CellRecord::FORMAT,
             id: planned.id.clone(),
@@ -219,6 +211,12 @@ impl Runner<'_> {
             timings,
             finished: crate::record::now(),
         };
+        self.store(Record::Model(Box::new(record)))
+    }
+
+    /// Stores a finished or failed cell and says so.
+    pub(super) fn store(&mut self, record: Record) -> Result<(), RunError> {
+        let failed = record.failure().is_some();
         if self.outcome.ran == 0 {
             // Not before there is something new: a run that can't load its model leaves the old plan.
             self.store.write_plan(&self.prepared.plan, &self.prepared.experiment.text)?;
@@ -231,14 +229,31 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn stop(&mut self) -> bool {
+    pub(super) fn stop(&mut self) -> bool {
         self.stopped |= self.watch.interrupted();
         self.stopped
     }
 }
 
+/// The numbers or why there are none, as records have them.
+pub(super) fn parts<T>(result: Result<T, Failure>) -> (Option<T>, Option<Failure>) {
+    match result {
+        Ok(measured) => (Some(measured), None),
+        Err(failure) => (None, Some(failure)),
+    }
+}
+
+/// The result, unless a thread of the device has panicked meanwhile.
+pub(super) fn unless_panicked<T>(result: Result<T, Failure>) -> Result<T, Failure> {
+    #[cfg(feature = "cuda")]
+    if let Some(message) = super::panics::take() {
+        return Err(Failure { kind: FailureKind::Other, message, gate: None });
+    }
+    result
+}
+
 /// Runs `work`, and turns a panic of a backend into its message: out of memory, say.
-fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));

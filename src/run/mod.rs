@@ -10,13 +10,17 @@
 //!                                 v
 //!   point.rs     patterns ─> masked ─> logits ──gate──> csr ─> logits ─> metrics
 //!                                 │
+//!   kernels.rs   bare kernels: copies of a weight, times, error      format.rs: a weight in its format
+//!                                 │
 //!                                 v
-//!   record/      one CellRecord a cell, written at once
+//!   record/      one Record a cell, written at once
 //! ```
 //!
 //! This module brings the others together; it computes nothing itself and prints nothing.
 
 mod cells;
+mod format;
+mod kernels;
 #[cfg(feature = "cuda")]
 mod panics;
 mod point;
@@ -24,4 +28,6 @@ mod prepare;
 mod session;
 
 pub use cells::{Outcome, RunError, RunOptions, Watch, run};
-pub use prepare::{PlannedCell, PrepareError, PrepareOptions, Prepared, PreparedModel, prepare};
+pub use prepare::{
+    Planned, PlannedCell, PlannedKernel, PrepareError, PrepareOptions, Prepared, PreparedModel, prepare,
+};

@@ -1,12 +1,16 @@
 //! Experiment → planned cells: what both `plan` and `run` do first. Writes nothing.
 
+use super::kernels;
 use crate::config::Experiment;
 use crate::config::experiment::{Dtype, Metric, Where, same_sparsity};
 use crate::execute::device::{self, DeviceError};
 use crate::load::{Checkpoint, LoadError, Loader, ModelFiles, Texts, Tokens};
 use crate::model::Architecture;
-use crate::plan::{Backend, Cell, CellId, Decision, InputDigests, Only, Partition, Rerun, decide, expand};
-use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Program, Store};
+use crate::plan::{
+    Backend, Cell, CellId, Decision, InputDigests, KernelCell, KernelInputs, Only, Partition, Rerun, Work, accompany,
+    decide, expand,
+};
+use crate::record::{ExpectRecord, KernelEntry, PlanEntry, PlanRecord, Program, Store};
 use std::collections::HashSet;
 use std::sync::Arc;
 use thiserror::Error;
@@ -31,12 +35,17 @@ pub struct Prepared {
     /// The models, in the file's order.
     pub models: Vec<PreparedModel>,
     /// Name and SHA-256 of the texts.
-    pub texts: Vec<(String, String)>,
-    /// Every cell of the plan, in order.
+    pub texts: TextDigests,
+    /// Every model cell of the plan, in order.
     pub cells: Vec<PlannedCell>,
+    /// Every kernel cell of the plan, in order, behind the model cells.
+    pub kernels: Vec<PlannedKernel>,
     /// The plan as it is stored.
     pub plan: PlanRecord,
 }
+
+/// Name and SHA-256 of each text.
+pub type TextDigests = Vec<(String, String)>;
 
 /// A model whose files are found and whose texts are tokenised.
 pub struct PreparedModel {
@@ -48,15 +57,45 @@ pub struct PreparedModel {
     pub tokens: Tokens,
 }
 
+impl Prepared {
+    /// Name and decision of every cell of the plan, and whether it is selected.
+    fn decisions(&self) -> impl Iterator<Item = (&CellId, &Decision, bool)> {
+        let cells = self.cells.iter().map(|planned| (&planned.id, &planned.decision, planned.selected));
+        cells.chain(self.kernels.iter().map(|planned| (&planned.id, &planned.decision, planned.selected)))
+    }
+
+    /// Selected cells that stay as they are.
+    pub fn kept(&self) -> impl Iterator<Item = (&CellId, &Decision)> {
+        let kept = self.decisions().filter(|(_, decision, selected)| *selected && !decision.runs());
+        kept.map(|(id, decision, _)| (id, decision))
+    }
+
+    /// Selected cells of which there is more to say than a word.
+    pub fn reasons(&self) -> impl Iterator<Item = (&CellId, &Decision)> {
+        let told = |decision: &Decision| decision.to_string() != decision.word();
+        self.decisions().filter(move |(_, d, selected)| *selected && told(d)).map(|(id, decision, _)| (id, decision))
+    }
+
+    /// How many cells there are.
+    pub fn total(&self) -> usize {
+        self.cells.len() + self.kernels.len()
+    }
+
+    /// How many of them this process will run.
+    pub fn running(&self) -> usize {
+        self.decisions().filter(|(_, decision, selected)| *selected && decision.runs()).count()
+    }
+}
+
 /// A cell, and what is to be done about it.
 #[derive(Clone, Debug)]
-pub struct PlannedCell {
+pub struct Planned<C, I> {
     /// Its name.
     pub id: CellId,
     /// What it is.
-    pub cell: Cell,
-    /// What it reads.
-    pub inputs: InputDigests,
+    pub cell: C,
+    /// What it reads or depends on.
+    pub inputs: I,
     /// What its file says to do.
     pub decision: Decision,
     /// Whether this process was asked to see to it.
@@ -65,10 +104,25 @@ pub struct PlannedCell {
     pub memory_bytes: u64,
 }
 
-impl PlannedCell {
+/// A model cell.
+pub type PlannedCell = Planned<Cell, InputDigests>;
+/// A kernel cell.
+pub type PlannedKernel = Planned<KernelCell, KernelInputs>;
+
+impl<C, I> Planned<C, I> {
     /// Whether this process will run it.
     pub fn runs(&self) -> bool {
         self.selected && self.decision.runs()
+    }
+
+    /// Decides what to do about it; `running` counts the cells that run.
+    fn decide(&mut self, wanted: bool, store: &Store, options: &PrepareOptions, running: &mut usize) {
+        self.decision = decide(store.existing(&self.id), &Program::current().to_string(), options.rerun);
+        self.selected = wanted;
+        if self.runs() {
+            *running += 1;
+            self.selected = options.limit.is_none_or(|limit| *running <= limit);
+        }
     }
 }
 
@@ -89,6 +143,14 @@ pub enum PrepareError {
         /// The dtype.
         dtype: &'static str,
     },
+    /// A dtype that a backend's kernels lack, found only after `auto` was decided.
+    #[error("the kernels of `{backend}` have no dtype `{dtype}`")]
+    KernelDtype {
+        /// The backend.
+        backend: &'static str,
+        /// The dtype.
+        dtype: &'static str,
+    },
     /// An expectation is about no cell.
     #[error("the `[[expect]]` with `{0}` is about no cell of this experiment")]
     Expectation(String),
@@ -104,6 +166,7 @@ impl PrepareError {
             Self::Device(error) => error.hint(),
             Self::Load(error) => error.hint(),
             Self::Dtype { .. } => Some("the CPU backends compute in f32: leave `dtype` out, or take a GPU".into()),
+            Self::KernelDtype { .. } => Some("take another `kernel.dtype`, or another backend".into()),
             Self::Expectation(_) => Some("`sparsify-exp plan FILE` lists the cells and their columns".into()),
             Self::NothingSelected => {
                 Some("`sparsify-exp plan FILE` lists the cells; see `--only`, `--partition` and `--limit`".into())
@@ -129,9 +192,7 @@ pub fn prepare(
             backends.push(backend);
         }
     }
-    let texts = Texts::read(&experiment.data, experiment.metrics.contains(&Metric::Perplexity))?;
-    let models = experiment.models.iter().map(|source| prepare_model(loader, source, &texts));
-    let models = models.collect::<Result<Vec<_>, _>>()?;
+    let (models, texts) = prepare_models(&experiment, loader)?;
     let model_of = |cell: &Cell| models.iter().find(|model| model.files.source == cell.model);
     let dtype_of = |source: &str, backend| {
         let model = models.iter().find(|model| model.files.source == source);
@@ -153,9 +214,20 @@ pub fn prepare(
             planned.push(PlannedCell { id, cell, inputs, decision: Decision::New, selected: true, memory_bytes });
         }
     }
-    let plan = plan_record(&experiment, &planned)?;
-    select(&mut planned, store, options)?;
-    Ok(Prepared { texts: texts.digests(), experiment, models, cells: planned, plan })
+    let mut kernels = kernels::plan(&experiment, &backends)?;
+    let plan = plan_record(&experiment, &planned, &kernels)?;
+    select(&mut planned, &mut kernels, store, options)?;
+    Ok(Prepared { texts, experiment, models, cells: planned, kernels, plan })
+}
+
+/// The models, and name and digest of the texts; nothing is read where there is no model.
+fn prepare_models(experiment: &Experiment, loader: &Loader) -> Result<(Vec<PreparedModel>, TextDigests), LoadError> {
+    if experiment.models.is_empty() {
+        return Ok(Default::default());
+    }
+    let texts = Texts::read(&experiment.data, experiment.metrics.contains(&Metric::Perplexity))?;
+    let models = experiment.models.iter().map(|source| prepare_model(loader, source, &texts));
+    Ok((models.collect::<Result<_, _>>()?, texts.digests()))
 }
 
 fn prepare_model(
@@ -181,26 +253,39 @@ impl PreparedModel {
     }
 }
 
-fn select(cells: &mut [PlannedCell], store: &Store, options: &PrepareOptions) -> Result<(), PrepareError> {
-    let program = Program::current().to_string();
-    let mine = options.partition.map(|partition| {
-        let cells: Vec<Cell> = cells.iter().map(|planned| planned.cell.clone()).collect();
-        partition.mine(&cells)
-    });
+fn select(
+    cells: &mut [PlannedCell],
+    kernels: &mut [PlannedKernel],
+    store: &Store,
+    options: &PrepareOptions,
+) -> Result<(), PrepareError> {
+    let work = cells.iter().map(|planned| Work::Model(&planned.cell));
+    let work: Vec<Work<'_>> = work.chain(kernels.iter().map(|planned| Work::Kernel(&planned.cell))).collect();
+    let mine = options.partition.map(|partition| partition.mine(&work));
+    let wanted = |(index, work): (usize, &Work<'_>)| {
+        let wanted = options.only.is_empty() || options.only.iter().any(|only| only.matches(*work));
+        wanted && mine.as_ref().is_none_or(|mine| mine[index])
+    };
+    let wanted: Vec<bool> = work.iter().enumerate().map(wanted).collect();
+    let (of_cells, of_kernels) = wanted.split_at(cells.len());
     let mut running = 0;
-    for (index, planned) in cells.iter_mut().enumerate() {
-        planned.decision = decide(store.existing(&planned.id), &program, options.rerun);
-        let wanted = options.only.is_empty() || options.only.iter().any(|only| only.matches(&planned.cell));
-        planned.selected = wanted && mine.as_ref().is_none_or(|mine| mine[index]);
-        if planned.runs() {
-            running += 1;
-            planned.selected = options.limit.is_none_or(|limit| running <= limit);
-        }
+    for (planned, &wanted) in cells.iter_mut().zip(of_cells) {
+        planned.decide(wanted, store, options, &mut running);
     }
-    if cells.iter().any(|planned| planned.selected) { Ok(()) } else { Err(PrepareError::NothingSelected) }
+    for (planned, &wanted) in kernels.iter_mut().zip(of_kernels) {
+        planned.decide(wanted, store, options, &mut running);
+    }
+    let parts = kernels.iter_mut().map(|planned| (&planned.cell, &mut planned.decision, &mut planned.selected));
+    accompany(&mut parts.collect::<Vec<_>>());
+    let any = cells.iter().any(|planned| planned.selected) || kernels.iter().any(|planned| planned.selected);
+    if any { Ok(()) } else { Err(PrepareError::NothingSelected) }
 }
 
-fn plan_record(experiment: &Experiment, planned: &[PlannedCell]) -> Result<PlanRecord, PrepareError> {
+fn plan_record(
+    experiment: &Experiment,
+    planned: &[PlannedCell],
+    kernels: &[PlannedKernel],
+) -> Result<PlanRecord, PrepareError> {
     let mut expectations = Vec::new();
     for expect in &experiment.expects {
         let cells = planned.iter().filter(|planned| selects(&expect.r#where, &planned.cell));
@@ -222,6 +307,7 @@ fn plan_record(experiment: &Experiment, planned: &[PlannedCell]) -> Result<PlanR
         name: experiment.name.clone(),
         title: experiment.title.clone(),
         cells: planned.iter().map(|p| PlanEntry { id: p.id.clone(), cell: p.cell.clone() }).collect(),
+        kernels: kernels.iter().map(|p| KernelEntry { id: p.id.clone(), kernel: p.cell.clone() }).collect(),
         expectations,
     })
 }

@@ -20,6 +20,7 @@ mod bitmap;
 mod bitmap_pairs;
 mod csr;
 mod pattern;
+mod random;
 mod sliced;
 
 pub use bitmap::{Bitmap, BitmapIndex, PANEL};

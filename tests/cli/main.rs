@@ -4,6 +4,7 @@
 
 mod architecture;
 mod errors;
+mod kernels;
 mod output;
 mod resume;
 mod schema;

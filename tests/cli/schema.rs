@@ -49,7 +49,16 @@ fn check(value: &Value, schema: &Value, root: &Value, at: &str) -> Result<(), St
     }
     let items = value.as_array().filter(|_| schema.get("items").is_some());
     for (index, item) in items.into_iter().flatten().enumerate() {
-        check(item, &schema["items"], root, &format!("{at}.{index}"))?;
+        // A tuple has a schema for each of its items.
+        let schema = schema["items"].get(index).unwrap_or(&schema["items"]);
+        check(item, schema, root, &format!("{at}.{index}"))?;
+    }
+    let length = value.as_array().map(|items| items.len() as u64);
+    let fits = |bound: &str, holds: fn(u64, u64) -> bool| {
+        length.zip(schema[bound].as_u64()).is_none_or(|(length, bound)| holds(length, bound))
+    };
+    if !fits("minItems", |length, least| length >= least) || !fits("maxItems", |length, most| length <= most) {
+        return Err(format!("`{at}` has {length:?} items"));
     }
     Ok(())
 }
@@ -115,8 +124,15 @@ fn experiments_name_their_schema_and_keep_to_it() {
         assert_eq!(text.lines().next(), Some("#:schema ../schemas/experiment.json"), "{}", path.display());
         conforms(&toml::from_str(&text).unwrap(), &schema);
     }
-    let wrong: Value = toml::from_str("name = 'x'\n[model]\nsource = 7").unwrap();
-    assert!(check(&wrong, &schema, &schema, "").is_err());
+    for text in [
+        "[model]\nsource = 7",
+        "",
+        "[[kernel]]\nshape = [1]\ntokens = 1\nformat = 'csr'",
+        "[[kernel]]\nshape = [1, 'x']\ntokens = 1\nformat = 'csr'",
+    ] {
+        let wrong: Value = toml::from_str(&format!("name = 'x'\n{text}")).unwrap();
+        assert!(check(&wrong, &schema, &schema, "").is_err(), "{text}");
+    }
 }
 
 #[test]

@@ -9,8 +9,9 @@ use sparsify_exp::config::experiment::{Method, NmPattern, Scope, Variant};
 use sparsify_exp::execute::SparseBackend;
 use sparsify_exp::measure::all_logits;
 use sparsify_exp::model::{Decoder, DenseWeight, LinearWeight, Part};
+use sparsify_exp::plan::Work;
 use sparsify_exp::prune::{Layer, Request, prune};
-use sparsify_exp::record::{CellRecord, Store};
+use sparsify_exp::record::{CellRecord, Record, Store};
 use sparsify_exp::run::{Outcome, PrepareOptions, RunOptions, Watch, prepare, run};
 use std::collections::HashMap;
 use std::path::Path;
@@ -199,9 +200,9 @@ struct Silent;
 
 impl Watch for Silent {
     fn loading(&self, _: &str, _: &str) {}
-    fn begins(&self, _: &sparsify_exp::plan::Cell) {}
+    fn begins(&self, _: Work<'_>) {}
     fn stage(&self, _: &str) {}
-    fn done(&self, _: &CellRecord) {}
+    fn done(&self, _: &Record) {}
     fn interrupted(&self) -> bool {
         false
     }
@@ -217,7 +218,11 @@ fn run_experiment(layout: &Path, backend: &str) -> Vec<CellRecord> {
     let prepared = prepare(experiment(layout, &rest), &loader(), &store, &PrepareOptions::default()).unwrap();
     let outcome = run(&prepared, &store, RunOptions::default(), &Silent).unwrap();
     assert_eq!(outcome, Outcome { ran: 7, ..Default::default() });
-    store.cells().unwrap()
+    let model = |record| match record {
+        Record::Model(record) => *record,
+        Record::Kernel(record) => panic!("no kernel was asked for: {}", record.kernel),
+    };
+    store.cells().unwrap().into_iter().map(model).collect()
 }
 
 fn check_records(folder: &Path, layout: &Path, backend: &str) {

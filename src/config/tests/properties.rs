@@ -47,6 +47,11 @@ fn token() -> impl Strategy<Value = String> {
         "'",
         "\"2:4\"",
         "\"random\"",
+        "kernel",
+        "shape",
+        "tokens",
+        "format",
+        "\"csr\"",
         "0.5",
         "50",
         "-1",
@@ -93,7 +98,7 @@ proptest! {
 
     #[test]
     fn no_value_anywhere_panics(
-        section in prop::sample::select(vec!["", "[model]", "[device]", "[data]", "[[prune]]", "[execute]", "[[expect]]"]),
+        section in prop::sample::select(vec!["", "[model]", "[device]", "[data]", "[[prune]]", "[[kernel]]", "[execute]", "[[expect]]"]),
         entries in prop::collection::vec((token(), prop::collection::vec(token(), 1..4)), 0..6),
     ) {
         let mut text = format!("{section}\n");

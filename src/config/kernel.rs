@@ -1,0 +1,88 @@
+//! `[[kernel]]` blocks: which bare linears are timed, without a model.
+//!
+//! A block is the product of its axes, as a `[[prune]]` block is. Only `dense` does not depend on the
+//! sparsity, so that it is one point of the axis; see [`KernelBlock`].
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+
+use crate::config::experiment::{BackendChoice, Dtype};
+use crate::config::keyword::{UnknownKeyword, keywords};
+
+keywords! {
+    /// The form in which a weight is stored and multiplied.
+    KernelFormat "format" {
+        Dense "dense" "every weight, on dense kernels; what the others are compared with",
+        Csr "csr" "values, column indices and row pointers",
+        Bitmap "bitmap" "one bit per weight and packed values",
+        Auto "auto" "whichever of them is fastest here",
+    }
+}
+
+/// One `[[kernel]]` block.
+///
+/// The `dense` point of every shape, number of tokens and dtype belongs to a block that has any
+/// sparse format, listed or not: speed-ups are over it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelBlock {
+    /// Axis: shapes of the weight.
+    pub shapes: Vec<MatrixShape>,
+    /// Axis: the share of weights that is zero, in `[0, 1)`. Empty where only `dense` is timed.
+    pub sparsities: Vec<f64>,
+    /// Axis: rows of the input.
+    pub tokens: Vec<usize>,
+    /// Axis: how the weight is stored.
+    pub formats: Vec<KernelFormat>,
+    /// Axis: number formats of weight, input and output.
+    pub dtypes: Vec<Dtype>,
+    /// Calls before the first that counts.
+    pub warmup: usize,
+    /// Calls that are timed, at least 1.
+    pub repeats: usize,
+}
+
+/// The shape of a weight, written as a pair: `[out_features, in_features]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(transparent)]
+pub struct MatrixShape(pub [usize; 2]);
+
+impl fmt::Display for MatrixShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [out, inp] = self.0;
+        write!(f, "[{out}, {inp}]")
+    }
+}
+
+impl JsonSchema for MatrixShape {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "MatrixShape".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "array",
+            "items": [
+                { "title": "out_features", "type": "integer", "minimum": 1 },
+                { "title": "in_features", "type": "integer", "minimum": 1 },
+            ],
+            "minItems": 2,
+            "maxItems": 2,
+        })
+    }
+}
+
+/// The dtypes that a backend's kernels take. What `auto` becomes is not known here, so it takes all.
+pub fn kernel_dtypes(backend: BackendChoice) -> &'static [Dtype] {
+    match backend {
+        BackendChoice::NdArray => &[Dtype::F32],
+        BackendChoice::Flex => &[Dtype::F32, Dtype::Bf16],
+        BackendChoice::Auto | BackendChoice::Cuda => &[Dtype::F32, Dtype::F16, Dtype::Bf16],
+    }
+}

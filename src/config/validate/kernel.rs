@@ -1,0 +1,136 @@
+//! The rules of `[[kernel]]` blocks.
+
+use std::num::NonZeroUsize;
+
+use super::{Validator, value, values};
+use crate::config::axis::{At, Axis};
+use crate::config::experiment::{BackendChoice, Dtype};
+use crate::config::kernel::{KernelBlock, KernelFormat, MatrixShape, kernel_dtypes};
+use crate::config::keyword::backticked;
+use crate::config::raw::{RawExperiment, RawKernel};
+use crate::diagnostic::{Diagnostic, Span};
+
+/// The most numbers of a weight, an input or an output: what a 32-bit row pointer counts.
+const MOST_NUMBERS: u128 = u32::MAX as u128;
+
+impl Validator<'_> {
+    pub(super) fn kernel_blocks(
+        &mut self,
+        blocks: Vec<At<RawKernel>>,
+        backends: &[At<BackendChoice>],
+    ) -> Vec<KernelBlock> {
+        let block = |(index, block): (usize, At<RawKernel>)| self.kernel_block(index, block, backends);
+        blocks.into_iter().enumerate().map(block).collect()
+    }
+
+    fn kernel_block(&mut self, index: usize, block: At<RawKernel>, backends: &[At<BackendChoice>]) -> KernelBlock {
+        let At { value: raw, span: header } = block;
+        let mut missing = |key: &str, given: bool, help: &str| {
+            if !given {
+                let exact = format!("kernel.{index}.{key}");
+                self.missing(&format!("kernel.{key}"), &exact, Some(header.clone()), help);
+            }
+        };
+        missing("shape", raw.shape.is_some(), "write `shape = [[OUT_FEATURES, IN_FEATURES]]`");
+        missing("tokens", raw.tokens.is_some(), "write for example `tokens = [1, 16]`: the rows of the input");
+        missing("format", raw.format.is_some(), "write for example `format = [\"dense\", \"csr\"]`");
+        let sparse = raw.format.iter().flat_map(|axis| &axis.values).any(|at| at.value != KernelFormat::Dense);
+        if sparse {
+            missing("sparsity", raw.sparsity.is_some(), "write for example `sparsity = [0.5, 0.9]`");
+        }
+        let formats = self.axis("kernel.format", raw.format, &[]);
+        let complete = !self.was_removed(&format!("kernel.{index}.format"));
+        if let (false, true, Some(axis), Some(first)) = (sparse, complete, &raw.sparsity, formats.first()) {
+            self.report(
+                Diagnostic::warning("`kernel.sparsity` has no effect on `dense`")
+                    .at(axis.span.clone(), "not used")
+                    .context(first.span.clone(), "the only format")
+                    .help("add a sparse format, or leave `sparsity` out"),
+            );
+        }
+        let shapes = self.axis("kernel.shape", raw.shape, &[]);
+        let tokens = self.tokens(raw.tokens);
+        self.sizes(&shapes, &tokens);
+        let dtypes = self.axis("kernel.dtype", raw.dtype, &[Dtype::F32]);
+        self.kernel_dtypes_on_backends(&dtypes, backends);
+        KernelBlock {
+            shapes: values(shapes),
+            sparsities: self.kernel_sparsities(raw.sparsity.as_ref()),
+            tokens: values(tokens),
+            formats: values(formats),
+            dtypes: values(dtypes),
+            warmup: value(raw.warmup).unwrap_or(10),
+            repeats: value(raw.repeats).unwrap_or(100),
+        }
+    }
+
+    fn tokens(&mut self, axis: Option<Axis<NonZeroUsize>>) -> Vec<At<usize>> {
+        let plain = |at: At<NonZeroUsize>| At { value: at.value.get(), span: at.span };
+        self.axis("kernel.tokens", axis, &[]).into_iter().map(plain).collect()
+    }
+
+    fn kernel_sparsities(&mut self, axis: Option<&Axis<f64>>) -> Vec<f64> {
+        let given = axis.map(|axis| axis.values.as_slice()).unwrap_or_default();
+        let valid = given.iter().filter_map(|at| self.sparsity("kernel.sparsity", at)).collect();
+        values(self.unique("kernel.sparsity", valid))
+    }
+
+    /// No weight, input or output may have more numbers than kernels can count.
+    fn sizes(&mut self, shapes: &[At<MatrixShape>], tokens: &[At<usize>]) {
+        let expected = format!("expected at most {MOST_NUMBERS} numbers");
+        for At { value: shape @ MatrixShape([out, inp]), span } in shapes {
+            if *out as u128 * *inp as u128 > MOST_NUMBERS {
+                let title = format!("a weight of `kernel.shape` `{shape}` is too large");
+                self.report(Diagnostic::error(title).at(span.clone(), expected.clone()));
+                continue;
+            }
+            let widest = *out.max(inp) as u128;
+            if let Some(at) = tokens.iter().find(|at| at.value as u128 * widest > MOST_NUMBERS) {
+                self.report(
+                    Diagnostic::error(format!(
+                        "`kernel.tokens` {} is too large for `kernel.shape` `{shape}`",
+                        at.value
+                    ))
+                    .at(at.span.clone(), expected.clone())
+                    .context(span.clone(), format!("a side of {widest}")),
+                );
+            }
+        }
+    }
+
+    fn kernel_dtypes_on_backends(&mut self, dtypes: &[At<Dtype>], backends: &[At<BackendChoice>]) {
+        for dtype in dtypes {
+            for backend in backends.iter().filter(|at| !kernel_dtypes(at.value).contains(&dtype.value)) {
+                let known: Vec<&str> = kernel_dtypes(backend.value).iter().map(|dtype| dtype.name()).collect();
+                let name = backend.value;
+                self.report(
+                    Diagnostic::error(format!("`kernel.dtype` `{}` is not available on `{name}`", dtype.value))
+                        .at(dtype.span.clone(), format!("its kernels take {}", backticked(&known)))
+                        .context(backend.span.clone(), "the backend")
+                        .help("take another dtype, or another backend"),
+                );
+            }
+        }
+    }
+
+    /// Takes out what is about a model, where there is none, and says so.
+    pub(super) fn without_model(&mut self, raw: &mut RawExperiment) {
+        fn first<T>(blocks: Option<Vec<At<T>>>) -> Option<Span> {
+            Some(blocks?.first()?.span.clone())
+        }
+        let given = [
+            ("[data]", raw.data.take().map(|at| at.span)),
+            ("[[prune]]", first(raw.prune.take())),
+            ("[execute]", raw.execute.take().map(|at| at.span)),
+            ("[measure]", raw.measure.take().map(|at| at.span)),
+            ("[[expect]]", first(raw.expect.take())),
+        ];
+        for (section, span) in given.into_iter().filter_map(|(section, span)| Some((section, span?))) {
+            self.report(
+                Diagnostic::error(format!("`{section}` needs a model"))
+                    .at(span, "there is no `[model]` section")
+                    .help(format!("add a `[model]`, or leave `{section}` out: `[[kernel]]` blocks need neither")),
+            );
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The format of kernel cells, what follows from their numbers, and a record of either kind.
+
+use super::formats::{CellRecord, Failure, Timings};
+use super::provenance::Program;
+use crate::config::experiment::Dtype;
+use crate::measure::quantile;
+use crate::plan::{CellId, KernelCell, KernelInputs};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `cells/ID.json` of a bare kernel: finished or failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KernelRecord {
+    /// The format's version.
+    pub format: u32,
+    /// The cell's name.
+    pub id: CellId,
+    /// What was timed.
+    pub kernel: KernelCell,
+    /// What its time depends on beside that.
+    pub inputs: KernelInputs,
+    /// The program that ran it.
+    pub program: Program,
+    /// The numbers, of a finished cell.
+    pub measured: Option<KernelMeasured>,
+    /// Why it failed, of a failed one.
+    pub failure: Option<Failure>,
+    /// How long making and timing it took.
+    pub timings: Timings,
+    /// When it was finished.
+    pub finished: String,
+}
+
+/// The numbers of a kernel cell, as measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KernelMeasured {
+    /// Seconds of every timed call, in order.
+    pub seconds: Vec<f64>,
+    /// Copies of the weight that took turns.
+    pub copies: usize,
+    /// Weights that are kept; of `dense`, all.
+    pub nonzero: u64,
+    /// Bytes stored for a copy of the weight.
+    pub weight_bytes: u64,
+    /// max |y − ref| / max |ref| against float64.
+    pub max_rel_err: f64,
+    /// The code path that ran.
+    pub kernel: String,
+    /// Median seconds of the dense kernel, timed by the same process; none if that failed.
+    pub dense_seconds: Option<f64>,
+    /// Bytes that the device reads from memory in a second, at best.
+    pub peak_bytes_per_s: f64,
+    /// Multiplications and additions that it does in a second, at best.
+    pub peak_flops_per_s: f64,
+}
+
+impl KernelRecord {
+    /// The version of the format.
+    pub const FORMAT: u32 = 1;
+
+    /// The numbers with what they are numbers of, of a finished cell.
+    pub fn timed(&self) -> Option<Timed<'_>> {
+        self.measured.as_ref().map(|measured| Timed { cell: &self.kernel, measured })
+    }
+}
+
+/// A finished kernel cell, and what follows from its numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Timed<'a> {
+    /// What was timed.
+    pub cell: &'a KernelCell,
+    /// As measured.
+    pub measured: &'a KernelMeasured,
+}
+
+impl Timed<'_> {
+    /// Median seconds of a call.
+    pub fn median(&self) -> f64 {
+        quantile(&self.measured.seconds, 0.5)
+    }
+
+    /// Seconds that 95 of 100 calls stay below.
+    pub fn p95(&self) -> f64 {
+        quantile(&self.measured.seconds, 0.95)
+    }
+
+    /// Seconds of the fastest call.
+    pub fn min(&self) -> f64 {
+        quantile(&self.measured.seconds, 0.0)
+    }
+
+    /// The share of weights that is zero.
+    pub fn sparsity(&self) -> f64 {
+        let [out, inp] = self.cell.shape;
+        1.0 - self.measured.nonzero as f64 / (out * inp) as f64
+    }
+
+    /// Bytes that a call moves at least: the stored weight, the input and the output once each.
+    pub fn bytes(&self) -> u64 {
+        let [out, inp] = self.cell.shape;
+        let number = if self.cell.dtype == Dtype::F32 { 4 } else { 2 };
+        self.measured.weight_bytes + ((out + inp) * self.cell.tokens) as u64 * number
+    }
+
+    /// Multiplications and additions of a call.
+    pub fn flops(&self) -> f64 {
+        2.0 * self.measured.nonzero as f64 * self.cell.tokens as f64
+    }
+
+    /// Billions of them in a second.
+    pub fn gflops(&self) -> f64 {
+        self.flops() / self.median() / 1e9
+    }
+
+    /// Billions of bytes moved in a second.
+    pub fn gbps(&self) -> f64 {
+        self.bytes() as f64 / self.median() / 1e9
+    }
+
+    /// The least time that memory and arithmetic of the device allow for this format, over the median.
+    pub fn roofline_fraction(&self) -> f64 {
+        let memory = self.bytes() as f64 / self.measured.peak_bytes_per_s;
+        let arithmetic = self.flops() / self.measured.peak_flops_per_s;
+        memory.max(arithmetic) / self.median()
+    }
+
+    /// The dense kernel's median over this one's.
+    pub fn speedup(&self) -> Option<f64> {
+        self.measured.dense_seconds.map(|dense| dense / self.median())
+    }
+}
+
+/// A cell's file, of either kind.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(title = "CellRecord or KernelRecord")]
+pub enum Record {
+    /// A model's.
+    Model(Box<CellRecord>),
+    /// A bare kernel's.
+    Kernel(Box<KernelRecord>),
+}
+
+impl<'de> Deserialize<'de> for Record {
+    /// By the key that only kernel cells have, so that an error says what is wrong with which kind.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        let record = match value.get("kernel") {
+            Some(_) => serde_json::from_value(value).map(Self::Kernel),
+            None => serde_json::from_value(value).map(Self::Model),
+        };
+        record.map_err(serde::de::Error::custom)
+    }
+}
+
+impl Record {
+    /// The cell's name.
+    pub fn id(&self) -> &CellId {
+        match self {
+            Self::Model(record) => &record.id,
+            Self::Kernel(record) => &record.id,
+        }
+    }
+
+    /// The program that ran it.
+    pub fn program(&self) -> &Program {
+        match self {
+            Self::Model(record) => &record.program,
+            Self::Kernel(record) => &record.program,
+        }
+    }
+
+    /// Why it failed, of a failed one.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Model(record) => record.failure.as_ref(),
+            Self::Kernel(record) => record.failure.as_ref(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::experiment::KernelFormat;
+    use crate::plan::Backend;
+
+    #[test]
+    fn what_follows_from_the_numbers() {
+        let cell = KernelCell {
+            backend: Backend::Flex,
+            dtype: Dtype::F32,
+            shape: [10, 20],
+            tokens: 2,
+            format: KernelFormat::Csr,
+            sparsity: Some(0.75),
+            seed: 0,
+            warmup: 0,
+            repeats: 3,
+        };
+        let measured = KernelMeasured {
+            seconds: vec![3.0, 1.0, 2.0],
+            copies: 1,
+            nonzero: 50,
+            weight_bytes: 1000,
+            max_rel_err: 0.0,
+            kernel: "csr".into(),
+            dense_seconds: Some(3.0),
+            peak_bytes_per_s: 1240.0,
+            peak_flops_per_s: 400.0,
+        };
+        let timed = Timed { cell: &cell, measured: &measured };
+        assert_eq!((timed.median(), timed.min(), timed.sparsity()), (2.0, 1.0, 0.75));
+        // 1000 of the weight, 4 * 2 * 20 of the input, 4 * 2 * 10 of the output.
+        assert_eq!((timed.bytes(), timed.flops()), (1240, 200.0));
+        assert_eq!((timed.gbps(), timed.gflops()), (620e-9, 100e-9));
+        // Memory takes 1 s, arithmetic half of it.
+        assert_eq!((timed.roofline_fraction(), timed.speedup()), (0.5, Some(1.5)));
+    }
+}
