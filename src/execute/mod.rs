@@ -19,3 +19,6 @@ mod ndarray;
 pub use backend::{CsrWeight, SparseBackend, WeightLayout};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, cuda_device};
+
+/// Raised by hand when kernels change so that timings do: part of the name of every cell that times.
+pub const KERNEL_POLICY_VERSION: u32 = 1;
