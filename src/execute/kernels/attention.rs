@@ -23,11 +23,9 @@ const TILE: usize = 64;
 const ROWS: usize = 64;
 /// Fewer rows than this take dot products: a transposed tile would cost more than it saves.
 const TRANSPOSE_FROM: usize = 3;
-/// Less work than this, in products, is done on the calling thread: about ten microseconds.
-const PARALLEL_FROM: usize = 1 << 18;
+/// Less work than this, in products, is done on the calling thread: some ten microseconds.
+const PARALLEL_FROM: usize = 1 << 16;
 const LANES: usize = 16;
-/// Products that go to a sum at a time, so that sums are loaded and stored less often.
-const DEPTH: usize = 8;
 
 /// The shape of the attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +144,7 @@ impl Task<'_> {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Simd::Avx2 => unsafe { attend_avx2(self) },
-            _ => attend::<false>(self),
+            _ => attend::<false, 8>(self),
         }
     }
 
@@ -169,13 +167,13 @@ impl Task<'_> {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 fn attend_avx512(task: &Task<'_>) -> Vec<f32> {
-    attend::<true>(task)
+    attend::<true, 64>(task)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn attend_avx2(task: &Task<'_>) -> Vec<f32> {
-    attend::<true>(task)
+    attend::<true, 16>(task)
 }
 
 /// What a row has seen so far.
@@ -189,7 +187,7 @@ struct Seen {
 
 /// Inlined into functions that enable instruction sets; `FMA` where they have fused products.
 #[inline(always)]
-fn attend<const FMA: bool>(task: &Task<'_>) -> Vec<f32> {
+fn attend<const FMA: bool, const COLUMNS: usize>(task: &Task<'_>) -> Vec<f32> {
     let (rows, dim) = (task.rows, task.dim);
     let queries = task.scaled_queries();
     let mut out = vec![0.0; rows * dim];
@@ -210,7 +208,7 @@ fn attend<const FMA: bool>(task: &Task<'_>) -> Vec<f32> {
             transpose(keys, dim, &mut transposed);
             let scores = scores.as_flattened_mut();
             scores.fill(0.0);
-            add_product::<FMA>(scores, TILE, &queries, dim, transposed.as_flattened(), dim);
+            add_product::<FMA, COLUMNS>(scores, TILE, &queries, dim, transposed.as_flattened(), dim);
         }
         for (row, ((scores, seen), out)) in scores.iter_mut().zip(&mut seen).zip(out.chunks_exact_mut(dim)).enumerate()
         {
@@ -220,7 +218,7 @@ fn attend<const FMA: bool>(task: &Task<'_>) -> Vec<f32> {
             }
         }
         let values = &task.values[start * dim..(start + count) * dim];
-        add_product::<FMA>(&mut out, dim, scores.as_flattened(), TILE, values, count);
+        add_product::<FMA, COLUMNS>(&mut out, dim, scores.as_flattened(), TILE, values, count);
     }
     for (seen, out) in seen.iter().zip(out.chunks_exact_mut(dim)) {
         let scale = 1.0 / seen.sum;
@@ -250,7 +248,9 @@ fn weigh(scores: &mut [f32; TILE], seen: &mut Seen, (first, end): (usize, usize)
     }
     let max = lanes.into_iter().fold(seen.max, f32::max);
     for score in scores.iter_mut() {
-        *score = exp(*score - max) + (*score - *score);
+        // 0, or NaN of what is not finite.
+        let poison = *score * 0.0;
+        *score = exp(*score - max) + poison;
     }
     scores[..first].fill(0.0);
     scores[end..].fill(0.0);
@@ -297,8 +297,10 @@ fn add<const FMA: bool>(sum: f32, a: f32, b: f32) -> f32 {
 }
 
 /// `sums [rows, width] += factors [rows, depth] · matrix [depth, width]`; rows of `factors` are `stride` apart.
+///
+/// Four rows by `LANES` columns stay in registers while the depth goes by.
 #[inline(always)]
-fn add_product<const FMA: bool>(
+fn add_product<const FMA: bool, const LANES: usize>(
     sums: &mut [f32],
     width: usize,
     factors: &[f32],
@@ -306,74 +308,99 @@ fn add_product<const FMA: bool>(
     matrix: &[f32],
     depth: usize,
 ) {
-    let whole = depth / DEPTH * DEPTH;
-    let mut pairs = sums.chunks_exact_mut(2 * width);
-    let mut factor_pairs = factors.chunks_exact(2 * stride);
-    for (sums, factors) in (&mut pairs).zip(&mut factor_pairs) {
-        let (a, b) = sums.split_at_mut(width);
-        let (fa, fb) = factors.split_at(stride);
-        for k in (0..whole).step_by(DEPTH) {
-            add_rows_twice::<FMA>(a, b, &fa[k..k + DEPTH], &fb[k..k + DEPTH], &matrix[k * width..]);
+    let whole = width / LANES * LANES;
+    let mut fours = sums.chunks_exact_mut(4 * width);
+    let mut factors_of_fours = factors.chunks_exact(4 * stride);
+    for (sums, factors) in (&mut fours).zip(&mut factors_of_fours) {
+        for column in (0..whole).step_by(LANES) {
+            four_rows::<FMA, LANES>(sums, width, column, factors, stride, matrix, depth);
         }
-        for k in whole..depth {
-            add_row::<FMA>(a, fa[k], &matrix[k * width..]);
-            add_row::<FMA>(b, fb[k], &matrix[k * width..]);
+        for (sums, factors) in sums.chunks_exact_mut(width).zip(factors.chunks_exact(stride)) {
+            rest_of_row::<FMA>(sums, whole, factors, matrix, depth);
         }
     }
-    let sums = pairs.into_remainder();
-    if sums.is_empty() {
+    let factors = factors_of_fours.remainder();
+    for (sums, factors) in fours.into_remainder().chunks_exact_mut(width).zip(factors.chunks_exact(stride)) {
+        for column in (0..whole).step_by(LANES) {
+            one_row::<FMA, LANES>(sums, column, factors, matrix, depth);
+        }
+        rest_of_row::<FMA>(sums, whole, factors, matrix, depth);
+    }
+}
+
+#[inline(always)]
+fn four_rows<const FMA: bool, const LANES: usize>(
+    sums: &mut [f32],
+    width: usize,
+    column: usize,
+    factors: &[f32],
+    stride: usize,
+    matrix: &[f32],
+    depth: usize,
+) {
+    let (a, rest) = sums.split_at_mut(width);
+    let (b, rest) = rest.split_at_mut(width);
+    let (c, d) = rest.split_at_mut(width);
+    let (mut sum_a, mut sum_b) = (load::<LANES>(a, column), load::<LANES>(b, column));
+    let (mut sum_c, mut sum_d) = (load::<LANES>(c, column), load::<LANES>(d, column));
+    let rows = matrix.chunks_exact(width).take(depth);
+    let (factors_a, rest) = factors.split_at(stride);
+    let (factors_b, rest) = rest.split_at(stride);
+    let (factors_c, factors_d) = rest.split_at(stride);
+    let factors = factors_a.iter().zip(factors_b).zip(factors_c).zip(factors_d);
+    for (row, (((&fa, &fb), &fc), &fd)) in rows.zip(factors) {
+        let row = load::<LANES>(row, column);
+        add_lanes::<FMA, LANES>(&mut sum_a, fa, &row);
+        add_lanes::<FMA, LANES>(&mut sum_b, fb, &row);
+        add_lanes::<FMA, LANES>(&mut sum_c, fc, &row);
+        add_lanes::<FMA, LANES>(&mut sum_d, fd, &row);
+    }
+    for (to, sum) in [(a, sum_a), (b, sum_b), (c, sum_c), (d, sum_d)] {
+        to[column..column + LANES].copy_from_slice(&sum);
+    }
+}
+
+#[inline(always)]
+fn one_row<const FMA: bool, const LANES: usize>(
+    sums: &mut [f32],
+    column: usize,
+    factors: &[f32],
+    matrix: &[f32],
+    depth: usize,
+) {
+    let mut sum = load::<LANES>(sums, column);
+    for (row, &factor) in matrix.chunks_exact(sums.len()).take(depth).zip(factors) {
+        add_lanes::<FMA, LANES>(&mut sum, factor, &load::<LANES>(row, column));
+    }
+    sums[column..column + LANES].copy_from_slice(&sum);
+}
+
+/// The columns that fill no lanes.
+#[inline(always)]
+fn rest_of_row<const FMA: bool>(sums: &mut [f32], from: usize, factors: &[f32], matrix: &[f32], depth: usize) {
+    let width = sums.len();
+    if from == width {
         return;
     }
-    let factors = factor_pairs.remainder();
-    for k in (0..whole).step_by(DEPTH) {
-        add_rows::<FMA>(sums, &factors[k..k + DEPTH], &matrix[k * width..]);
-    }
-    for k in whole..depth {
-        add_row::<FMA>(sums, factors[k], &matrix[k * width..]);
-    }
-}
-
-/// Two rows at once: each row of the matrix is loaded once for both.
-#[inline(always)]
-fn add_rows_twice<const FMA: bool>(a: &mut [f32], b: &mut [f32], fa: &[f32], fb: &[f32], matrix: &[f32]) {
-    let width = a.len();
-    let b = &mut b[..width];
-    let (fa, fb): ([f32; DEPTH], [f32; DEPTH]) = (array(fa), array(fb));
-    let rows: [&[f32]; DEPTH] = std::array::from_fn(|k| &matrix[k * width..][..width]);
-    for i in 0..width {
-        let (mut sum_a, mut sum_b) = (a[i], b[i]);
-        for k in 0..DEPTH {
-            sum_a = add::<FMA>(sum_a, fa[k], rows[k][i]);
-            sum_b = add::<FMA>(sum_b, fb[k], rows[k][i]);
+    for (row, &factor) in matrix.chunks_exact(width).take(depth).zip(factors) {
+        for (sum, &number) in sums[from..].iter_mut().zip(&row[from..]) {
+            *sum = add::<FMA>(*sum, factor, number);
         }
-        (a[i], b[i]) = (sum_a, sum_b);
     }
 }
 
 #[inline(always)]
-fn add_rows<const FMA: bool>(sums: &mut [f32], factors: &[f32], matrix: &[f32]) {
-    let width = sums.len();
-    let factors: [f32; DEPTH] = array(factors);
-    let rows: [&[f32]; DEPTH] = std::array::from_fn(|k| &matrix[k * width..][..width]);
-    for i in 0..width {
-        let mut sum = sums[i];
-        for k in 0..DEPTH {
-            sum = add::<FMA>(sum, factors[k], rows[k][i]);
-        }
-        sums[i] = sum;
-    }
-}
-
-#[inline(always)]
-fn add_row<const FMA: bool>(sums: &mut [f32], factor: f32, row: &[f32]) {
+fn add_lanes<const FMA: bool, const LANES: usize>(sums: &mut [f32; LANES], factor: f32, row: &[f32; LANES]) {
     for (sum, &number) in sums.iter_mut().zip(row) {
         *sum = add::<FMA>(*sum, factor, number);
     }
 }
 
 #[inline(always)]
-fn array(slice: &[f32]) -> [f32; DEPTH] {
-    std::array::from_fn(|k| slice[k])
+fn load<const LANES: usize>(row: &[f32], column: usize) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    lanes.copy_from_slice(&row[column..column + LANES]);
+    lanes
 }
 
 #[cfg(test)]
