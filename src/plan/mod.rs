@@ -14,7 +14,7 @@ mod identify;
 mod resume;
 mod select;
 
-pub use cell::{Backend, Cell, PrunePoint};
+pub use cell::{Backend, Cell, LatencyPoint, PrunePoint, TimedOn};
 pub use expand::expand;
 pub use identify::{CellId, InputDigests, NUMERICS_VERSION};
 pub use resume::{Decision, Existing, Rerun, decide};

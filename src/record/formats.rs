@@ -1,7 +1,7 @@
 //! The files' formats. A change that old files don't fit raises [`CellRecord::FORMAT`].
 
 use super::provenance::{Machine, Program};
-use crate::measure::{Agreement, Gate, Structure};
+use crate::measure::{Agreement, Gate, Latency, Structure};
 use crate::plan::{Cell, CellId, InputDigests};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,8 @@ pub struct Measured {
     pub gate: Option<Gate>,
     /// The code path that a sparse variant's linears took.
     pub kernel: Option<String>,
+    /// How long it takes, for every batch size and prompt length.
+    pub latency: Option<Vec<Latency>>,
 }
 
 /// Why a cell failed.

@@ -16,6 +16,7 @@ mod formats;
 mod provenance;
 mod store;
 
+pub use crate::measure::{Latency as LatencyRecord, Phase as PhaseRecord};
 pub use formats::{
     CellRecord, ExpectRecord, Failure, FailureKind, InputRecord, Manifest, Measured, PlanEntry, PlanRecord, RunRecord,
     Timings,
