@@ -10,6 +10,7 @@
 
 pub mod draw;
 pub mod figure;
+mod latency;
 mod plots;
 pub mod table;
 mod tables;

@@ -4,6 +4,7 @@
 
 mod architecture;
 mod errors;
+mod latency;
 mod output;
 mod resume;
 mod schema;
