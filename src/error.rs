@@ -78,7 +78,10 @@ impl From<PrepareError> for CliError {
         let code = match &error {
             PrepareError::Device(_) => exit::INPUT,
             PrepareError::Load(error) => load_code(error),
-            PrepareError::Dtype { .. } | PrepareError::KernelDtype { .. } | PrepareError::Expectation(_) => exit::USAGE,
+            PrepareError::Dtype { .. }
+            | PrepareError::KernelDtype { .. }
+            | PrepareError::Positions { .. }
+            | PrepareError::Expectation(_) => exit::USAGE,
             PrepareError::NothingSelected => exit::NOTHING,
         };
         Self::new(code, &error, error.hint())

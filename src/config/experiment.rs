@@ -5,6 +5,7 @@
 //!             ├─ prune: Vec<PruneBlock>   each block = methods × patterns × (scopes × sparsities) − skip
 //!             ├─ variants, metrics        what is run and measured at each point
 //!             ├─ kernels: Vec<KernelBlock>  bare kernels, timed without a model
+//!             ├─ latency                  what is timed, if anything is
 //!             └─ expects: Vec<Expect>     numbers that must come out
 //! ```
 //!
@@ -53,6 +54,8 @@ pub struct Experiment {
     pub variants: Vec<Variant>,
     /// The groups of numbers that are measured.
     pub metrics: Vec<Metric>,
+    /// What is timed where `metrics` has `latency`.
+    pub latency: LatencySettings,
     /// Numbers that the run must reproduce.
     pub expects: Vec<Expect>,
     /// What looked wrong in the file without being an error.
@@ -70,6 +73,26 @@ pub struct Data {
     pub context: Option<usize>,
     /// How many windows perplexity is measured on; 0 means all.
     pub perplexity_windows: usize,
+}
+
+/// What `latency` times: prompts, and the tokens generated behind them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LatencySettings {
+    /// Runs before those that count.
+    pub warmup: usize,
+    /// Runs that count, at least 1.
+    pub repeats: usize,
+    /// Axis: sequences at a time, each from 1 to [`LatencySettings::MAX_BATCH`].
+    pub batch: Vec<usize>,
+    /// Axis: tokens of the prompt, each at least 1.
+    pub prompt: Vec<usize>,
+    /// Tokens generated behind the prompt, at least 1.
+    pub generate: usize,
+}
+
+impl LatencySettings {
+    /// The most sequences at a time: more than any machine has memory for.
+    pub const MAX_BATCH: usize = 65_536;
 }
 
 /// One `[[prune]]` block: the product of its axes, without the points that `skip` leaves out.
@@ -296,6 +319,7 @@ keywords! {
         Structure "structure" "non-zero weights, sparsity and stored bytes, per layer and in total",
         Agreement "agreement" "how often and how closely the predictions are the dense model's",
         Perplexity "perplexity" "exp of the mean negative log-likelihood of a text",
+        Latency "latency" "time of a prompt and of every token generated behind it, with a KV cache",
     }
 }
 

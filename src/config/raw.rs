@@ -173,6 +173,12 @@ pub struct RawExecute {
     /// nothing is pruned.
     #[schemars(extend("default" = ["dense", "masked", "csr"]))]
     pub variants: Option<Axis<Variant>>,
+    /// Runs before those that `latency` counts. Default: 3.
+    #[schemars(extend("default" = 3))]
+    pub warmup: Option<At<usize>>,
+    /// Runs that `latency` counts. Default: 20.
+    #[schemars(extend("minimum" = 1, "default" = 20))]
+    pub repeats: Option<At<usize>>,
 }
 
 /// The `[measure]` section.
@@ -182,6 +188,15 @@ pub struct RawMeasure {
     /// The groups of numbers that are measured. Default: `["structure", "agreement"]`.
     #[schemars(extend("default" = ["structure", "agreement"]))]
     pub metrics: Option<Axis<Metric>>,
+    /// Axis: sequences at a time, for `latency`. Default: 1.
+    #[schemars(extend("default" = 1, "examples" = [[1, 8]]))]
+    pub batch: Option<Axis<usize>>,
+    /// Axis: tokens of the prompt, for `latency`. Default: 128.
+    #[schemars(extend("default" = 128, "examples" = [[128, 512]]))]
+    pub prompt: Option<Axis<usize>>,
+    /// Tokens generated behind the prompt, one at a time with a KV cache, for `latency`. Default: 32.
+    #[schemars(extend("minimum" = 1, "default" = 32))]
+    pub generate: Option<At<usize>>,
 }
 
 /// An `[[expect]]` block.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::experiment::{BackendChoice, Dtype, Method, Metric, NmPattern, Scope, Variant};
+use super::experiment::{BackendChoice, Dtype, LatencySettings, Method, Metric, NmPattern, Scope, Variant};
 use super::source::{ModelSource, TextSource};
 use super::*;
 
@@ -65,6 +65,8 @@ fn defaults() {
     assert_eq!(block.scopes, [Scope::Global]);
     assert_eq!(block.patterns, [NmPattern::Unstructured]);
     assert_eq!(block.exclude, ["lm_head"]);
+    let latency = LatencySettings { warmup: 3, repeats: 20, batch: vec![1], prompt: vec![128], generate: 32 };
+    assert_eq!(experiment.latency, latency);
     assert!(experiment.expects.is_empty() && experiment.warnings.is_empty());
 }
 
@@ -97,8 +99,13 @@ method = "magnitude"
 pattern = ["2:4", "4:8"]
 [execute]
 variants = ["masked", "csr"]
+warmup = 0
+repeats = 5
 [measure]
-metrics = "perplexity"
+metrics = ["perplexity", "latency"]
+batch = [1, 4]
+prompt = 16
+generate = 8
 [[expect]]
 where = { model = "path:../m", method = "magnitude", pattern = "2:4", seed = 1, dtype = "bf16" }
 metric = "perplexity"
@@ -117,6 +124,8 @@ source = "a table"
     assert_eq!(experiment.prune[0].skip.len(), 1);
     let fixed = |n, m| (Method::Magnitude, None, NmPattern::NofM { n, m }, 0.5);
     assert_eq!(experiment.prune[1].points(), [fixed(2, 4), fixed(4, 8)]);
+    let latency = LatencySettings { warmup: 0, repeats: 5, batch: vec![1, 4], prompt: vec![16], generate: 8 };
+    assert_eq!(experiment.latency, latency);
     let expect = &experiment.expects[0];
     assert_eq!((expect.value, expect.tolerance), (39.3, 1.0));
     let shown = "model = path:../m, method = magnitude, pattern = 2:4, seed = 1, dtype = bf16";
@@ -515,8 +524,37 @@ fn defaults_of_the_schema_are_the_defaults() {
         (default("kernel/items/properties/repeats"), serde_json::json!(kernel.repeats)),
         (default("execute/properties/variants"), serde_json::json!(experiment.variants)),
         (default("measure/properties/metrics"), serde_json::json!(experiment.metrics)),
+        (default("execute/properties/warmup"), serde_json::json!(experiment.latency.warmup)),
+        (default("execute/properties/repeats"), serde_json::json!(experiment.latency.repeats)),
+        (default("measure/properties/batch"), serde_json::json!(experiment.latency.batch[0])),
+        (default("measure/properties/prompt"), serde_json::json!(experiment.latency.prompt[0])),
+        (default("measure/properties/generate"), serde_json::json!(experiment.latency.generate)),
     ];
     for (stated, real) in pairs {
         assert_eq!(stated, real);
     }
+}
+
+#[test]
+fn latency_keys() {
+    let measured = "[measure]\nmetrics = [\"latency\"]\n";
+    one_error(&format!("{measured}batch = 0\n"), &["`measure.batch` is out of range", "from 1 to 65536"]);
+    one_error(&format!("{measured}batch = [1, 65537]\n"), &["`measure.batch` is out of range"]);
+    one_error(&format!("{measured}prompt = [0, 8]\n"), &["`measure.prompt` is out of range", "at least 1"]);
+    one_error(&format!("{measured}generate = 0\n"), &["`measure.generate` is out of range", "at least 1"]);
+    one_error(&format!("{measured}[execute]\nrepeats = 0\n"), &["`execute.repeats` is out of range", "at least 1"]);
+    one_warning(&format!("{measured}batch = [2, 2]\n"), &["`measure.batch` has `2` twice"]);
+    let unused = "only `latency` uses it, which is not measured";
+    for (section, key) in [
+        ("execute", "warmup"),
+        ("execute", "repeats"),
+        ("measure", "batch"),
+        ("measure", "prompt"),
+        ("measure", "generate"),
+    ] {
+        let text = format!("[{section}]\n{key} = 2\n");
+        one_warning(&text, &[&format!("`{section}.{key}` has no effect"), unused]);
+    }
+    // One mistake is enough to tell.
+    one_error("[measure]\nmetrics = \"latancy\"\nbatch = 2\n", &["did you mean `latency`?"]);
 }

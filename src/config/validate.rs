@@ -3,6 +3,7 @@
 
 mod expect;
 mod kernel;
+mod latency;
 mod prune;
 
 use std::collections::BTreeSet;
@@ -12,9 +13,11 @@ use std::str::FromStr;
 
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{BackendChoice, Data, Dtype, Experiment, Metric, NmPattern, PatternError, Variant};
-use crate::config::raw::{RawData, RawDevice, RawExperiment, RawModel};
+use crate::config::raw::{RawData, RawDevice, RawExecute, RawExperiment, RawMeasure, RawModel};
 use crate::config::source::{ModelSource, SourceError, SourceKind, TextSource};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity, Span};
+
+use latency::RawLatency;
 
 /// Builds the experiment, unless something that it needs is missing, and says what was found: with
 /// an error among it, the experiment means nothing. `removed` are the paths at which something
@@ -74,9 +77,12 @@ impl Validator<'_> {
         let first_block = raw.prune.as_ref().and_then(|blocks| Some(blocks.first()?.span.clone()));
         let prune = self.prune_blocks(raw.prune.unwrap_or_default());
         let prunes = prune_given || self.was_removed("prune");
-        let variants = self.variants(section(raw.execute).variants, prunes, first_block);
+        let RawExecute { variants, warmup, repeats } = section(raw.execute);
+        let variants = self.variants(variants, prunes, first_block);
+        let RawMeasure { metrics, batch, prompt, generate } = section(raw.measure);
         let defaults = [Metric::Structure, Metric::Agreement];
-        let metrics = values(self.axis("measure.metrics", section(raw.measure).metrics, &defaults));
+        let metrics = values(self.axis("measure.metrics", metrics, &defaults));
+        let latency = self.latency(RawLatency { warmup, repeats, batch, prompt, generate }, &metrics);
         let expects = self.expects(raw.expect.unwrap_or_default(), &metrics);
         Some(Experiment {
             name: name?,
@@ -94,6 +100,7 @@ impl Validator<'_> {
             kernels,
             variants,
             metrics,
+            latency,
             expects,
             warnings: Diagnostics::default(),
         })

@@ -1,10 +1,11 @@
 //! What we learn about a model: how large it is, how well it predicts, how closely it follows the
-//! dense one.
+//! dense one, how long it takes.
 //!
 //! ```text
 //!   Decoder ──forward.rs──> logits, a few rows at a time ─┬─> agreement.rs   with the dense model's
 //!                                                         ├─> gate.rs        csr with masked
 //!                                                         └─> perplexity.rs  with the text itself
+//!   Decoder + KvCache ──latency.rs──> times of prefill and decode
 //!   Architecture + what is stored ──structure.rs──> layers, totals
 //!   Linear, many copies ──kernel.rs──> seconds a call, error of the output
 //! ```
@@ -15,6 +16,7 @@ mod agreement;
 mod forward;
 mod gate;
 mod kernel;
+mod latency;
 mod memory;
 mod perplexity;
 mod softmax;
@@ -25,6 +27,7 @@ pub use agreement::{Agreement, agreement};
 pub use forward::{ForwardError, all_logits, each_logits};
 pub use gate::{Gate, GateMiss, gate};
 pub use kernel::{KernelError, Product, max_rel_err, rotated_copies, time_linear};
+pub use latency::{Latency, Parts, Phase, Spread, Workload, latency};
 pub use memory::peak_rss_bytes;
 pub use perplexity::perplexity;
 pub use stats::{mean, quantile, sd};

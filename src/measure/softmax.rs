@@ -1,8 +1,8 @@
 //! Sums of exponentials over a vocabulary: the arithmetic behind every likelihood.
 //!
-//! The system's `exp` takes one number at a time and would take longer than the model's last layer.
-//! This one is a polynomial in f32 that compilers turn into vector code, within 2 units in the last
-//! place; sums are kept in f64.
+//! Exponentials are f32, of a function that compilers turn into vector code; sums are kept in f64.
+
+use crate::execute::kernels::exp::exp;
 
 /// Sums kept side by side, so that the loops become vector code.
 const LANES: usize = 16;
@@ -67,42 +67,9 @@ pub(super) fn divergence(p: &[f32], q: &[f32]) -> f64 {
     (weighted / sum - (norm - log_sum_exp(q))).max(0.0)
 }
 
-/// exp of a number that is at most 0.
-///
-/// Cody and Waite's reduction to |r| <= ln(2) / 2 and a polynomial of degree 6 (Cephes `expf`).
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    /// Adding and subtracting it rounds to whole numbers.
-    const ROUND: f32 = 12_582_912.0;
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Below it, 2^k would no longer be a normal number.
-    let x = x.max(-87.0);
-    let k = x * std::f32::consts::LOG2_E + ROUND - ROUND;
-    let r = x - k * LN2_HIGH - k * LN2_LOW;
-    let mut y = 1.987_569_1e-4f32;
-    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        y = y * r + coefficient;
-    }
-    let y = y * r * r + r + 1.0;
-    y * f32::from_bits(((k as i32 + 127) << 23) as u32)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn exponentials_are_within_rounding() {
-        for i in 0..=870_000 {
-            let x = -(i as f32) / 1e4;
-            let exact = f64::from(x).exp();
-            let error = (f64::from(exp(x)) - exact).abs() / exact;
-            assert!(error < 2.5e-7, "exp({x}): relative error {error:e}");
-        }
-        assert_eq!(exp(0.0), 1.0);
-        assert!(exp(f32::NEG_INFINITY) < 1e-37);
-    }
 
     #[test]
     fn divergence_by_hand() {

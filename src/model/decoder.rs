@@ -5,15 +5,18 @@
 //!
 //!   linears see the tokens of all sequences as one matrix; only attention sees sequences
 //! ```
+//!
+//! A pass begins its sequences anew ([`Decoder::hidden`]), or continues those of a cache
+//! ([`Decoder::extend`]): the same pass, whose attention begins at another place.
 
 use super::architecture::*;
+use super::attention::{Projected, attend};
+use super::cache::{KvBlock, KvCache, Span};
+use super::clock::{Clock, Section, SectionTimes};
 use super::linear::{DenseWeight, Linear, LinearWeight, tensor};
 use super::rotary::RotaryTable;
 use crate::execute::SparseBackend;
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, DType, Int, Tensor, TensorData, activation};
-use rayon::prelude::*;
+use burn::tensor::{DType, Int, Tensor, TensorData, activation};
 use std::borrow::Cow;
 use std::sync::Arc;
 use thiserror::Error;
@@ -48,6 +51,20 @@ pub enum DecoderError {
         id: u32,
         /// Entries of the vocabulary.
         vocabulary: usize,
+    },
+    /// A batch does not continue the sequences of a cache.
+    #[error("a cache of {sequences} sequences, but a batch of other sequences, or of different lengths")]
+    OtherSequences {
+        /// Sequences of the cache.
+        sequences: usize,
+    },
+    /// A cache has no room for a batch.
+    #[error("{needed} tokens of a sequence, but the cache has room for {capacity}")]
+    CacheFull {
+        /// Tokens with the batch's.
+        needed: usize,
+        /// The most that fit.
+        capacity: usize,
     },
 }
 
@@ -84,6 +101,8 @@ pub struct Decoder<B: SparseBackend> {
     rotary: Option<RotaryTable<B>>,
     dtype: DType,
     device: B::Device,
+    /// Where time goes, if someone wants to know.
+    clock: Option<Arc<Clock>>,
 }
 
 #[derive(Clone, Debug)]
@@ -134,7 +153,7 @@ impl<B: SparseBackend> Decoder<B> {
             };
             modules.push(loaded);
         }
-        Ok(Self { architecture, modules, rotary: None, dtype, device: device.clone() })
+        Ok(Self { architecture, modules, rotary: None, dtype, device: device.clone(), clock: None })
     }
 
     /// What the network is made of.
@@ -179,33 +198,78 @@ impl<B: SparseBackend> Decoder<B> {
     /// # Errors
     /// When a sequence is too long or a token unknown.
     pub fn hidden(&mut self, batch: &Batch) -> Result<Tensor<B, 2>, DecoderError> {
-        self.check(batch)?;
-        let longest = batch.lengths.iter().copied().max().unwrap_or(0);
-        self.prepare_rotary(longest);
-        let mut x = self.embed(batch);
-        for block in &self.architecture.blocks {
-            x = self.block(block, x, &batch.lengths);
+        let spans: Vec<Span> =
+            batch.lengths.iter().map(|&length| Span { past: 0, new: length, capacity: length }).collect();
+        self.pass(batch, &spans, &mut [KvBlock::scratch()])
+    }
+
+    /// As [`Decoder::hidden`], for tokens that follow those in a cache, which takes them in. Every sequence
+    /// continues by the same number of tokens.
+    ///
+    /// # Errors
+    /// When the batch does not fit the cache or the model; the cache is as it was then.
+    pub fn extend(&mut self, batch: &Batch, cache: &mut KvCache<B>) -> Result<Tensor<B, 2>, DecoderError> {
+        let new = batch.lengths.first().copied().unwrap_or(0);
+        let (sequences, capacity, past) = (cache.sequences(), cache.capacity(), cache.past());
+        if batch.lengths.len() != sequences || batch.lengths.iter().any(|&length| length != new) {
+            return Err(DecoderError::OtherSequences { sequences });
+        }
+        if past + new > capacity {
+            return Err(DecoderError::CacheFull { needed: past + new, capacity });
+        }
+        let spans = vec![Span { past, new, capacity }; sequences];
+        let hidden = self.pass(batch, &spans, &mut cache.blocks)?;
+        cache.grow(new);
+        Ok(hidden)
+    }
+
+    /// Logits of rows of [`Decoder::hidden`]: `[rows, width]` → `[rows, vocabulary]`.
+    pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.product(self.architecture.head, hidden)
+    }
+
+    /// Waits until the device has done what it was asked for.
+    pub fn sync(&self) {
+        // What fails here fails again, with a message, when the numbers are read.
+        let _ = B::sync(&self.device);
+    }
+
+    /// Begins or ends adding up where time goes. Waiting for the device at every part makes the whole slower.
+    pub fn watch_sections(&mut self, watch: bool) {
+        self.clock = watch.then(Arc::default);
+    }
+
+    /// The times since the last call, while they are watched.
+    pub fn section_times(&self) -> SectionTimes {
+        self.clock.as_ref().map(|clock| clock.take()).unwrap_or_default()
+    }
+
+    /// `blocks` has memory for each block, or one that they take in turn.
+    fn pass(&mut self, batch: &Batch, spans: &[Span], blocks: &mut [KvBlock<B>]) -> Result<Tensor<B, 2>, DecoderError> {
+        self.check(batch, spans)?;
+        // The room of a cache, so that the table is not made again at every token.
+        let longest = spans.iter().map(|span| span.capacity).max().unwrap_or(0);
+        self.prepare_rotary(longest.min(self.architecture.max_positions));
+        let mut x = self.embed(batch, spans);
+        let count = blocks.len();
+        for (index, block) in self.architecture.blocks.iter().enumerate() {
+            x = self.block(block, x, spans, &mut blocks[index % count]);
         }
         if let Some(norm) = self.architecture.final_norm {
             x = self.norm(norm, x);
         }
         Ok(match self.architecture.project_out {
-            Some(project) => self.linear(project).forward(x),
+            Some(project) => self.product(project, x),
             None => x,
         })
     }
 
-    /// Logits of rows of [`Decoder::hidden`]: `[rows, width]` → `[rows, vocabulary]`.
-    pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.linear(self.architecture.head).forward(hidden)
-    }
-
-    fn check(&self, batch: &Batch) -> Result<(), DecoderError> {
+    fn check(&self, batch: &Batch, spans: &[Span]) -> Result<(), DecoderError> {
         if batch.ids.is_empty() {
             return Err(DecoderError::Empty);
         }
         let (positions, vocabulary) = (self.architecture.max_positions, self.architecture.vocabulary);
-        if let Some(&length) = batch.lengths.iter().find(|&&length| length > positions) {
+        if let Some(length) = spans.iter().map(|span| span.past + span.new).find(|&length| length > positions) {
             return Err(DecoderError::TooLong { length, positions });
         }
         match batch.ids.iter().find(|&&id| id as usize >= vocabulary) {
@@ -222,7 +286,7 @@ impl<B: SparseBackend> Decoder<B> {
         }
     }
 
-    fn embed(&self, batch: &Batch) -> Tensor<B, 2> {
+    fn embed(&self, batch: &Batch, spans: &[Span]) -> Tensor<B, 2> {
         let rows = |module: usize, ids: Vec<i32>| {
             let Loaded::Embedding(table) = &self.modules[module] else { unreachable!("tables are embeddings") };
             let count = ids.len();
@@ -231,27 +295,27 @@ impl<B: SparseBackend> Decoder<B> {
         };
         let mut x = rows(self.architecture.tokens, batch.ids.iter().map(|&id| id as i32).collect());
         if let Some(project) = self.architecture.project_in {
-            x = self.linear(project).forward(x);
+            x = self.product(project, x);
         }
         if let Positions::Learned { table, offset } = self.architecture.positions {
-            let positions = batch.lengths.iter().flat_map(|&length| (offset..offset + length).map(|p| p as i32));
-            x = x + rows(table, positions.collect());
+            let positions = spans.iter().flat_map(|span| span.past..span.past + span.new);
+            x = x + rows(table, positions.map(|position| (position + offset) as i32).collect());
         }
         x
     }
 
-    fn block(&self, block: &Block, x: Tensor<B, 2>, lengths: &[usize]) -> Tensor<B, 2> {
+    fn block(&self, block: &Block, x: Tensor<B, 2>, spans: &[Span], kv: &mut KvBlock<B>) -> Tensor<B, 2> {
         match self.architecture.residual {
             Residual::PreNorm => {
-                let x = x.clone() + self.attend(block, self.norm(block.attention_norm, x), lengths);
+                let x = x.clone() + self.attend(block, self.norm(block.attention_norm, x), spans, kv);
                 x.clone() + self.feed_forward(&block.mlp, self.norm(block.mlp_norm, x))
             }
             Residual::PostNorm => {
-                let x = self.norm(block.attention_norm, x.clone() + self.attend(block, x, lengths));
+                let x = self.norm(block.attention_norm, x.clone() + self.attend(block, x, spans, kv));
                 self.norm(block.mlp_norm, x.clone() + self.feed_forward(&block.mlp, x))
             }
             Residual::Parallel => {
-                let attended = self.attend(block, self.norm(block.attention_norm, x.clone()), lengths);
+                let attended = self.attend(block, self.norm(block.attention_norm, x.clone()), spans, kv);
                 x.clone() + attended + self.feed_forward(&block.mlp, self.norm(block.mlp_norm, x))
             }
         }
@@ -278,124 +342,40 @@ impl<B: SparseBackend> Decoder<B> {
     }
 
     fn feed_forward(&self, mlp: &Mlp, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let function = self.architecture.activation;
         match *mlp {
-            Mlp::Plain { up, down } => {
-                self.linear(down).forward(activate(self.architecture.activation, self.linear(up).forward(x)))
-            }
+            Mlp::Plain { up, down } => self.product(down, activate(function, self.product(up, x))),
             Mlp::Gated { gate, up, down } => {
-                let gated = activate(self.architecture.activation, self.linear(gate).forward(x.clone()));
-                self.linear(down).forward(gated * self.linear(up).forward(x))
+                let gated = activate(function, self.product(gate, x.clone()));
+                self.product(down, gated * self.product(up, x))
             }
         }
     }
 
-    fn attend(&self, block: &Block, x: Tensor<B, 2>, lengths: &[usize]) -> Tensor<B, 2> {
-        let [q, k, v] = self.project(&block.projections, x);
-        let width = self.architecture.attention.heads * self.architecture.attention.head_dim;
-        let even = lengths.windows(2).all(|pair| pair[0] == pair[1]);
-        let attended = if even {
-            self.attend_even(q, k, v, lengths.len(), lengths[0])
-        } else {
-            let mut parts = Vec::with_capacity(lengths.len());
-            let mut start = 0;
-            for &length in lengths {
-                let rows = |t: &Tensor<B, 3>| t.clone().narrow(0, start, length);
-                parts.push(self.attend_even(rows(&q), rows(&k), rows(&v), 1, length));
-                start += length;
-            }
-            Tensor::cat(parts, 0)
-        };
-        let tokens = attended.dims()[0];
-        self.linear(block.output).forward(attended.reshape([tokens, width]))
-    }
-
-    /// Queries, keys and values, each `[tokens, heads, head_dim]`.
-    fn project(&self, projections: &Projections, x: Tensor<B, 2>) -> [Tensor<B, 3>; 3] {
-        let Attention { heads, kv_heads, head_dim, .. } = self.architecture.attention;
-        let tokens = x.dims()[0];
-        match *projections {
+    fn attend(&self, block: &Block, x: Tensor<B, 2>, spans: &[Span], kv: &mut KvBlock<B>) -> Tensor<B, 2> {
+        let projected = match block.projections {
             Projections::Separate { q, k, v } => {
-                let project = |module: usize, heads: usize, x: Tensor<B, 2>| {
-                    self.linear(module).forward(x).reshape([tokens, heads, head_dim])
-                };
-                [project(q, heads, x.clone()), project(k, kv_heads, x.clone()), project(v, kv_heads, x)]
+                Projected::Separate([self.product(q, x.clone()), self.product(k, x.clone()), self.product(v, x)])
             }
-            Projections::PerHead(fused) => {
-                let all = self.linear(fused).forward(x).reshape([tokens, heads, 3, head_dim]);
-                [0, 1, 2].map(|part| all.clone().narrow(2, part, 1).reshape([tokens, heads, head_dim]))
-            }
-            Projections::Stacked(fused) => {
-                let all = self.linear(fused).forward(x).reshape([tokens, 3, heads, head_dim]);
-                [0, 1, 2].map(|part| all.clone().narrow(1, part, 1).reshape([tokens, heads, head_dim]))
-            }
+            Projections::PerHead(fused) => Projected::PerHead(self.product(fused, x)),
+            Projections::Stacked(fused) => Projected::Stacked(self.product(fused, x)),
+        };
+        let shape = &self.architecture.attention;
+        let attended = self.timed(Section::Attention, || attend(shape, projected, spans, self.rotary.as_ref(), kv));
+        self.product(block.output, attended)
+    }
+
+    /// A linear of the network.
+    fn product(&self, module: usize, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.timed(Section::Linears, || self.linear(module).forward(x))
+    }
+
+    fn timed<T>(&self, section: Section, work: impl FnOnce() -> T) -> T {
+        match &self.clock {
+            Some(clock) => clock.time(section, || self.sync(), work),
+            None => work(),
         }
     }
-
-    /// Attention within `sequences` sequences of `length` tokens; all are `[tokens, heads, head_dim]`.
-    fn attend_even(
-        &self,
-        q: Tensor<B, 3>,
-        k: Tensor<B, 3>,
-        v: Tensor<B, 3>,
-        sequences: usize,
-        length: usize,
-    ) -> Tensor<B, 3> {
-        let Attention { heads, kv_heads, head_dim, window } = self.architecture.attention;
-        let split = |t: Tensor<B, 3>, heads: usize| t.reshape([sequences, length, heads, head_dim]).swap_dims(1, 2);
-        let (mut q, mut k, v) = (split(q, heads), split(k, kv_heads), split(v, kv_heads));
-        if let Some(rotary) = &self.rotary {
-            (q, k) = (rotary.apply(q), rotary.apply(k));
-        }
-        let mask = window.filter(|&window| length > window).map(|window| self.window_mask(length, window));
-        attention_by_head(q, k, v, mask).swap_dims(1, 2).reshape([sequences * length, heads, head_dim])
-    }
-
-    /// True where a key is too far back to be seen: `[1, 1, length, length]`.
-    fn window_mask(&self, length: usize, window: usize) -> Tensor<B, 4, Bool> {
-        let far = (0..length).flat_map(|query| (0..length).map(move |key| key + window <= query));
-        let data = TensorData::new(far.collect::<Vec<bool>>(), [1, 1, length, length]);
-        Tensor::from_data(data, &self.device)
-    }
-}
-
-/// Causal attention; `mask` `[1, 1, length, length]` hides more.
-///
-/// # Shapes
-/// - `q`: `[sequences, heads, length, head_dim]`
-/// - `k`, `v`: `[sequences, kv_heads, length, head_dim]`
-/// - returns the shape of `q`
-fn attention_by_head<B: SparseBackend>(
-    q: Tensor<B, 4>,
-    k: Tensor<B, 4>,
-    v: Tensor<B, 4>,
-    mask: Option<Tensor<B, 4, Bool>>,
-) -> Tensor<B, 4> {
-    let [sequences, heads, length, _] = q.dims();
-    let group = heads / k.dims()[1];
-    let attend = |q: Tensor<B, 4>, k, v| {
-        let shape = [sequences, q.dims()[1], length, length];
-        let mask = mask.clone().map(|mask| mask.expand(shape));
-        attention(q, k, v, mask, None, AttentionModuleOptions { is_causal: true, ..Default::default() })
-    };
-    if !B::ON_HOST {
-        return attend(q, spread(k, group), spread(v, group));
-    }
-    // The CPU backends attend with one thread; heads are independent, so they are shared out here.
-    let one = |head: usize| {
-        let kv = |t: &Tensor<B, 4>| t.clone().narrow(1, head / group, 1);
-        attend(q.clone().narrow(1, head, 1), kv(&k), kv(&v))
-    };
-    Tensor::cat((0..heads).into_par_iter().map(one).collect(), 1)
-}
-
-/// Repeats each key or value head `[sequences, kv_heads, length, head_dim]` for its group of query heads.
-fn spread<B: SparseBackend>(t: Tensor<B, 4>, group: usize) -> Tensor<B, 4> {
-    let [sequences, kv_heads, length, head_dim] = t.dims();
-    if group == 1 {
-        return t;
-    }
-    let t: Tensor<B, 5> = t.reshape([sequences, kv_heads, 1, length, head_dim]);
-    t.expand([sequences, kv_heads, group, length, head_dim]).reshape([sequences, kv_heads * group, length, head_dim])
 }
 
 fn activate<B: SparseBackend>(function: Activation, x: Tensor<B, 2>) -> Tensor<B, 2> {

@@ -6,17 +6,22 @@
 //!                                                                    │  and how a block uses them
 //!   weights ────────────────────────────────────────────────────> Decoder<B>: forward
 //!                                                                    │
-//!                                                linear.rs: Dense | Csr, the one swap point
+//!                                                ├─ linear.rs: Dense | Csr, the one swap point
+//!                                                └─ attention.rs, on what cache.rs remembers
 //! ```
 //!
 //! A family file turns a configuration into an [`Architecture`] and knows nothing of tensors; the
 //! decoder runs an architecture and knows no family. Neither knows pruning or measurements.
 
 mod architecture;
+mod attention;
+mod cache;
+mod clock;
 mod config;
 mod decoder;
 mod gpt2;
 mod gpt_neox;
+mod host;
 mod linear;
 mod llama;
 mod opt;
@@ -27,6 +32,8 @@ pub use architecture::{
     Activation, Architecture, Attention, Block, Group, Kind, Mlp, Module, NormKind, Positions, Projections, Residual,
     RopeScaling, Rotary,
 };
+pub use cache::KvCache;
+pub use clock::SectionTimes;
 pub use config::{ConfigError, FAMILIES, Family, architecture};
 pub use decoder::{Batch, Decoder, DecoderError, Part};
 pub(crate) use linear::transpose;

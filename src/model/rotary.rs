@@ -5,11 +5,47 @@ use super::architecture::{RopeScaling, Rotary};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor, TensorData};
 
-/// Cosines and sines of every position up to a length.
+/// Cosines and sines of every position up to a length, in host memory.
+#[derive(Clone, Debug)]
+pub(super) struct Angles {
+    /// Features of a head that are rotated.
+    dim: usize,
+    /// `[positions, dim / 2]`
+    cos: Vec<f32>,
+    /// `[positions, dim / 2]`
+    sin: Vec<f32>,
+}
+
+impl Angles {
+    fn new(rotary: &Rotary, positions: usize) -> Self {
+        let frequencies = frequencies(rotary);
+        let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
+        let (cos, sin) = angles.map(|angle| (angle.cos(), angle.sin())).unzip();
+        Self { dim: rotary.dim, cos, sin }
+    }
+
+    /// Rotates a head's features.
+    ///
+    /// # Shapes
+    /// - `from`, `to`: `[head_dim]`
+    pub fn rotate(&self, from: &[f32], position: usize, to: &mut [f32]) {
+        let half = self.dim / 2;
+        let part = |table: &'_ [f32], i: usize| table[position * half + i];
+        for i in 0..half {
+            let (cos, sin) = (part(&self.cos, i), part(&self.sin, i));
+            to[i] = from[i] * cos - from[half + i] * sin;
+            to[half + i] = from[half + i] * cos + from[i] * sin;
+        }
+        to[self.dim..].copy_from_slice(&from[self.dim..]);
+    }
+}
+
+/// [`Angles`], and the same as tensors where the device is not the host.
 #[derive(Clone, Debug)]
 pub(super) struct RotaryTable<B: Backend> {
-    dim: usize,
-    /// `[1, 1, positions, dim]`
+    positions: usize,
+    angles: Angles,
+    /// `[1, 1, positions, dim]`: each half twice.
     cos: Tensor<B, 4>,
     /// `[1, 1, positions, dim]`
     sin: Tensor<B, 4>,
@@ -18,26 +54,32 @@ pub(super) struct RotaryTable<B: Backend> {
 impl<B: Backend> RotaryTable<B> {
     /// The table for positions `0..positions`.
     pub fn new(rotary: &Rotary, positions: usize, dtype: DType, device: &B::Device) -> Self {
-        let frequencies = frequencies(rotary);
-        let angles = (0..positions).flat_map(|p| frequencies.iter().chain(&frequencies).map(move |f| p as f32 * f));
-        let angles: Vec<f32> = angles.collect();
-        let shape = [1, 1, positions, rotary.dim];
-        let tensor = |f: fn(f32) -> f32| {
-            let data = TensorData::new(angles.iter().map(|&a| f(a)).collect::<Vec<f32>>(), shape);
+        let angles = Angles::new(rotary, positions);
+        let tensor = |table: &[f32]| {
+            let rows = table.chunks_exact((rotary.dim / 2).max(1));
+            let twice: Vec<f32> = rows.flat_map(|row| row.iter().chain(row)).copied().collect();
+            let data = TensorData::new(twice, [1, 1, positions, rotary.dim]);
             Tensor::from_data(data.convert_dtype(dtype), (device, dtype))
         };
-        Self { dim: rotary.dim, cos: tensor(f32::cos), sin: tensor(f32::sin) }
+        let (cos, sin) = (tensor(&angles.cos), tensor(&angles.sin));
+        Self { positions, angles, cos, sin }
     }
 
     /// How many positions the table covers.
     pub fn positions(&self) -> usize {
-        self.cos.dims()[2]
+        self.positions
     }
 
-    /// Rotates `x` `[sequences, heads, length, head_dim]`, whose positions start at 0.
-    pub fn apply(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+    /// The table in host memory.
+    pub fn angles(&self) -> &Angles {
+        &self.angles
+    }
+
+    /// Rotates `x` `[sequences, heads, length, head_dim]`, whose positions begin at `start`.
+    pub fn apply(&self, x: Tensor<B, 4>, start: usize) -> Tensor<B, 4> {
         let [sequences, heads, length, head_dim] = x.dims();
-        if self.dim == 0 {
+        let dim = self.angles.dim;
+        if dim == 0 {
             return x;
         }
         let all = [0..sequences, 0..heads, 0..length];
@@ -45,11 +87,11 @@ impl<B: Backend> RotaryTable<B> {
             let [s, h, l] = all.clone();
             x.clone().slice([s, h, l, from..to])
         };
-        let half = self.dim / 2;
-        let turned = Tensor::cat(vec![part(half, self.dim).neg(), part(0, half)], 3);
-        let table = |t: &Tensor<B, 4>| t.clone().slice([0..1, 0..1, 0..length, 0..self.dim]);
-        let rotated = part(0, self.dim) * table(&self.cos) + turned * table(&self.sin);
-        if self.dim == head_dim { rotated } else { Tensor::cat(vec![rotated, part(self.dim, head_dim)], 3) }
+        let half = dim / 2;
+        let turned = Tensor::cat(vec![part(half, dim).neg(), part(0, half)], 3);
+        let table = |t: &Tensor<B, 4>| t.clone().slice([0..1, 0..1, start..start + length, 0..dim]);
+        let rotated = part(0, dim) * table(&self.cos) + turned * table(&self.sin);
+        if dim == head_dim { rotated } else { Tensor::cat(vec![rotated, part(dim, head_dim)], 3) }
     }
 }
 

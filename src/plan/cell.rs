@@ -71,6 +71,36 @@ pub struct PrunePoint {
     pub exclude: Vec<String>,
 }
 
+/// What a cell times, and on what: all that decides how long it takes beside the model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LatencyPoint {
+    /// Runs before those that count.
+    pub warmup: usize,
+    /// Runs that count.
+    pub repeats: usize,
+    /// Sequences at a time; each is timed with each prompt length.
+    pub batch: Vec<usize>,
+    /// Tokens of the prompt.
+    pub prompt: Vec<usize>,
+    /// Tokens generated behind the prompt.
+    pub generate: usize,
+    /// Where it runs.
+    pub timed_on: TimedOn,
+}
+
+/// What decides how long the same work takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TimedOn {
+    /// The name of the GPU or processor.
+    pub device: String,
+    /// CPU threads.
+    pub threads: usize,
+    /// The version of the program's kernels.
+    pub kernels: u32,
+}
+
 /// One cell: what is run and what is measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -95,6 +125,8 @@ pub struct Cell {
     #[serde(with = "crate::plan::cell::words")]
     #[schemars(with = "Vec<String>")]
     pub metrics: Vec<Metric>,
+    /// What is timed, where `metrics` has `latency`.
+    pub latency: Option<LatencyPoint>,
 }
 
 impl Cell {
@@ -219,7 +251,14 @@ pub(crate) mod tests {
             seed: None,
             variant,
             metrics: vec![Metric::Structure],
+            latency: None,
         }
+    }
+
+    /// A workload for the tests of this folder.
+    pub(crate) fn latency() -> LatencyPoint {
+        let timed_on = TimedOn { device: "cpu".into(), threads: 2, kernels: 1 };
+        LatencyPoint { warmup: 3, repeats: 20, batch: vec![1], prompt: vec![128], generate: 32, timed_on }
     }
 
     #[test]
@@ -237,9 +276,13 @@ pub(crate) mod tests {
     #[test]
     fn a_cell_survives_its_file() {
         for variant in [Variant::Dense, Variant::Csr] {
-            let cell = cell(0.7, variant);
+            let cell = Cell { latency: (variant == Variant::Csr).then(latency), ..cell(0.7, variant) };
             let json = serde_json::to_string(&cell).unwrap();
             assert_eq!(serde_json::from_str::<Cell>(&json).unwrap(), cell);
         }
+        // Files from before there were latencies.
+        let old = serde_json::to_string(&cell(0.7, Variant::Csr)).unwrap().replace(",\"latency\":null", "");
+        assert!(!old.contains("latency"));
+        assert_eq!(serde_json::from_str::<Cell>(&old).unwrap(), cell(0.7, Variant::Csr));
     }
 }

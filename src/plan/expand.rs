@@ -1,18 +1,23 @@
 //! Experiment → cells: the product of every block's axes, the union of the blocks.
 
-use super::cell::{Backend, Cell, PrunePoint};
+use super::cell::{Backend, Cell, LatencyPoint, PrunePoint, TimedOn};
 use crate::config::Experiment;
-use crate::config::experiment::{Dtype, Metric, Variant};
+use crate::config::experiment::{Dtype, LatencySettings, Metric, Variant};
 use crate::prune;
 
 /// Every cell of an experiment, each once.
 ///
 /// `backends` are the experiment's, with `auto` decided; `dtype` is the default of each backend for
-/// the checkpoint at hand, asked for by model and backend.
+/// the checkpoint at hand, asked for by model and backend; `timed_on` is asked for where something is timed.
 ///
 /// Order: model, backend; then `dense`; then block by block, the axes of a block as they are
 /// written, seeds and variants innermost, so that the cells of a prune point follow each other.
-pub fn expand(experiment: &Experiment, backends: &[Backend], dtype: impl Fn(&str, Backend) -> Dtype) -> Vec<Cell> {
+pub fn expand(
+    experiment: &Experiment,
+    backends: &[Backend],
+    dtype: impl Fn(&str, Backend) -> Dtype,
+    timed_on: impl Fn(Backend) -> TimedOn,
+) -> Vec<Cell> {
     let mut cells: Vec<Cell> = Vec::new();
     let mut metrics: Vec<Metric> = experiment.metrics.clone();
     metrics.sort_unstable();
@@ -20,6 +25,7 @@ pub fn expand(experiment: &Experiment, backends: &[Backend], dtype: impl Fn(&str
         let model = model.to_string();
         for &backend in backends {
             let dtype = experiment.dtype.unwrap_or_else(|| dtype(&model, backend));
+            let latency = metrics.contains(&Metric::Latency).then(|| latency(experiment, timed_on(backend)));
             let cell = |prune, seed, variant| Cell {
                 model: model.clone(),
                 backend,
@@ -28,6 +34,7 @@ pub fn expand(experiment: &Experiment, backends: &[Backend], dtype: impl Fn(&str
                 seed,
                 variant,
                 metrics: metrics.clone(),
+                latency: latency.clone(),
             };
             let mut add = |cell: Cell| {
                 if !cells.contains(&cell) {
@@ -45,6 +52,11 @@ pub fn expand(experiment: &Experiment, backends: &[Backend], dtype: impl Fn(&str
         }
     }
     cells
+}
+
+fn latency(experiment: &Experiment, timed_on: TimedOn) -> LatencyPoint {
+    let LatencySettings { warmup, repeats, batch, prompt, generate } = experiment.latency.clone();
+    LatencyPoint { warmup, repeats, batch, prompt, generate, timed_on }
 }
 
 /// The prune points of all blocks, each with the seeds that its result depends on.
@@ -75,7 +87,7 @@ mod tests {
 
     fn cells(text: &str) -> Vec<Cell> {
         let experiment = config::parse(Path::new("x.toml"), text, &[]).unwrap();
-        expand(&experiment, &[Backend::Flex], |_, _| Dtype::F32)
+        expand(&experiment, &[Backend::Flex], |_, _| Dtype::F32, |_| TimedOn { threads: 2, ..Default::default() })
     }
 
     #[test]
@@ -99,6 +111,18 @@ mod tests {
             "CSR30 Some(1)",
         ];
         assert_eq!(setups, expected);
+    }
+
+    #[test]
+    fn only_what_is_timed_says_where() {
+        let text = |metrics: &str| {
+            format!(
+                "name = 'x'\n[model]\nsource = 'builtin:tiny-opt'\n[measure]\nmetrics = [{metrics}]\nbatch = [1, 4]\n"
+            )
+        };
+        assert_eq!(cells(&text("'structure'"))[0].latency, None);
+        let timed = cells(&text("'latency'"))[0].latency.clone().unwrap();
+        assert_eq!((timed.batch, timed.prompt, timed.timed_on.threads), (vec![1, 4], vec![128], 2));
     }
 
     proptest! {

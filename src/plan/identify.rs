@@ -1,7 +1,8 @@
 //! A cell's name: a hash of all that decides its result, and of nothing else.
 //!
 //! Not hashed: paths and names, the time, the host, the program's version. What the program's
-//! arithmetic means is hashed as [`NUMERICS_VERSION`].
+//! arithmetic means is hashed as [`NUMERICS_VERSION`]. Where something is timed, what it is timed on is
+//! hashed too.
 
 use super::cell::Cell;
 use super::kernel::{KernelCell, KernelInputs};
@@ -51,7 +52,7 @@ impl CellId {
         let perplexity = inputs.perplexity.as_ref().filter(|_| cell.metrics.contains(&Metric::Perplexity));
         let point = cell.prune.as_ref();
         // serde_json keeps the order in which keys are written here: the canonical form.
-        let canonical = json!({
+        let mut canonical = json!({
             "numerics": NUMERICS_VERSION,
             "model": inputs.model,
             "agreement": inputs.agreement,
@@ -70,6 +71,19 @@ impl CellId {
             "seed": cell.seed,
             "metrics": cell.metrics.iter().map(|metric| metric.name()).collect::<Vec<_>>(),
         });
+        // What times nothing keeps its name wherever it runs.
+        if let Some(latency) = cell.latency.as_ref().filter(|_| cell.metrics.contains(&Metric::Latency)) {
+            canonical["latency"] = json!({
+                "warmup": latency.warmup,
+                "repeats": latency.repeats,
+                "batch": latency.batch,
+                "prompt": latency.prompt,
+                "generate": latency.generate,
+                "device": latency.timed_on.device,
+                "threads": latency.timed_on.threads,
+                "kernels": latency.timed_on.kernels,
+            });
+        }
         Self::of(&canonical)
     }
 
@@ -100,7 +114,8 @@ impl CellId {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cell::tests::cell;
+    use super::super::cell::LatencyPoint;
+    use super::super::cell::tests::{cell, latency};
     use super::*;
     use crate::config::experiment::Variant;
 
@@ -140,8 +155,37 @@ mod tests {
         assert_eq!(names.len(), count);
     }
 
+    fn name_of(cell: &Cell) -> CellId {
+        CellId::new(cell, &inputs())
+    }
+
     #[test]
     fn everything_that_decides_a_time_changes_the_name() {
+        let mut base = cell(0.3, Variant::Csr);
+        base.metrics.push(Metric::Latency);
+        let mut names = vec![name_of(&base)];
+        let mut add = |change: &dyn Fn(&mut LatencyPoint)| {
+            let mut changed = latency();
+            change(&mut changed);
+            names.push(name_of(&Cell { latency: Some(changed), ..base.clone() }));
+        };
+        add(&|_| ());
+        add(&|l| l.warmup = 4);
+        add(&|l| l.repeats = 4);
+        add(&|l| l.batch.push(4));
+        add(&|l| l.prompt.push(4));
+        add(&|l| l.generate = 4);
+        add(&|l| l.timed_on.device = "gpu".into());
+        add(&|l| l.timed_on.threads = 4);
+        add(&|l| l.timed_on.kernels = 4);
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn everything_that_decides_a_kernels_time_changes_its_name() {
         use super::super::kernel::tests::{inputs, kernel};
         use crate::config::experiment::{Dtype, KernelFormat};
         let base = kernel(KernelFormat::Csr, Some(0.5));
@@ -180,6 +224,8 @@ mod tests {
     #[test]
     fn what_does_not_decide_a_result_does_not() {
         let base = cell(0.3, Variant::Csr);
+        // Nor does what would be timed, where nothing is.
+        assert_eq!(name_of(&base), name_of(&Cell { latency: Some(latency()), ..base.clone() }));
         let renamed = Cell { model: "path:elsewhere".into(), ..base.clone() };
         assert_eq!(CellId::new(&base, &inputs()), CellId::new(&renamed, &inputs()));
         // The perplexity text does not matter to a cell that does not measure perplexity.

@@ -15,7 +15,7 @@ mod kernel;
 mod resume;
 mod select;
 
-pub use cell::{Backend, Cell, PrunePoint};
+pub use cell::{Backend, Cell, LatencyPoint, PrunePoint, TimedOn};
 pub use expand::expand;
 pub use identify::{CellId, InputDigests, NUMERICS_VERSION};
 pub use kernel::{KernelCell, KernelInputs, Work, accompany, expand_kernels};

@@ -1,7 +1,7 @@
 //! The files' formats. A change that old files don't fit raises [`CellRecord::FORMAT`].
 
 use super::provenance::{Machine, Program};
-use crate::measure::{Agreement, Gate, Structure};
+use crate::measure::{Agreement, Gate, Latency, Structure};
 use crate::plan::{Cell, CellId, InputDigests, KernelCell};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,8 @@ pub struct Measured {
     pub gate: Option<Gate>,
     /// The kernels that the pruned linears of a sparse variant ran.
     pub kernels: Vec<KernelUse>,
+    /// How long it takes, for every batch size and prompt length.
+    pub latency: Option<Vec<Latency>>,
 }
 
 /// A kernel that linears of a model ran.

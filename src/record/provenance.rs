@@ -82,6 +82,11 @@ impl Machine {
             gpus: gpus(),
         }
     }
+
+    /// The name of the GPU at an index, without driver and memory.
+    pub fn gpu(&self, index: usize) -> Option<&str> {
+        Some(self.gpus.get(index)?.split(',').next()?.trim())
+    }
 }
 
 /// The time, in UTC to the second.

@@ -13,6 +13,7 @@ pub mod draw;
 pub mod figure;
 mod kernel_plots;
 mod kernel_tables;
+mod latency;
 mod plots;
 pub mod table;
 mod tables;

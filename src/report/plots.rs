@@ -6,15 +6,16 @@ use super::Cells;
 use super::figure::{
     Axis, BarSeries, Category, Figure, Format, Marks, Panel, PointSeries, Rule, RuleAxis, Trace, Value,
 };
+use super::latency;
 use super::tables::{by_seed, group_sums, is_unstructured, mean, metric, number, sd, sparsity};
 use crate::config::experiment::Variant;
 use crate::plan::Cell;
 use crate::record::CellRecord;
 
 /// The most bars of a panel that stay legible.
-const MOST_BARS: usize = 16;
+pub(super) const MOST_BARS: usize = 16;
 /// A page's width in logical pixels, 180 mm.
-const PAGE: u32 = 680;
+pub(super) const PAGE: u32 = 680;
 /// The style of the dense model.
 const DENSE_STYLE: usize = 0;
 
@@ -24,7 +25,12 @@ pub(super) fn all(cells: &Cells) -> Vec<(String, Figure)> {
     let several = runs.len() > 1;
     let mut figures = Vec::new();
     for records in runs {
-        let made = [("setups", setups(&records)), ("groups", groups(&records)), ("sweep", sweep(&records))];
+        let made = [
+            ("setups", setups(&records)),
+            ("groups", groups(&records)),
+            ("sweep", sweep(&records)),
+            ("latency", latency::figure(&records)),
+        ];
         for (name, figure) in made {
             let Some(mut figure) = figure else { continue };
             let cell = &records[0].cell;
@@ -86,7 +92,7 @@ fn setups(records: &[&CellRecord]) -> Option<Figure> {
 }
 
 /// The setup, with what tells it apart from others of the same label.
-fn label(record: &CellRecord, among: &[&CellRecord]) -> String {
+pub(super) fn label(record: &CellRecord, among: &[&CellRecord]) -> String {
     let setup = record.cell.setup();
     let namesakes = among.iter().filter(|other| other.cell.setup() == setup).count();
     let Some(point) = record.cell.prune.as_ref().filter(|_| namesakes > 1) else { return setup };
@@ -100,7 +106,8 @@ fn label(record: &CellRecord, among: &[&CellRecord]) -> String {
     label
 }
 
-fn variant_style(variant: Variant) -> usize {
+/// The style of a variant in every figure.
+pub(super) fn variant_style(variant: Variant) -> usize {
     match variant {
         Variant::Dense => DENSE_STYLE,
         Variant::Masked => 1,
@@ -164,7 +171,8 @@ fn sweep(records: &[&CellRecord]) -> Option<Figure> {
     let storage = lines(&storage, |cell: &Cell| format!("stored {}", cell.variant.name()));
 
     let panel = |lines: &[Line<'_>], first_style: usize, column: &str, y: Axis| {
-        let series = lines.iter().enumerate().map(|(i, line)| line.series(i + first_style, column));
+        let value = |record: &CellRecord| number(&metric(record, column));
+        let series = lines.iter().enumerate().map(|(i, line)| line.series(i + first_style, &value));
         let series: Vec<PointSeries> = series.collect();
         let measured = series.iter().flat_map(|s| &s.points).any(|(_, value)| value.finite().is_some());
         let x = Axis { format: Format::Percent(0), ..Axis::linear("Target sparsity") };
@@ -187,6 +195,31 @@ fn sweep(records: &[&CellRecord]) -> Option<Figure> {
     .collect();
     let rows = panels.len().div_ceil(2) as u32;
     (!panels.is_empty()).then(|| Figure { columns: 2, ..Figure::new(panels, PAGE, 290 * rows) })
+}
+
+/// How fast every variant is over the sparsity, the dense model dashed: of the first method, since it hardly
+/// matters which weights are kept.
+pub(super) fn speed_panel(
+    records: &[&CellRecord],
+    y: Axis,
+    speed: &dyn Fn(&CellRecord) -> Option<f64>,
+) -> Option<Panel> {
+    let mut points = by_seed(records.iter().copied());
+    points.retain(|group| is_unstructured(&group[0].cell));
+    let first = points.first()?[0].cell.prune.clone()?;
+    points.retain(|group| {
+        group[0].cell.prune.as_ref().is_some_and(|p| (p.method, p.scope) == (first.method, first.scope))
+    });
+    let lines = lines(&points, |cell: &Cell| cell.variant.name().into());
+    let series = lines.iter().map(|line| {
+        let style = variant_style(line.points[0].1[0].cell.variant);
+        line.series(style, speed)
+    });
+    let series = series.collect();
+    let x = Axis { format: Format::Percent(0), ..Axis::linear("Target sparsity") };
+    let dense = records.iter().find(|record| record.cell.variant == Variant::Dense);
+    let rules = dense.and_then(|record| speed(record)).map(|at| Rule { axis: RuleAxis::Y, at, label: "dense".into() });
+    Some(Panel { rules: rules.into_iter().collect(), legend: true, ..Panel::new(x, y, Marks::Points(series)) })
 }
 
 /// Cells of one name over all sparsities.
@@ -227,9 +260,9 @@ fn lines<'a>(points: &[Vec<&'a CellRecord>], name: impl Fn(&Cell) -> String) -> 
 
 impl Line<'_> {
     /// Means over seeds, with a band of one standard deviation.
-    fn series(&self, style: usize, column: &str) -> PointSeries {
+    fn series(&self, style: usize, number: &dyn Fn(&CellRecord) -> Option<f64>) -> PointSeries {
         let value = |group: &[&CellRecord]| {
-            let values: Vec<f64> = group.iter().filter_map(|record| number(&metric(record, column))).collect();
+            let values: Vec<f64> = group.iter().filter_map(|record| number(record)).collect();
             match (mean(&values), sd(&values)) {
                 (Some(mean), Some(sd)) => Value::with_bounds(mean, mean - sd, mean + sd),
                 (mean, _) => Value::from(mean),

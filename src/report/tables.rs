@@ -1,6 +1,7 @@
 //! The tables: which columns, and which number goes where.
 
 use super::Cells;
+use super::latency;
 use super::table::{Table, Value};
 use crate::config::experiment::NmPattern;
 use crate::plan::Cell;
@@ -32,6 +33,7 @@ pub(super) fn all(cells: &Cells) -> Vec<Table> {
         return Vec::new();
     }
     let mut tables = vec![summary(cells), timings(cells), spread(cells), layers(cells), groups(cells)];
+    tables.extend(latency::tables(cells));
     tables.extend(expectations(cells));
     tables
 }
@@ -62,11 +64,13 @@ fn key(cell: &Cell) -> Vec<Value> {
     ]
 }
 
-fn keyed(name: &'static str, columns: &[&str]) -> Table {
+/// A table without rows whose columns begin with the key's.
+pub(super) fn keyed(name: &'static str, columns: &[&str]) -> Table {
     Table::new(name, KEY.iter().chain(columns).copied())
 }
 
-fn row(record: &CellRecord, values: impl IntoIterator<Item = Value>) -> Vec<Value> {
+/// The key's values and those behind them.
+pub(super) fn row(record: &CellRecord, values: impl IntoIterator<Item = Value>) -> Vec<Value> {
     let mut row = vec![Value::from(record.id.as_str())];
     row.extend(key(&record.cell));
     row.extend(values);
@@ -257,7 +261,8 @@ fn groups(cells: &Cells) -> Table {
     table
 }
 
-fn finished(cells: &Cells) -> impl Iterator<Item = (&CellRecord, &Measured)> {
+/// The finished cells with their numbers.
+pub(super) fn finished(cells: &Cells) -> impl Iterator<Item = (&CellRecord, &Measured)> {
     cells.records.iter().filter_map(|record| record.measured.as_ref().map(|measured| (record, measured)))
 }
 

@@ -4,10 +4,11 @@ use super::session::{Session, burn_dtype, bytes_per_number, nonzero};
 use crate::config::experiment::{Metric, Variant};
 use crate::execute::{Format, LayerShape, PackError, SparseBackend, SparseWeight};
 use crate::measure::{
-    Agreement, ForwardError, Gate, GateMiss, Stored, agreement, all_logits, gate, peak_rss_bytes, perplexity, structure,
+    Agreement, ForwardError, Gate, GateMiss, Latency, Stored, Workload, agreement, all_logits, gate, latency,
+    peak_rss_bytes, perplexity, structure,
 };
 use crate::model::{Decoder, DenseWeight, LinearWeight};
-use crate::plan::{Cell, PrunePoint};
+use crate::plan::{Cell, LatencyPoint, PrunePoint};
 use crate::prune::{self, Layer, PruneError, Request};
 use crate::record::{Failure, FailureKind, KernelUse, Measured, Timings};
 use crate::sparse::Pattern;
@@ -64,6 +65,7 @@ pub(super) fn dense<B: SparseBackend>(
         }
         let mut decoder = session.decoder.clone();
         measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
+        measured.latency = latency_of(&mut decoder, cell, stage)?;
         Ok(measured)
     };
     let measured = measure();
@@ -157,6 +159,7 @@ impl Point {
             measured.agreement = Some(agreement(session.reference()?, logits, vocabulary));
         }
         measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
+        measured.latency = latency_of(&mut decoder, cell, stage)?;
         timings.measure_seconds = start.elapsed().as_secs_f64();
         Ok(measured)
     }
@@ -194,6 +197,7 @@ impl Point {
         }
         drop(logits);
         measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
+        measured.latency = latency_of(&mut decoder, cell, stage)?;
         timings.measure_seconds = start.elapsed().as_secs_f64();
         Ok(measured)
     }
@@ -314,6 +318,7 @@ fn sizes<B: SparseBackend>(session: &Session<B>, cell: &Cell, stored: &[Stored])
         perplexity: None,
         gate: None,
         kernels: Vec::new(),
+        latency: None,
     }
 }
 
@@ -329,4 +334,22 @@ fn perplexity_of<B: SparseBackend>(
     let tokens: usize = windows.iter().map(Vec::len).sum();
     let done = |behind: usize| stage(&format!("perplexity {behind}/{tokens} tokens"));
     Ok(Some(perplexity(decoder, windows, done)?))
+}
+
+/// The times of every batch size and prompt length, where they are asked for.
+fn latency_of<B: SparseBackend>(
+    decoder: &mut Decoder<B>,
+    cell: &Cell,
+    stage: Stage<'_>,
+) -> Result<Option<Vec<Latency>>, CellError> {
+    let Some(LatencyPoint { warmup, repeats, batch, prompt, generate, .. }) = &cell.latency else { return Ok(None) };
+    let mut latencies = Vec::with_capacity(batch.len() * prompt.len());
+    for &batch in batch {
+        for &prompt in prompt {
+            let workload = Workload { batch, prompt, generate: *generate, warmup: *warmup, repeats: *repeats };
+            let done = |run, runs| stage(&format!("latency, batch {batch}, prompt {prompt}: run {run}/{runs}"));
+            latencies.push(latency(decoder, &workload, done)?);
+        }
+    }
+    Ok(Some(latencies))
 }

@@ -3,14 +3,17 @@
 use super::kernels;
 use crate::config::Experiment;
 use crate::config::experiment::{Dtype, Metric, Where, same_sparsity};
+use crate::execute::KERNEL_POLICY_VERSION;
 use crate::execute::device::{self, DeviceError};
+use crate::execute::kernels::cpu::Simd;
 use crate::load::{Checkpoint, LoadError, Loader, ModelFiles, Texts, Tokens};
 use crate::model::Architecture;
 use crate::plan::{
-    Backend, Cell, CellId, Decision, InputDigests, KernelCell, KernelInputs, Only, Partition, Rerun, Work, accompany,
-    decide, expand,
+    Backend, Cell, CellId, Decision, InputDigests, KernelCell, KernelInputs, LatencyPoint, Only, Partition, Rerun,
+    TimedOn, Work, accompany, decide, expand,
 };
-use crate::record::{ExpectRecord, KernelEntry, PlanEntry, PlanRecord, Program, Store};
+use crate::record::{ExpectRecord, KernelEntry, Machine, PlanEntry, PlanRecord, Program, Store};
+use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 use thiserror::Error;
@@ -151,6 +154,18 @@ pub enum PrepareError {
         /// The dtype.
         dtype: &'static str,
     },
+    /// A model has too few positions for what is to be timed.
+    #[error("`measure.prompt` {prompt} and `measure.generate` {generate} are {needed} tokens, but `{model}` has {positions} positions", needed = .prompt.saturating_add(*.generate))]
+    Positions {
+        /// The model source.
+        model: String,
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens generated behind it.
+        generate: usize,
+        /// Positions of the model.
+        positions: usize,
+    },
     /// An expectation is about no cell.
     #[error("the `[[expect]]` with `{0}` is about no cell of this experiment")]
     Expectation(String),
@@ -167,6 +182,9 @@ impl PrepareError {
             Self::Load(error) => error.hint(),
             Self::Dtype { .. } => Some("the CPU backends compute in f32: leave `dtype` out, or take a GPU".into()),
             Self::KernelDtype { .. } => Some("take another `kernel.dtype`, or another backend".into()),
+            Self::Positions { positions, .. } => {
+                Some(format!("set `measure.prompt` and `measure.generate` to {positions} or less together"))
+            }
             Self::Expectation(_) => Some("`sparsify-exp plan FILE` lists the cells and their columns".into()),
             Self::NothingSelected => {
                 Some("`sparsify-exp plan FILE` lists the cells; see `--only`, `--partition` and `--limit`".into())
@@ -199,13 +217,17 @@ pub fn prepare(
         device::default_dtype(backend, model.map_or(Dtype::F32, |model| model.files.dtype()))
     };
 
+    let machine = LazyCell::new(|| Machine::current(Simd::detect().name()));
+    let timed_on = |backend: Backend| timed_on(&machine, &experiment, backend);
+
     let mut seen = HashSet::new();
     let mut planned = Vec::new();
-    for cell in expand(&experiment, &backends, dtype_of) {
+    for cell in expand(&experiment, &backends, dtype_of, timed_on) {
         if cell.backend.is_cpu() && cell.dtype != Dtype::F32 {
             return Err(PrepareError::Dtype { backend: cell.backend.name(), dtype: cell.dtype.name() });
         }
         let Some(model) = model_of(&cell) else { continue };
+        timed_tokens_fit(&cell, model)?;
         let inputs = model.digests();
         let id = CellId::new(&cell, &inputs);
         // Two sources of one model, say a folder and the hub, make one cell.
@@ -241,6 +263,26 @@ fn prepare_model(
     let tokenizer = files.tokenizer()?;
     let tokens = texts.encode(&tokenizer, &files.source, architecture.max_positions, architecture.vocabulary)?;
     Ok(PreparedModel { files, architecture, tokens })
+}
+
+/// What decides how fast a backend is.
+fn timed_on(machine: &Machine, experiment: &Experiment, backend: Backend) -> TimedOn {
+    let gpu = machine.gpu(experiment.device_index).unwrap_or("GPU");
+    let device = if backend.is_cpu() { &machine.cpu } else { gpu };
+    // 0 takes what rayon takes, which the environment may limit.
+    let threads = if experiment.threads == 0 { rayon::current_num_threads() } else { experiment.threads };
+    TimedOn { device: device.to_owned(), threads, kernels: KERNEL_POLICY_VERSION }
+}
+
+fn timed_tokens_fit(cell: &Cell, model: &PreparedModel) -> Result<(), PrepareError> {
+    let Some(LatencyPoint { prompt, generate, .. }) = &cell.latency else { return Ok(()) };
+    let positions = model.architecture.max_positions;
+    match prompt.iter().find(|prompt| prompt.saturating_add(*generate) > positions) {
+        Some(&prompt) => {
+            Err(PrepareError::Positions { model: cell.model.clone(), prompt, generate: *generate, positions })
+        }
+        None => Ok(()),
+    }
 }
 
 impl PreparedModel {
@@ -327,7 +369,8 @@ fn selects(wanted: &Where, cell: &Cell) -> bool {
         && wanted.dtype.is_none_or(|dtype| cell.dtype == dtype)
 }
 
-/// An upper estimate: the dense model, the variant's linears beside it, and the logits that are compared.
+/// An upper estimate: the dense model, the variant's linears beside it, the logits that are compared,
+/// and the cache of what is timed.
 fn memory(cell: &Cell, model: &PreparedModel) -> u64 {
     let number = if cell.dtype == Dtype::F32 { 4 } else { 2 };
     let architecture = &model.architecture;
@@ -342,5 +385,11 @@ fn memory(cell: &Cell, model: &PreparedModel) -> u64 {
     };
     let positions: usize = model.tokens.agreement.iter().map(Vec::len).sum();
     let logits = (positions * architecture.vocabulary * 4) as u64;
-    dense + variant + 3 * logits + if cell.backend == Backend::NdArray { dense / 2 } else { 0 }
+    let attention = architecture.attention;
+    let kept_per_token = 2 * (architecture.blocks.len() * attention.kv_heads * attention.head_dim) as u64 * number;
+    let cache = cell.latency.as_ref().map_or(0, |latency| {
+        let largest = |axis: &[usize]| axis.iter().copied().max().unwrap_or(0) as u64;
+        largest(&latency.batch) * (largest(&latency.prompt) + latency.generate as u64) * kept_per_token
+    });
+    dense + variant + 3 * logits + cache + if cell.backend == Backend::NdArray { dense / 2 } else { 0 }
 }

@@ -5,6 +5,7 @@
 mod architecture;
 mod errors;
 mod kernels;
+mod latency;
 mod output;
 mod resume;
 mod schema;

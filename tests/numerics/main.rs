@@ -1,5 +1,6 @@
 //! Numbers against references: what PyTorch with transformers computes from the same checkpoints.
 
+mod cache;
 mod families;
 mod golden;
 

@@ -1,0 +1,102 @@
+//! Keys and values of the tokens that a decoder has seen.
+//!
+//! ```text
+//!   KvCache ── one KvBlock a decoder block
+//!                ├─ host memory   [sequences][kv_heads][capacity][head_dim], filled in place
+//!                └─ on a device   [sequences, kv_heads, past, head_dim], grown by concatenation
+//! ```
+
+use super::architecture::Architecture;
+use crate::execute::SparseBackend;
+use burn::tensor::Tensor;
+
+/// The memory of a decoder that generates: sequences of equal length, with room for more.
+#[derive(Clone, Debug)]
+pub struct KvCache<B: SparseBackend> {
+    sequences: usize,
+    capacity: usize,
+    past: usize,
+    pub(super) blocks: Vec<KvBlock<B>>,
+}
+
+impl<B: SparseBackend> KvCache<B> {
+    /// An empty cache for `sequences` sequences of up to `capacity` tokens.
+    pub fn new(architecture: &Architecture, sequences: usize, capacity: usize) -> Self {
+        let attention = architecture.attention;
+        let numbers = sequences * attention.kv_heads * capacity * attention.head_dim;
+        let block = || KvBlock {
+            host: if B::ON_HOST { HostKv::new(numbers) } else { HostKv::default() },
+            device: None,
+            keeps: true,
+        };
+        Self { sequences, capacity, past: 0, blocks: architecture.blocks.iter().map(|_| block()).collect() }
+    }
+
+    /// Sequences.
+    pub fn sequences(&self) -> usize {
+        self.sequences
+    }
+
+    /// The most tokens of a sequence.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Tokens of each sequence that the decoder has seen.
+    pub fn past(&self) -> usize {
+        self.past
+    }
+
+    /// Forgets every token, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.past = 0;
+        for block in &mut self.blocks {
+            block.device = None;
+        }
+    }
+
+    pub(super) fn grow(&mut self, tokens: usize) {
+        self.past += tokens;
+    }
+}
+
+/// What one sequence of a batch has in a block's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    /// Tokens seen before.
+    pub past: usize,
+    /// Tokens of the batch.
+    pub new: usize,
+    /// Room.
+    pub capacity: usize,
+}
+
+/// Keys and values of one decoder block.
+#[derive(Clone, Debug)]
+pub(super) struct KvBlock<B: SparseBackend> {
+    pub host: HostKv,
+    /// `[sequences, kv_heads, past, head_dim]` each.
+    pub device: Option<[Tensor<B, 4>; 2]>,
+    /// Whether tokens come back to it.
+    pub keeps: bool,
+}
+
+impl<B: SparseBackend> KvBlock<B> {
+    /// Memory for a pass that nothing follows: every decoder block in turn uses it.
+    pub fn scratch() -> Self {
+        Self { host: HostKv::default(), device: None, keeps: false }
+    }
+}
+
+/// Keys and values in host memory: the sequences one behind the other, each `[kv_heads, capacity, head_dim]`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct HostKv {
+    pub keys: Vec<f32>,
+    pub values: Vec<f32>,
+}
+
+impl HostKv {
+    fn new(numbers: usize) -> Self {
+        Self { keys: vec![0.0; numbers], values: vec![0.0; numbers] }
+    }
+}

@@ -1,0 +1,188 @@
+//! The tables and the plot of what was timed.
+
+use super::Cells;
+use super::figure::{Axis, BarSeries, Category, Figure, Marks, Panel, Value as Mark};
+use super::plots::{MOST_BARS, PAGE, label, speed_panel, variant_style};
+use super::table::Table;
+use super::tables::{finished, keyed, row};
+use crate::config::experiment::Variant;
+use crate::plan::Cell;
+use crate::record::{CellRecord, LatencyRecord, PhaseRecord};
+
+const MILLI: f64 = 1e3;
+
+/// A phase of what was timed in a cell.
+struct Timed<'a> {
+    name: &'static str,
+    batch: usize,
+    prompt: usize,
+    /// Tokens of the prompt, or generated.
+    tokens: usize,
+    /// Tokens that a sample takes in: of the prompts, or one a sequence.
+    tokens_per_sample: usize,
+    phase: &'a PhaseRecord,
+    /// Runs that counted.
+    repeats: usize,
+    peak_bytes: Option<u64>,
+}
+
+impl<'a> Timed<'a> {
+    fn phases(latency: &'a LatencyRecord) -> [Self; 2] {
+        let LatencyRecord { batch, prompt, generate, prefill, decode, peak_bytes } = latency;
+        let repeats = prefill.seconds.len();
+        let timed = |name, tokens, tokens_per_sample, phase| Timed {
+            name,
+            batch: *batch,
+            prompt: *prompt,
+            tokens,
+            tokens_per_sample,
+            phase,
+            repeats,
+            peak_bytes: *peak_bytes,
+        };
+        [timed("prefill", *prompt, batch * prompt, prefill), timed("decode", *generate, *batch, decode)]
+    }
+
+    fn median(&self) -> f64 {
+        self.phase.spread().median
+    }
+
+    fn tokens_per_second(&self) -> f64 {
+        self.tokens_per_sample as f64 / self.median()
+    }
+
+    /// What tells it apart from others of its phase.
+    fn label(&self) -> String {
+        format!("batch {}, prompt {}", self.batch, self.prompt)
+    }
+
+    /// Whether the same work was timed.
+    fn same_work(&self, other: &Timed<'_>) -> bool {
+        (self.name, self.batch, self.prompt, self.tokens) == (other.name, other.batch, other.prompt, other.tokens)
+    }
+}
+
+/// What was timed in a cell, in the order of the axes.
+fn timed(record: &CellRecord) -> impl Iterator<Item = Timed<'_>> {
+    let latencies = record.measured.iter().flat_map(|measured| measured.latency.iter().flatten());
+    latencies.flat_map(Timed::phases)
+}
+
+/// `latency.csv` and `latency_parts.csv`, where something was timed.
+pub(super) fn tables(cells: &Cells) -> Vec<Table> {
+    if finished(cells).any(|(_, measured)| measured.latency.is_some()) {
+        vec![latency(cells), parts(cells)]
+    } else {
+        Vec::new()
+    }
+}
+
+fn latency(cells: &Cells) -> Table {
+    let columns = [
+        "phase",
+        "batch",
+        "tokens",
+        "repeats",
+        "mean_ms",
+        "sd_ms",
+        "median_ms",
+        "p95_ms",
+        "min_ms",
+        "tokens_per_s",
+        "speedup_vs_dense",
+        "peak_bytes",
+    ];
+    let mut table = keyed("latency", &columns);
+    for record in &cells.records {
+        for timed in timed(record) {
+            let spread = timed.phase.spread();
+            let values = [
+                timed.name.into(),
+                (timed.batch as u64).into(),
+                (timed.tokens as u64).into(),
+                (timed.repeats as u64).into(),
+                (spread.mean * MILLI).into(),
+                (spread.sd * MILLI).into(),
+                (spread.median * MILLI).into(),
+                (spread.p95 * MILLI).into(),
+                (spread.min * MILLI).into(),
+                timed.tokens_per_second().into(),
+                dense_median(cells, record, &timed).map(|dense| dense / spread.median).into(),
+                timed.peak_bytes.into(),
+            ];
+            table.rows.push(row(record, values));
+        }
+    }
+    table
+}
+
+/// The dense model's median of the same work on the same machine.
+fn dense_median(cells: &Cells, record: &CellRecord, timed_here: &Timed<'_>) -> Option<f64> {
+    let alike = |a: &Cell, b: &Cell| {
+        let machine = |cell: &Cell| cell.latency.as_ref().map(|latency| latency.timed_on.clone());
+        (&a.model, a.backend, a.dtype) == (&b.model, b.backend, b.dtype) && machine(a) == machine(b)
+    };
+    let dense = cells.records.iter().find(|r| r.cell.variant == Variant::Dense && alike(&r.cell, &record.cell))?;
+    timed(dense).find(|timed| timed.same_work(timed_here)).map(|timed| timed.median())
+}
+
+fn parts(cells: &Cells) -> Table {
+    let columns = ["phase", "batch", "tokens", "whole_ms", "linears_ms", "attention_ms", "other_ms"];
+    let mut table = keyed("latency_parts", &columns);
+    for record in &cells.records {
+        for timed in timed(record) {
+            let parts = timed.phase.parts;
+            let values = [
+                timed.name.into(),
+                (timed.batch as u64).into(),
+                (timed.tokens as u64).into(),
+                (parts.whole_seconds * MILLI).into(),
+                (parts.linears_seconds * MILLI).into(),
+                (parts.attention_seconds * MILLI).into(),
+                (parts.other_seconds * MILLI).into(),
+            ];
+            table.rows.push(row(record, values));
+        }
+    }
+    table
+}
+
+/// Tokens a second of every setup: bars, or lines over the sparsity where there are too many.
+pub(super) fn figure(records: &[&CellRecord]) -> Option<Figure> {
+    let records: Vec<&CellRecord> = records.iter().copied().filter(|r| timed(r).next().is_some()).collect();
+    let work: Vec<Timed<'_>> = records.first().map(|record| timed(record).collect()).unwrap_or_default();
+    let panel = |name: &str, title: &str| {
+        let work: Vec<&Timed<'_>> = work.iter().filter(|timed| timed.name == name).collect();
+        let axis = Axis { from_zero: true, ..Axis::linear(title) };
+        (records.len() <= MOST_BARS).then(|| bars(&records, &work, axis.clone())).or_else(|| {
+            let first = work.first()?;
+            // Lines have room for one workload; the panel says which where there are more.
+            let label = if work.len() > 1 { format!("{title}, {}", first.label()) } else { title.into() };
+            let axis = Axis { label, ..axis };
+            speed_panel(&records, axis, &|record| speed(record, first))
+        })
+    };
+    let panels = [panel("decode", "Decode (tokens/s)"), panel("prefill", "Prefill (tokens/s)")];
+    let panels: Vec<Panel> = panels.into_iter().flatten().collect();
+    (!work.is_empty() && !panels.is_empty()).then(|| Figure { columns: 1, ..Figure::new(panels, PAGE, 500) })
+}
+
+/// One bar a setup for each batch size and prompt length.
+fn bars(records: &[&CellRecord], work: &[&Timed<'_>], axis: Axis) -> Panel {
+    let several = work.len() > 1;
+    let category = |record: &&CellRecord| Category {
+        label: label(record, records),
+        style: (!several).then(|| variant_style(record.cell.variant)),
+    };
+    let series = work.iter().enumerate().map(|(index, work)| BarSeries {
+        name: work.label(),
+        style: index + 1,
+        values: records.iter().map(|record| Mark::from(speed(record, work))).collect(),
+    });
+    let marks = Marks::Bars { categories: records.iter().map(category).collect(), series: series.collect() };
+    Panel { legend: several, ..Panel::new(Axis::linear(""), axis, marks) }
+}
+
+fn speed(record: &CellRecord, work: &Timed<'_>) -> Option<f64> {
+    timed(record).find(|timed| timed.same_work(work)).map(|timed| timed.tokens_per_second())
+}
