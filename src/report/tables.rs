@@ -33,6 +33,7 @@ pub(super) fn all(cells: &Cells) -> Vec<Table> {
         return Vec::new();
     }
     let mut tables = vec![summary(cells), timings(cells), spread(cells), layers(cells), groups(cells)];
+    tables.extend(execution(cells));
     tables.extend(latency::tables(cells));
     tables.extend(expectations(cells));
     tables
@@ -217,6 +218,18 @@ fn layers(cells: &Cells) -> Table {
         }
     }
     table
+}
+
+/// Which kernels ran, where a sparse one could have: so that nobody times a fallback unknowingly.
+fn execution(cells: &Cells) -> Option<Table> {
+    let mut table = keyed("execution", &["tokens", "kernel", "linears"]);
+    for (record, measured) in finished(cells) {
+        for used in &measured.kernels {
+            let values = [(used.tokens as u64).into(), used.kernel.clone().into(), (used.linears as u64).into()];
+            table.rows.push(row(record, values));
+        }
+    }
+    (!table.rows.is_empty()).then_some(table)
 }
 
 /// What a group adds up to.

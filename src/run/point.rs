@@ -184,7 +184,7 @@ impl Point {
 
         let start = Instant::now();
         let mut measured = sizes(session, cell, &stored);
-        measured.kernels = self.kernels(&decoder, tokens_of(session));
+        measured.kernels = self.kernels(&decoder, &tokens_of(session, cell));
         stage("gate");
         let logits = all_logits(&mut decoder, &session.tokens.agreement)?;
         let vocabulary = decoder.architecture().vocabulary;
@@ -217,7 +217,7 @@ impl Point {
             let shape = LayerShape { rows: pattern.rows(), cols: pattern.cols(), kept: pattern.kept() };
             let format = match cell.variant {
                 Variant::Bitmap => Some(Format::Bitmap),
-                Variant::Auto => B::fastest(shape, tokens_of(session)),
+                Variant::Auto => B::fastest(shape, decisive_tokens(session, cell)),
                 _ => Some(Format::Csr),
             };
             let slot = &mut stored[*index];
@@ -237,14 +237,16 @@ impl Point {
         Ok((decoder, stored))
     }
 
-    /// Which kernels the pruned linears run for so many tokens, and how many linears each.
-    fn kernels<B: SparseBackend>(&self, decoder: &Decoder<B>, tokens: usize) -> Vec<KernelUse> {
+    /// Which kernels the pruned linears run for each number of tokens, and how many linears each.
+    fn kernels<B: SparseBackend>(&self, decoder: &Decoder<B>, tokens: &[usize]) -> Vec<KernelUse> {
         let mut uses: Vec<KernelUse> = Vec::new();
-        for (index, ..) in &self.layers {
-            let kernel = decoder.linear(*index).weight.kernel(tokens);
-            match uses.iter_mut().find(|used| used.kernel == kernel) {
-                Some(used) => used.linears += 1,
-                None => uses.push(KernelUse { kernel, tokens, linears: 1 }),
+        for &tokens in tokens {
+            for (index, ..) in &self.layers {
+                let kernel = decoder.linear(*index).weight.kernel(tokens);
+                match uses.iter_mut().find(|used| (used.tokens, &used.kernel) == (tokens, &kernel)) {
+                    Some(used) => used.linears += 1,
+                    None => uses.push(KernelUse { kernel, tokens, linears: 1 }),
+                }
             }
         }
         uses
@@ -280,9 +282,27 @@ fn masked<B: SparseBackend>(pattern: &Pattern, weights: &[f32], dtype: DType, de
     LinearWeight::Dense(DenseWeight::new(pattern.apply(weights).into(), shape, dtype, device))
 }
 
-/// The tokens of a forward pass over the texts, which decide kernels and what `auto` takes.
-fn tokens_of<B: SparseBackend>(session: &Session<B>) -> usize {
-    session.tokens.agreement.iter().map(Vec::len).sum()
+/// Tokens that linears see at once in what a cell measures: the texts; prompts and single tokens, if timed.
+fn tokens_of<B: SparseBackend>(session: &Session<B>, cell: &Cell) -> Vec<usize> {
+    let mut tokens = vec![session.tokens.agreement.iter().map(Vec::len).sum()];
+    if let Some(latency) = &cell.latency {
+        for batch in &latency.batch {
+            tokens.push(*batch);
+            tokens.extend(latency.prompt.iter().map(|prompt| batch * prompt));
+        }
+    }
+    tokens.sort_unstable();
+    tokens.dedup();
+    tokens
+}
+
+/// The number of tokens that `auto` is fastest at: a decoded token of every sequence where that is timed, as
+/// it is most of the time of generation; else the texts.
+fn decisive_tokens<B: SparseBackend>(session: &Session<B>, cell: &Cell) -> usize {
+    match &cell.latency {
+        Some(latency) => latency.batch.iter().copied().min().unwrap_or(1),
+        None => session.tokens.agreement.iter().map(Vec::len).sum(),
+    }
 }
 
 /// Module indices and shapes of the linears that a point prunes.

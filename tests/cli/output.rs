@@ -87,6 +87,7 @@ fn tables_have_the_columns_of_the_interface() {
         ),
         ("layers", keyed("module_name,group,nonzero,total,sparsity,shape,flops_per_token,param_frac,bytes,format")),
         ("groups", keyed("group,nonzero,total,sparsity,flops_per_token,param_frac,bytes")),
+        ("execution", keyed("tokens,kernel,linears")),
         ("spread", format!("{unseeded},seeds,{}", spread.join(","))),
         ("expectations", "where,metric,value,tolerance,measured,difference,verdict,source".into()),
     ];
