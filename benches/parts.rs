@@ -6,6 +6,7 @@
 use burn::backend::Flex;
 use burn::tensor::DType;
 use sparsify_exp::config::experiment::{Method, NmPattern, Scope};
+use sparsify_exp::execute::kernels::cpu::*;
 use sparsify_exp::execute::{Format, SparseWeight};
 use sparsify_exp::model::{Batch, Decoder, LinearWeight, Part, architecture, published};
 use sparsify_exp::prune::{Layer, Request, prune};
@@ -55,7 +56,35 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let request = Request { method: Method::Magnitude, scope, pattern, sparsity: SPARSITY, seed: 0 };
         bench(&format!("16.8 M weights, magnitude, {name}"), || prune(&layer(), &request));
     }
+    instruction_sets(&weights, rows, cols);
     forward()
+}
+
+/// Every kernel on every instruction set: what the policy's tables rest on.
+fn instruction_sets(weights: &[f32], rows: usize, cols: usize) {
+    for sparsity in [0.3, 0.5, 0.7, 0.9] {
+        let pattern = Pattern::keep_where(rows, cols, weights, |i, _| f64::from(random(i + 77).abs()) >= sparsity);
+        let masked = pattern.apply(weights);
+        let (Ok(sliced), Ok(bitmap)) =
+            (Sliced::<f32>::from_dense(&masked, &pattern), Bitmap::from_dense(&masked, &pattern))
+        else {
+            return;
+        };
+        for tokens in [1, 4, 16, 64] {
+            let x: Vec<f32> = (0..tokens * cols).map(random).collect();
+            for simd in Simd::available() {
+                let name = |kernel: String| format!("{kernel}, {} %, {tokens} tokens", sparsity * 100.0);
+                if sparsity == 0.3 {
+                    let dense = || dense_linear(&masked, [rows, cols], None, &x, tokens, simd);
+                    bench(&name(dense_kernel_name(tokens, simd)), dense);
+                }
+                let csr = || sliced_linear(&sliced, None, &x, tokens, simd);
+                bench(&name(sliced_kernel_name(tokens, simd)), csr);
+                let expand = || bitmap_linear(&bitmap, None, &x, tokens, simd);
+                bench(&name(bitmap_kernel_name(tokens, simd)), expand);
+            }
+        }
+    }
 }
 
 /// A prompt through OPT-125m's shape, every form of its linears.

@@ -40,7 +40,7 @@ impl SparseBackend for Flex {
         let bias = bias.as_deref();
         let y = match weight.as_slice::<bf16>() {
             Some(weights) if weight.is_contiguous() => dense_linear(weights, shape, bias, &x, tokens, simd),
-            _ => dense_linear(&*Self::host_f32(weight), shape, bias, &x, tokens, simd),
+            _ => dense_linear(&Self::host_f32(weight), shape, bias, &x, tokens, simd),
         };
         tensor(y, tokens, shape[0], dtype)
     }

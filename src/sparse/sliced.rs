@@ -231,7 +231,7 @@ impl SlicedIndex {
 }
 
 /// The pattern's words of one row that make up a block. Blocks begin at word boundaries.
-fn words<'a>(pattern: &'a Pattern, row: usize, block: usize, width: usize) -> &'a [u64] {
+fn words(pattern: &Pattern, row: usize, block: usize, width: usize) -> &[u64] {
     let words = pattern.row(row);
     let per_block = width / 64;
     &words[block * per_block..words.len().min((block + 1) * per_block)]

@@ -10,12 +10,14 @@
 use super::dense::{Product, lanes_for};
 use super::lanes::Lanes;
 use super::tiles::{Line, Scratch, Tiles, put, with_scratch, with_tiles};
-use super::{Kernel, Shared, Simd, left, share};
+use super::{AHEAD, Kernel, Shared, Simd, left, prefetch, share};
 use crate::sparse::{Bitmap, PANEL};
 use std::ops::Range;
 
 /// Up to so many tokens are multiplied while weights are expanded.
 pub(super) const FEW: usize = 16;
+/// Panels of a task with few tokens.
+pub(super) const PANELS_FEW: usize = 4;
 /// Panels of a task with many tokens.
 pub(super) const PANELS: usize = 6;
 /// Columns that are expanded at a time: their weights fit the first cache beside a part of the tile.
@@ -75,9 +77,10 @@ pub(super) fn turn<'a>(x: &[f32], cols: usize, tokens: usize, width: usize, line
 fn few(weights: &Bitmap, bias: Option<&[f32]>, x: &[f32], tokens: usize, width: usize, y: &mut [f32], simd: Simd) {
     let out = Shared(y.as_mut_ptr());
     let index = weights.index();
-    share(index.panels(), index.panels() * index.cols() * (width + 2), |panel| {
-        // SAFETY: `simd` is there; `x` and `y` have their shapes; a task alone has its panel's rows.
-        unsafe { simd.run(Expand { weights, bias, x, tokens, width, panel, out }) };
+    share(index.panels().div_ceil(PANELS_FEW), index.panels() * index.cols() * (width + 2), |task| {
+        let panels = task * PANELS_FEW..index.panels().min((task + 1) * PANELS_FEW);
+        // SAFETY: `simd` is there; `x` and `y` have their shapes; a task alone has its panels' rows.
+        unsafe { simd.run(Expand { weights, bias, x, tokens, width, panels, out }) };
     });
 }
 
@@ -88,48 +91,68 @@ struct Expand<'a> {
     tokens: usize,
     /// Tokens with those that fill up: 1, 2, 4, 8 or 16.
     width: usize,
-    panel: usize,
+    panels: Range<usize>,
     out: Shared,
 }
 
 impl Kernel for Expand<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
+        // Several panels side by side, since memory is read at its full rate only in several runs at once.
         // SAFETY: the contract of `Kernel`; `x` is [cols][width].
         unsafe {
             match (self.width, L::REGISTERS >= 24) {
-                (1, true) => self.tokens::<L, 1, 8>(),
-                (2, true) => self.tokens::<L, 2, 4>(),
-                (4, true) => self.tokens::<L, 4, 4>(),
-                (8, true) => self.tokens::<L, 8, 2>(),
-                (_, true) => self.tokens::<L, 16, 1>(),
-                (1, false) => self.tokens::<L, 1, 4>(),
-                (2, false) => self.tokens::<L, 2, 2>(),
-                _ => self.tokens::<L, 4, 1>(),
+                (1, true) => self.tokens::<L, 1, 4, 2>(),
+                (2, true) => self.tokens::<L, 2, 4, 2>(),
+                (4, true) => self.tokens::<L, 4, 4, 1>(),
+                (8, true) => self.tokens::<L, 8, 2, 1>(),
+                (_, true) => self.tokens::<L, 16, 1, 1>(),
+                (1, false) => self.tokens::<L, 1, 2, 2>(),
+                (2, false) => self.tokens::<L, 2, 2, 1>(),
+                _ => self.tokens::<L, 4, 1, 1>(),
             }
         }
     }
 }
 
 impl Expand<'_> {
-    /// T tokens at a time, A columns side by side.
+    /// T tokens and P panels at a time, A columns side by side.
     #[inline(always)]
-    unsafe fn tokens<L: Lanes, const T: usize, const A: usize>(&self) {
+    unsafe fn tokens<L: Lanes, const T: usize, const P: usize, const A: usize>(&self) {
+        let mut panel = self.panels.start;
+        // SAFETY: P panels are left, or one.
+        unsafe {
+            while panel + P <= self.panels.end {
+                self.panels::<L, T, P, A>(panel);
+                panel += P;
+            }
+            while panel < self.panels.end {
+                self.panels::<L, T, 1, A>(panel);
+                panel += 1;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn panels<L: Lanes, const T: usize, const P: usize, const A: usize>(&self, panel: usize) {
         let index = self.weights.index();
         let (rows, cols) = (index.rows(), index.cols());
-        let first = self.panel * PANEL;
         for token in (0..self.tokens).step_by(T) {
-            let mut sums = [[0.0f32; PANEL]; T];
+            let mut sums = [[[0.0f32; PANEL]; T]; P];
+            let panels: [_; P] = std::array::from_fn(|p| self.weights.panel(panel + p));
             // SAFETY: `width` is a multiple of T, so T tokens from here are in `x`.
             unsafe {
-                let (masks, values) = self.weights.panel(self.panel);
-                expand::<L, T, A>(masks, values.as_ptr(), self.x.as_ptr().add(token), self.width, cols, &mut sums);
+                let x = self.x.as_ptr().add(token);
+                expand::<L, T, P, A>(panels, x, self.width, cols, &mut sums);
             }
-            for (t, sums) in sums.iter().enumerate().take(left(token, self.tokens, T)) {
-                for (row, sum) in (first..rows).zip(sums) {
-                    let sum = sum + self.bias.map_or(0.0, |bias| bias[row]);
-                    // SAFETY: `y` is [tokens, rows], and these rows are this task's.
-                    unsafe { *self.out.pointer().add((token + t) * rows + row) = sum };
+            for (p, sums) in sums.iter().enumerate() {
+                let first = (panel + p) * PANEL;
+                for (t, sums) in sums.iter().enumerate().take(left(token, self.tokens, T)) {
+                    for (row, sum) in (first..rows).zip(sums) {
+                        let sum = sum + self.bias.map_or(0.0, |bias| bias[row]);
+                        // SAFETY: `y` is [tokens, rows], and these rows are this task's.
+                        unsafe { *self.out.pointer().add((token + t) * rows + row) = sum };
+                    }
                 }
             }
         }
@@ -139,47 +162,75 @@ impl Expand<'_> {
 /// Columns whose products go into one sum before it is added to the others.
 pub(super) const PART: usize = 512;
 
-/// Sums of a panel's rows for T tokens.
+/// Sums of the rows of P panels for T tokens.
 ///
 /// # Safety
-/// `values` has a number for every bit of `masks` and sixteen more; `x` has `cols` rows of `stride` numbers.
+/// Each panel has a value for every bit of its masks and sixteen more; `x` has `cols` rows of `stride` numbers.
 #[inline(always)]
-unsafe fn expand<L: Lanes, const T: usize, const A: usize>(
-    masks: &[u16],
-    mut values: *const f32,
+unsafe fn expand<L: Lanes, const T: usize, const P: usize, const A: usize>(
+    panels: [(&[u16], &[f32]); P],
     x: *const f32,
     stride: usize,
     cols: usize,
-    out: &mut [[f32; PANEL]; T],
+    out: &mut [[[f32; PANEL]; T]; P],
 ) {
+    let masks = panels.map(|(masks, _)| masks.as_ptr());
+    let mut next = panels.map(|(_, values)| values.as_ptr());
     for part in (0..cols).step_by(PART) {
         let end = cols.min(part + PART);
         // SAFETY: the caller's contract; `k + a < end <= cols`.
         unsafe {
-            let mut sums = [[L::splat(0.0); T]; A];
+            let mut sums = [[[L::splat(0.0); T]; P]; A];
             let mut k = part;
-            let mut column = |sums: &mut [L; T], k: usize| {
-                let mask = *masks.get_unchecked(k);
-                let weights = L::expand(mask, values);
-                values = values.add(mask.count_ones() as usize);
-                for (t, sum) in sums.iter_mut().enumerate() {
-                    *sum = sum.fma(weights, L::splat(*x.add(k * stride + t)));
-                }
-            };
             while k + A <= end {
                 for (a, sums) in sums.iter_mut().enumerate() {
-                    column(sums, k + a);
+                    column(&masks, &mut next, x.add((k + a) * stride), k + a, sums);
                 }
                 k += A;
             }
             while k < end {
-                column(&mut sums[0], k);
+                column(&masks, &mut next, x.add(k * stride), k, &mut sums[0]);
                 k += 1;
             }
-            for (t, out) in out.iter_mut().enumerate() {
-                let sum = sums.iter().skip(1).fold(sums[0][t], |sum, part| sum.add(part[t]));
-                let sum = if part == 0 { sum } else { L::load(out.as_ptr()).add(sum) };
-                sum.store(out.as_mut_ptr());
+            for (p, out) in out.iter_mut().enumerate() {
+                for (t, out) in out.iter_mut().enumerate() {
+                    let sum = sums.iter().skip(1).fold(sums[0][p][t], |sum, part| sum.add(part[p][t]));
+                    L::load(out.as_ptr()).add(sum).store(out.as_mut_ptr());
+                }
+            }
+        }
+    }
+}
+
+/// One column of P panels with T tokens. A function, not a closure: it must be inlined wherever it is used.
+///
+/// # Safety
+/// As [`expand`], with `x` at the column's inputs.
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "adaptors over vectors are not always inlined: a call each")]
+unsafe fn column<L: Lanes, const T: usize, const P: usize>(
+    masks: &[*const u16; P],
+    next: &mut [*const f32; P],
+    x: *const f32,
+    k: usize,
+    sums: &mut [[L; T]; P],
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let mut xs = [L::splat(0.0); T];
+        for t in 0..T {
+            xs[t] = L::splat(*x.add(t));
+        }
+        for p in 0..P {
+            let mask = *masks[p].add(k);
+            let weights = L::expand(mask, next[p]);
+            next[p] = next[p].add(mask.count_ones() as usize);
+            for t in 0..T {
+                sums[p][t] = sums[p][t].fma(weights, xs[t]);
+            }
+            // A column in two takes a line of values or less.
+            if k.is_multiple_of(2) {
+                prefetch(next[p].wrapping_add(AHEAD));
             }
         }
     }
@@ -233,7 +284,7 @@ impl Kernel for Panels<'_> {
                         values = values.add(mask.count_ones() as usize);
                     }
                     for tile in 0..self.tiles.count() {
-                        let x = self.tiles.from_column(tile, column);
+                        let x = self.tiles.column(tile, column);
                         let product =
                             Product { weights: block, row_stride: 1, column_stride: PANEL, x, depth, fresh: false };
                         product.add::<L>(PANEL, lanes, sums.add((tile * rows + place * PANEL) * lanes));

@@ -1,11 +1,11 @@
 //! Bitmap with bf16 values, two columns interleaved, times a batch of token rows: see `bitmap.rs`, whose steps
 //! these are with two columns at a time.
 
-use super::bitmap::{FEW, PANELS, PART, WIDTH, turn};
+use super::bitmap::{FEW, PANELS, PANELS_FEW, PART, WIDTH, turn};
 use super::dense::{Product, lanes_for};
 use super::lanes::Lanes;
 use super::tiles::{Scratch, Tiles, put, with_scratch, with_tiles};
-use super::{Kernel, Shared, Simd, left, share};
+use super::{AHEAD, Kernel, Shared, Simd, left, prefetch, share};
 use crate::sparse::{BitmapPairs, PANEL};
 use half::bf16;
 use std::ops::Range;
@@ -51,9 +51,10 @@ pub fn bitmap_pairs_linear(
 /// `x` is `[cols][width]`.
 fn few(weights: &BitmapPairs, bias: Option<&[f32]>, x: &[f32], tokens: usize, width: usize, y: &mut [f32], simd: Simd) {
     let out = Shared(y.as_mut_ptr());
-    share(weights.panels(), weights.panels() * weights.cols() * (width + 1), |panel| {
-        // SAFETY: `simd` is there; `x` and `y` have their shapes; a task alone has its panel's rows.
-        unsafe { simd.run_pairs(Expand { weights, bias, x, tokens, width, panel, out }) };
+    share(weights.panels().div_ceil(PANELS_FEW), weights.panels() * weights.cols() * (width + 1), |task| {
+        let panels = task * PANELS_FEW..weights.panels().min((task + 1) * PANELS_FEW);
+        // SAFETY: `simd` is there; `x` and `y` have their shapes; a task alone has its panels' rows.
+        unsafe { simd.run_pairs(Expand { weights, bias, x, tokens, width, panels, out }) };
     });
 }
 
@@ -64,105 +65,151 @@ struct Expand<'a> {
     tokens: usize,
     /// Tokens with those that fill up: 1, 2, 4, 8 or 16.
     width: usize,
-    panel: usize,
+    panels: Range<usize>,
     out: Shared,
 }
 
 impl Kernel for Expand<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
+        // Several panels side by side, since memory is read at its full rate only in several runs at once.
         // SAFETY: the contract of `Kernel`; `x` is [cols][width].
         unsafe {
             match (self.width, L::REGISTERS >= 24) {
-                (1, true) => self.tokens::<L, 1, 8>(),
-                (2, true) => self.tokens::<L, 2, 4>(),
-                (4, true) => self.tokens::<L, 4, 2>(),
-                (8, true) => self.tokens::<L, 8, 1>(),
-                (_, true) => self.tokens::<L, 16, 1>(),
-                (1, false) => self.tokens::<L, 1, 2>(),
-                (2, false) => self.tokens::<L, 2, 1>(),
-                _ => self.tokens::<L, 4, 1>(),
+                (1, true) => self.tokens::<L, 1, 4, 2>(),
+                (2, true) => self.tokens::<L, 2, 4, 2>(),
+                (4, true) => self.tokens::<L, 4, 4, 1>(),
+                (8, true) => self.tokens::<L, 8, 2, 1>(),
+                (_, true) => self.tokens::<L, 16, 1, 1>(),
+                (1, false) => self.tokens::<L, 1, 2, 2>(),
+                (2, false) => self.tokens::<L, 2, 2, 1>(),
+                _ => self.tokens::<L, 4, 1, 1>(),
             }
         }
     }
 }
 
 impl Expand<'_> {
-    /// T tokens at a time, A pairs of columns side by side.
+    /// T tokens and P panels at a time, A pairs side by side.
     #[inline(always)]
-    unsafe fn tokens<L: Lanes, const T: usize, const A: usize>(&self) {
+    unsafe fn tokens<L: Lanes, const T: usize, const P: usize, const A: usize>(&self) {
+        let mut panel = self.panels.start;
+        // SAFETY: P panels are left, or one.
+        unsafe {
+            while panel + P <= self.panels.end {
+                self.panels::<L, T, P, A>(panel);
+                panel += P;
+            }
+            while panel < self.panels.end {
+                self.panels::<L, T, 1, A>(panel);
+                panel += 1;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn panels<L: Lanes, const T: usize, const P: usize, const A: usize>(&self, panel: usize) {
         let (rows, cols) = (self.weights.rows(), self.weights.cols());
-        let first = self.panel * PANEL;
         for token in (0..self.tokens).step_by(T) {
-            let mut sums = [[0.0f32; PANEL]; T];
-            let (masks, values) = self.weights.panel(self.panel);
+            let mut sums = [[[0.0f32; PANEL]; T]; P];
+            let panels: [_; P] = std::array::from_fn(|p| self.weights.panel(panel + p));
             // SAFETY: `width` is a multiple of T, so T tokens from here are in `x`.
             unsafe {
                 let x = self.x.as_ptr().add(token);
-                expand::<L, T, A>(masks, values.as_ptr(), x, self.width, cols, &mut sums);
+                expand::<L, T, P, A>(panels, x, self.width, cols, &mut sums);
             }
-            for (t, sums) in sums.iter().enumerate().take(left(token, self.tokens, T)) {
-                for (row, sum) in (first..rows).zip(sums) {
-                    let sum = sum + self.bias.map_or(0.0, |bias| bias[row]);
-                    // SAFETY: `y` is [tokens, rows], and these rows are this task's.
-                    unsafe { *self.out.pointer().add((token + t) * rows + row) = sum };
+            for (p, sums) in sums.iter().enumerate() {
+                let first = (panel + p) * PANEL;
+                for (t, sums) in sums.iter().enumerate().take(left(token, self.tokens, T)) {
+                    for (row, sum) in (first..rows).zip(sums) {
+                        let sum = sum + self.bias.map_or(0.0, |bias| bias[row]);
+                        // SAFETY: `y` is [tokens, rows], and these rows are this task's.
+                        unsafe { *self.out.pointer().add((token + t) * rows + row) = sum };
+                    }
                 }
             }
         }
     }
 }
 
-/// Sums of a panel's rows for T tokens.
+/// Sums of the rows of P panels for T tokens.
 ///
 /// # Safety
-/// `values` has a number for every bit of `masks` and thirty-two more; `x` has `cols` rows of `stride` numbers.
+/// Each panel has a value for every bit of its masks and thirty-two more; `x` has `cols` rows of `stride` numbers.
 #[inline(always)]
-unsafe fn expand<L: Lanes, const T: usize, const A: usize>(
-    masks: &[u32],
-    mut values: *const bf16,
+unsafe fn expand<L: Lanes, const T: usize, const P: usize, const A: usize>(
+    panels: [(&[u32], &[bf16]); P],
     x: *const f32,
     stride: usize,
     cols: usize,
-    out: &mut [[f32; PANEL]; T],
+    out: &mut [[[f32; PANEL]; T]; P],
 ) {
+    let masks = panels.map(|(masks, _)| masks.as_ptr());
+    let mut next = panels.map(|(_, values)| values.as_ptr());
     for part in (0..cols / 2).step_by(PART / 2) {
         let end = (cols / 2).min(part + PART / 2);
         // SAFETY: the caller's contract; `k + a < end`, and both columns of such a pair are there.
         unsafe {
-            let mut sums = [[L::splat(0.0); T]; A];
+            let mut sums = [[[L::splat(0.0); T]; P]; A];
             let mut k = part;
-            let mut pair = |sums: &mut [L; T], k: usize| {
-                let mask = *masks.get_unchecked(k);
-                let (even, odd) = L::expand_pairs(mask, values);
-                values = values.add(mask.count_ones() as usize);
-                for (t, sum) in sums.iter_mut().enumerate() {
-                    let x = x.add(2 * k * stride + t);
-                    *sum = sum.fma(even, L::splat(*x)).fma(odd, L::splat(*x.add(stride)));
-                }
-            };
             while k + A <= end {
                 for (a, sums) in sums.iter_mut().enumerate() {
-                    pair(sums, k + a);
+                    pair(&masks, &mut next, x.add(2 * (k + a) * stride), stride, k + a, sums);
                 }
                 k += A;
             }
             while k < end {
-                pair(&mut sums[0], k);
+                pair(&masks, &mut next, x.add(2 * k * stride), stride, k, &mut sums[0]);
                 k += 1;
             }
-            for (t, out) in out.iter_mut().enumerate() {
-                let sum = sums.iter().skip(1).fold(sums[0][t], |sum, part| sum.add(part[t]));
-                L::load(out.as_ptr()).add(sum).store(out.as_mut_ptr());
+            for (p, out) in out.iter_mut().enumerate() {
+                for (t, out) in out.iter_mut().enumerate() {
+                    let sum = sums.iter().skip(1).fold(sums[0][p][t], |sum, part| sum.add(part[p][t]));
+                    L::load(out.as_ptr()).add(sum).store(out.as_mut_ptr());
+                }
             }
         }
     }
     if cols % 2 == 1 {
-        // SAFETY: the last column stands alone.
-        unsafe {
-            let (last, _) = L::expand_pairs(masks[cols / 2], values);
-            for (t, out) in out.iter_mut().enumerate() {
-                let x = L::splat(*x.add((cols - 1) * stride + t));
-                L::load(out.as_ptr()).fma(last, x).store(out.as_mut_ptr());
+        for (p, out) in out.iter_mut().enumerate() {
+            // SAFETY: the last column stands alone.
+            unsafe {
+                let (last, _) = L::expand_pairs(panels[p].0[cols / 2], next[p]);
+                for (t, out) in out.iter_mut().enumerate() {
+                    let x = L::splat(*x.add((cols - 1) * stride + t));
+                    L::load(out.as_ptr()).fma(last, x).store(out.as_mut_ptr());
+                }
+            }
+        }
+    }
+}
+
+/// One pair of columns of P panels with T tokens.
+///
+/// # Safety
+/// As [`expand`], with `x` at the even column's inputs.
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "adaptors over vectors are not always inlined: a call each")]
+unsafe fn pair<L: Lanes, const T: usize, const P: usize>(
+    masks: &[*const u32; P],
+    next: &mut [*const bf16; P],
+    x: *const f32,
+    stride: usize,
+    k: usize,
+    sums: &mut [[L; T]; P],
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        for p in 0..P {
+            let mask = *masks[p].add(k);
+            let (even, odd) = L::expand_pairs(mask, next[p]);
+            next[p] = next[p].add(mask.count_ones() as usize);
+            for t in 0..T {
+                let sum = sums[p][t].fma(even, L::splat(*x.add(t)));
+                sums[p][t] = sum.fma(odd, L::splat(*x.add(stride + t)));
+            }
+            if k.is_multiple_of(2) {
+                prefetch(next[p].wrapping_add(2 * AHEAD));
             }
         }
     }
@@ -217,7 +264,7 @@ impl Kernel for Panels<'_> {
                         values = values.add(mask.count_ones() as usize);
                     }
                     for tile in 0..self.tiles.count() {
-                        let x = self.tiles.from_column(tile, column);
+                        let x = self.tiles.column(tile, column);
                         let product =
                             Product { weights: block, row_stride: 1, column_stride: PANEL, x, depth, fresh: false };
                         product.add::<L>(PANEL, lanes, sums.add((tile * rows + place * PANEL) * lanes));

@@ -1,6 +1,6 @@
 //! Dense times a batch of token rows: the yardstick of every sparse kernel, so as fast as they are.
 //!
-//! Weights stay `[rows, cols]`, row-major, as models are pruned and stored. One to four tokens take dot
+//! Weights stay `[rows, cols]`, row-major, as models are pruned and stored. One to eight tokens take dot
 //! products along a row, which reads the weights once and in order. More tokens are turned into tiles: a
 //! weight is then broadcast and multiplied with the lanes of its column, without a sum over lanes. A block
 //! of columns of the tile stays in a cache while the rows of a task use it.
@@ -10,10 +10,10 @@ use super::tiles::{Scratch, Tiles, put, with_scratch, with_tiles};
 use super::{Kernel, Shared, Simd, left, share};
 use std::ops::Range;
 
-/// Up to so many tokens take dot products.
-const FEW: usize = 4;
+/// Up to so many tokens take dot products, with 32 registers.
+const FEW: usize = 8;
 /// Rows of a task with few tokens.
-const ROWS_FEW: usize = 32;
+const ROWS_FEW: usize = 40;
 /// Rows of a task, and columns of a block, where there is one tile: weights are used once.
 const ONE_TILE: (usize, usize) = (24, 1024);
 /// The same for several tiles: the tile's block fits the first cache, the rows' the second.
@@ -46,7 +46,7 @@ pub fn dense_linear<V: Number>(
         return y;
     }
     let matrix = Matrix { weights, rows, cols, bias };
-    if tokens <= FEW {
+    if tokens <= few_tokens(simd) {
         few(matrix, x, tokens, &mut y, simd);
     } else {
         with_tiles(x, cols, tokens, lanes_for(tokens), simd, |tiles| many(matrix, tiles, &mut y, simd));
@@ -56,7 +56,12 @@ pub fn dense_linear<V: Number>(
 
 /// The name of the code path that [`dense_linear`] takes.
 pub fn dense_kernel_name(tokens: usize, simd: Simd) -> String {
-    format!("dense-{}-{}", simd.name(), if tokens <= FEW { "dot" } else { "tiles" })
+    format!("dense-{}-{}", simd.name(), if tokens <= few_tokens(simd) { "dot" } else { "tiles" })
+}
+
+/// Up to so many tokens take dot products: as many as the registers hold sums for.
+fn few_tokens(simd: Simd) -> usize {
+    if simd == Simd::Avx512 { FEW } else { FEW / 2 }
 }
 
 #[derive(Clone, Copy)]
@@ -96,16 +101,21 @@ struct Dots<'a, V> {
 impl<V: Number> Kernel for Dots<'_, V> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
-        // Products in flight: enough to hide the latency of an FMA, few enough for the registers.
+        // Several rows side by side: memory is read at its full rate only in several runs at once, and the
+        // latency of an FMA is hidden; their sums must fit the registers.
         // SAFETY: the contract of `Kernel`.
         unsafe {
             match (self.tokens, L::REGISTERS >= 24) {
-                (1, true) => self.rows::<L, 1, 1, 8>(),
-                (2, true) => self.rows::<L, 4, 2, 2>(),
-                (3, true) => self.rows::<L, 4, 3, 1>(),
-                (4, true) => self.rows::<L, 4, 4, 1>(),
-                (1, false) => self.rows::<L, 1, 1, 4>(),
-                (2, false) => self.rows::<L, 1, 2, 2>(),
+                (1, true) => self.rows::<L, 8, 1, 2>(),
+                (2, true) => self.rows::<L, 8, 2, 1>(),
+                (3, true) => self.rows::<L, 6, 3, 1>(),
+                (4, true) => self.rows::<L, 5, 4, 1>(),
+                (5, true) => self.rows::<L, 4, 5, 1>(),
+                (6, true) => self.rows::<L, 4, 6, 1>(),
+                (7, true) => self.rows::<L, 3, 7, 1>(),
+                (_, true) => self.rows::<L, 3, 8, 1>(),
+                (1, false) => self.rows::<L, 4, 1, 1>(),
+                (2, false) => self.rows::<L, 2, 2, 1>(),
                 (3, false) => self.rows::<L, 1, 3, 1>(),
                 _ => self.rows::<L, 1, 4, 1>(),
             }
@@ -213,7 +223,7 @@ impl<V: Number> Kernel for Rows<'_, V> {
                         weights,
                         row_stride,
                         column_stride: 1,
-                        x: tiles.from_column(tile, column),
+                        x: tiles.column(tile, column),
                         depth,
                         fresh: column == 0,
                     };
@@ -264,14 +274,27 @@ impl Product {
         // SAFETY: the caller's contract.
         unsafe {
             // As many rows side by side as the registers hold sums for, without a remainder where that can be.
-            match (L::REGISTERS, lanes, rows % 12 == 0) {
+            match (L::REGISTERS, lanes, rows.is_multiple_of(12)) {
                 (24.., 16, true) => self.rows::<L, 12, 1>(rows, 0, 16, sums),
                 (24.., 16, false) => self.rows::<L, 8, 1>(rows, 0, 16, sums),
                 (24.., 32, _) => self.rows::<L, 8, 2>(rows, 0, 32, sums),
                 (24.., _, true) => self.rows::<L, 6, 4>(rows, 0, 64, sums),
                 (24.., _, false) => self.rows::<L, 4, 4>(rows, 0, 64, sums),
-                (6.., ..) => (0..lanes).step_by(16).for_each(|lane| self.rows::<L, 6, 1>(rows, lane, lanes, sums)),
-                _ => (0..lanes).step_by(16).for_each(|lane| self.rows::<L, 2, 1>(rows, lane, lanes, sums)),
+                // Loops, not adaptors: what these call must be inlined into the instruction set.
+                (6.., ..) => {
+                    let mut lane = 0;
+                    while lane < lanes {
+                        self.rows::<L, 6, 1>(rows, lane, lanes, sums);
+                        lane += 16;
+                    }
+                }
+                _ => {
+                    let mut lane = 0;
+                    while lane < lanes {
+                        self.rows::<L, 2, 1>(rows, lane, lanes, sums);
+                        lane += 16;
+                    }
+                }
             }
         }
     }

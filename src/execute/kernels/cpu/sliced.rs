@@ -7,8 +7,9 @@
 
 use super::lanes::{Lanes, Number};
 use super::tiles::{Scratch, Tiles, put, with_scratch, with_tiles};
-use super::{Kernel, Shared, Simd, share};
-use crate::sparse::{Block, CHUNK, SLICE, Sliced};
+use super::{AHEAD, Kernel, Shared, Simd, prefetch, share};
+use crate::sparse::{Block, CHUNK, SLICE, SLICES, Sliced};
+use std::ops::Range;
 
 /// Fewer tokens than this are gathered, one by one while a chunk's weights are in the cache.
 const TILES_FROM: usize = 4;
@@ -64,18 +65,25 @@ fn lanes_for<V: Number>(weights: &Sliced<V>, tokens: usize) -> usize {
 fn few<V: Number>(weights: &Sliced<V>, bias: Option<&[f32]>, x: &[f32], tokens: usize, y: &mut [f32], simd: Simd) {
     let out = Shared(y.as_mut_ptr());
     let index = weights.index();
-    share(index.chunks(), index.entries() * tokens / 4, |chunk| {
-        // SAFETY: `simd` is there; `x` and `y` have their shapes; a task alone has its chunk's rows.
-        unsafe { simd.run(Gather { weights, bias, x, tokens, chunk, out }) };
+    // As many chunks at once as leave every thread some.
+    let group = (index.chunks() / rayon::current_num_threads()).clamp(1, CHUNKS);
+    share(index.chunks().div_ceil(group), index.entries() * tokens / 4, |task| {
+        let chunks = task * group..index.chunks().min((task + 1) * group);
+        // SAFETY: `simd` is there; `x` and `y` have their shapes; a task alone has its chunks' rows.
+        unsafe { simd.run(Gather { weights, bias, x, tokens, chunks, out }) };
     });
 }
+
+/// Chunks whose slices are taken in turns: memory is read at its full rate only in several runs at once.
+const CHUNKS: usize = 4;
 
 struct Gather<'a, V> {
     weights: &'a Sliced<V>,
     bias: Option<&'a [f32]>,
     x: &'a [f32],
     tokens: usize,
-    chunk: usize,
+    /// At most [`CHUNKS`].
+    chunks: Range<usize>,
     out: Shared,
 }
 
@@ -83,42 +91,67 @@ impl<V: Number> Kernel for Gather<'_, V> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         let index = self.weights.index();
-        let rows = index.rows_of(self.chunk);
         for token in 0..self.tokens {
             let x = &self.x[token * index.cols()..][..index.cols()];
-            let mut sums = [0.0f32; CHUNK];
-            for block in (0..index.blocks()).map(|block| self.weights.block(self.chunk, block)) {
-                // SAFETY: every column of the block, counted from its first, is one of `x`.
-                unsafe { gather_block::<V, L>(block, x.as_ptr().add(block.first_column), &mut sums) };
+            let mut sums = [[0.0f32; CHUNK]; CHUNKS];
+            for block in 0..index.blocks() {
+                let mut runs: [Option<Run<'_, V>>; CHUNKS] = [const { None }; CHUNKS];
+                for (run, chunk) in runs.iter_mut().zip(self.chunks.clone()) {
+                    *run = Some(Run { block: self.weights.block(chunk, block), at: 0 });
+                }
+                let mut parts = [[[0.0f32; 2 * SLICE]; SLICES]; CHUNKS];
+                for slice in 0..SLICES {
+                    for (run, parts) in runs.iter_mut().zip(&mut parts) {
+                        let Some(run) = run else { break };
+                        // SAFETY: every column of the block, counted from its first, is one of `x`.
+                        parts[slice] = unsafe { run.gather::<L>(slice, x.as_ptr().add(run.block.first_column)) };
+                    }
+                }
+                // Afterwards, in one go: a sum read right behind its store would wait for it.
+                for ((run, parts), sums) in runs.iter().zip(&parts).zip(&mut sums) {
+                    let Some(run) = run else { break };
+                    for (order, parts) in run.block.order.chunks_exact(SLICE).zip(parts) {
+                        for (lane, &row) in order.iter().enumerate() {
+                            sums[usize::from(row) % CHUNK] += parts[lane] + parts[lane + SLICE];
+                        }
+                    }
+                }
             }
-            for (row, sum) in rows.clone().zip(sums) {
-                let sum = sum + self.bias.map_or(0.0, |bias| bias[row]);
-                // SAFETY: `y` is [tokens, rows], and these rows are this task's.
-                unsafe { *self.out.pointer().add(token * index.rows() + row) = sum };
+            for (chunk, sums) in self.chunks.clone().zip(sums) {
+                for (row, sum) in index.rows_of(chunk).zip(sums) {
+                    let sum = sum + self.bias.map_or(0.0, |bias| bias[row]);
+                    // SAFETY: `y` is [tokens, rows], and these rows are this task's.
+                    unsafe { *self.out.pointer().add(token * index.rows() + row) = sum };
+                }
             }
         }
     }
 }
 
-/// Entries ahead of those in use that are asked for, in numbers.
-const AHEAD: usize = 512;
+/// A block, and how far it is done.
+struct Run<'a, V> {
+    block: Block<'a, V>,
+    at: usize,
+}
 
-#[inline(always)]
-unsafe fn gather_block<V: Number, L: Lanes>(block: Block<'_, V>, x: *const f32, sums: &mut [f32; CHUNK]) {
-    let mut at = 0;
-    for (slice, &length) in block.lengths.iter().enumerate() {
-        let entries = usize::from(length) * SLICE;
-        let (values, columns) = (&block.values[at..at + entries], &block.columns[at..at + entries]);
+impl<V: Number> Run<'_, V> {
+    /// Sums of the next slice: of its rows in even steps, and in odd ones.
+    #[inline(always)]
+    unsafe fn gather<L: Lanes>(&mut self, slice: usize, x: *const f32) -> [f32; 2 * SLICE] {
+        let entries = usize::from(self.block.lengths[slice]) * SLICE;
+        let range = self.at..self.at + entries;
+        self.at += entries;
+        let (values, columns) = (&self.block.values[range.clone()], &self.block.columns[range]);
         let (values, columns) = (values.as_ptr(), columns.as_ptr());
-        at += entries;
         // SAFETY: lengths are even, so entries come in sixteens; padding has column 0, which is there.
-        let parts = unsafe {
+        unsafe {
             let product = |sum: L, i: usize| sum.fma(V::load(values.add(i)), L::gather(x, columns.add(i)));
             let (mut even, mut odd) = (L::splat(0.0), L::splat(0.0));
             let mut i = 0;
             while i + 32 <= entries {
                 prefetch(values.wrapping_add(i + AHEAD));
                 prefetch(values.wrapping_add(i + AHEAD + 16));
+                prefetch(columns.wrapping_add(i + AHEAD));
                 even = product(even, i);
                 odd = product(odd, i + 16);
                 i += 32;
@@ -129,24 +162,8 @@ unsafe fn gather_block<V: Number, L: Lanes>(block: Block<'_, V>, x: *const f32, 
             let mut parts = [0.0f32; 16];
             even.add(odd).store(parts.as_mut_ptr());
             parts
-        };
-        let order = &block.order[slice * SLICE..][..SLICE];
-        for (lane, &row) in order.iter().enumerate() {
-            sums[usize::from(row) % CHUNK] += parts[lane] + parts[lane + SLICE];
         }
     }
-}
-
-/// Asks for memory that is needed soon; the address need not exist.
-#[inline(always)]
-fn prefetch<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch reads nothing and faults at nothing.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast())
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }
 
 fn many<V: Number>(weights: &Sliced<V>, bias: Option<&[f32]>, tiles: Tiles<'_>, y: &mut [f32], simd: Simd) {
@@ -186,15 +203,26 @@ impl<V: Number> Kernel for Chunk<'_, V> {
         unsafe {
             self.sums.write_bytes(0, CHUNK * lanes);
             for block in (0..index.blocks()).map(|block| self.weights.block(self.chunk, block)) {
-                let x = self.tiles.from_column(self.tile, block.first_column);
+                let x = self.tiles.column(self.tile, block.first_column);
                 match (L::REGISTERS, lanes) {
                     (24.., 16) => tile_block::<V, L, 1, 8>(block, x, 0, 16, self.sums),
                     (24.., 32) => tile_block::<V, L, 2, 8>(block, x, 0, 32, self.sums),
                     (24.., _) => tile_block::<V, L, 4, 4>(block, x, 0, 64, self.sums),
+                    // Loops, not adaptors: what these call must be inlined into the instruction set.
                     (6.., _) => {
-                        (0..lanes).step_by(16).for_each(|l| tile_block::<V, L, 1, 4>(block, x, l, lanes, self.sums))
+                        let mut lane = 0;
+                        while lane < lanes {
+                            tile_block::<V, L, 1, 4>(block, x, lane, lanes, self.sums);
+                            lane += 16;
+                        }
                     }
-                    _ => (0..lanes).step_by(16).for_each(|l| tile_block::<V, L, 1, 2>(block, x, l, lanes, self.sums)),
+                    _ => {
+                        let mut lane = 0;
+                        while lane < lanes {
+                            tile_block::<V, L, 1, 2>(block, x, lane, lanes, self.sums);
+                            lane += 16;
+                        }
+                    }
                 }
             }
             let tokens = self.tiles.tokens_of(self.tile);
@@ -231,6 +259,12 @@ unsafe fn tile_block<V: Number, L: Lanes, const N: usize, const R: usize>(
                 let mut parts = [[L::splat(0.0); N]; R];
                 for step in 0..steps {
                     let entry = step * SLICE + first;
+                    if first == 0 && step.is_multiple_of(2) {
+                        prefetch(values.as_ptr().wrapping_add(entry + AHEAD));
+                    }
+                    if first == 0 && step.is_multiple_of(8) {
+                        prefetch(columns.as_ptr().wrapping_add(entry + AHEAD));
+                    }
                     // R columns in one load: the load ports are what limits this loop.
                     let packed: u64 = match R {
                         8 => columns.as_ptr().add(entry).cast::<u64>().read_unaligned().to_le(),

@@ -59,7 +59,7 @@ impl Tiles<'_> {
     }
 
     /// The numbers of a tile from a column on.
-    pub fn from_column(&self, tile: usize, column: usize) -> *const f32 {
+    pub fn column(&self, tile: usize, column: usize) -> *const f32 {
         self.lines[(tile * self.cols + column) * self.lanes / 16..].as_ptr().cast()
     }
 
