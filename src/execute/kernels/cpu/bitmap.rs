@@ -160,7 +160,7 @@ impl Expand<'_> {
 }
 
 /// Columns whose products go into one sum before it is added to the others.
-pub(super) const PART: usize = 512;
+pub(super) const PART: usize = 256;
 
 /// Sums of the rows of P panels for T tokens.
 ///

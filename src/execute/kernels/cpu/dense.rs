@@ -16,8 +16,8 @@ const FEW: usize = 8;
 const ROWS_FEW: usize = 40;
 /// Rows of a task, and columns of a block, where there is one tile: weights are used once.
 const ONE_TILE: (usize, usize) = (24, 1024);
-/// The same for several tiles: the tile's block fits the first cache, the rows' the second.
-const MANY_TILES: (usize, usize) = (96, 128);
+/// The same for several tiles: the tiles' blocks and the rows' fit the second cache.
+const MANY_TILES: (usize, usize) = (48, 512);
 
 /// `y = x · Wᵀ + bias`.
 ///
@@ -246,6 +246,10 @@ impl<V: Number> Kernel for Rows<'_, V> {
     }
 }
 
+/// Columns whose products go into one sum before it is added to the others: deep models blow rounding up, and
+/// sparse and masked execution must agree behind dozens of layers.
+const PART: usize = 128;
+
 /// A block of weights times a block of a tile.
 #[derive(Clone, Copy)]
 pub(super) struct Product {
@@ -330,27 +334,32 @@ impl Product {
         lanes: usize,
         sums: *mut f32,
     ) {
-        // SAFETY: the caller's contract.
-        unsafe {
-            let weights = self.weights.add(row * self.row_stride);
-            let x = self.x.add(lane);
-            let mut parts = [[L::splat(0.0); N]; R];
-            for k in 0..self.depth {
-                let xs: [L; N] = std::array::from_fn(|n| L::load(x.add(k * lanes + 16 * n)));
-                for (r, parts) in parts.iter_mut().enumerate() {
-                    let weight = L::splat(*weights.add(r * self.row_stride + k * self.column_stride));
-                    for (part, &x) in parts.iter_mut().zip(&xs) {
-                        *part = part.fma(weight, x);
+        let mut column = 0;
+        while column < self.depth {
+            let end = self.depth.min(column + PART);
+            // SAFETY: the caller's contract.
+            unsafe {
+                let weights = self.weights.add(row * self.row_stride);
+                let x = self.x.add(lane);
+                let mut parts = [[L::splat(0.0); N]; R];
+                for k in column..end {
+                    let xs: [L; N] = std::array::from_fn(|n| L::load(x.add(k * lanes + 16 * n)));
+                    for (r, parts) in parts.iter_mut().enumerate() {
+                        let weight = L::splat(*weights.add(r * self.row_stride + k * self.column_stride));
+                        for (part, &x) in parts.iter_mut().zip(&xs) {
+                            *part = part.fma(weight, x);
+                        }
+                    }
+                }
+                for (r, parts) in parts.iter().enumerate() {
+                    for (n, part) in parts.iter().enumerate() {
+                        let to = sums.add((row + r) * lanes + lane + 16 * n);
+                        let sum = if self.fresh && column == 0 { *part } else { L::load(to).add(*part) };
+                        sum.store(to);
                     }
                 }
             }
-            for (r, parts) in parts.iter().enumerate() {
-                for (n, part) in parts.iter().enumerate() {
-                    let to = sums.add((row + r) * lanes + lane + 16 * n);
-                    let sum = if self.fresh { *part } else { L::load(to).add(*part) };
-                    sum.store(to);
-                }
-            }
+            column = end;
         }
     }
 }
