@@ -93,10 +93,10 @@ fn dense_needs_no_sparsity_and_does_not_use_one() {
 
 #[test]
 fn a_backend_lacks_a_dtype() {
-    let two = BLOCK.replace("format", "dtype = [\"f32\", \"f16\"]\nformat");
+    let two = BLOCK.replace("format", "dtype = [\"f32\", \"bf16\"]\nformat");
     let text = errors_of(kernels(&format!("[device]\nbackend = [\"flex\", \"ndarray\"]\n{two}")));
     assert_eq!(text.matches("error:").count(), 1, "{text}");
-    assert!(text.contains("`kernel.dtype` `f16` is not available on `ndarray`"), "{text}");
+    assert!(text.contains("`kernel.dtype` `bf16` is not available on `ndarray`"), "{text}");
     assert!(text.contains("e.toml:8:17") && text.contains("its kernels take `f32`"), "{text}");
     assert!(kernels(&format!("[device]\nbackend = \"flex\"\n{two}")).is_ok());
 }
