@@ -8,7 +8,7 @@
 //!   session.rs   Session<B>: the dense model on a device, its logits on the agreement texts
 //!                                 │  group by prune point
 //!                                 v
-//!   point.rs     patterns ─> masked ─> logits ──gate──> csr ─> logits ─> metrics
+//!   point.rs     patterns ─> masked ─> logits ──gate──> sparse ─> logits ─> metrics
 //!                                 │
 //!   kernels.rs   bare kernels: copies of a weight, times, error      format.rs: a weight in its format
 //!                                 │

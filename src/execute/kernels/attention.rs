@@ -56,8 +56,9 @@ pub struct Sequence<'a> {
 /// What the queries see, `[tokens, heads, head_dim]` of every sequence, end to end.
 ///
 /// # Panics
-/// When a slice is shorter than its shape.
+/// When a slice is shorter than its shape, or the machine lacks the instruction set.
 pub fn attention(shape: &Heads, sequences: &[Sequence<'_>], simd: Simd) -> Vec<f32> {
+    assert!(simd.is_available(), "this machine has no {}", simd.name());
     let width = shape.heads * shape.head_dim;
     let tokens: usize = sequences.iter().map(|sequence| sequence.queries.len() / width).sum();
     let mut out = vec![0.0; tokens * width];

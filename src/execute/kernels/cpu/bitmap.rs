@@ -31,10 +31,11 @@ pub(super) const WIDTH: usize = 256;
 /// - returns `[tokens, rows]`, row-major
 ///
 /// # Panics
-/// When a length does not fit.
+/// When a length does not fit, or the machine lacks the instruction set.
 pub fn bitmap_linear(weights: &Bitmap, bias: Option<&[f32]>, x: &[f32], tokens: usize, simd: Simd) -> Vec<f32> {
     let index = weights.index();
     let (rows, cols) = (index.rows(), index.cols());
+    assert!(simd.is_available(), "this machine has no {}", simd.name());
     assert_eq!(x.len(), tokens * cols, "x is [tokens, cols]");
     assert!(bias.is_none_or(|bias| bias.len() == rows), "one bias a row");
     let mut y = vec![0.0; tokens * rows];

@@ -18,7 +18,7 @@ use std::ops::Range;
 /// - returns `[tokens, rows]`, row-major
 ///
 /// # Panics
-/// When a length does not fit.
+/// When a length does not fit, or the machine lacks the instruction set.
 pub fn bitmap_pairs_linear(
     weights: &BitmapPairs,
     bias: Option<&[f32]>,
@@ -27,6 +27,7 @@ pub fn bitmap_pairs_linear(
     simd: Simd,
 ) -> Vec<f32> {
     let (rows, cols) = (weights.rows(), weights.cols());
+    assert!(simd.is_available(), "this machine has no {}", simd.name());
     assert_eq!(x.len(), tokens * cols, "x is [tokens, cols]");
     assert!(bias.is_none_or(|bias| bias.len() == rows), "one bias a row");
     let mut y = vec![0.0; tokens * rows];

@@ -28,7 +28,7 @@ const MANY_TILES: (usize, usize) = (48, 512);
 /// - returns `[tokens, rows]`, row-major
 ///
 /// # Panics
-/// When a length does not fit.
+/// When a length does not fit, or the machine lacks the instruction set.
 #[allow(private_bounds, reason = "how kernels read numbers is their own affair")]
 pub fn dense_linear<V: Number>(
     weights: &[V],
@@ -39,6 +39,7 @@ pub fn dense_linear<V: Number>(
     simd: Simd,
 ) -> Vec<f32> {
     assert_eq!(weights.len(), rows * cols, "weights are [rows, cols]");
+    assert!(simd.is_available(), "this machine has no {}", simd.name());
     assert_eq!(x.len(), tokens * cols, "x is [tokens, cols]");
     assert!(bias.is_none_or(|bias| bias.len() == rows), "one bias a row");
     let mut y = vec![0.0; tokens * rows];

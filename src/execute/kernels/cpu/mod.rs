@@ -50,35 +50,38 @@ pub enum Simd {
 impl Simd {
     /// The best that this machine has.
     pub fn detect() -> Self {
-        Self::available()[0]
+        let best = [Self::Avx512, Self::Avx2].into_iter().find(|simd| simd.is_available());
+        best.unwrap_or(Self::Portable)
     }
 
     /// All that this machine has, the best first.
     pub fn available() -> Vec<Self> {
-        let mut all = Vec::with_capacity(3);
-        #[cfg(target_arch = "x86_64")]
-        {
-            let features = [
-                is_x86_feature_detected!("avx512f"),
-                is_x86_feature_detected!("avx512bw"),
-                is_x86_feature_detected!("avx512vl"),
-                is_x86_feature_detected!("avx512dq"),
-                is_x86_feature_detected!("avx2"),
-                is_x86_feature_detected!("fma"),
-                is_x86_feature_detected!("popcnt"),
-                is_x86_feature_detected!("bmi1"),
-                is_x86_feature_detected!("bmi2"),
-            ];
-            if features.iter().all(|&there| there) {
-                all.push(Self::Avx512);
+        [Self::Avx512, Self::Avx2, Self::Portable].into_iter().filter(|simd| simd.is_available()).collect()
+    }
+
+    /// Whether this machine has it.
+    pub fn is_available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("bmi1")
+                    && is_x86_feature_detected!("bmi2")
+                    && Self::Avx2.is_available()
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("popcnt")
-            {
-                all.push(Self::Avx2);
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("popcnt")
             }
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512 | Self::Avx2 => false,
+            Self::Portable => true,
         }
-        all.push(Self::Portable);
-        all
     }
 
     /// The name that tables show.

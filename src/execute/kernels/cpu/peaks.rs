@@ -17,7 +17,11 @@ const RUNS: usize = 8;
 
 /// Bytes per second that all threads of the pool read, and multiplications and additions per second that
 /// they do in f32; the best of a few tries.
+///
+/// # Panics
+/// When the machine lacks the instruction set.
 pub fn peaks(simd: Simd) -> (f64, f64) {
+    assert!(simd.is_available(), "this machine has no {}", simd.name());
     let numbers = vec![1.0f32; NUMBERS];
     let best = |amount: f64, work: &dyn Fn() -> f32| {
         let seconds = (0..REPEATS).map(|_| {

@@ -22,7 +22,7 @@ const TILES_FROM: usize = 4;
 /// - returns `[tokens, rows]`, row-major
 ///
 /// # Panics
-/// When a length does not fit.
+/// When a length does not fit, or the machine lacks the instruction set.
 #[allow(private_bounds, reason = "how kernels read numbers is their own affair")]
 pub fn sliced_linear<V: Number>(
     weights: &Sliced<V>,
@@ -33,6 +33,7 @@ pub fn sliced_linear<V: Number>(
 ) -> Vec<f32> {
     let index = weights.index();
     let (rows, cols) = (index.rows(), index.cols());
+    assert!(simd.is_available(), "this machine has no {}", simd.name());
     assert_eq!(x.len(), tokens * cols, "x is [tokens, cols]");
     assert!(bias.is_none_or(|bias| bias.len() == rows), "one bias a row");
     let mut y = vec![0.0; tokens * rows];
