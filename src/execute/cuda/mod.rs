@@ -1,7 +1,7 @@
 //! The op on CUDA, and whether a GPU answers.
 
 use super::backend::{Format, LayerShape, PackError, Packing, Peaks, SparseBackend};
-use super::kernels::cuda::{LANES, ROWS_PER_CUBE, csr_expand, csr_rows};
+use super::kernels::cuda::rows::{LANES, ROWS_PER_CUBE, csr_expand, csr_rows};
 use crate::sparse::{Columns, Csr, Pattern};
 use burn::tensor::Tensor as BurnTensor;
 use burn::tensor::backend::Backend;

@@ -1,0 +1,3 @@
+//! Kernels in CubeCL. They know arrays of numbers, not weights, formats or models.
+
+pub mod rows;
