@@ -1,7 +1,7 @@
 //! The one extension trait: what a Burn backend must add to run linears fast, dense and sparse.
 
+use super::decode::DecodeOps;
 use crate::sparse::{FormatError, Pattern};
-use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, Tensor, TensorPrimitive};
 use std::borrow::Cow;
@@ -85,7 +85,7 @@ pub struct Peaks {
 }
 
 /// A backend that can run linears in every format. Inference only.
-pub trait SparseBackend: Backend {
+pub trait SparseBackend: DecodeOps {
     /// A sparse weight and its bias, as this backend's kernels read them; clones share their memory.
     type Packed: Clone + fmt::Debug + Send + Sync + 'static;
 

@@ -3,14 +3,19 @@
 //! ```text
 //!   model/linear.rs ──> SparseBackend::{sparse_linear, dense_linear}
 //!                          ├── Flex, NdArray ──> host.rs ──> kernels/cpu on borrowed slices
-//!                          └── CubeBackend   ──> cuda.rs ──> kernels/cuda.rs (feature `cuda`)
+//!                          └── CubeBackend   ──> cuda ──> kernels/cuda (feature `cuda`)
+//!   model/decoder.rs ──> DecodeOps: what is between linears
+//!                          ├── any backend   ──> burn_ops.rs
+//!                          └── CubeBackend   ──> cuda/decode.rs ──> kernels/cuda
 //! ```
 //!
 //! This module knows tensors and formats; it does not know models, pruning or measurements.
 
 mod backend;
+mod burn_ops;
 #[cfg(feature = "cuda")]
 mod cuda;
+pub mod decode;
 pub mod device;
 mod flex;
 mod host;
@@ -21,4 +26,5 @@ mod policy;
 pub use backend::{Format, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, SparseBackend, SparseWeight};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaCsr, cuda_device};
+pub use decode::DecodeOps;
 pub use host::HostWeight;

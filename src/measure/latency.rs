@@ -5,10 +5,10 @@
 //!   decode    arg-max ──> one token ──> logits ──> arg-max ──> ...            one sample a token
 //! ```
 //!
-//! Samples are whole: they begin with token ids and end with logits on the host. Where the time goes
+//! Samples are whole: they begin with token ids and end with the next ones on the host. Where the time goes
 //! is measured in passes of their own, since looking at the parts slows the whole.
 
-use super::forward::{ForwardError, host};
+use super::forward::ForwardError;
 use super::memory::peak_rss_bytes;
 use super::stats::{mean, quantile, sd};
 use crate::execute::SparseBackend;
@@ -207,9 +207,8 @@ fn step<B: SparseBackend>(
     let start = Instant::now();
     let hidden = decoder.extend(batch, cache)?;
     let logits = decoder.logits(last_tokens(hidden, sequences));
-    // Reading the numbers waits for the device.
-    let logits = host(logits)?;
-    let tokens: Option<Vec<u32>> = logits.chunks(logits.len() / sequences).map(arg_max).collect();
+    // Reading the places waits for the device.
+    let tokens: Option<Vec<u32>> = B::arg_max(logits).map_err(ForwardError::Read)?.into_iter().collect();
     let whole = start.elapsed().as_secs_f64();
     let sections = decoder.section_times();
     let tokens = tokens.ok_or(ForwardError::NotFinite { token: first })?;
@@ -225,19 +224,6 @@ fn last_tokens<B: SparseBackend>(hidden: Tensor<B, 2>, sequences: usize) -> Tens
         return hidden;
     }
     hidden.reshape([sequences, length, width]).narrow(1, length - 1, 1).reshape([sequences, width])
-}
-
-/// The first of the largest logits; none where one is NaN or infinite.
-fn arg_max(logits: &[f32]) -> Option<u32> {
-    let mut best = 0;
-    let mut finite = true;
-    for (token, &logit) in logits.iter().enumerate() {
-        finite &= logit.is_finite();
-        if logit > logits[best] {
-            best = token;
-        }
-    }
-    finite.then_some(best as u32)
 }
 
 impl Parts {
@@ -310,11 +296,5 @@ mod tests {
         assert_eq!(all[..1], prompts(1, 1000, 50));
         assert_ne!(all[0], all[1]);
         assert!(all.iter().flatten().all(|&id| id < 50) && all[0].contains(&49) && all[0].contains(&0));
-    }
-
-    #[test]
-    fn of_equal_logits_the_first_is_the_arg_max() {
-        assert_eq!(arg_max(&[1.0, 3.0, 3.0, 2.0]), Some(1));
-        assert_eq!((arg_max(&[1.0, f32::NAN]), arg_max(&[f32::INFINITY])), (None, None));
     }
 }

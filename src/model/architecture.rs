@@ -1,5 +1,7 @@
 //! What a network is made of, as data: its modules, and how its blocks use them.
 
+pub use crate::execute::decode::{Activation, NormKind};
+
 /// A module group of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Group {
@@ -234,34 +236,6 @@ pub enum RopeScaling {
         /// The context of the first training.
         original: f64,
     },
-}
-
-/// How norms compute.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum NormKind {
-    /// Mean and variance.
-    Layer {
-        /// Added to the variance.
-        eps: f64,
-    },
-    /// Root mean square.
-    Rms {
-        /// Added to the mean square.
-        eps: f64,
-    },
-}
-
-/// A nonlinearity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// max(x, 0).
-    Relu,
-    /// x Φ(x), exact.
-    Gelu,
-    /// Its approximation by tanh.
-    GeluTanh,
-    /// x σ(x).
-    Silu,
 }
 
 /// How a block adds its parts up.

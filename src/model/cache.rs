@@ -3,7 +3,7 @@
 //! ```text
 //!   KvCache ── one KvBlock a decoder block
 //!                ├─ host memory   [sequences][kv_heads][capacity][head_dim], filled in place
-//!                └─ on a device   [sequences, kv_heads, past, head_dim], grown by concatenation
+//!                └─ on a device   the same, as tensors
 //! ```
 
 use super::architecture::Architecture;
@@ -24,11 +24,8 @@ impl<B: SparseBackend> KvCache<B> {
     pub fn new(architecture: &Architecture, sequences: usize, capacity: usize) -> Self {
         let attention = architecture.attention;
         let numbers = sequences * attention.kv_heads * capacity * attention.head_dim;
-        let block = || KvBlock {
-            host: if B::ON_HOST { HostKv::new(numbers) } else { HostKv::default() },
-            device: None,
-            keeps: true,
-        };
+        let block =
+            || KvBlock { host: if B::ON_HOST { HostKv::new(numbers) } else { HostKv::default() }, device: None };
         Self { sequences, capacity, past: 0, blocks: architecture.blocks.iter().map(|_| block()).collect() }
     }
 
@@ -50,9 +47,6 @@ impl<B: SparseBackend> KvCache<B> {
     /// Forgets every token, and keeps the memory.
     pub fn clear(&mut self) {
         self.past = 0;
-        for block in &mut self.blocks {
-            block.device = None;
-        }
     }
 
     pub(super) fn grow(&mut self, tokens: usize) {
@@ -60,31 +54,18 @@ impl<B: SparseBackend> KvCache<B> {
     }
 }
 
-/// What one sequence of a batch has in a block's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    /// Tokens seen before.
-    pub past: usize,
-    /// Tokens of the batch.
-    pub new: usize,
-    /// Room.
-    pub capacity: usize,
-}
-
 /// Keys and values of one decoder block.
 #[derive(Clone, Debug)]
 pub(super) struct KvBlock<B: SparseBackend> {
     pub host: HostKv,
-    /// `[sequences, kv_heads, past, head_dim]` each.
-    pub device: Option<[Tensor<B, 4>; 2]>,
-    /// Whether tokens come back to it.
-    pub keeps: bool,
+    /// Keys and values, made when the first come: see [`DecodeOps::attend`](crate::execute::DecodeOps::attend).
+    pub device: Option<[Tensor<B, 1>; 2]>,
 }
 
 impl<B: SparseBackend> KvBlock<B> {
     /// Memory for a pass that nothing follows: every decoder block in turn uses it.
     pub fn scratch() -> Self {
-        Self { host: HostKv::default(), device: None, keeps: false }
+        Self { host: HostKv::default(), device: None }
     }
 }
 

@@ -10,13 +10,14 @@
 //! ([`Decoder::extend`]): the same pass, whose attention begins at another place.
 
 use super::architecture::*;
-use super::attention::{Projected, attend};
-use super::cache::{KvBlock, KvCache, Span};
+use super::attention::attend;
+use super::cache::{KvBlock, KvCache};
 use super::clock::{Clock, Section, SectionTimes};
 use super::linear::{DenseWeight, Linear, LinearWeight, tensor};
 use super::rotary::RotaryTable;
 use crate::execute::SparseBackend;
-use burn::tensor::{DType, Int, Tensor, TensorData, activation};
+use crate::execute::decode::{Column, Norm, Places, Projected, Span};
+use burn::tensor::{DType, Tensor};
 use std::borrow::Cow;
 use std::sync::Arc;
 use thiserror::Error;
@@ -112,6 +113,12 @@ enum Loaded<B: SparseBackend> {
     Norm { gain: Tensor<B, 1>, bias: Option<Tensor<B, 1>> },
 }
 
+/// What runs through the blocks: a sum whose last terms wait for the norm that takes them all.
+struct Residuals<B: SparseBackend> {
+    x: Tensor<B, 2>,
+    added: Vec<Tensor<B, 2>>,
+}
+
 impl<B: SparseBackend> Decoder<B> {
     /// Builds the network, asking `read` for each tensor once, by module and part; a tied weight is not asked for.
     ///
@@ -200,7 +207,7 @@ impl<B: SparseBackend> Decoder<B> {
     pub fn hidden(&mut self, batch: &Batch) -> Result<Tensor<B, 2>, DecoderError> {
         let spans: Vec<Span> =
             batch.lengths.iter().map(|&length| Span { past: 0, new: length, capacity: length }).collect();
-        self.pass(batch, &spans, &mut [KvBlock::scratch()])
+        self.pass(batch, spans, &mut [KvBlock::scratch()])
     }
 
     /// As [`Decoder::hidden`], for tokens that follow those in a cache, which takes them in. Every sequence
@@ -218,7 +225,7 @@ impl<B: SparseBackend> Decoder<B> {
             return Err(DecoderError::CacheFull { needed: past + new, capacity });
         }
         let spans = vec![Span { past, new, capacity }; sequences];
-        let hidden = self.pass(batch, &spans, &mut cache.blocks)?;
+        let hidden = self.pass(batch, spans, &mut cache.blocks)?;
         cache.grow(new);
         Ok(hidden)
     }
@@ -245,19 +252,29 @@ impl<B: SparseBackend> Decoder<B> {
     }
 
     /// `blocks` has memory for each block, or one that they take in turn.
-    fn pass(&mut self, batch: &Batch, spans: &[Span], blocks: &mut [KvBlock<B>]) -> Result<Tensor<B, 2>, DecoderError> {
-        self.check(batch, spans)?;
+    fn pass(
+        &mut self,
+        batch: &Batch,
+        spans: Vec<Span>,
+        blocks: &mut [KvBlock<B>],
+    ) -> Result<Tensor<B, 2>, DecoderError> {
+        self.check(batch, &spans)?;
         // The room of a cache, so that the table is not made again at every token.
         let longest = spans.iter().map(|span| span.capacity).max().unwrap_or(0);
         self.prepare_rotary(longest.min(self.architecture.max_positions));
-        let mut x = self.embed(batch, spans);
+        let places = Places::new(&batch.ids, spans, self.architecture.attention.kv_heads, &self.device);
+        let mut x = Residuals { x: self.embed(&places), added: Vec::new() };
         let count = blocks.len();
         for (index, block) in self.architecture.blocks.iter().enumerate() {
-            x = self.block(block, x, spans, &mut blocks[index % count]);
+            x = self.block(block, x, &places, &mut blocks[index % count]);
         }
-        if let Some(norm) = self.architecture.final_norm {
-            x = self.norm(norm, x);
-        }
+        let x = match self.architecture.final_norm {
+            Some(norm) => {
+                let [_, normed] = self.norm(norm, x);
+                normed
+            }
+            None => x.added.into_iter().fold(x.x, |x, added| x + added),
+        };
         Ok(match self.architecture.project_out {
             Some(project) => self.product(project, x),
             None => x,
@@ -282,77 +299,69 @@ impl<B: SparseBackend> Decoder<B> {
         if let Positions::Rotary(rotary) = &self.architecture.positions
             && self.rotary.as_ref().is_none_or(|table| table.positions() < positions)
         {
-            self.rotary = Some(RotaryTable::new(rotary, positions, self.dtype, &self.device));
+            self.rotary = RotaryTable::new(rotary, positions, &self.device);
         }
     }
 
-    fn embed(&self, batch: &Batch, spans: &[Span]) -> Tensor<B, 2> {
-        let rows = |module: usize, ids: Vec<i32>| {
+    fn embed(&self, places: &Places<B>) -> Tensor<B, 2> {
+        let rows = |module: usize, x: Option<Tensor<B, 2>>, column: Column, offset: usize| {
             let Loaded::Embedding(table) = &self.modules[module] else { unreachable!("tables are embeddings") };
-            let count = ids.len();
-            let ids = Tensor::<B, 1, Int>::from_data(TensorData::new(ids, [count]), (&self.device, DType::I32));
-            table.clone().select(0, ids)
+            B::table_rows(x, table, places, column, offset)
         };
-        let mut x = rows(self.architecture.tokens, batch.ids.iter().map(|&id| id as i32).collect());
+        let mut x = rows(self.architecture.tokens, None, Column::Id, 0);
         if let Some(project) = self.architecture.project_in {
             x = self.product(project, x);
         }
         if let Positions::Learned { table, offset } = self.architecture.positions {
-            let positions = spans.iter().flat_map(|span| span.past..span.past + span.new);
-            x = x + rows(table, positions.map(|position| (position + offset) as i32).collect());
+            x = rows(table, Some(x), Column::Position, offset);
         }
         x
     }
 
-    fn block(&self, block: &Block, x: Tensor<B, 2>, spans: &[Span], kv: &mut KvBlock<B>) -> Tensor<B, 2> {
+    fn block(&self, block: &Block, x: Residuals<B>, places: &Places<B>, kv: &mut KvBlock<B>) -> Residuals<B> {
+        let (attention_norm, mlp_norm) = (block.attention_norm, block.mlp_norm);
         match self.architecture.residual {
             Residual::PreNorm => {
-                let x = x.clone() + self.attend(block, self.norm(block.attention_norm, x), spans, kv);
-                x.clone() + self.feed_forward(&block.mlp, self.norm(block.mlp_norm, x))
+                let [x, normed] = self.norm(attention_norm, x);
+                let added = vec![self.attend(block, normed, places, kv)];
+                let [x, normed] = self.norm(mlp_norm, Residuals { x, added });
+                Residuals { x, added: vec![self.feed_forward(&block.mlp, normed)] }
             }
             Residual::PostNorm => {
-                let x = self.norm(block.attention_norm, x.clone() + self.attend(block, x, spans, kv));
-                self.norm(block.mlp_norm, x.clone() + self.feed_forward(&block.mlp, x))
+                let Residuals { x, .. } = x;
+                let added = vec![self.attend(block, x.clone(), places, kv)];
+                let [_, x] = self.norm(attention_norm, Residuals { x, added });
+                let added = vec![self.feed_forward(&block.mlp, x.clone())];
+                let [_, x] = self.norm(mlp_norm, Residuals { x, added });
+                Residuals { x, added: Vec::new() }
             }
             Residual::Parallel => {
-                let attended = self.attend(block, self.norm(block.attention_norm, x.clone()), spans, kv);
-                x.clone() + attended + self.feed_forward(&block.mlp, self.norm(block.mlp_norm, x))
+                let [x, normed] = self.norm(attention_norm, x);
+                let attended = self.attend(block, normed, places, kv);
+                let [x, normed] = self.norm(mlp_norm, Residuals { x, added: Vec::new() });
+                Residuals { x, added: vec![attended, self.feed_forward(&block.mlp, normed)] }
             }
         }
     }
 
-    fn norm(&self, module: usize, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    /// The sum of the residuals, and its norm.
+    fn norm(&self, module: usize, Residuals { x, added }: Residuals<B>) -> [Tensor<B, 2>; 2] {
         let Loaded::Norm { gain, bias } = &self.modules[module] else { unreachable!("norms are norms") };
-        // Squares of 16-bit numbers overflow; the references compute norms in f32 too.
-        let x = if self.dtype == DType::F32 { x } else { x.cast(DType::F32) };
-        let normed = match self.architecture.norm {
-            NormKind::Layer { eps } => {
-                let centred = x.clone() - x.mean_dim(1);
-                let variance = centred.clone().square().mean_dim(1);
-                centred / (variance + eps).sqrt()
-            }
-            NormKind::Rms { eps } => x.clone() / (x.square().mean_dim(1) + eps).sqrt(),
-        };
-        let normed = if self.dtype == DType::F32 { normed } else { normed.cast(self.dtype) };
-        let scaled = normed * gain.clone().unsqueeze();
-        match bias {
-            Some(bias) => scaled + bias.clone().unsqueeze(),
-            None => scaled,
-        }
+        B::norm(x, added, Norm { kind: self.architecture.norm, gain, bias: bias.as_ref() })
     }
 
     fn feed_forward(&self, mlp: &Mlp, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let function = self.architecture.activation;
         match *mlp {
-            Mlp::Plain { up, down } => self.product(down, activate(function, self.product(up, x))),
+            Mlp::Plain { up, down } => self.product(down, B::activate(function, self.product(up, x))),
             Mlp::Gated { gate, up, down } => {
-                let gated = activate(function, self.product(gate, x.clone()));
-                self.product(down, gated * self.product(up, x))
+                let gates = self.product(gate, x.clone());
+                self.product(down, B::gate(function, gates, self.product(up, x)))
             }
         }
     }
 
-    fn attend(&self, block: &Block, x: Tensor<B, 2>, spans: &[Span], kv: &mut KvBlock<B>) -> Tensor<B, 2> {
+    fn attend(&self, block: &Block, x: Tensor<B, 2>, places: &Places<B>, kv: &mut KvBlock<B>) -> Tensor<B, 2> {
         let projected = match block.projections {
             Projections::Separate { q, k, v } => {
                 Projected::Separate([self.product(q, x.clone()), self.product(k, x.clone()), self.product(v, x)])
@@ -361,7 +370,7 @@ impl<B: SparseBackend> Decoder<B> {
             Projections::Stacked(fused) => Projected::Stacked(self.product(fused, x)),
         };
         let shape = &self.architecture.attention;
-        let attended = self.timed(Section::Attention, || attend(shape, projected, spans, self.rotary.as_ref(), kv));
+        let attended = self.timed(Section::Attention, || attend(shape, projected, places, self.rotary.as_ref(), kv));
         self.product(block.output, attended)
     }
 
@@ -375,18 +384,5 @@ impl<B: SparseBackend> Decoder<B> {
             Some(clock) => clock.time(section, || self.sync(), work),
             None => work(),
         }
-    }
-}
-
-fn activate<B: SparseBackend>(function: Activation, x: Tensor<B, 2>) -> Tensor<B, 2> {
-    match function {
-        Activation::Relu => activation::relu(x),
-        Activation::Gelu => activation::gelu(x),
-        // Hendrycks and Gimpel, arXiv 1606.08415, section 2.
-        Activation::GeluTanh => {
-            let inner = (x.clone() + x.clone().powi_scalar(3) * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
-            x * 0.5 * (inner.tanh() + 1.0)
-        }
-        Activation::Silu => activation::silu(x),
     }
 }

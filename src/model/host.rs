@@ -5,10 +5,10 @@
 //!   is already there, and [`attention`] reads them in place.
 
 use super::architecture::Attention;
-use super::attention::Projected;
-use super::cache::{HostKv, Span};
+use super::cache::HostKv;
 use super::rotary::Angles;
 use crate::execute::SparseBackend;
+use crate::execute::decode::{Order, Projected, Span};
 use crate::execute::kernels::attention::{Heads, Sequence, attention};
 use crate::execute::kernels::cpu::Simd;
 use burn::tensor::ops::FloatTensor;
@@ -65,14 +65,6 @@ pub(super) fn attend<B: SparseBackend>(
     let attended = attention(&Heads { heads, kv_heads, head_dim, window }, &sequences, Simd::detect());
     let tokens = attended.len() / (heads * head_dim);
     Tensor::from_data(TensorData::new(attended, [tokens, heads * head_dim]), &device)
-}
-
-/// How queries, keys and values lie.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Order {
-    Separate,
-    PerHead,
-    Stacked,
 }
 
 /// One or three tensors, held while their numbers are borrowed.

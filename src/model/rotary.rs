@@ -2,6 +2,7 @@
 //! feature `i` is paired with feature `i + dim / 2`.
 
 use super::architecture::{RopeScaling, Rotary};
+use crate::execute::decode::Turns;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor, TensorData};
 
@@ -40,29 +41,26 @@ impl Angles {
     }
 }
 
-/// [`Angles`], and the same as tensors where the device is not the host.
+/// [`Angles`], and the same as a tensor where the device is not the host.
 #[derive(Clone, Debug)]
 pub(super) struct RotaryTable<B: Backend> {
     positions: usize,
     angles: Angles,
-    /// `[1, 1, positions, dim]`: each half twice.
-    cos: Tensor<B, 4>,
-    /// `[1, 1, positions, dim]`
-    sin: Tensor<B, 4>,
+    turns: Turns<B>,
 }
 
 impl<B: Backend> RotaryTable<B> {
-    /// The table for positions `0..positions`.
-    pub fn new(rotary: &Rotary, positions: usize, dtype: DType, device: &B::Device) -> Self {
+    /// The table for positions `0..positions`; none where nothing is rotated.
+    pub fn new(rotary: &Rotary, positions: usize, device: &B::Device) -> Option<Self> {
+        let pairs = rotary.dim / 2;
+        if pairs == 0 {
+            return None;
+        }
         let angles = Angles::new(rotary, positions);
-        let tensor = |table: &[f32]| {
-            let rows = table.chunks_exact((rotary.dim / 2).max(1));
-            let twice: Vec<f32> = rows.flat_map(|row| row.iter().chain(row)).copied().collect();
-            let data = TensorData::new(twice, [1, 1, positions, rotary.dim]);
-            Tensor::from_data(data.convert_dtype(dtype), (device, dtype))
-        };
-        let (cos, sin) = (tensor(&angles.cos), tensor(&angles.sin));
-        Self { positions, angles, cos, sin }
+        let both: Vec<f32> = angles.cos.iter().zip(&angles.sin).flat_map(|(&cos, &sin)| [cos, sin]).collect();
+        let data = TensorData::new(both, [positions * pairs * 2]);
+        let turns = Turns { pairs, table: Tensor::from_data(data, (device, DType::F32)) };
+        Some(Self { positions, angles, turns })
     }
 
     /// How many positions the table covers.
@@ -75,23 +73,9 @@ impl<B: Backend> RotaryTable<B> {
         &self.angles
     }
 
-    /// Rotates `x` `[sequences, heads, length, head_dim]`, whose positions begin at `start`.
-    pub fn apply(&self, x: Tensor<B, 4>, start: usize) -> Tensor<B, 4> {
-        let [sequences, heads, length, head_dim] = x.dims();
-        let dim = self.angles.dim;
-        if dim == 0 {
-            return x;
-        }
-        let all = [0..sequences, 0..heads, 0..length];
-        let part = |from: usize, to: usize| {
-            let [s, h, l] = all.clone();
-            x.clone().slice([s, h, l, from..to])
-        };
-        let half = dim / 2;
-        let turned = Tensor::cat(vec![part(half, dim).neg(), part(0, half)], 3);
-        let table = |t: &Tensor<B, 4>| t.clone().slice([0..1, 0..1, start..start + length, 0..dim]);
-        let rotated = part(0, dim) * table(&self.cos) + turned * table(&self.sin);
-        if dim == head_dim { rotated } else { Tensor::cat(vec![rotated, part(dim, head_dim)], 3) }
+    /// The table on the device.
+    pub fn turns(&self) -> &Turns<B> {
+        &self.turns
     }
 }
 

@@ -1,5 +1,7 @@
 //! The op on CUDA, and whether a GPU answers.
 
+mod decode;
+
 use super::backend::{Format, LayerShape, PackError, Packing, Peaks, SparseBackend};
 use super::kernels::cuda::rows::{LANES, ROWS_PER_CUBE, csr_expand, csr_rows};
 use crate::sparse::{Columns, Csr, Pattern};

@@ -1,0 +1,232 @@
+//! What a decoder does between its linears, in Burn's operations: the reference, on any backend.
+
+use super::decode::{Activation, Column, Norm, NormKind, Places, Projected, Span, Turns};
+use super::kernels::attention::Heads;
+use burn::tensor::backend::Backend;
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Bool, DType, Tensor, TensorData, activation};
+
+pub(super) fn table_rows<B: Backend>(
+    x: Option<Tensor<B, 2>>,
+    table: &Tensor<B, 2>,
+    places: &Places<B>,
+    column: Column,
+    offset: usize,
+) -> Tensor<B, 2> {
+    let numbers = places.numbers().clone().narrow(0, places.column(column), places.tokens());
+    let rows = table.clone().select(0, numbers + offset as i32);
+    match x {
+        Some(x) => x + rows,
+        None => rows,
+    }
+}
+
+pub(super) fn norm<B: Backend>(
+    x: Tensor<B, 2>,
+    added: Vec<Tensor<B, 2>>,
+    Norm { kind, gain, bias }: Norm<'_, B>,
+) -> [Tensor<B, 2>; 2] {
+    let sum = added.into_iter().fold(x, |sum, added| sum + added);
+    let dtype = sum.dtype();
+    let x = sum.clone();
+    // Squares of 16-bit numbers overflow; the references compute norms in f32 too.
+    let x = if dtype == DType::F32 { x } else { x.cast(DType::F32) };
+    let normed = match kind {
+        NormKind::Layer { eps } => {
+            let centred = x.clone() - x.mean_dim(1);
+            let variance = centred.clone().square().mean_dim(1);
+            centred / (variance + eps).sqrt()
+        }
+        NormKind::Rms { eps } => x.clone() / (x.square().mean_dim(1) + eps).sqrt(),
+    };
+    let normed = if dtype == DType::F32 { normed } else { normed.cast(dtype) };
+    let scaled = normed * gain.clone().unsqueeze();
+    let normed = match bias {
+        Some(bias) => scaled + bias.clone().unsqueeze(),
+        None => scaled,
+    };
+    [sum, normed]
+}
+
+pub(super) fn activate<B: Backend>(function: Activation, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    match function {
+        Activation::Relu => activation::relu(x),
+        Activation::Gelu => activation::gelu(x),
+        // Hendrycks and Gimpel, arXiv 1606.08415, section 2.
+        Activation::GeluTanh => {
+            let inner = (x.clone() + x.clone().powi_scalar(3) * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
+            x * 0.5 * (inner.tanh() + 1.0)
+        }
+        Activation::Silu => activation::silu(x),
+    }
+}
+
+pub(super) fn arg_max<B: Backend>(rows: Tensor<B, 2>) -> Result<Vec<Option<u32>>, String> {
+    let width = rows.dims()[1];
+    let data = rows.try_into_data().map_err(|error| format!("{error:?}"))?;
+    let data = if data.dtype == DType::F32 { data } else { data.convert::<f32>() };
+    let numbers: Vec<f32> = data.into_vec().map_err(|error| format!("{error:?}"))?;
+    Ok(numbers.chunks(width).map(first_largest).collect())
+}
+
+/// The first of the largest numbers; none where one is NaN or infinite.
+fn first_largest(numbers: &[f32]) -> Option<u32> {
+    let mut best = 0;
+    let mut finite = true;
+    for (place, &number) in numbers.iter().enumerate() {
+        finite &= number.is_finite();
+        if number > numbers[best] {
+            best = place;
+        }
+    }
+    finite.then_some(best as u32)
+}
+
+pub(super) fn attend<B: Backend>(
+    shape: &Heads,
+    projected: Projected<B>,
+    places: &Places<B>,
+    turns: Option<&Turns<B>>,
+    kv: &mut [Tensor<B, 1>; 2],
+) -> Tensor<B, 2> {
+    let qkv = split(shape, projected);
+    let spans = places.spans();
+    let attended = if places.is_even() {
+        attend_even(shape, qkv, spans[0], spans.len(), turns, Some(kv))
+    } else {
+        // Only passes that nothing follows have sequences of different lengths.
+        let mut parts = Vec::with_capacity(spans.len());
+        let mut start = 0;
+        for &span in spans {
+            let rows = qkv.each_ref().map(|t| t.clone().narrow(0, start, span.new));
+            parts.push(attend_even(shape, rows, span, 1, turns, None));
+            start += span.new;
+        }
+        Tensor::cat(parts, 0)
+    };
+    attended.reshape([places.tokens(), shape.heads * shape.head_dim])
+}
+
+/// Queries, keys and values, each `[tokens, heads, head_dim]`.
+fn split<B: Backend>(shape: &Heads, projected: Projected<B>) -> [Tensor<B, 3>; 3] {
+    let Heads { heads, kv_heads, head_dim, .. } = *shape;
+    match projected {
+        Projected::Separate([q, k, v]) => {
+            let tokens = q.dims()[0];
+            let by_head = |t: Tensor<B, 2>, heads: usize| t.reshape([tokens, heads, head_dim]);
+            [by_head(q, heads), by_head(k, kv_heads), by_head(v, kv_heads)]
+        }
+        Projected::PerHead(all) => {
+            let tokens = all.dims()[0];
+            let all = all.reshape([tokens, heads, 3, head_dim]);
+            [0, 1, 2].map(|part| all.clone().narrow(2, part, 1).reshape([tokens, heads, head_dim]))
+        }
+        Projected::Stacked(all) => {
+            let tokens = all.dims()[0];
+            let all = all.reshape([tokens, 3, heads, head_dim]);
+            [0, 1, 2].map(|part| all.clone().narrow(1, part, 1).reshape([tokens, heads, head_dim]))
+        }
+    }
+}
+
+/// Attention within `sequences` sequences of one span; all are `[tokens, heads, head_dim]`.
+fn attend_even<B: Backend>(
+    shape: &Heads,
+    [q, k, v]: [Tensor<B, 3>; 3],
+    span: Span,
+    sequences: usize,
+    turns: Option<&Turns<B>>,
+    kv: Option<&mut [Tensor<B, 1>; 2]>,
+) -> Tensor<B, 3> {
+    let Heads { heads, kv_heads, head_dim, window } = *shape;
+    let by_head = |t: Tensor<B, 3>, heads: usize| t.reshape([sequences, span.new, heads, head_dim]).swap_dims(1, 2);
+    let (mut q, mut k, mut v) = (by_head(q, heads), by_head(k, kv_heads), by_head(v, kv_heads));
+    if let Some(turns) = turns {
+        (q, k) = (rotate(q, turns, span.past), rotate(k, turns, span.past));
+    }
+    let keys = span.past + span.new;
+    if let Some([kept_keys, kept_values]) = kv {
+        let keep = |kept: &mut Tensor<B, 1>, new: Tensor<B, 4>| {
+            let all = kept.clone().reshape([sequences, kv_heads, span.capacity, head_dim]);
+            let all = all.slice_assign([0..sequences, 0..kv_heads, span.past..keys, 0..head_dim], new);
+            *kept = all.clone().reshape([sequences * kv_heads * span.capacity * head_dim]);
+            all.narrow(2, 0, keys)
+        };
+        (k, v) = (keep(kept_keys, k), keep(kept_values, v));
+    }
+    // Without a past, Burn's own causal mask does.
+    let causal = span.past == 0;
+    let masked = window.is_some_and(|window| keys > window) || (!causal && span.new > 1);
+    let device = q.device();
+    let mask = masked.then(|| mask::<B>(span.new, span.past, window, &device));
+    attention_by_head(q, k, v, mask, causal).swap_dims(1, 2).reshape([sequences * span.new, heads, head_dim])
+}
+
+/// Rotates `x` `[sequences, heads, length, head_dim]`, whose positions begin at `start`.
+fn rotate<B: Backend>(x: Tensor<B, 4>, turns: &Turns<B>, start: usize) -> Tensor<B, 4> {
+    let [_, _, length, head_dim] = x.dims();
+    let pairs = turns.pairs;
+    let dim = 2 * pairs;
+    let part = |from: usize, length: usize| x.clone().narrow(3, from, length);
+    let turned = Tensor::cat(vec![part(pairs, pairs).neg(), part(0, pairs)], 3);
+    let turns = turns.table.clone().narrow(0, start * dim, length * dim).cast(x.dtype());
+    let turns: Tensor<B, 5> = turns.reshape([1, 1, length, pairs, 2]);
+    let twice = |which: usize| {
+        let half: Tensor<B, 4> = turns.clone().narrow(4, which, 1).reshape([1, 1, length, pairs]);
+        Tensor::cat(vec![half.clone(), half], 3)
+    };
+    let rotated = part(0, dim) * twice(0) + turned * twice(1);
+    if dim == head_dim { rotated } else { Tensor::cat(vec![rotated, part(dim, head_dim - dim)], 3) }
+}
+
+/// True where a key is behind its query or too far back to be seen: `[1, 1, new, past + new]`.
+fn mask<B: Backend>(new: usize, past: usize, window: Option<usize>, device: &B::Device) -> Tensor<B, 4, Bool> {
+    let keys = past + new;
+    let hidden = |query: usize, key: usize| key > query || window.is_some_and(|window| key + window <= query);
+    let all = (past..keys).flat_map(|query| (0..keys).map(move |key| hidden(query, key)));
+    Tensor::from_data(TensorData::new(all.collect::<Vec<bool>>(), [1, 1, new, keys]), device)
+}
+
+/// Attention of every query on every key, less those that `mask` and `causal` hide.
+///
+/// # Shapes
+/// - `q`: `[sequences, heads, new, head_dim]`
+/// - `k`, `v`: `[sequences, kv_heads, keys, head_dim]`
+/// - `mask`: `[1, 1, new, keys]`
+/// - returns the shape of `q`
+fn attention_by_head<B: Backend>(
+    q: Tensor<B, 4>,
+    k: Tensor<B, 4>,
+    v: Tensor<B, 4>,
+    mask: Option<Tensor<B, 4, Bool>>,
+    causal: bool,
+) -> Tensor<B, 4> {
+    let [sequences, heads, new, _] = q.dims();
+    let [_, kv_heads, keys, _] = k.dims();
+    let mask = mask.map(|mask| mask.expand([sequences, heads, new, keys]));
+    let group = heads / kv_heads;
+    let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
+    attention(q, spread(k, group), spread(v, group), mask, None, options)
+}
+
+/// Repeats each key or value head `[sequences, kv_heads, length, head_dim]` for its group of query heads.
+fn spread<B: Backend>(t: Tensor<B, 4>, group: usize) -> Tensor<B, 4> {
+    let [sequences, kv_heads, length, head_dim] = t.dims();
+    if group == 1 {
+        return t;
+    }
+    let t: Tensor<B, 5> = t.reshape([sequences, kv_heads, 1, length, head_dim]);
+    t.expand([sequences, kv_heads, group, length, head_dim]).reshape([sequences, kv_heads * group, length, head_dim])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_equal_numbers_the_first_is_the_largest() {
+        assert_eq!(first_largest(&[1.0, 3.0, 3.0, 2.0]), Some(1));
+        assert_eq!((first_largest(&[1.0, f32::NAN]), first_largest(&[f32::INFINITY])), (None, None));
+    }
+}

@@ -1,0 +1,435 @@
+//! What a decoder does between its linears, on CUDA: a launch each, where Burn's operations take up to thirty.
+//!
+//! Every launch is unchecked. What makes it safe: tensors are made contiguous, their widths are whole
+//! vectors (see [`lanes`]), units past a row's end do nothing, and positions and rows of a cache come from
+//! [`Places`], whose tensors are as large as it says.
+
+use super::{Cuda, Tensor};
+use crate::execute::decode::{Activation, Column, DecodeOps, Norm, NormKind, Order, Places, Projected, Turns};
+use crate::execute::kernels::attention::Heads;
+use crate::execute::kernels::cuda::argmax::arg_max_rows;
+use crate::execute::kernels::cuda::attention::{AttentionForm, attend, gather, place};
+use crate::execute::kernels::cuda::gate::gate;
+use crate::execute::kernels::cuda::norm::{NormForm, norm_rows};
+use crate::execute::kernels::cuda::table::table_rows;
+use burn::tensor::{Shape, Tensor as BurnTensor, TensorPrimitive};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use cubecl::cuda::CudaRuntime;
+use cubecl::prelude::*;
+
+/// Lanes of a plane.
+const PLANE: usize = 32;
+/// Bytes that a lane loads at once.
+const LOAD: usize = 16;
+/// The most planes that share a row: 512 units, one load each of 4096 numbers of 16 bits.
+const NORM_PLANES: usize = 16;
+/// Units of a cube where elements are on their own.
+const UNITS: usize = 256;
+/// Planes that look through a row of logits.
+const ARG_MAX_PLANES: usize = 32;
+/// Planes of an attention where one token asks and where many do, which keep the device busy by their number.
+const PLANES_FOR_ONE: usize = 16;
+const PLANES_FOR_MANY: usize = 4;
+/// Fewer keys than this are too few for `PLANES_FOR_ONE`: four are on their way in each of its groups.
+const MANY_KEYS: usize = 128;
+/// Keys are shared out among cubes from so many on: a second launch costs as much as reading about a thousand.
+const SHARE_FROM: usize = 2048;
+/// A cube's share has at least so many keys.
+const LEAST_SHARE: usize = 512;
+/// Cubes that keep a large device busy.
+const CUBES: usize = 256;
+
+type Client = ComputeClient<CudaRuntime>;
+
+impl DecodeOps for Cuda {
+    fn table_rows(
+        x: Option<BurnTensor<Self, 2>>,
+        table: &BurnTensor<Self, 2>,
+        places: &Places<Self>,
+        column: Column,
+        offset: usize,
+    ) -> BurnTensor<Self, 2> {
+        let table = by_rows(table.clone().into_primitive().tensor());
+        let (width, stride) = (table.meta.shape()[1], table.meta.strides()[0]);
+        let lanes = lanes(&table, &[width, stride]);
+        let y = like(&table, [places.tokens(), width]);
+        let added = x.is_some();
+        let x = x.map_or_else(|| y.clone(), flat);
+        // SAFETY: see the module; ids and positions are checked against the table by the decoder.
+        unsafe {
+            table_rows::launch_unchecked::<CudaRuntime>(
+                &client(&y),
+                CubeCount::Static(places.tokens() as u32, 1, 1),
+                CubeDim::new_1d(units(width / lanes, UNITS)),
+                lanes,
+                x.into_array_arg(),
+                table.into_array_arg(),
+                places.numbers().clone().into_primitive().into_array_arg(),
+                y.clone().into_array_arg(),
+                (width / lanes) as u32,
+                (stride / lanes) as u32,
+                places.column(column) as u32,
+                offset as u32,
+                added,
+                y.dtype.into(),
+            );
+        }
+        burn(y)
+    }
+
+    fn norm(
+        x: BurnTensor<Self, 2>,
+        added: Vec<BurnTensor<Self, 2>>,
+        norm: Norm<'_, Self>,
+    ) -> [BurnTensor<Self, 2>; 2] {
+        let mut x = flat(x);
+        let mut terms: Vec<Tensor> = added.into_iter().map(flat).collect();
+        // More than two are added before: no decoder has them.
+        while terms.len() > 2 {
+            x = flat(burn(x) + burn(terms.remove(0)));
+        }
+        let [rows, width] = [x.meta.shape()[0], x.meta.shape()[1]];
+        let form = norm_form(width, lanes(&x, &[width]), terms.len(), &norm);
+        let normed = like(&x, [rows, width]);
+        let sum = if terms.is_empty() { x.clone() } else { like(&x, [rows, width]) };
+        let (NormKind::Layer { eps } | NormKind::Rms { eps }) = norm.kind;
+        let gain = norm.gain.clone().into_primitive().tensor();
+        let bias = norm.bias.map_or_else(|| gain.clone(), |bias| bias.clone().into_primitive().tensor());
+        let mut terms = terms.into_iter();
+        let mut term = || terms.next().unwrap_or_else(|| x.clone()).into_array_arg();
+        let (first, second) = (term(), term());
+        // SAFETY: see the module; a cube has its row, of `width` numbers in every array. Without terms,
+        // `sum` is `x` and not written.
+        unsafe {
+            norm_rows::launch_unchecked::<CudaRuntime>(
+                &client(&normed),
+                CubeCount::Static(rows as u32, 1, 1),
+                CubeDim::new_1d(form.planes * PLANE as u32),
+                form.lanes,
+                x.clone().into_array_arg(),
+                first,
+                second,
+                into_contiguous(gain).into_array_arg(),
+                into_contiguous(bias).into_array_arg(),
+                sum.clone().into_array_arg(),
+                normed.clone().into_array_arg(),
+                (width / form.lanes) as u32,
+                eps as f32,
+                form,
+                normed.dtype.into(),
+            );
+        }
+        [burn(sum), burn(normed)]
+    }
+
+    fn activate(function: Activation, x: BurnTensor<Self, 2>) -> BurnTensor<Self, 2> {
+        elements(function, flat(x), None)
+    }
+
+    fn gate(function: Activation, x: BurnTensor<Self, 2>, up: BurnTensor<Self, 2>) -> BurnTensor<Self, 2> {
+        elements(function, flat(x), Some(flat(up)))
+    }
+
+    fn attend(
+        shape: &Heads,
+        projected: Projected<Self>,
+        places: &Places<Self>,
+        turns: Option<&Turns<Self>>,
+        kv: &mut [BurnTensor<Self, 1>; 2],
+    ) -> BurnTensor<Self, 2> {
+        Attending::new(shape, projected, places, turns, kv).run()
+    }
+
+    fn arg_max(rows: BurnTensor<Self, 2>) -> Result<Vec<Option<u32>>, String> {
+        let rows = flat(rows);
+        let [count, width] = [rows.meta.shape()[0], rows.meta.shape()[1]];
+        let lanes = lanes(&rows, &[width]);
+        let client = client(&rows);
+        let found = client.empty(count * 2 * size_of::<u32>());
+        // SAFETY: see the module; `found` has two numbers a row.
+        unsafe {
+            arg_max_rows::launch_unchecked::<CudaRuntime>(
+                &client,
+                CubeCount::Static(count as u32, 1, 1),
+                CubeDim::new_1d((ARG_MAX_PLANES * PLANE) as u32),
+                lanes,
+                rows.clone().into_array_arg(),
+                ArrayArg::from_raw_parts(found.clone(), count * 2),
+                (width / lanes) as u32,
+                lanes,
+                ARG_MAX_PLANES as u32,
+                rows.dtype.into(),
+            );
+        }
+        let bytes = client.read_one(found).map_err(|error| format!("{error:?}"))?;
+        let numbers: Vec<u32> = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        Ok(numbers.chunks_exact(2).map(|row| (row[1] == 0).then_some(row[0])).collect())
+    }
+}
+
+/// What an attention is launched with.
+struct Attending {
+    form: AttentionForm,
+    window: u32,
+    head_rows: u32,
+    tokens: usize,
+    /// Keys that the token with the most sees.
+    seen: usize,
+    qkv: [Tensor; 3],
+    numbers: Tensor,
+    turns: Tensor,
+    kv: [Tensor; 2],
+}
+
+impl Attending {
+    fn new(
+        shape: &Heads,
+        projected: Projected<Cuda>,
+        places: &Places<Cuda>,
+        turns: Option<&Turns<Cuda>>,
+        kv: &[BurnTensor<Cuda, 1>; 2],
+    ) -> Self {
+        let thrice = |all: BurnTensor<Cuda, 2>| {
+            let all = flat(all);
+            [all.clone(), all.clone(), all]
+        };
+        let (order, qkv) = match projected {
+            Projected::Separate(each) => (Order::Separate, each.map(flat)),
+            Projected::PerHead(all) => (Order::PerHead, thrice(all)),
+            Projected::Stacked(all) => (Order::Stacked, thrice(all)),
+        };
+        let longest = places.spans().iter().map(|span| span.past + span.new).max().unwrap_or(0);
+        let seen = shape.window.map_or(longest, |window| longest.min(window));
+        let one = places.spans().iter().all(|span| span.new == 1);
+        let pairs = turns.map_or(0, |turns| turns.pairs);
+        let form = attention_form(shape, order, lanes(&qkv[0], &[shape.head_dim]), pairs, one.then_some(seen));
+        Self {
+            form,
+            window: shape.window.map_or(u32::MAX, |window| window as u32),
+            head_rows: places.head_rows() as u32,
+            tokens: places.tokens(),
+            seen,
+            // Without rotation nothing reads them.
+            turns: turns.map_or_else(|| qkv[0].clone(), |turns| turns.table.clone().into_primitive().tensor()),
+            qkv,
+            numbers: places.numbers().clone().into_primitive(),
+            kv: kv.each_ref().map(|kept| kept.clone().into_primitive().tensor()),
+        }
+    }
+
+    fn run(mut self) -> BurnTensor<Cuda, 2> {
+        if !self.form.places {
+            self.place();
+        }
+        let shares = if self.form.places { shares(self.tokens * self.form.heads as usize, self.seen) } else { 1 };
+        self.form.shared = shares > 1;
+        let dim = self.form.vectors as usize * self.form.lanes;
+        let heads = self.form.heads as usize;
+        let out = like(&self.qkv[0], [self.tokens, heads * dim]);
+        let client = client(&out);
+        // Without shares nothing is written there.
+        let parts = match self.form.shared {
+            true => client.empty(self.tokens * heads * shares * (dim + 2) * size_of::<f32>()),
+            false => out.handle.clone(),
+        };
+        let part_count = self.tokens * heads * shares * (dim + 2);
+        let dtype: StorageType = out.dtype.into();
+        let [q, k, v] = self.qkv;
+        let [keys, values] = self.kv;
+        // SAFETY: see the module; `out` and `parts` have room for every token, head and share.
+        unsafe {
+            attend::launch_unchecked::<CudaRuntime>(
+                &client,
+                CubeCount::Static(self.tokens as u32, self.form.heads, shares as u32),
+                CubeDim::new_1d(self.form.planes * PLANE as u32),
+                self.form.lanes,
+                q.into_array_arg(),
+                k.into_array_arg(),
+                v.into_array_arg(),
+                self.numbers.into_array_arg(),
+                self.turns.into_array_arg(),
+                keys.into_array_arg(),
+                values.into_array_arg(),
+                out.clone().into_array_arg(),
+                ArrayArg::from_raw_parts(parts.clone(), part_count),
+                self.tokens as u32,
+                self.head_rows,
+                self.window,
+                self.seen.div_ceil(shares) as u32,
+                1.0 / (dim as f32).sqrt(),
+                self.form,
+                dtype,
+            );
+            if self.form.shared {
+                gather::launch_unchecked::<CudaRuntime>(
+                    &client,
+                    CubeCount::Static((self.tokens * heads) as u32, 1, 1),
+                    CubeDim::new_1d(units(dim, UNITS)),
+                    ArrayArg::from_raw_parts(parts, part_count),
+                    out.clone().into_array_arg(),
+                    shares as u32,
+                    dim as u32,
+                    dtype,
+                );
+            }
+        }
+        burn(out)
+    }
+
+    fn place(&self) {
+        let [_, k, v] = &self.qkv;
+        let [keys, values] = &self.kv;
+        let dim = self.form.vectors as usize * self.form.lanes;
+        // SAFETY: see the module.
+        unsafe {
+            place::launch_unchecked::<CudaRuntime>(
+                &client(k),
+                CubeCount::Static(self.tokens as u32, 1, 1),
+                CubeDim::new_1d(units(self.form.kv_heads as usize * dim, UNITS)),
+                k.clone().into_array_arg(),
+                v.clone().into_array_arg(),
+                self.numbers.clone().into_array_arg(),
+                self.turns.clone().into_array_arg(),
+                keys.clone().into_array_arg(),
+                values.clone().into_array_arg(),
+                self.tokens as u32,
+                self.head_rows,
+                self.form,
+                k.dtype.into(),
+            );
+        }
+    }
+}
+
+/// `one` has the keys that are seen where every sequence has one token.
+fn attention_form(shape: &Heads, order: Order, lanes: usize, pairs: usize, one: Option<usize>) -> AttentionForm {
+    let vectors = shape.head_dim / lanes;
+    let group = vectors.next_power_of_two().min(PLANE);
+    let planes = if one.is_some_and(|keys| keys >= MANY_KEYS) { PLANES_FOR_ONE } else { PLANES_FOR_MANY };
+    AttentionForm {
+        order,
+        heads: shape.heads as u32,
+        kv_heads: shape.kv_heads as u32,
+        lanes,
+        vectors: vectors as u32,
+        group: group as u32,
+        held: vectors.div_ceil(group),
+        // The units of a cube load a query at once.
+        planes: planes.max(vectors.div_ceil(PLANE)) as u32,
+        pairs: pairs as u32,
+        places: one.is_some(),
+        shared: false,
+    }
+}
+
+/// Among how many cubes the keys of a token and head are shared out.
+fn shares(cubes: usize, keys: usize) -> usize {
+    if keys < SHARE_FROM { 1 } else { (keys / LEAST_SHARE).min(CUBES / cubes).max(1) }
+}
+
+fn norm_form(width: usize, lanes: usize, added: usize, norm: &Norm<'_, Cuda>) -> NormForm {
+    let vectors = width / lanes;
+    let planes = vectors.div_ceil(PLANE).clamp(1, NORM_PLANES);
+    NormForm {
+        lanes,
+        steps: vectors.div_ceil(planes * PLANE),
+        planes: planes as u32,
+        added: added as u32,
+        centred: matches!(norm.kind, NormKind::Layer { .. }),
+        biased: norm.bias.is_some(),
+    }
+}
+
+fn elements(function: Activation, x: Tensor, up: Option<Tensor>) -> BurnTensor<Cuda, 2> {
+    let shape = [x.meta.shape()[0], x.meta.shape()[1]];
+    let numbers = shape[0] * shape[1];
+    let lanes = lanes(&x, &[numbers]);
+    let y = like(&x, shape);
+    let gated = up.is_some();
+    let up = up.unwrap_or_else(|| x.clone());
+    let vectors = numbers / lanes;
+    // SAFETY: see the module; all arrays have `numbers` numbers.
+    unsafe {
+        gate::launch_unchecked::<CudaRuntime>(
+            &client(&y),
+            CubeCount::Static(vectors.div_ceil(UNITS) as u32, 1, 1),
+            CubeDim::new_1d(UNITS as u32),
+            lanes,
+            x.into_array_arg(),
+            up.into_array_arg(),
+            y.clone().into_array_arg(),
+            vectors as u32,
+            lanes,
+            function,
+            gated,
+            y.dtype.into(),
+        );
+    }
+    burn(y)
+}
+
+/// Numbers that a lane loads at once, of which each of `counts` is a multiple.
+fn lanes(tensor: &Tensor, counts: &[usize]) -> usize {
+    let mut lanes = LOAD / tensor.dtype.size();
+    while counts.iter().any(|count| !count.is_multiple_of(lanes)) {
+        lanes /= 2;
+    }
+    lanes
+}
+
+/// Units for so many pieces of work: whole planes, `most` at most.
+fn units(work: usize, most: usize) -> u32 {
+    (work.div_ceil(PLANE) * PLANE).clamp(PLANE, most) as u32
+}
+
+fn client(tensor: &Tensor) -> Client {
+    tensor.client.clone()
+}
+
+fn flat<const D: usize>(tensor: BurnTensor<Cuda, D>) -> Tensor {
+    into_contiguous(tensor.into_primitive().tensor())
+}
+
+/// A matrix whose rows are contiguous, though there may be gaps between them.
+fn by_rows(table: Tensor) -> Tensor {
+    if table.meta.strides()[1] == 1 { table } else { into_contiguous(table) }
+}
+
+fn like(tensor: &Tensor, shape: [usize; 2]) -> Tensor {
+    empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), Shape::new(shape), tensor.dtype)
+}
+
+fn burn(tensor: Tensor) -> BurnTensor<Cuda, 2> {
+    BurnTensor::from_primitive(TensorPrimitive::Float(tensor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_cover_a_head_and_fit_a_plane() {
+        for (head_dim, lanes) in [(128, 8), (128, 4), (80, 8), (96, 8), (6, 2), (7, 1), (256, 4), (512, 1)] {
+            for one in [None, Some(5), Some(5000)] {
+                let shape = Heads { heads: 4, kv_heads: 2, head_dim, window: None };
+                let form = attention_form(&shape, Order::Separate, lanes, 0, one);
+                assert!(form.group.is_power_of_two() && form.group as usize <= PLANE);
+                assert!(form.group as usize * form.held >= form.vectors as usize);
+                assert_eq!(form.vectors as usize * lanes, head_dim);
+                assert!(form.planes as usize * PLANE >= form.vectors as usize && form.planes <= 32);
+            }
+        }
+    }
+
+    #[test]
+    fn shares_leave_no_key_out_and_no_cube_idle() {
+        for cubes in [1, 32, 100, 5000] {
+            for keys in [1, 2047, 2048, 5001, 100_000] {
+                let shares = shares(cubes, keys);
+                assert!(shares >= 1 && shares * keys.div_ceil(shares) >= keys);
+                assert!(shares == 1 || (keys / shares >= LEAST_SHARE && cubes * shares <= CUBES));
+            }
+        }
+    }
+}
