@@ -78,11 +78,7 @@ impl DecodeOps for Cuda {
         burn(y)
     }
 
-    fn norm(
-        x: BurnTensor<Self, 2>,
-        added: Vec<BurnTensor<Self, 2>>,
-        norm: Norm<'_, Self>,
-    ) -> [BurnTensor<Self, 2>; 2] {
+    fn norm(x: BurnTensor<Self, 2>, added: Vec<BurnTensor<Self, 2>>, norm: Norm<'_, Self>) -> [BurnTensor<Self, 2>; 2] {
         let mut x = flat(x);
         let mut terms: Vec<Tensor> = added.into_iter().map(flat).collect();
         // More than two are added before: no decoder has them.

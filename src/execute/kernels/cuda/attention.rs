@@ -192,7 +192,8 @@ pub fn attend<F: Float, N: Size>(
             raw[UNIT_POS_X as usize * form.lanes + lane] = query[lane];
         }
         if mine {
-            let key = Vector::<f32, N>::cast_from(k[(row_of(token, kv_head, 1u32, form) * vectors + UNIT_POS_X) as usize]);
+            let key =
+                Vector::<f32, N>::cast_from(k[(row_of(token, kv_head, 1u32, form) * vectors + UNIT_POS_X) as usize]);
             #[unroll]
             for lane in 0..form.lanes {
                 raw[dim as usize + UNIT_POS_X as usize * form.lanes + lane] = key[lane];

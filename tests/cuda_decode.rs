@@ -1,0 +1,423 @@
+//! What is between linears on a GPU, against Burn's operations on the CPU, and whole decoders against themselves.
+//!
+//! `cargo test --release --features cuda --test cuda_decode -- --ignored --test-threads=1`, in the repository.
+#![cfg(feature = "cuda")]
+
+use burn::backend::Flex;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use half::{bf16, f16};
+use sparsify_exp::config;
+use sparsify_exp::execute::decode::{Activation, Column, DecodeOps, Norm, NormKind, Places, Projected, Span, Turns};
+use sparsify_exp::execute::kernels::attention::Heads;
+use sparsify_exp::execute::{Cuda, SparseBackend};
+use sparsify_exp::load::{Checkpoint, Loader};
+use sparsify_exp::model::{Batch, Decoder, KvCache};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
+
+const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+/// Panics on any thread: a kernel that can't be compiled panics on the device's, and is not heard of otherwise.
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+/// What is wrong, told at once: a run on a GPU is dear.
+struct Findings(Vec<String>);
+
+impl Findings {
+    fn new() -> Self {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            let before = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |info| {
+                PANICS.fetch_add(1, Ordering::SeqCst);
+                before(info);
+            }));
+        });
+        Self(Vec::new())
+    }
+
+    /// Numbers that differ by more than `tolerance`, as a share of the larger of 1 and what is expected.
+    fn compare(&mut self, what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
+        if PANICS.swap(0, Ordering::SeqCst) > 0 {
+            self.0.push(format!("{what}: a kernel panicked"));
+        }
+        if found.len() != expected.len() {
+            self.0.push(format!("{what}: {} numbers, not {}", found.len(), expected.len()));
+            return;
+        }
+        let error = |(a, b): (&f32, &f32)| (a - b).abs() / b.abs().max(1.0);
+        let worst = found.iter().zip(expected).map(error).enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
+        if let Some((at, error)) = worst
+            && !(error <= tolerance)
+        {
+            self.0.push(format!("{what}: off by {error:e} at {at}: {} is not {}", found[at], expected[at]));
+        }
+    }
+}
+
+impl Drop for Findings {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert!(self.0.is_empty(), "{} differences:\n{}", self.0.len(), self.0.join("\n"));
+        }
+    }
+}
+
+/// Numbers between -1.5 and 1.5 that a dtype can hold.
+fn numbers(seed: usize, count: usize, dtype: DType) -> Vec<f32> {
+    let mut state = seed as u64 * 0x9e37_79b9_7f4a_7c15 + 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let number = (state >> 40) as f32 / (1u64 << 24) as f32 * 3.0 - 1.5;
+        match dtype {
+            DType::F16 => f16::from_f32(number).to_f32(),
+            DType::BF16 => bf16::from_f32(number).to_f32(),
+            _ => number,
+        }
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// Of a few roundings to a dtype.
+fn tolerance(dtype: DType) -> f32 {
+    match dtype {
+        DType::F16 => 3e-3,
+        DType::BF16 => 2.5e-2,
+        _ => 2e-5,
+    }
+}
+
+fn tensor<B: SparseBackend, const D: usize>(numbers: &[f32], shape: [usize; D], dtype: DType) -> Tensor<B, D> {
+    let data = TensorData::new(numbers.to_vec(), shape).convert_dtype(dtype);
+    Tensor::from_data(data, (&B::Device::default(), dtype))
+}
+
+fn read<B: SparseBackend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().into_vec().unwrap()
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn norms() {
+    let mut findings = Findings::new();
+    let kinds = [NormKind::Layer { eps: 1e-5 }, NormKind::Rms { eps: 1e-6 }];
+    for dtype in DTYPES {
+        for (rows, width) in [(1, 4096), (3, 24), (2, 7), (257, 100), (1, 8192), (2, 5120), (1, 50)] {
+            for kind in kinds {
+                for added in 0..3 {
+                    let biased = matches!(kind, NormKind::Layer { .. }) && added != 1;
+                    let input = |seed| numbers(seed + width, rows * width, dtype);
+                    fn run<B: SparseBackend>(
+                        inputs: &[Vec<f32>],
+                        shape: [usize; 2],
+                        kind: NormKind,
+                        biased: bool,
+                        dtype: DType,
+                    ) -> [Vec<f32>; 2] {
+                        let gain = tensor::<B, 1>(&numbers(90, shape[1], dtype), [shape[1]], dtype);
+                        let bias = tensor::<B, 1>(&numbers(91, shape[1], dtype), [shape[1]], dtype);
+                        let mut inputs = inputs.iter().map(|input| tensor::<B, 2>(input, shape, dtype));
+                        let x = inputs.next().unwrap();
+                        let norm = Norm { kind, gain: &gain, bias: biased.then_some(&bias) };
+                        B::norm(x, inputs.collect(), norm).map(read)
+                    }
+                    let inputs: Vec<Vec<f32>> = (0..=added).map(input).collect();
+                    let found = run::<Cuda>(&inputs, [rows, width], kind, biased, dtype);
+                    let expected = run::<Flex>(&inputs, [rows, width], kind, biased, DType::F32);
+                    for (what, found, expected) in [("sum", &found[0], &expected[0]), ("norm", &found[1], &expected[1])]
+                    {
+                        let what = format!("{what} {dtype:?} {rows} {width} {kind:?} {added}");
+                        findings.compare(&what, found, expected, tolerance(dtype));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn activations_and_gates() {
+    let mut findings = Findings::new();
+    for dtype in DTYPES {
+        for function in [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+            for shape in [[1, 11008], [3, 7], [130, 24]] {
+                let x: Vec<f32> = numbers(1, shape[0] * shape[1], dtype).iter().map(|x| x * 4.0).collect();
+                let up = numbers(2, shape[0] * shape[1], dtype);
+                fn run<B: SparseBackend>(
+                    function: Activation,
+                    [x, up]: [&[f32]; 2],
+                    shape: [usize; 2],
+                    dtype: DType,
+                ) -> [Vec<f32>; 2] {
+                    let [x, up] = [x, up].map(|numbers| tensor::<B, 2>(numbers, shape, dtype));
+                    [read(B::activate(function, x.clone())), read(B::gate(function, x, up))]
+                }
+                let found = run::<Cuda>(function, [&x, &up], shape, dtype);
+                let expected = run::<Flex>(function, [&x, &up], shape, DType::F32);
+                for (found, expected) in found.iter().zip(&expected) {
+                    let what = format!("{function:?} {dtype:?} {shape:?}");
+                    findings.compare(&what, found, expected, tolerance(dtype));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn rows_of_tables() {
+    let mut findings = Findings::new();
+    let spans = vec![Span { past: 4, new: 3, capacity: 9 }; 2];
+    for dtype in DTYPES {
+        for width in [4096, 24, 7, 50] {
+            let table = numbers(width, 40 * width, dtype);
+            let x = numbers(5, 6 * width, dtype);
+            let spans = spans.clone();
+            fn run<B: SparseBackend>(
+                table: &[f32],
+                x: &[f32],
+                width: usize,
+                spans: Vec<Span>,
+                dtype: DType,
+            ) -> Vec<f32> {
+                let places = Places::<B>::new(&[3, 39, 0, 7, 7, 12], spans, 2, &Default::default());
+                let table = tensor::<B, 2>(table, [40, width], dtype);
+                let ids = B::table_rows(None, &table, &places, Column::Id, 0);
+                let x = tensor::<B, 2>(x, [6, width], dtype);
+                let positions = B::table_rows(Some(x), &table, &places, Column::Position, 2);
+                [read(ids), read(positions)].concat()
+            }
+            let found = run::<Cuda>(&table, &x, width, spans.clone(), dtype);
+            let expected = run::<Flex>(&table, &x, width, spans, DType::F32);
+            findings.compare(&format!("rows {dtype:?} {width}"), &found, &expected, tolerance(dtype));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn the_largest_logits() {
+    let mut wrong = Vec::new();
+    for dtype in DTYPES {
+        for width in [1, 7, 24, 320, 32_000, 50_257, 152_064] {
+            let mut rows: Vec<Vec<f32>> = (0..6).map(|row| numbers(row + width, width, dtype)).collect();
+            // Ties, at both ends too; all the same; what is not finite.
+            rows[1][width / 2] = 2.0;
+            rows[1][width - 1] = 2.0;
+            rows[2].fill(-3.0);
+            rows[3][width - 1] = f32::NAN;
+            rows[4][width / 3] = f32::NEG_INFINITY;
+            rows[5][0] = f32::INFINITY;
+            let all = rows.concat();
+            let found = Cuda::arg_max(tensor(&all, [6, width], dtype)).unwrap();
+            let expected = Flex::arg_max(tensor(&all, [6, width], DType::F32)).unwrap();
+            if found != expected || expected[3..] != [None; 3] {
+                wrong.push(format!("{dtype:?} {width}: {found:?} is not {expected:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What attentions are run with.
+struct Case {
+    order: usize,
+    shape: Heads,
+    pairs: usize,
+    positions: usize,
+}
+
+impl Case {
+    /// What the tokens see, piece after piece of the same sequences.
+    fn run<B: SparseBackend>(&self, pieces: &[Vec<Span>], dtype: DType, rounded: DType) -> Vec<f32> {
+        let Heads { heads, kv_heads, head_dim, .. } = self.shape;
+        let (q, kv) = (heads * head_dim, kv_heads * head_dim);
+        let angles = numbers(7, self.positions * self.pairs, DType::F32);
+        let table: Vec<f32> = angles.iter().flat_map(|angle| [angle.cos(), angle.sin()]).collect();
+        let count = table.len();
+        let turns =
+            (self.pairs > 0).then(|| Turns::<B> { pairs: self.pairs, table: tensor(&table, [count], DType::F32) });
+        let mut kept: Option<[Tensor<B, 1>; 2]> = None;
+        let mut seen = Vec::new();
+        for (piece, spans) in pieces.iter().enumerate() {
+            let tokens: usize = spans.iter().map(|span| span.new).sum();
+            let places = Places::<B>::new(&vec![0; tokens], spans.clone(), kv_heads, &Default::default());
+            let part = |part: usize, width: usize| {
+                tensor::<B, 2>(&numbers(10 * piece + part, tokens * width, rounded), [tokens, width], dtype)
+            };
+            let projected = match self.order {
+                0 => Projected::Separate([part(0, q), part(1, kv), part(2, kv)]),
+                1 => Projected::PerHead(part(0, 3 * q)),
+                _ => Projected::Stacked(part(0, 3 * q)),
+            };
+            let room = places.capacity() * kv;
+            let poison = || tensor::<B, 1>(&vec![f32::NAN; room], [room], dtype);
+            let kept = kept.get_or_insert_with(|| [poison(), poison()]);
+            seen.extend(read(B::attend(&self.shape, projected, &places, turns.as_ref(), kept)));
+        }
+        seen
+    }
+
+    fn check(&self, findings: &mut Findings, pieces: &[Vec<Span>], dtype: DType) {
+        let found = self.run::<Cuda>(pieces, dtype, dtype);
+        let expected = self.run::<Flex>(pieces, DType::F32, dtype);
+        let what = format!("{dtype:?} order {} {:?} pairs {} {:?}", self.order, self.shape, self.pairs, pieces[0]);
+        findings.compare(&what, &found, &expected, tolerance(dtype));
+    }
+}
+
+/// Order, heads, key-value heads, features of a head, rotated pairs.
+const SHAPES: [(usize, usize, usize, usize, usize); 10] = [
+    (0, 8, 8, 128, 64),
+    (0, 8, 2, 128, 64),
+    (0, 4, 4, 64, 0),
+    (1, 4, 4, 64, 8),
+    (1, 4, 4, 80, 10),
+    (0, 4, 2, 96, 48),
+    (2, 3, 3, 64, 0),
+    (2, 2, 2, 6, 3),
+    (0, 3, 1, 7, 2),
+    (1, 2, 2, 256, 32),
+];
+
+#[test]
+#[ignore = "needs a GPU"]
+fn attention_with_a_cache() {
+    let mut findings = Findings::new();
+    for dtype in DTYPES {
+        for (order, heads, kv_heads, head_dim, pairs) in SHAPES {
+            for window in [None, Some(5), Some(140)] {
+                let shape = Heads { heads, kv_heads, head_dim, window };
+                let case = Case { order, shape, pairs, positions: 200 };
+                for sequences in [1, 3] {
+                    let pieces = [(0, 1), (1, 5), (6, 1), (7, 1), (8, 120), (128, 1), (129, 1), (130, 7), (137, 1)];
+                    let pieces = pieces.map(|(past, new)| vec![Span { past, new, capacity: 150 }; sequences]);
+                    case.check(&mut findings, &pieces, dtype);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn attention_on_many_keys() {
+    let mut findings = Findings::new();
+    for dtype in DTYPES {
+        for window in [None, Some(2100)] {
+            let shape = Heads { heads: 4, kv_heads: 2, head_dim: 64, window };
+            let case = Case { order: 0, shape, pairs: 32, positions: 2600 };
+            let pieces = [(0, 2500), (2500, 1), (2501, 1)];
+            let pieces = pieces.map(|(past, new)| vec![Span { past, new, capacity: 2600 }]);
+            case.check(&mut findings, &pieces, dtype);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn attention_on_ragged_sequences() {
+    let mut findings = Findings::new();
+    for dtype in DTYPES {
+        for (order, heads, kv_heads, head_dim, pairs) in SHAPES {
+            for lengths in [vec![3, 1, 70, 20], vec![1, 1, 1], vec![33]] {
+                let shape = Heads { heads, kv_heads, head_dim, window: Some(30) };
+                let case = Case { order, shape, pairs, positions: 80 };
+                let spans = lengths.iter().map(|&new| Span { past: 0, new, capacity: new }).collect();
+                case.check(&mut findings, &[spans], dtype);
+            }
+        }
+    }
+}
+
+const FAMILIES: [&str; 9] = [
+    "families/gpt2",
+    "families/qwen2",
+    "families/mistral-window",
+    "families/llama3-rope",
+    "families/opt-post-norm",
+    "families/opt-hub",
+    "golden/tiny-opt/model",
+    "golden/tiny-gptneox/model",
+    "golden/tiny-llama/model",
+];
+
+fn decoder<B: SparseBackend>(folder: &str, dtype: DType) -> Decoder<B> {
+    // Below the working folder, which is the repository: the test may have been built elsewhere.
+    let folder = Path::new("tests/fixtures").join(folder);
+    let text = format!("name = 'test'\n[model]\nsource = \"path:{}\"\n", folder.display());
+    let experiment = config::parse(Path::new("test.toml"), &text, &[]).unwrap_or_else(|errors| panic!("{errors}"));
+    let loader = Loader::new(true, Arc::new(|_: &str, _, _| ControlFlow::Continue(())));
+    let checkpoint = Checkpoint::open(loader.find(&experiment.models[0]).unwrap()).unwrap();
+    let read = |module, part| checkpoint.read(module, part);
+    Decoder::load(checkpoint.architecture().clone(), dtype, &Default::default(), read).unwrap()
+}
+
+fn ids(seed: usize, length: usize, vocabulary: usize) -> Vec<u32> {
+    (0..length).map(|i| ((i * 31 + seed * 17) % vocabulary) as u32).collect()
+}
+
+/// Logits of sequences of 24 tokens, in pieces that end at `cuts`: `[piece][sequence][token][vocabulary]`.
+fn in_pieces<B: SparseBackend>(decoder: &mut Decoder<B>, sequences: usize, cuts: &[usize]) -> Vec<f32> {
+    let vocabulary = decoder.architecture().vocabulary;
+    let mut cache = KvCache::new(decoder.architecture(), sequences, 24);
+    let mut logits = Vec::new();
+    // Twice, since what was there is forgotten.
+    for _ in 0..2 {
+        cache.clear();
+        logits.clear();
+        for &cut in cuts {
+            let past = cache.past();
+            let new: Vec<Vec<u32>> = (0..sequences).map(|seed| ids(seed, 24, vocabulary)[past..cut].to_vec()).collect();
+            let hidden = decoder.extend(&Batch::new(new.iter().map(Vec::as_slice)), &mut cache).unwrap();
+            logits.extend(read(decoder.logits(hidden)));
+        }
+    }
+    logits
+}
+
+fn ragged<B: SparseBackend>(decoder: &mut Decoder<B>) -> Vec<f32> {
+    let vocabulary = decoder.architecture().vocabulary;
+    let sequences = [9, 1, 24].map(|length| ids(length, length, vocabulary));
+    let hidden = decoder.hidden(&Batch::new(sequences.iter().map(Vec::as_slice))).unwrap();
+    read(decoder.logits(hidden))
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn decoders() {
+    let mut findings = Findings::new();
+    for folder in FAMILIES {
+        let mut reference = decoder::<Flex>(folder, DType::F32);
+        for (dtype, share) in [(DType::F32, 1e-4), (DType::F16, 1e-2), (DType::BF16, 8e-2)] {
+            let mut cuda = decoder::<Cuda>(folder, dtype);
+            let mut compare = |what: &str, found: Vec<f32>, expected: Vec<f32>| {
+                let largest = expected.iter().fold(1.0f32, |most, logit| most.max(logit.abs()));
+                findings.compare(&format!("{folder} {dtype:?} {what}"), &found, &expected, share * largest);
+            };
+            compare("ragged", ragged(&mut cuda), ragged(&mut reference));
+            for sequences in [1, 3] {
+                let each: Vec<usize> = (1..=24).collect();
+                for cuts in [&[24][..], &[10, 11, 12, 20, 24], &each] {
+                    let expected = in_pieces(&mut reference, sequences, cuts);
+                    compare(&format!("{sequences} {cuts:?}"), in_pieces(&mut cuda, sequences, cuts), expected);
+                }
+            }
+        }
+    }
+}
+
+/// An int tensor of a number a token is what the kernels read; its layout must be plain.
+#[test]
+#[ignore = "needs a GPU"]
+fn numbers_of_places_are_contiguous() {
+    let places = Places::<Cuda>::new(&[5, 6, 7], vec![Span { past: 1, new: 3, capacity: 9 }], 4, &Default::default());
+    let numbers: Tensor<Cuda, 1, Int> = places.numbers().clone();
+    let numbers: Vec<i32> = numbers.into_data().convert::<i32>().into_vec().unwrap();
+    assert_eq!(numbers, [5, 6, 7, 1, 2, 3, 0, 0, 0]);
+}
