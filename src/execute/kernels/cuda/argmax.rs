@@ -51,7 +51,8 @@ pub fn arg_max_rows<F: Float, N: Size>(
     let mut bests = SharedMemory::<f32>::new(comptime!(planes as usize));
     let mut places = SharedMemory::<u32>::new(comptime!(planes as usize));
     let mut bads = SharedMemory::<u32>::new(comptime!(planes as usize));
-    if UNIT_POS_X % PLANE == 0 {
+    let lane = UNIT_POS_X % PLANE;
+    if lane == 0 {
         let plane = (UNIT_POS_X / PLANE) as usize;
         bests[plane] = best;
         places[plane] = place;

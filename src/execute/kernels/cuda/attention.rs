@@ -13,6 +13,8 @@
 //! Softmax is taken as the keys come (Milakov and Gimelshein, arXiv 1805.02867), by each group for its keys
 //! in f32; groups, planes and shares are put together in a fixed order.
 
+#![allow(clippy::collapsible_if, reason = "the outer one is decided when a kernel is compiled")]
+
 use crate::execute::decode::Order;
 use cubecl::prelude::*;
 

@@ -125,7 +125,8 @@ pub fn norm_rows<F: Float, N: Size>(
 #[cube]
 fn cube_sum(number: f32, slots: &mut SharedMemory<f32>, #[comptime] from: u32, #[comptime] planes: u32) -> f32 {
     let mut sum = plane_sum(number);
-    if UNIT_POS_X % PLANE == 0 {
+    let lane = UNIT_POS_X % PLANE;
+    if lane == 0 {
         slots[(from + UNIT_POS_X / PLANE) as usize] = sum;
     }
     sync_cube();
