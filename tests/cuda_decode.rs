@@ -52,7 +52,7 @@ impl Findings {
         let error = |(a, b): (&f32, &f32)| (a - b).abs() / b.abs().max(1.0);
         let worst = found.iter().zip(expected).map(error).enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
         if let Some((at, error)) = worst
-            && !(error <= tolerance)
+            && (error > tolerance || error.is_nan())
         {
             self.0.push(format!("{what}: off by {error:e} at {at}: {} is not {}", found[at], expected[at]));
         }
