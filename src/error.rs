@@ -80,6 +80,7 @@ impl From<PrepareError> for CliError {
             PrepareError::Load(error) => load_code(error),
             PrepareError::Dtype { .. }
             | PrepareError::KernelDtype { .. }
+            | PrepareError::KernelFormat { .. }
             | PrepareError::Positions { .. }
             | PrepareError::Expectation(_) => exit::USAGE,
             PrepareError::NothingSelected => exit::NOTHING,

@@ -18,7 +18,9 @@ pub mod kernels;
 mod ndarray;
 mod policy;
 
-pub use backend::{Format, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, SparseBackend, SparseWeight};
+pub use backend::{
+    ColumnWeight, Format, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, SparseBackend, SparseWeight,
+};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaCsr, cuda_device};
 pub use host::HostWeight;

@@ -1,5 +1,6 @@
 //! Runs the planned cells in groups that share work, and stores each as soon as it is done.
 
+use super::panics;
 use super::point::{CellError, Point, dense};
 use super::prepare::{PlannedCell, Prepared, PreparedModel};
 use super::session::Session;
@@ -97,7 +98,7 @@ pub fn run(prepared: &Prepared, store: &Store, options: RunOptions, watch: &dyn 
             Backend::NdArray => runner.group::<NdArray<f32>>(model, group, &Default::default())?,
             #[cfg(feature = "cuda")]
             Backend::Cuda => {
-                super::panics::collect();
+                panics::collect();
                 let device = crate::execute::cuda_device(prepared.experiment.device_index);
                 runner.group::<crate::execute::Cuda>(model, group, &device)?;
             }
@@ -137,8 +138,15 @@ impl Runner<'_> {
             let checkpoint = Checkpoint::open(model.files.clone())?;
             Session::<B>::load(&checkpoint, model.tokens.clone(), cells[0].cell.dtype, device)
         };
-        let panicked = |message| RunError::Panicked { model: model.files.source.clone(), message };
-        let mut session = caught(load).map_err(panicked)??;
+        let failed = |message: String| {
+            let message = panics::brief(&message);
+            RunError::Panicked { model: model.files.source.clone(), message }
+        };
+        let session = caught(load);
+        if let Some(message) = panics::take() {
+            return Err(failed(message));
+        }
+        let mut session = session.map_err(failed)??;
         for point in cells.chunk_by(|a, b| a.cell.same_point(&b.cell)) {
             self.point(&mut session, point)?;
             if self.stopped {
@@ -158,13 +166,17 @@ impl Runner<'_> {
             let cell = &planned.cell;
             self.watch.begins(Work::Model(cell));
             let result = caught(|| self.measure(session, &mut point, cell));
-            let (timings, result) = result.unwrap_or_else(|message| {
+            let (timings, mut result) = result.unwrap_or_else(|message| {
                 // A panic may have left the point half made.
                 point = None;
                 let failure = Failure { kind: FailureKind::Other, message, gate: None };
                 (Timings::default(), Err(failure))
             });
-            self.record(planned, timings, unless_panicked(result))?;
+            if panicked(&mut result) {
+                point = None;
+                session.forget_reference();
+            }
+            self.record(planned, timings, result)?;
         }
         Ok(())
     }
@@ -235,21 +247,20 @@ impl Runner<'_> {
     }
 }
 
-/// The numbers or why there are none, as records have them.
+/// The numbers or why there are none, in a few lines, as records have them.
 pub(super) fn parts<T>(result: Result<T, Failure>) -> (Option<T>, Option<Failure>) {
     match result {
         Ok(measured) => (Some(measured), None),
-        Err(failure) => (None, Some(failure)),
+        Err(failure) => (None, Some(Failure { message: panics::brief(&failure.message), ..failure })),
     }
 }
 
-/// The result, unless a thread of the device has panicked meanwhile.
-pub(super) fn unless_panicked<T>(result: Result<T, Failure>) -> Result<T, Failure> {
-    #[cfg(feature = "cuda")]
-    if let Some(message) = super::panics::take() {
-        return Err(Failure { kind: FailureKind::Other, message, gate: None });
-    }
-    result
+/// Whether a thread of the device has panicked meanwhile: then the result is that failure, and nothing that was
+/// made on the device since can be relied upon.
+pub(super) fn panicked<T>(result: &mut Result<T, Failure>) -> bool {
+    let Some(message) = panics::take() else { return false };
+    *result = Err(Failure { kind: FailureKind::Other, message, gate: None });
+    true
 }
 
 /// Runs `work`, and turns a panic of a backend into its message: out of memory, say.

@@ -21,7 +21,6 @@
 mod cells;
 mod format;
 mod kernels;
-#[cfg(feature = "cuda")]
 mod panics;
 mod point;
 mod prepare;

@@ -154,6 +154,14 @@ pub enum PrepareError {
         /// The dtype.
         dtype: &'static str,
     },
+    /// A format that a backend's kernels lack, found only after `auto` was decided.
+    #[error("`{backend}` has no kernel for the format `{format}`")]
+    KernelFormat {
+        /// The backend.
+        backend: &'static str,
+        /// The format.
+        format: &'static str,
+    },
     /// A model has too few positions for what is to be timed.
     #[error("`measure.prompt` {prompt} and `measure.generate` {generate} are {needed} tokens, but `{model}` has {positions} positions", needed = .prompt.saturating_add(*.generate))]
     Positions {
@@ -182,6 +190,7 @@ impl PrepareError {
             Self::Load(error) => error.hint(),
             Self::Dtype { .. } => Some("the CPU backends compute in f32: leave `dtype` out, or take a GPU".into()),
             Self::KernelDtype { .. } => Some("take another `kernel.dtype`, or another backend".into()),
+            Self::KernelFormat { .. } => Some("take another `kernel.format`, or a machine with a GPU".into()),
             Self::Positions { positions, .. } => {
                 Some(format!("set `measure.prompt` and `measure.generate` to {positions} or less together"))
             }

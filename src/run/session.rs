@@ -81,6 +81,11 @@ impl<B: SparseBackend> Session<B> {
         }
         Ok(self.reference.as_deref().unwrap_or_default())
     }
+
+    /// Forgets the dense model's logits: the device failed meanwhile, and they may be anything.
+    pub fn forget_reference(&mut self) {
+        self.reference = None;
+    }
 }
 
 /// Numbers other than zero.

@@ -1,6 +1,9 @@
 //! The op on CUDA, and whether a GPU answers.
 
-use super::backend::{Format, LayerShape, PackError, Packing, Peaks, SparseBackend};
+mod hold;
+mod threshold;
+
+use super::backend::{ColumnWeight, Format, LayerShape, PackError, Packing, Peaks, SparseBackend};
 use super::kernels::cuda::rows::{LANES, ROWS_PER_CUBE, csr_expand, csr_rows};
 use crate::sparse::{Columns, Csr, Pattern};
 use burn::tensor::Tensor as BurnTensor;
@@ -14,7 +17,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::cuda::{CudaDevice, CudaRuntime};
 use cubecl::prelude::*;
 use std::borrow::Cow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Burn's CUDA backend, without operator fusion, which is slower for one token.
 pub type Cuda = CubeBackend<CudaRuntime, f32, i32, u8>;
@@ -124,14 +127,30 @@ impl SparseBackend for Cuda {
         None
     }
 
-    fn peaks(device: &CudaDevice, dtype: DType) -> Peaks {
+    fn peaks(device: &CudaDevice, dtype: DType) -> Result<Peaks, String> {
         let numbers = PEAK_BYTES / dtype.size();
         let read = BurnTensor::<Self, 1>::ones([numbers], (device, dtype));
         let square = BurnTensor::<Self, 2>::ones([PEAK_SIDE, PEAK_SIDE], (device, dtype));
-        let sum = best(device, || drop(read.clone().sum()));
-        let product = best(device, || drop(square.clone().matmul(square.clone().transpose())));
+        let sum = best(device, || drop(read.clone().sum()))?;
+        let product = best(device, || drop(square.clone().matmul(square.clone().transpose())))?;
         let flops = 2.0 * (PEAK_SIDE as f64).powi(3);
-        Peaks { bytes_per_s: (numbers * dtype.size()) as f64 / sum, flops_per_s: flops / product }
+        Ok(Peaks { bytes_per_s: (numbers * dtype.size()) as f64 / sum, flops_per_s: flops / product })
+    }
+
+    fn threshold_linear(x: Tensor, weight: &ColumnWeight<Self>, threshold: f32) -> Tensor {
+        threshold::threshold_linear(x, weight, threshold)
+    }
+
+    fn threshold_kernel() -> &'static str {
+        threshold::NAME
+    }
+
+    fn hold(device: &CudaDevice, time: Duration) {
+        hold::hold(device, time);
+    }
+
+    fn memory_in_use(device: &CudaDevice) -> Option<u64> {
+        CudaRuntime::client(device).memory_usage().ok().map(|usage| usage.bytes_in_use)
     }
 
     fn host_f32(tensor: &Tensor) -> Cow<'_, [f32]> {
@@ -142,16 +161,15 @@ impl SparseBackend for Cuda {
 }
 
 /// Seconds of the fastest call.
-fn best(device: &CudaDevice, work: impl Fn()) -> f64 {
+fn best(device: &CudaDevice, work: impl Fn()) -> Result<f64, String> {
     let seconds = |_| {
         let start = Instant::now();
         work();
-        // A device that has failed is noticed by the kernels that are timed next.
-        let _ = <Cuda as Backend>::sync(device);
-        start.elapsed().as_secs_f64()
+        <Cuda as Backend>::sync(device).map_err(|error| error.to_string())?;
+        Ok(start.elapsed().as_secs_f64())
     };
-    let seconds: Vec<f64> = (0..2 * PEAK_ROUNDS).map(seconds).collect();
-    seconds[PEAK_ROUNDS..].iter().copied().fold(f64::INFINITY, f64::min)
+    let seconds: Vec<f64> = (0..2 * PEAK_ROUNDS).map(seconds).collect::<Result<_, String>>()?;
+    Ok(seconds[PEAK_ROUNDS..].iter().copied().fold(f64::INFINITY, f64::min))
 }
 
 fn by_rows(x: Tensor, tokens: usize, weight: &CudaCsr) -> Tensor {
