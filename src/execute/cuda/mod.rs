@@ -1,6 +1,8 @@
-//! The op on CUDA, and whether a GPU answers.
+//! The op on CUDA.
 
+pub(super) mod cache;
 mod hold;
+pub(super) mod probe;
 mod threshold;
 
 use super::backend::{ColumnWeight, Format, LayerShape, PackError, Packing, Peaks, SparseBackend};
@@ -49,28 +51,8 @@ const PEAK_ROUNDS: usize = 10;
 
 /// The GPU at an index.
 pub fn cuda_device(index: usize) -> CudaDevice {
+    cache::install(index);
     CudaDevice::new(index)
-}
-
-/// How many GPUs answer.
-///
-/// # Errors
-/// What was looked for and not found.
-pub fn gpus() -> Result<usize, String> {
-    // SAFETY: the calls look for shared libraries and have no other precondition.
-    let (driver, compiler) =
-        unsafe { (cudarc::driver::sys::is_culib_present(), cudarc::nvrtc::sys::is_culib_present()) };
-    if !driver {
-        return Err("the driver's library (libcuda.so) was not found".into());
-    }
-    if !compiler {
-        return Err("CUDA's run-time compiler (libnvrtc.so) was not found".into());
-    }
-    match cudarc::driver::CudaContext::device_count() {
-        Ok(count) if count > 0 => Ok(count as usize),
-        Ok(_) => Err("the driver sees no GPU".into()),
-        Err(error) => Err(format!("the driver answers {error:?}")),
-    }
 }
 
 impl SparseBackend for Cuda {
