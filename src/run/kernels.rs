@@ -454,7 +454,7 @@ mod tests {
         // 200 entries of five tokens, 20 above it: each in a column of its own at most.
         assert_eq!(all[1].nonzero, 20 * 70 / 5);
         let read = all[1].read_bytes.unwrap();
-        assert!(read <= 20 * 72 * 4 && read >= 4 * 72 * 4 && read.is_multiple_of(72 * 4), "{read}");
+        assert!((4 * 72 * 4..=20 * 72 * 4).contains(&read) && read.is_multiple_of(72 * 4), "{read}");
         assert_eq!((all[1].weight_bytes, all[1].kernel.as_str()), (40 * 72 * 4, "threshold-masked-dense"));
         assert_eq!((all[2].nonzero, all[2].read_bytes, all[2].threshold), (2800, Some(40 * 72 * 4), Some(-1.0)));
         assert_eq!((all[0].nonzero, all[0].read_bytes, all[0].threshold), (2800, None, None));
