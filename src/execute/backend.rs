@@ -1,9 +1,10 @@
 //! The one extension trait: what a Burn backend must add to run linears fast, dense and sparse.
 
-use crate::sparse::{FormatError, Pattern};
+use super::convert::narrow;
+use crate::sparse::{Digit, FormatError, Pattern};
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{DType, Tensor, TensorMetadata, TensorPrimitive};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::fmt;
@@ -61,6 +62,11 @@ pub enum PackError {
         backend: &'static str,
     },
 }
+
+/// A device did not give numbers back.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("reading from the device failed: {0}")]
+pub struct ReadError(pub String);
 
 /// A sparse weight as a backend's kernels read it.
 #[derive(Clone, Debug)]
@@ -164,6 +170,30 @@ pub trait SparseBackend: Backend {
 
     /// A tensor's numbers in row-major order, borrowed where they are host memory in that order.
     fn host_f32(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]>;
+
+    /// How many numbers of a tensor have each value of a digit of their magnitudes.
+    ///
+    /// # Errors
+    /// When the device does not give the counts back.
+    fn count_magnitudes(tensor: &FloatTensor<Self>, digit: Digit) -> Result<Vec<u32>, ReadError> {
+        Ok(digit.count(&Self::host_f32(tensor)))
+    }
+
+    /// Which numbers of a tensor `[rows, cols]` have magnitudes above a threshold.
+    ///
+    /// # Errors
+    /// When the device does not give the pattern back.
+    fn magnitudes_above(tensor: &FloatTensor<Self>, threshold: u32) -> Result<Pattern, ReadError> {
+        let shape = tensor.shape();
+        Ok(Pattern::above(shape[0], shape[1], &Self::host_f32(tensor), Some(threshold)))
+    }
+
+    /// A tensor `[rows, cols]` with +0.0 where the pattern keeps nothing.
+    fn masked(tensor: &FloatTensor<Self>, pattern: &Pattern) -> FloatTensor<Self> {
+        let numbers = pattern.apply(&Self::host_f32(tensor));
+        let data = narrow(numbers.into(), tensor.shape(), tensor.dtype());
+        Self::float_from_data(data, &Self::float_device(tensor))
+    }
 }
 
 /// A dense weight, a column of the matrix after the other, so that whole columns can be left out.
@@ -199,7 +229,7 @@ impl<B: SparseBackend> ColumnWeight<B> {
                 }
             }
         });
-        let data = TensorData::new(columns, [inputs * stride]).convert_dtype(dtype);
+        let data = narrow(columns.into(), [inputs * stride], dtype);
         let weight = Tensor::<B, 1>::from_data(data, (device, dtype)).into_primitive().tensor();
         Self { weight, inputs, outputs, stride }
     }

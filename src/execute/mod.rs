@@ -9,6 +9,7 @@
 //! This module knows tensors and formats; it does not know models, pruning or measurements.
 
 mod backend;
+mod convert;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod device;
@@ -19,8 +20,10 @@ mod ndarray;
 mod policy;
 
 pub use backend::{
-    ColumnWeight, Format, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, SparseBackend, SparseWeight,
+    ColumnWeight, Format, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend,
+    SparseWeight,
 };
+pub use convert::{narrow, widen};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaCsr, cuda_device};
 pub use host::HostWeight;

@@ -195,7 +195,7 @@ impl Runner<'_> {
         };
         if point.is_none() {
             stage("pruning");
-            match Point::new(session, prune, cell.seed) {
+            match Point::new(session, prune, cell.seed, cell.dtype) {
                 Ok(new) => *point = Some(new),
                 Err(error) => return (Timings::default(), Err(error.failure())),
             }
