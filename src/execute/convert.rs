@@ -14,7 +14,9 @@ const TASK: usize = 1 << 16;
 pub fn narrow(numbers: Cow<'_, [f32]>, shape: impl Into<Shape>, dtype: DType) -> TensorData {
     let shape = shape.into();
     match dtype {
-        DType::F16 => TensorData::new(converted(&numbers, f16::ZERO, |to, from| to.convert_from_f32_slice(from)), shape),
+        DType::F16 => {
+            TensorData::new(converted(&numbers, f16::ZERO, |to, from| to.convert_from_f32_slice(from)), shape)
+        }
         DType::BF16 => {
             TensorData::new(converted(&numbers, bf16::ZERO, |to, from| to.convert_from_f32_slice(from)), shape)
         }

@@ -187,7 +187,7 @@ mod tests {
             let (scope, pattern) = (Some(Scope::Global), NmPattern::Unstructured);
             let request = Request { method: entry.method, scope, pattern, sparsity: 0.5, seed: 1 };
             let of = |sign: f32| {
-                let weights: Vec<f32> = (0..64).map(|i| sign * (i as f32 - 10.0)  + 3.0 * sign).collect();
+                let weights: Vec<f32> = (0..64).map(|i| sign * (i as f32 - 10.0) + 3.0 * sign).collect();
                 let weights = if entry.reads_weights { weights.into() } else { Cow::Borrowed(&[][..]) };
                 prune(&[Layer { name: "layer", rows: 4, cols: 16, weights }], &request).unwrap()
             };

@@ -137,7 +137,7 @@ impl Point {
             measured.agreement = Some(agreement(session.reference()?, logits, vocabulary));
         }
         measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
-        measured.latency = latency_of(&mut decoder, cell, stage)?;
+        measured.latency = self.own_memory::<B>(latency_of(&mut decoder, cell, stage)?, cell);
         timings.measure_seconds = start.elapsed().as_secs_f64();
         Ok(measured)
     }
@@ -178,9 +178,21 @@ impl Point {
         }
         drop(logits);
         measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
-        measured.latency = latency_of(&mut decoder, cell, stage)?;
+        measured.latency = self.own_memory::<B>(latency_of(&mut decoder, cell, stage)?, cell);
         timings.measure_seconds = start.elapsed().as_secs_f64();
         Ok(measured)
+    }
+
+    /// On a device the dense weights that the variant has replaced lie beside it for the variants that follow:
+    /// what is in use without them is what the variant alone would take.
+    fn own_memory<B: SparseBackend>(&self, latency: Option<Vec<Latency>>, cell: &Cell) -> Option<Vec<Latency>> {
+        let weights = |pruned: &Pruned| (pruned.pattern.rows() * pruned.pattern.cols()) as u64;
+        let replaced = self.layers.iter().map(weights).sum::<u64>() * bytes_per_number(cell.dtype);
+        let own = |latency: Latency| match latency.peak_bytes.filter(|_| !B::ON_HOST) {
+            Some(bytes) => Latency { peak_bytes: Some(bytes.saturating_sub(replaced)), ..latency },
+            None => latency,
+        };
+        latency.map(|latencies| latencies.into_iter().map(own).collect())
     }
 
     /// The model with its pruned linears in the variant's form, and what it stores.

@@ -86,11 +86,6 @@ impl<B: SparseBackend> Session<B> {
         }
     }
 
-    /// Forgets what was computed, which a device that failed meanwhile may have got wrong.
-    pub fn distrust(&mut self) {
-        self.reference = None;
-    }
-
     /// The dense model's logits on the agreement texts, computed at first use.
     ///
     /// # Errors

@@ -3,11 +3,13 @@
 pub(super) mod cache;
 mod hold;
 pub(super) mod probe;
+mod prune;
 mod threshold;
 
-use super::backend::{ColumnWeight, Format, LayerShape, PackError, Packing, Peaks, SparseBackend};
+use super::backend::{ColumnWeight, Format, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
+use super::convert::{narrow, widen};
 use super::kernels::cuda::rows::{LANES, ROWS_PER_CUBE, csr_expand, csr_rows};
-use crate::sparse::{Columns, Csr, Pattern};
+use crate::sparse::{Columns, Csr, Digit, Pattern};
 use burn::tensor::Tensor as BurnTensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensorOps;
@@ -79,7 +81,7 @@ impl SparseBackend for Cuda {
             Columns::U32(columns) => (ints(TensorData::new(columns, [kept]), DType::U32, device), "csr-u32"),
         };
         let row_ptr = ints(TensorData::new(row_ptr, [rows + 1]), DType::U32, device);
-        let values = TensorData::new(values, [kept]).convert_dtype(dtype);
+        let values = narrow(values.into(), [kept], dtype);
         let values = BurnTensor::<Cuda, 1>::from_data(values, (device, dtype)).into_primitive().tensor();
         let packed = CudaCsr { cols, rows, row_ptr, columns, values, bias: bias.cloned() };
         Ok(Packing { packed, bytes, layout })
@@ -138,7 +140,25 @@ impl SparseBackend for Cuda {
     fn host_f32(tensor: &Tensor) -> Cow<'_, [f32]> {
         // A failed transfer gives no numbers: the shapes that follow do not fit, and the cell fails.
         let data = read_sync(Self::float_into_data(tensor.clone()));
-        Cow::Owned(data.map(|data| data.convert::<f32>().into_vec().unwrap_or_default()).unwrap_or_default())
+        Cow::Owned(data.ok().and_then(widen).unwrap_or_default())
+    }
+
+    fn count_magnitudes(tensor: &Tensor, digit: Digit) -> Result<Vec<u32>, ReadError> {
+        prune::count(tensor, digit).unwrap_or_else(|| Ok(digit.count(&Self::host_f32(tensor))))
+    }
+
+    fn magnitudes_above(tensor: &Tensor, threshold: u32) -> Result<Pattern, ReadError> {
+        prune::above(tensor, threshold).unwrap_or_else(|| {
+            let shape = tensor.shape();
+            Ok(Pattern::above(shape[0], shape[1], &Self::host_f32(tensor), Some(threshold)))
+        })
+    }
+
+    fn masked(tensor: &Tensor, pattern: &Pattern) -> Tensor {
+        prune::mask(tensor, pattern).unwrap_or_else(|| {
+            let numbers = pattern.apply(&Self::host_f32(tensor));
+            Self::float_from_data(narrow(numbers.into(), tensor.shape(), tensor.dtype), &tensor.device)
+        })
     }
 }
 
