@@ -56,14 +56,6 @@ pub enum RunError {
     /// A result can't be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A device failed while a model was loaded.
-    #[error("loading `{model}` failed: {message}")]
-    Panicked {
-        /// The model.
-        model: String,
-        /// What the device said.
-        message: String,
-    },
 }
 
 impl RunError {
@@ -72,7 +64,6 @@ impl RunError {
         match self {
             Self::Load(error) => error.hint(),
             Self::Store(error) => error.hint(),
-            Self::Panicked { .. } => Some("the model may be too large for the device: see `sparsify-exp plan`".into()),
         }
     }
 }
@@ -136,22 +127,36 @@ impl Runner<'_> {
         self.watch.loading(&model.files.source, cells[0].cell.backend.name());
         let load = || {
             let checkpoint = Checkpoint::open(model.files.clone())?;
-            Session::<B>::load(&checkpoint, model.tokens.clone(), cells[0].cell.dtype, device)
+            let session = Session::<B>::load(&checkpoint, model.tokens.clone(), cells[0].cell.dtype, device)?;
+            // A device may still be at it, or have failed.
+            Ok(B::sync(device).map(|()| session).map_err(|error| error.to_string()))
         };
-        let failed = |message: String| {
-            let message = panics::brief(&message);
-            RunError::Panicked { model: model.files.source.clone(), message }
+        let mut session = match (caught(load), panics::take()) {
+            (Ok(Err(error)), None) => return Err(RunError::Load(error)),
+            (Ok(Ok(Ok(session))), None) => session,
+            (_, Some(message)) | (Err(message), _) | (Ok(Ok(Err(message))), _) => {
+                recover::<B>(device);
+                return self.all_fail(cells, &format!("loading `{}` failed: {message}", model.files.source));
+            }
         };
-        let session = caught(load);
-        if let Some(message) = panics::take() {
-            return Err(failed(message));
-        }
-        let mut session = session.map_err(failed)??;
         for point in cells.chunk_by(|a, b| a.cell.same_point(&b.cell)) {
             self.point(&mut session, point)?;
             if self.stopped {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Records the same failure for all of some cells.
+    fn all_fail(&mut self, cells: &[&PlannedCell], message: &str) -> Result<(), RunError> {
+        for planned in cells {
+            if self.stop() {
+                break;
+            }
+            self.watch.begins(Work::Model(&planned.cell));
+            let failure = Failure { kind: FailureKind::Other, message: message.to_owned(), gate: None };
+            self.record(planned, Timings::default(), Err(failure))?;
         }
         Ok(())
     }
@@ -175,6 +180,9 @@ impl Runner<'_> {
             if panicked(&mut result) {
                 point = None;
                 session.forget_reference();
+            }
+            if result.is_err() {
+                recover::<B>(session.decoder.device());
             }
             self.record(planned, timings, result)?;
         }
@@ -245,6 +253,17 @@ impl Runner<'_> {
         self.stopped |= self.watch.interrupted();
         self.stopped
     }
+}
+
+/// Frees what a failed cell left behind on a device, and takes note of what it has still to say, so that neither
+/// is the next cell's.
+fn recover<B: SparseBackend>(device: &B::Device) {
+    if B::ON_HOST {
+        return;
+    }
+    let _ = caught(|| drop(B::sync(device)));
+    let _ = caught(|| B::memory_cleanup(device));
+    panics::take();
 }
 
 /// The numbers or why there are none, in a few lines, as records have them.

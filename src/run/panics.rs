@@ -32,6 +32,9 @@ pub(super) fn take() -> Option<String> {
 /// What a backend's message is about, in one line: of a kernel that can't be compiled the compiler's first
 /// errors, without the source and the stack.
 pub(super) fn brief(message: &str) -> String {
+    if let Some(brief) = out_of_memory(message) {
+        return brief;
+    }
     // Nested errors are quoted.
     let message = message.replace("\\n", "\n");
     let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -50,6 +53,25 @@ pub(super) fn brief(message: &str) -> String {
     };
     let more = if told.len() > KEPT[0] { "; …" } else { "" };
     told.iter().take(KEPT[0]).map(|line| shortened(line)).collect::<Vec<_>>().join("; ") + more
+}
+
+/// Of memory that could not be had: how much it was. Drivers and pools word it in several ways.
+fn out_of_memory(message: &str) -> Option<String> {
+    const SIZES: [&str; 2] = ["BufferTooBig { size: ", "can't allocate buffer of size: "];
+    if !["BufferTooBig", SIZES[1], "OutOfMemory", "OUT_OF_MEMORY", "out of memory"]
+        .iter()
+        .any(|words| message.contains(words))
+    {
+        return None;
+    }
+    let size = SIZES.iter().find_map(|words| message.split_once(words));
+    let size = size.map(|(_, size)| size.chars().take_while(char::is_ascii_digit).collect::<String>());
+    let size: Option<u64> = size.and_then(|size| size.parse().ok());
+    // What was being done is told in front of the device's own words.
+    let doing = message.split_once("` failed: ").filter(|(doing, _)| doing.starts_with("loading `"));
+    let doing = doing.map_or(String::new(), |(doing, _)| format!("{doing}` failed: "));
+    let asked = size.map_or(String::new(), |size| format!(", {} MiB more were needed", size.div_ceil(1 << 20)));
+    Some(format!("{doing}out of memory on the device{asked}"))
 }
 
 fn is_stack(line: &str) -> bool {
@@ -78,10 +100,22 @@ mod tests {
     fn short_messages_stay() {
         assert_eq!(brief("gate missed: 1e-3"), "gate missed: 1e-3");
         assert_eq!(
-            brief("panicked at a.rs:1:2:\nout of memory\nBacktrace:\n0: main"),
-            "panicked at a.rs:1:2:; out of memory"
+            brief("panicked at a.rs:1:2:\nno such device\nBacktrace:\n0: main"),
+            "panicked at a.rs:1:2:; no such device"
         );
         assert_eq!(brief(""), "");
+    }
+
+    #[test]
+    fn of_memory_that_could_not_be_had_the_size_is_told() {
+        let message = "panicked at a.rs:124:49:\ncalled `Result::unwrap()` on an `Err` value: BufferTooBig { size: \
+                       9000000, backtrace: BackTrace { } }";
+        assert_eq!(brief(message), "out of memory on the device, 9 MiB more were needed");
+        assert_eq!(
+            brief(&format!("loading `synthetic:llama-2-7b` failed: {message}")),
+            "loading `synthetic:llama-2-7b` failed: out of memory on the device, 9 MiB more were needed"
+        );
+        assert_eq!(brief("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"x\")"), "out of memory on the device");
     }
 
     #[test]
