@@ -22,6 +22,7 @@
 mod cells;
 mod format;
 mod kernels;
+mod memory;
 mod panics;
 mod patterns;
 mod point;
