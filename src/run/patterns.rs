@@ -40,8 +40,8 @@ pub(super) fn patterns<B: SparseBackend>(
     let (method, scope, pattern) = (point.method, point.scope, point.pattern);
     let request = Request { method, scope, pattern, sparsity: point.sparsity, seed: seed.unwrap_or(0) };
     let linears = prunable(session, point)?;
-    let by_magnitude = method == Method::Magnitude && pattern == NmPattern::Unstructured;
-    let patterns = if !B::ON_HOST && by_magnitude && scope != Some(Scope::Row) {
+    let above = method == Method::Magnitude && pattern == NmPattern::Unstructured;
+    let patterns = if !B::ON_HOST && above && scope != Some(Scope::Row) {
         let sizes: Vec<usize> = linears.iter().map(|linear| linear.rows * linear.cols).collect();
         prune::by_magnitude(&OnDevice(&linears), &sizes, !request.within_layers(), point.sparsity, dtype)?
     } else if !B::ON_HOST && request.within_layers() {
@@ -50,7 +50,7 @@ pub(super) fn patterns<B: SparseBackend>(
         prune::prune(&linears.iter().map(|linear| linear.layer(method)).collect::<Vec<_>>(), &request)?
     };
     let pruned = linears.iter().zip(patterns).map(|(linear, pattern)| {
-        let kept = linear.kept_nonzero(&pattern);
+        let kept = linear.kept_nonzero(&pattern, above);
         Pruned { module: linear.module, pattern, kept }
     });
     Ok(pruned.collect())
@@ -75,11 +75,15 @@ impl<B: SparseBackend> Prunable<'_, B> {
         Layer { name: self.name, rows: self.rows, cols: self.cols, weights }
     }
 
-    fn kept_nonzero(&self, pattern: &Pattern) -> u64 {
-        if self.nonzero == (self.rows * self.cols) as u64 {
-            return pattern.kept() as u64;
+    /// Weights kept that are not zero; `above` says that none of them is, unless all are kept: their magnitudes
+    /// are above another's.
+    fn kept_nonzero(&self, pattern: &Pattern, above: bool) -> u64 {
+        let (kept, all) = (pattern.kept() as u64, (self.rows * self.cols) as u64);
+        match kept {
+            kept if kept == all => self.nonzero,
+            kept if above || self.nonzero == all => kept,
+            _ => nonzero(&pattern.apply(&self.weight.host())),
         }
-        nonzero(&pattern.apply(&self.weight.host()))
     }
 }
 

@@ -110,6 +110,8 @@ impl Point {
             _ => self.masked(session, cell, &mut timings, stage),
         };
         timings.peak_rss_bytes = peak_rss_bytes();
+        // The variant is gone, and with it what a device's memory pools keep of it should be.
+        B::memory_cleanup(session.decoder.device());
         (timings, measured)
     }
 

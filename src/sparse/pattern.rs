@@ -87,7 +87,7 @@ impl Pattern {
         if words.len() != rows * per_row {
             return None;
         }
-        if per_row > 0 && cols % 64 > 0 {
+        if !cols.is_multiple_of(64) {
             words.iter_mut().skip(per_row - 1).step_by(per_row).for_each(|word| *word &= tail_mask(cols));
         }
         Some(Self { rows, cols, words })
