@@ -251,7 +251,9 @@ pub fn prepare(
     let mut kernels = kernels::plan(&experiment, &backends)?;
     let plan = plan_record(&experiment, &planned, &kernels)?;
     select(&mut planned, &mut kernels, store, options)?;
-    let warnings = too_large(&planned, &machine, experiment.device_index);
+    // The machine is looked at only where something is to run on it.
+    let runs = planned.iter().any(PlannedCell::runs);
+    let warnings = if runs { too_large(&planned, &machine, experiment.device_index) } else { Vec::new() };
     Ok(Prepared { texts, experiment, models, cells: planned, kernels, plan, warnings })
 }
 
