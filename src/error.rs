@@ -80,6 +80,7 @@ impl From<PrepareError> for CliError {
             PrepareError::Load(error) => load_code(error),
             PrepareError::Dtype { .. }
             | PrepareError::KernelDtype { .. }
+            | PrepareError::KernelFormat { .. }
             | PrepareError::Positions { .. }
             | PrepareError::Expectation(_) => exit::USAGE,
             PrepareError::NothingSelected => exit::NOTHING,
@@ -92,7 +93,7 @@ impl From<RunError> for CliError {
     fn from(error: RunError) -> Self {
         let code = match &error {
             RunError::Load(error) => load_code(error),
-            RunError::Store(_) | RunError::Panicked { .. } => exit::UNEXPECTED,
+            RunError::Store(_) => exit::UNEXPECTED,
         };
         Self::new(code, &error, error.hint())
     }

@@ -123,6 +123,9 @@ pub(super) fn prepare_selection(
             Printer::warning(warning);
         }
     }
+    for warning in &prepared.warnings {
+        Printer::warning(warning);
+    }
     Ok(prepared)
 }
 

@@ -19,6 +19,7 @@ keywords! {
         Csr "csr" "values, column indices and row pointers",
         Bitmap "bitmap" "one bit per weight and packed values",
         Auto "auto" "whichever of them is fastest here",
+        Threshold "threshold" "every weight, by columns; columns of small inputs are not read",
     }
 }
 
@@ -30,7 +31,8 @@ keywords! {
 pub struct KernelBlock {
     /// Axis: shapes of the weight.
     pub shapes: Vec<MatrixShape>,
-    /// Axis: the share of weights that is zero, in `[0, 1)`. Empty where only `dense` is timed.
+    /// Axis: the share of weights that is zero, in `[0, 1)`; of `threshold` the share of the input that is
+    /// left out. Empty where only `dense` is timed.
     pub sparsities: Vec<f64>,
     /// Axis: rows of the input.
     pub tokens: Vec<usize>,
@@ -75,6 +77,18 @@ impl JsonSchema for MatrixShape {
             "minItems": 2,
             "maxItems": 2,
         })
+    }
+}
+
+/// The most tokens that `threshold` takes: of more, hardly a column is left out by all.
+pub const THRESHOLD_TOKENS: usize = 4;
+
+/// The formats that a backend's kernels take. What `auto` becomes is not known here, so it takes all.
+pub fn kernel_formats(backend: BackendChoice) -> &'static [KernelFormat] {
+    use KernelFormat::{Auto, Bitmap, Csr, Dense, Threshold};
+    match backend {
+        BackendChoice::NdArray | BackendChoice::Flex => &[Dense, Csr, Bitmap, Auto],
+        BackendChoice::Auto | BackendChoice::Cuda => &[Dense, Csr, Bitmap, Auto, Threshold],
     }
 }
 

@@ -143,15 +143,15 @@ pub struct RawKernel {
     /// Axis: shapes of the weight, pairs `[out_features, in_features]`. Required.
     #[schemars(required, extend("examples" = [[4096, 4096], [[768, 768], [4096, 4096]]]))]
     pub shape: Option<Axis<MatrixShape>>,
-    /// Axis: the share of weights that is zero, at least 0 and below 1. Required, unless only
-    /// `dense` is timed, which does not depend on it.
+    /// Axis: the share of weights that is zero, at least 0 and below 1; of `threshold` the share of
+    /// the input that is left out. Required, unless only `dense` is timed, which does not depend on it.
     #[schemars(extend("examples" = [0.5, [0.3, 0.5, 0.7, 0.9]]))]
     pub sparsity: Option<Axis<f64>>,
     /// Axis: rows of the input. Required.
     #[schemars(required, extend("examples" = [[1, 16, 256]]))]
     pub tokens: Option<Axis<NonZeroUsize>>,
     /// Axis: the form in which the weight is stored and multiplied. `dense` is timed beside every
-    /// other one, listed or not. Required.
+    /// other one, listed or not; `threshold` is for `cuda` and at most 4 tokens. Required.
     #[schemars(required, extend("examples" = [["dense", "csr"]]))]
     pub format: Option<Axis<KernelFormat>>,
     /// Axis: the number format of weight, input and output. Default: `f32`.

@@ -1,11 +1,14 @@
 //! The one extension trait: what a Burn backend must add to run linears fast, dense and sparse.
 
+use super::convert::narrow;
 use super::decode::DecodeOps;
-use crate::sparse::{FormatError, Pattern};
+use crate::sparse::{Digit, FormatError, Pattern};
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{DType, Tensor, TensorPrimitive};
+use burn::tensor::{DType, Tensor, TensorMetadata, TensorPrimitive};
+use rayon::prelude::*;
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 use thiserror::Error;
 
 /// How a sparse weight is stored.
@@ -60,6 +63,11 @@ pub enum PackError {
     },
 }
 
+/// A device did not give numbers back.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("reading from the device failed: {0}")]
+pub struct ReadError(pub String);
+
 /// A sparse weight as a backend's kernels read it.
 #[derive(Clone, Debug)]
 pub struct Packing<P> {
@@ -73,7 +81,7 @@ pub struct Packing<P> {
 
 /// The version of how kernels are chosen and timed: raised by hand when either changes, since a
 /// kernel cell's time then means something else.
-pub const KERNEL_POLICY_VERSION: u32 = 1;
+pub const KERNEL_POLICY_VERSION: u32 = 2;
 
 /// What a device does at best, measured on it: the bounds of the roofline.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -131,10 +139,153 @@ pub trait SparseBackend: DecodeOps {
     fn fastest(layer: LayerShape, tokens: usize) -> Option<Format>;
 
     /// Measures what the device does at best in a dtype; takes about a second.
-    fn peaks(device: &Self::Device, dtype: DType) -> Peaks;
+    ///
+    /// # Errors
+    /// What the device says, when it fails.
+    fn peaks(device: &Self::Device, dtype: DType) -> Result<Peaks, String>;
+
+    /// `y = (x · 1[|x| > threshold]) · Wᵀ`: entries of the input that are not above the threshold count as zero.
+    /// Here the mask is put on the input and every column is read: right, and no faster than dense.
+    ///
+    /// # Shapes
+    /// - `x`: `[tokens, in_features]`
+    /// - returns `[tokens, out_features]`
+    fn threshold_linear(x: FloatTensor<Self>, weight: &ColumnWeight<Self>, threshold: f32) -> FloatTensor<Self> {
+        masked_dense_linear(x, weight, threshold)
+    }
+
+    /// The name of the kernel behind [`SparseBackend::threshold_linear`].
+    fn threshold_kernel() -> &'static str {
+        "threshold-masked-dense"
+    }
+
+    /// Keeps the device busy for about so long and returns at once, so that calls that follow are launched
+    /// before the first of them runs. The host needs no such thing.
+    fn hold(_device: &Self::Device, _time: Duration) {}
+
+    /// Bytes that tensors take on the device now; none where they are host memory.
+    fn memory_in_use(_device: &Self::Device) -> Option<u64> {
+        None
+    }
 
     /// A tensor's numbers in row-major order, borrowed where they are host memory in that order.
     fn host_f32(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]>;
+
+    /// How many numbers of a tensor have each value of a digit of their magnitudes.
+    ///
+    /// # Errors
+    /// When the device does not give the counts back.
+    fn count_magnitudes(tensor: &FloatTensor<Self>, digit: Digit) -> Result<Vec<u32>, ReadError> {
+        Ok(digit.count(&Self::host_f32(tensor)))
+    }
+
+    /// Which numbers of a tensor `[rows, cols]` have magnitudes above a threshold.
+    ///
+    /// # Errors
+    /// When the device does not give the pattern back.
+    fn magnitudes_above(tensor: &FloatTensor<Self>, threshold: u32) -> Result<Pattern, ReadError> {
+        let shape = tensor.shape();
+        Ok(Pattern::above(shape[0], shape[1], &Self::host_f32(tensor), Some(threshold)))
+    }
+
+    /// A tensor `[rows, cols]` with +0.0 where the pattern keeps nothing.
+    fn masked(tensor: &FloatTensor<Self>, pattern: &Pattern) -> FloatTensor<Self> {
+        let numbers = pattern.apply(&Self::host_f32(tensor));
+        let data = narrow(numbers.into(), tensor.shape(), tensor.dtype());
+        Self::float_from_data(data, &Self::float_device(tensor))
+    }
+}
+
+/// A dense weight, a column of the matrix after the other, so that whole columns can be left out.
+///
+/// ```text
+///   W = [a b c]    stored   a d g 0 0 0 0 0    a row an input feature; zeros fill it up to
+///       [d e f]             b e h 0 0 0 0 0    a multiple of PAD outputs, for wide loads
+///       [g h i]             c f i 0 0 0 0 0
+/// ```
+#[derive(Clone, Debug)]
+pub struct ColumnWeight<B: SparseBackend> {
+    /// `[in_features * stride]`: of one dimension, since rows of two may be spread.
+    weight: FloatTensor<B>,
+    inputs: usize,
+    outputs: usize,
+    stride: usize,
+}
+
+impl<B: SparseBackend> ColumnWeight<B> {
+    /// Outputs are padded to a multiple of this: 16 bytes of halves.
+    pub const PAD: usize = 8;
+
+    /// Stores `weights` `[out_features, in_features]`, row-major.
+    pub fn new(weights: &[f32], [outputs, inputs]: [usize; 2], dtype: DType, device: &B::Device) -> Self {
+        let stride = outputs.next_multiple_of(Self::PAD);
+        let mut columns = vec![0.0; inputs * stride];
+        // Inputs in blocks, so that the rows that are written to stay in the cache meanwhile.
+        const BLOCK: usize = 16;
+        columns.par_chunks_mut(BLOCK * stride).enumerate().for_each(|(block, columns)| {
+            for (output, row) in weights.chunks(inputs).enumerate() {
+                for (column, &weight) in columns.chunks_mut(stride).zip(&row[block * BLOCK..]) {
+                    column[output] = weight;
+                }
+            }
+        });
+        let data = narrow(columns.into(), [inputs * stride], dtype);
+        let weight = Tensor::<B, 1>::from_data(data, (device, dtype)).into_primitive().tensor();
+        Self { weight, inputs, outputs, stride }
+    }
+
+    /// The same numbers in memory of their own, which a clone would share.
+    pub fn copied(&self) -> Self {
+        let weight = self.tensor().mul_scalar(1.0).into_primitive().tensor();
+        Self { weight, ..*self }
+    }
+
+    /// `y = (x · 1[|x| > threshold]) · Wᵀ`
+    ///
+    /// # Shapes
+    /// - `x`: `[tokens, in_features]`
+    /// - returns `[tokens, out_features]`
+    pub fn forward(&self, x: Tensor<B, 2>, threshold: f32) -> Tensor<B, 2> {
+        let y = B::threshold_linear(x.into_primitive().tensor(), self, threshold);
+        Tensor::from_primitive(TensorPrimitive::Float(y))
+    }
+
+    /// The numbers, `[in_features * stride]`.
+    pub fn tensor(&self) -> Tensor<B, 1> {
+        Tensor::from_primitive(TensorPrimitive::Float(self.weight.clone()))
+    }
+
+    /// Input features.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Output features.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Numbers stored for an input feature.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Bytes stored.
+    pub fn bytes(&self) -> usize {
+        self.inputs * self.stride * self.tensor().dtype().size()
+    }
+}
+
+/// [`SparseBackend::threshold_linear`] with the mask on the input, and every column read.
+pub(super) fn masked_dense_linear<B: SparseBackend>(
+    x: FloatTensor<B>,
+    weight: &ColumnWeight<B>,
+    threshold: f32,
+) -> FloatTensor<B> {
+    let x = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(x));
+    let low = x.clone().abs().lower_equal_elem(threshold);
+    let y = x.mask_fill(low, 0.0).matmul(weight.tensor().reshape([weight.inputs, weight.stride]));
+    y.narrow(1, 0, weight.outputs).into_primitive().tensor()
 }
 
 /// A linear's weight in a sparse format, with its bias.
@@ -191,5 +342,42 @@ impl<B: SparseBackend> SparseWeight<B> {
     /// The exact layout, as tables name it.
     pub fn layout(&self) -> &'static str {
         self.packing.layout
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::Flex;
+
+    fn columns(shape: [usize; 2]) -> (Vec<f32>, ColumnWeight<Flex>) {
+        let weights: Vec<f32> = (0..shape[0] * shape[1]).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
+        let stored = ColumnWeight::new(&weights, shape, DType::F32, &Default::default());
+        (weights, stored)
+    }
+
+    #[test]
+    fn columns_are_padded_and_zero_behind() {
+        let (weights, stored) = columns([3, 37]);
+        let numbers: Vec<f32> = stored.tensor().into_data().into_vec().unwrap();
+        assert_eq!((stored.stride(), stored.bytes(), numbers.len()), (8, 37 * 8 * 4, 37 * 8));
+        for (input, column) in numbers.chunks(8).enumerate() {
+            let expected = [weights[input], weights[37 + input], weights[74 + input], 0.0, 0.0, 0.0, 0.0, 0.0];
+            assert_eq!(column, expected);
+        }
+        assert_eq!(columns([16, 2]).1.stride(), 16);
+    }
+
+    #[test]
+    fn entries_at_the_threshold_do_not_count() {
+        let (weights, stored) = columns([3, 4]);
+        let x = Tensor::<Flex, 2>::from_data([[1.0, -2.0, 0.5, -1.0], [0.0, 1.5, 3.0, -0.25]], &Default::default());
+        let y: Vec<f32> = stored.copied().forward(x, 1.0).into_data().into_vec().unwrap();
+        let masked = [[0.0, -2.0, 0.0, 0.0], [0.0, 1.5, 3.0, 0.0]];
+        let product = |x: &[f32; 4]| {
+            let x = *x;
+            weights.chunks(4).map(move |row| row.iter().zip(x).map(|(w, x)| w * x).sum::<f32>()).collect::<Vec<_>>()
+        };
+        assert_eq!(y, masked.iter().flat_map(product).collect::<Vec<_>>());
     }
 }

@@ -53,8 +53,8 @@ impl SparseBackend for Flex {
         policy::fastest(layer, tokens, Simd::detect())
     }
 
-    fn peaks(_device: &Self::Device, _dtype: DType) -> Peaks {
-        host::peaks()
+    fn peaks(_device: &Self::Device, _dtype: DType) -> Result<Peaks, String> {
+        Ok(host::peaks())
     }
 
     fn host_f32(tensor: &FlexTensor) -> Cow<'_, [f32]> {

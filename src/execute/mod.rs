@@ -13,6 +13,7 @@
 
 mod backend;
 mod burn_ops;
+mod convert;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod decode;
@@ -23,7 +24,11 @@ pub mod kernels;
 mod ndarray;
 mod policy;
 
-pub use backend::{Format, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, SparseBackend, SparseWeight};
+pub use backend::{
+    ColumnWeight, Format, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend,
+    SparseWeight,
+};
+pub use convert::{narrow, widen};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaCsr, cuda_device};
 pub use decode::DecodeOps;

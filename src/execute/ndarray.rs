@@ -46,8 +46,8 @@ impl SparseBackend for NdArray<f32> {
         policy::fastest(layer, tokens, Simd::detect())
     }
 
-    fn peaks(_device: &Self::Device, _dtype: DType) -> Peaks {
-        host::peaks()
+    fn peaks(_device: &Self::Device, _dtype: DType) -> Result<Peaks, String> {
+        Ok(host::peaks())
     }
 
     fn host_f32(tensor: &NdArrayTensor) -> Cow<'_, [f32]> {

@@ -10,6 +10,7 @@
 
 pub mod builtin;
 mod checkpoint;
+mod digest;
 mod error;
 pub mod hub;
 mod model_files;

@@ -1,6 +1,7 @@
 //! Model source → the files behind it, with their digests. Opens no weights yet.
 
 use super::builtin;
+use super::digest::sha256_of;
 use super::hub::{Hub, HubSettings, RepoKind, Snapshot};
 use super::text::hex;
 use super::tokenizer::TokenizerFiles;
@@ -11,8 +12,6 @@ use crate::model::published;
 use rayon::prelude::*;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::fs::File;
-use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -248,16 +247,4 @@ fn input_file(path: &Path, known_sha256: Option<String>) -> Result<InputFile, Lo
     };
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     Ok(InputFile { name, sha256, bytes })
-}
-
-fn sha256_of(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex(&hasher.finalize())),
-            n => hasher.update(&buffer[..n]),
-        }
-    }
 }

@@ -54,7 +54,9 @@ pub struct Latency {
     pub prefill: Phase,
     /// One more token of every sequence.
     pub decode: Phase,
-    /// The most memory that the process had held by then; of CPU backends, where the system says so.
+    /// On a CPU the most memory that the process had held by then, where the system says so. On a device the
+    /// most bytes of it that were in use behind any prompt or token: tensors of the model, those shared with the
+    /// dense model included, and the cache; what a step needs only while it runs is not seen.
     pub peak_bytes: Option<u64>,
 }
 
@@ -120,6 +122,7 @@ pub fn latency<B: SparseBackend>(
     let prompts = prompts(batch, prompt, decoder.architecture().vocabulary);
     let mut cache = KvCache::new(decoder.architecture(), batch, prompt + generate);
     let (mut whole, mut parts) = (Samples::default(), Samples::default());
+    let mut memory = None;
     for run in 0..runs {
         done(run, runs);
         let mut ignored = Samples::default();
@@ -132,6 +135,7 @@ pub fn latency<B: SparseBackend>(
         let result = samples.run(decoder, &mut cache, &prompts, generate);
         decoder.watch_sections(false);
         result?;
+        memory = memory.max(samples.memory);
     }
     let phase = |whole: &[Sample], parts: &[Sample]| Phase {
         seconds: whole.iter().map(|sample| sample.whole).collect(),
@@ -143,7 +147,7 @@ pub fn latency<B: SparseBackend>(
         generate,
         prefill: phase(&whole.prefill, &parts.prefill),
         decode: phase(&whole.decode, &parts.decode),
-        peak_bytes: B::ON_HOST.then(peak_rss_bytes).flatten(),
+        peak_bytes: if B::ON_HOST { peak_rss_bytes() } else { memory },
     })
 }
 
@@ -170,6 +174,8 @@ struct Sample {
 struct Samples {
     prefill: Vec<Sample>,
     decode: Vec<Sample>,
+    /// The most bytes in use on the device behind any of them.
+    memory: Option<u64>,
 }
 
 impl Samples {
@@ -184,10 +190,12 @@ impl Samples {
         cache.clear();
         let (sample, mut tokens) = step(decoder, cache, &Batch::new(prompts.iter().map(Vec::as_slice)))?;
         self.prefill.push(sample);
+        self.memory = self.memory.max(B::memory_in_use(decoder.device()));
         for _ in 0..generate {
             let batch = Batch::new(tokens.iter().map(std::slice::from_ref));
             let (sample, next) = step(decoder, cache, &batch)?;
             self.decode.push(sample);
+            self.memory = self.memory.max(B::memory_in_use(decoder.device()));
             tokens = next;
         }
         Ok(())

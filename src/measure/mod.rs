@@ -7,7 +7,7 @@
 //!                                                         └─> perplexity.rs  with the text itself
 //!   Decoder + KvCache ──latency.rs──> times of prefill and decode
 //!   Architecture + what is stored ──structure.rs──> layers, totals
-//!   Linear, many copies ──kernel.rs──> seconds a call, error of the output
+//!   product, many copies ──kernel.rs──> seconds a call, error of the output
 //! ```
 //!
 //! This module knows models. It does not know pruning, cells or files.
@@ -26,7 +26,10 @@ mod structure;
 pub use agreement::{Agreement, agreement};
 pub use forward::{ForwardError, all_logits, each_logits};
 pub use gate::{Gate, GateMiss, gate};
-pub use kernel::{KernelError, Product, max_rel_err, rotated_copies, time_linear};
+pub use kernel::{
+    BackToBack, CallTimes, KernelError, MaskedInput, Product, Traffic, input_threshold, masked_input, max_rel_err,
+    rotated_copies, time_calls,
+};
 pub use latency::{Latency, Parts, Phase, Spread, Workload, latency};
 pub use memory::peak_rss_bytes;
 pub use perplexity::perplexity;

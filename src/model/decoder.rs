@@ -134,7 +134,7 @@ impl<B: SparseBackend> Decoder<B> {
         for (index, module) in architecture.modules.iter().enumerate() {
             let bias = match module.bias {
                 true => {
-                    let bias = read(index, Part::Bias)?.into_owned();
+                    let bias = read(index, Part::Bias)?;
                     Some(tensor(bias, [module.biases()], dtype, device))
                 }
                 false => None,
@@ -150,11 +150,11 @@ impl<B: SparseBackend> Decoder<B> {
                     Loaded::Linear(Linear { weight: LinearWeight::Dense(weight), bias })
                 }
                 (Kind::Embedding, _) => {
-                    let table = read(index, Part::Weight)?.into_owned();
+                    let table = read(index, Part::Weight)?;
                     Loaded::Embedding(tensor(table, [module.shape[0], module.shape[1]], dtype, device))
                 }
                 (Kind::Norm, _) => {
-                    let gain = read(index, Part::Weight)?.into_owned();
+                    let gain = read(index, Part::Weight)?;
                     Loaded::Norm { gain: tensor(gain, [module.shape[0]], dtype, device), bias }
                 }
             };

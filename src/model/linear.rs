@@ -1,8 +1,9 @@
 //! A linear layer, and the one place where dense and sparse execution part.
 
-use crate::execute::{Format, SparseBackend, SparseWeight};
+use crate::execute::{Format, ReadError, SparseBackend, SparseWeight, narrow};
+use crate::sparse::{Digit, Pattern};
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{DType, Tensor, TensorPrimitive};
 use std::borrow::Cow;
 
 /// `y = x · Wᵀ + b`.
@@ -47,7 +48,7 @@ pub struct DenseWeight<B: SparseBackend>(FloatTensor<B>);
 impl<B: SparseBackend> DenseWeight<B> {
     /// Takes `[out_features, in_features]` numbers in row-major order.
     pub fn new(weights: Cow<'_, [f32]>, shape: [usize; 2], dtype: DType, device: &B::Device) -> Self {
-        Self(tensor::<B, 2>(weights.into_owned(), shape, dtype, device).into_primitive().tensor())
+        Self(tensor::<B, 2>(weights, shape, dtype, device).into_primitive().tensor())
     }
 
     /// Shares a table `[out_features, in_features]` that is already on the device.
@@ -58,6 +59,27 @@ impl<B: SparseBackend> DenseWeight<B> {
     /// `[out_features, in_features]` numbers in row-major order, borrowed where the backend holds them so.
     pub fn host(&self) -> Cow<'_, [f32]> {
         B::host_f32(&self.0)
+    }
+
+    /// How many weights have each value of a digit of their magnitudes; counted where they are.
+    ///
+    /// # Errors
+    /// When the device does not give the counts back.
+    pub fn count_magnitudes(&self, digit: Digit) -> Result<Vec<u32>, ReadError> {
+        B::count_magnitudes(&self.0, digit)
+    }
+
+    /// Which weights have magnitudes above a threshold; compared where they are.
+    ///
+    /// # Errors
+    /// When the device does not give the pattern back.
+    pub fn magnitudes_above(&self, threshold: u32) -> Result<Pattern, ReadError> {
+        B::magnitudes_above(&self.0, threshold)
+    }
+
+    /// The weight with zeros where the pattern keeps nothing, in memory of its own.
+    pub fn masked(&self, pattern: &Pattern) -> Self {
+        Self(B::masked(&self.0, pattern))
     }
 }
 
@@ -79,15 +101,12 @@ impl<B: SparseBackend> Linear<B> {
 
 /// A tensor of host numbers.
 pub(super) fn tensor<B: SparseBackend, const D: usize>(
-    numbers: Vec<f32>,
+    numbers: Cow<'_, [f32]>,
     shape: [usize; D],
     dtype: DType,
     device: &B::Device,
 ) -> Tensor<B, D> {
-    let data = TensorData::new(numbers, shape);
-    // Converting f32 to f32 would copy.
-    let data = if dtype == DType::F32 { data } else { data.convert_dtype(dtype) };
-    Tensor::from_data(data, (device, dtype))
+    Tensor::from_data(narrow(numbers, shape, dtype), (device, dtype))
 }
 
 /// `[rows, cols]` → `[cols, rows]`, in blocks that fit the first cache.

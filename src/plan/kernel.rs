@@ -34,7 +34,7 @@ pub struct KernelCell {
     #[serde(with = "crate::plan::cell::word")]
     #[schemars(with = "String")]
     pub format: KernelFormat,
-    /// The share of weights that is zero; none for `dense`, which does not depend on it.
+    /// The share of weights that is zero, of `threshold` the share of the input; none for `dense`.
     pub sparsity: Option<f64>,
     /// Of the weight, its pattern and the input.
     pub seed: u64,

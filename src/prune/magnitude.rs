@@ -4,17 +4,18 @@
 //! values of floats compare like their bit patterns without the sign, so the scores are exact.
 
 use super::{Layer, Scores};
+use crate::sparse::magnitude;
 
 struct Magnitude<'a>(&'a [Layer<'a>]);
 
-pub(super) fn scores<'a>(layers: &'a [Layer<'a>], _seed: u64) -> Box<dyn Scores + 'a> {
+pub(super) fn scores<'a>(layers: &'a [Layer<'a>], _first: usize, _seed: u64) -> Box<dyn Scores + 'a> {
     Box::new(Magnitude(layers))
 }
 
 impl Scores for Magnitude<'_> {
     fn fill(&self, layer: usize, start: usize, scores: &mut [u32]) {
         for (score, weight) in scores.iter_mut().zip(&self.0[layer].weights[start..]) {
-            *score = weight.to_bits() & !(1 << 31);
+            *score = magnitude(*weight);
         }
     }
 }

@@ -8,17 +8,21 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sha2::{Digest, Sha256};
 
-struct Random(ChaCha8Rng);
+struct Random {
+    generator: ChaCha8Rng,
+    /// The place of the first layer.
+    first: usize,
+}
 
-pub(super) fn scores<'a>(_layers: &'a [Layer<'a>], seed: u64) -> Box<dyn Scores + 'a> {
+pub(super) fn scores<'a>(_layers: &'a [Layer<'a>], first: usize, seed: u64) -> Box<dyn Scores + 'a> {
     let key = Sha256::new().chain_update(b"random pruning").chain_update(seed.to_le_bytes()).finalize();
-    Box::new(Random(ChaCha8Rng::from_seed(key.into())))
+    Box::new(Random { generator: ChaCha8Rng::from_seed(key.into()), first })
 }
 
 impl Scores for Random {
     fn fill(&self, layer: usize, start: usize, scores: &mut [u32]) {
-        let mut stream = self.0.clone();
-        stream.set_stream(layer as u64);
+        let mut stream = self.generator.clone();
+        stream.set_stream((self.first + layer) as u64);
         stream.set_word_pos(start as u128);
         for score in scores {
             *score = stream.next_u32();

@@ -11,6 +11,7 @@
 //!            -> its (k - scores below the bin)-th smallest, by quickselect
 //! ```
 
+use super::radix::bin_of;
 use super::{Layer, Scores};
 use crate::sparse::Pattern;
 use rayon::prelude::*;
@@ -23,14 +24,14 @@ const BIN_SHIFT: u32 = 19;
 const BINS: usize = 1 << (32 - BIN_SHIFT);
 
 pub(super) fn global(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Vec<Pattern> {
-    let sizes: Vec<usize> = layers.iter().map(|layer| layer.weights.len()).collect();
+    let sizes: Vec<usize> = layers.iter().map(|layer| layer.rows * layer.cols).collect();
     let threshold = threshold(&sizes, |layer, start, out| scores.fill(layer, start, out), sparsity);
     layers.iter().enumerate().map(|(index, layer)| above(index, layer, scores, |_| threshold)).collect()
 }
 
 pub(super) fn per_layer(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Vec<Pattern> {
     let one = |(index, layer): (usize, &Layer<'_>)| {
-        let threshold = threshold(&[layer.weights.len()], |_, start, out| scores.fill(index, start, out), sparsity);
+        let threshold = threshold(&[layer.rows * layer.cols], |_, start, out| scores.fill(index, start, out), sparsity);
         above(index, layer, scores, |_| threshold)
     };
     layers.iter().enumerate().map(one).collect()
@@ -45,7 +46,7 @@ pub(super) fn per_row(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) 
 }
 
 /// k = floor(sparsity * weights), in double precision as the reference computes it.
-fn count(weights: usize, sparsity: f64) -> usize {
+pub(super) fn count(weights: usize, sparsity: f64) -> usize {
     ((sparsity * weights as f64) as usize).min(weights)
 }
 
@@ -115,18 +116,6 @@ fn threshold(sizes: &[usize], fill: impl Fn(usize, usize, &mut [u32]) + Sync, sp
         .collect();
     let rank = (k as u64 - below - 1) as usize;
     Some(*candidates.select_nth_unstable(rank).1)
-}
-
-/// The bin that holds the k-th smallest, and how many scores lie in bins below it.
-fn bin_of(histogram: &[u64], k: u64) -> (usize, u64) {
-    let mut below = 0;
-    for (bin, &count) in histogram.iter().enumerate() {
-        if below + count >= k {
-            return (bin, below);
-        }
-        below += count;
-    }
-    unreachable!("k is at most the number of scores")
 }
 
 #[cfg(test)]

@@ -105,6 +105,8 @@ pub struct Timings {
     pub prune_seconds: Option<f64>,
     /// Changing the format.
     pub convert_seconds: Option<f64>,
+    /// The first call on a device: kernels are compiled and tuned in it, unless the cache has them.
+    pub compile_seconds: Option<f64>,
     /// Everything that `metrics` lists, and the gate.
     pub measure_seconds: f64,
     /// The most memory that the process had held by then, where the system says so.

@@ -3,7 +3,7 @@
 use super::formats::{CellRecord, Failure, Timings};
 use super::provenance::Program;
 use crate::config::experiment::Dtype;
-use crate::measure::quantile;
+use crate::measure::{BackToBack, quantile};
 use crate::plan::{CellId, KernelCell, KernelInputs};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,14 +36,22 @@ pub struct KernelRecord {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KernelMeasured {
-    /// Seconds of every timed call, in order.
+    /// Seconds of a call, in every timed sample, in order. On the host a sample is a call, with what it takes
+    /// to start it; on a device many of them back to back, without.
     pub seconds: Vec<f64>,
+    /// How calls were timed on a device.
+    pub back_to_back: Option<BackToBack>,
     /// Copies of the weight that took turns.
     pub copies: usize,
-    /// Weights that are kept; of `dense`, all.
+    /// Weights that are kept; of `dense`, all; of `threshold`, those that an input above it meets, in the mean
+    /// over the tokens.
     pub nonzero: u64,
     /// Bytes stored for a copy of the weight.
     pub weight_bytes: u64,
+    /// Bytes of them that a call reads, where that is not all.
+    pub read_bytes: Option<u64>,
+    /// The threshold below which an input counts as zero, of `threshold`.
+    pub threshold: Option<f32>,
     /// max |y − ref| / max |ref| against float64.
     pub max_rel_err: f64,
     /// The code path that ran.
@@ -91,17 +99,18 @@ impl Timed<'_> {
         quantile(&self.measured.seconds, 0.0)
     }
 
-    /// The share of weights that is zero.
+    /// The share of weights that is zero; of `threshold`, of the input.
     pub fn sparsity(&self) -> f64 {
         let [out, inp] = self.cell.shape;
         1.0 - self.measured.nonzero as f64 / (out * inp) as f64
     }
 
-    /// Bytes that a call moves at least: the stored weight, the input and the output once each.
+    /// Bytes that a call moves at least: what it reads of the stored weight, the input and the output once each.
     pub fn bytes(&self) -> u64 {
         let [out, inp] = self.cell.shape;
         let number = if self.cell.dtype == Dtype::F32 { 4 } else { 2 };
-        self.measured.weight_bytes + ((out + inp) * self.cell.tokens) as u64 * number
+        let weight = self.measured.read_bytes.unwrap_or(self.measured.weight_bytes);
+        weight + ((out + inp) * self.cell.tokens) as u64 * number
     }
 
     /// Multiplications and additions of a call.
@@ -202,9 +211,12 @@ mod tests {
         };
         let measured = KernelMeasured {
             seconds: vec![3.0, 1.0, 2.0],
+            back_to_back: None,
             copies: 1,
             nonzero: 50,
             weight_bytes: 1000,
+            read_bytes: None,
+            threshold: None,
             max_rel_err: 0.0,
             kernel: "csr".into(),
             dense_seconds: Some(3.0),
@@ -218,5 +230,7 @@ mod tests {
         assert_eq!((timed.gbps(), timed.gflops()), (620e-9, 100e-9));
         // Memory takes 1 s, arithmetic half of it.
         assert_eq!((timed.roofline_fraction(), timed.speedup()), (0.5, Some(1.5)));
+        let part = KernelMeasured { read_bytes: Some(100), ..measured.clone() };
+        assert_eq!(Timed { cell: &cell, measured: &part }.bytes(), 340);
     }
 }

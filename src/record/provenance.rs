@@ -87,6 +87,17 @@ impl Machine {
     pub fn gpu(&self, index: usize) -> Option<&str> {
         Some(self.gpus.get(index)?.split(',').next()?.trim())
     }
+
+    /// Bytes of memory of the GPU at an index.
+    pub fn gpu_memory(&self, index: usize) -> Option<u64> {
+        gpu_memory(self.gpus.get(index)?)
+    }
+}
+
+/// What follows `, ` the last in `NAME, DRIVER, 143771 MiB`, in bytes.
+fn gpu_memory(line: &str) -> Option<u64> {
+    let memory = line.rsplit(',').next()?.trim().strip_suffix("MiB")?;
+    memory.trim().parse::<u64>().ok()?.checked_mul(1 << 20)
 }
 
 /// The time, in UTC to the second.
@@ -132,6 +143,12 @@ fn gpus() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_memory_of_a_gpu_is_the_last_that_is_told() {
+        assert_eq!(gpu_memory("NVIDIA H200, 580.95.05, 143771 MiB"), Some(143_771 << 20));
+        assert_eq!([gpu_memory("NVIDIA H200, 580.95.05, [N/A]"), gpu_memory("")], [None; 2]);
+    }
 
     #[test]
     fn cache_sizes_have_units() {

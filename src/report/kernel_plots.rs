@@ -157,9 +157,12 @@ mod tests {
         };
         let measured = KernelMeasured {
             seconds: vec![1e-6],
+            back_to_back: None,
             copies: 1,
             nonzero: 10_000,
             weight_bytes: 40_000,
+            read_bytes: None,
+            threshold: None,
             max_rel_err: 0.0,
             kernel: "dense-burn".into(),
             dense_seconds: Some(1e-6),

@@ -168,6 +168,8 @@ pub(super) fn style(format: KernelFormat) -> usize {
         KernelFormat::Csr => 2,
         KernelFormat::Bitmap => 3,
         KernelFormat::Auto => 4,
+        // 5 is the roof's.
+        KernelFormat::Threshold => 6,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Runs the planned cells in groups that share work, and stores each as soon as it is done.
 
+use super::panics;
 use super::point::{CellError, Point, dense};
 use super::prepare::{PlannedCell, Prepared, PreparedModel};
 use super::session::Session;
@@ -55,14 +56,6 @@ pub enum RunError {
     /// A result can't be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A device failed while a model was loaded.
-    #[error("loading `{model}` failed: {message}")]
-    Panicked {
-        /// The model.
-        model: String,
-        /// What the device said.
-        message: String,
-    },
 }
 
 impl RunError {
@@ -71,7 +64,6 @@ impl RunError {
         match self {
             Self::Load(error) => error.hint(),
             Self::Store(error) => error.hint(),
-            Self::Panicked { .. } => Some("the model may be too large for the device: see `sparsify-exp plan`".into()),
         }
     }
 }
@@ -97,7 +89,7 @@ pub fn run(prepared: &Prepared, store: &Store, options: RunOptions, watch: &dyn 
             Backend::NdArray => runner.group::<NdArray<f32>>(model, group, &Default::default())?,
             #[cfg(feature = "cuda")]
             Backend::Cuda => {
-                super::panics::collect();
+                panics::collect();
                 let device = crate::execute::cuda_device(prepared.experiment.device_index);
                 runner.group::<crate::execute::Cuda>(model, group, &device)?;
             }
@@ -135,15 +127,36 @@ impl Runner<'_> {
         self.watch.loading(&model.files.source, cells[0].cell.backend.name());
         let load = || {
             let checkpoint = Checkpoint::open(model.files.clone())?;
-            Session::<B>::load(&checkpoint, model.tokens.clone(), cells[0].cell.dtype, device)
+            let session = Session::<B>::load(&checkpoint, model.tokens.clone(), cells[0].cell.dtype, device)?;
+            // A device may still be at it, or have failed.
+            Ok(B::sync(device).map(|()| session).map_err(|error| error.to_string()))
         };
-        let panicked = |message| RunError::Panicked { model: model.files.source.clone(), message };
-        let mut session = caught(load).map_err(panicked)??;
+        let mut session = match (caught(load), panics::take()) {
+            (Ok(Err(error)), None) => return Err(RunError::Load(error)),
+            (Ok(Ok(Ok(session))), None) => session,
+            (_, Some(message)) | (Err(message), _) | (Ok(Ok(Err(message))), _) => {
+                recover::<B>(device);
+                return self.all_fail(cells, &format!("loading `{}` failed: {message}", model.files.source));
+            }
+        };
         for point in cells.chunk_by(|a, b| a.cell.same_point(&b.cell)) {
             self.point(&mut session, point)?;
             if self.stopped {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Records the same failure for all of some cells.
+    fn all_fail(&mut self, cells: &[&PlannedCell], message: &str) -> Result<(), RunError> {
+        for planned in cells {
+            if self.stop() {
+                break;
+            }
+            self.watch.begins(Work::Model(&planned.cell));
+            let failure = Failure { kind: FailureKind::Other, message: message.to_owned(), gate: None };
+            self.record(planned, Timings::default(), Err(failure))?;
         }
         Ok(())
     }
@@ -158,13 +171,20 @@ impl Runner<'_> {
             let cell = &planned.cell;
             self.watch.begins(Work::Model(cell));
             let result = caught(|| self.measure(session, &mut point, cell));
-            let (timings, result) = result.unwrap_or_else(|message| {
+            let (timings, mut result) = result.unwrap_or_else(|message| {
                 // A panic may have left the point half made.
                 point = None;
                 let failure = Failure { kind: FailureKind::Other, message, gate: None };
                 (Timings::default(), Err(failure))
             });
-            self.record(planned, timings, unless_panicked(result))?;
+            if panicked(&mut result) {
+                point = None;
+                session.forget_reference();
+            }
+            if result.is_err() {
+                recover::<B>(session.decoder.device());
+            }
+            self.record(planned, timings, result)?;
         }
         Ok(())
     }
@@ -183,7 +203,7 @@ impl Runner<'_> {
         };
         if point.is_none() {
             stage("pruning");
-            match Point::new(session, prune, cell.seed) {
+            match Point::new(session, prune, cell.seed, cell.dtype) {
                 Ok(new) => *point = Some(new),
                 Err(error) => return (Timings::default(), Err(error.failure())),
             }
@@ -235,21 +255,31 @@ impl Runner<'_> {
     }
 }
 
-/// The numbers or why there are none, as records have them.
+/// Frees what a failed cell left behind on a device, and takes note of what it has still to say, so that neither
+/// is the next cell's.
+fn recover<B: SparseBackend>(device: &B::Device) {
+    if B::ON_HOST {
+        return;
+    }
+    let _ = caught(|| drop(B::sync(device)));
+    let _ = caught(|| B::memory_cleanup(device));
+    panics::take();
+}
+
+/// The numbers or why there are none, in a few lines, as records have them.
 pub(super) fn parts<T>(result: Result<T, Failure>) -> (Option<T>, Option<Failure>) {
     match result {
         Ok(measured) => (Some(measured), None),
-        Err(failure) => (None, Some(failure)),
+        Err(failure) => (None, Some(Failure { message: panics::brief(&failure.message), ..failure })),
     }
 }
 
-/// The result, unless a thread of the device has panicked meanwhile.
-pub(super) fn unless_panicked<T>(result: Result<T, Failure>) -> Result<T, Failure> {
-    #[cfg(feature = "cuda")]
-    if let Some(message) = super::panics::take() {
-        return Err(Failure { kind: FailureKind::Other, message, gate: None });
-    }
-    result
+/// Whether a thread of the device has panicked meanwhile: then the result is that failure, and nothing that was
+/// made on the device since can be relied upon.
+pub(super) fn panicked<T>(result: &mut Result<T, Failure>) -> bool {
+    let Some(message) = panics::take() else { return false };
+    *result = Err(Failure { kind: FailureKind::Other, message, gate: None });
+    true
 }
 
 /// Runs `work`, and turns a panic of a backend into its message: out of memory, say.

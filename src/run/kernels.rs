@@ -7,18 +7,20 @@
 //! ```
 //! The dense weight comes first, so that every sparse cell knows the dense time of its own process.
 
-use super::cells::{RunError, Runner, caught, parts, unless_panicked};
-use super::format::build_weight;
+use super::cells::{RunError, Runner, caught, panicked, parts};
+use super::format::{KernelWeight, build_weight};
 use super::prepare::{Planned, PlannedKernel, PrepareError};
 use super::session::{burn_dtype, bytes_per_number};
 use crate::config::Experiment;
 use crate::config::experiment::KernelFormat;
-use crate::config::kernel::kernel_dtypes;
+use crate::config::kernel::{kernel_dtypes, kernel_formats};
 use crate::execute::kernels::cpu::Simd;
 use crate::execute::{KERNEL_POLICY_VERSION, PackError, Peaks, SparseBackend};
 use crate::load::normals;
-use crate::measure::{KernelError, Product, max_rel_err, peak_rss_bytes, quantile, rotated_copies, time_linear};
-use crate::model::Linear;
+use crate::measure::{
+    KernelError, Product, Traffic, input_threshold, masked_input, max_rel_err, peak_rss_bytes, quantile,
+    rotated_copies, time_calls,
+};
 use crate::plan::{Backend, CellId, Decision, KernelCell, KernelInputs, Work, expand_kernels};
 use crate::record::{
     Failure, FailureKind, KernelMeasured, KernelRecord, Machine, Program, Record, Timings, last_cache_bytes, now,
@@ -35,7 +37,7 @@ const PEAKS_BYTES: u64 = 512 << 20;
 /// Every kernel cell of an experiment, named, and nothing decided yet.
 ///
 /// # Errors
-/// When a backend's kernels lack a dtype.
+/// When a backend's kernels lack a dtype or a format.
 pub(super) fn plan(experiment: &Experiment, backends: &[Backend]) -> Result<Vec<PlannedKernel>, PrepareError> {
     if experiment.kernels.is_empty() {
         return Ok(Vec::new());
@@ -52,6 +54,9 @@ pub(super) fn plan(experiment: &Experiment, backends: &[Backend]) -> Result<Vec<
         if !kernel_dtypes(cell.backend.choice()).contains(&cell.dtype) {
             return Err(PrepareError::KernelDtype { backend: cell.backend.name(), dtype: cell.dtype.name() });
         }
+        if !kernel_formats(cell.backend.choice()).contains(&cell.format) {
+            return Err(PrepareError::KernelFormat { backend: cell.backend.name(), format: cell.format.name() });
+        }
         let inputs = inputs(cell.backend);
         let (id, memory_bytes) = (CellId::of_kernel(&cell, &inputs), memory(&cell, machine.last_cache_bytes));
         Ok(Planned { id, cell, inputs, decision: Decision::New, selected: true, memory_bytes })
@@ -65,14 +70,21 @@ fn memory(cell: &KernelCell, last_cache: Option<u64>) -> u64 {
     let number = bytes_per_number(cell.dtype);
     let kept = (out * inp) as f64 * (1.0 - cell.sparsity.unwrap_or(0.0));
     let stored = match cell.format {
-        KernelFormat::Dense => out * inp * number,
+        KernelFormat::Dense | KernelFormat::Threshold => out * inp * number,
         KernelFormat::Bitmap => kept as u64 * number + out * inp / 8,
         // `auto` takes at most what dense does, and may take as much.
         KernelFormat::Csr | KernelFormat::Auto => kept as u64 * (number + 2) + 4 * (out + 1),
     };
-    let copies = stored * rotated_copies(stored, cell.backend.is_cpu(), last_cache) as u64;
+    let traffic = traffic(cell, stored, cell.backend.is_cpu());
+    let copies = stored * rotated_copies(traffic, last_cache) as u64;
     let tensors = 2 * (out + inp) * cell.tokens as u64 * 4;
     (2 * 4 * out * inp + copies + tensors).max(PEAKS_BYTES)
+}
+
+/// What a call reads of a stored weight at least: all, but for `threshold`.
+fn traffic(cell: &KernelCell, stored: u64, on_host: bool) -> Traffic {
+    let left_out = cell.sparsity.filter(|_| cell.format == KernelFormat::Threshold).unwrap_or(0.0);
+    Traffic { stored, read: (stored as f64 * (1.0 - left_out)) as u64, on_host }
 }
 
 /// Why a kernel cell failed.
@@ -82,6 +94,8 @@ enum CellError {
     Kernel(#[from] KernelError),
     #[error(transparent)]
     Pack(#[from] PackError),
+    #[error("the device's peaks can't be measured: {0}")]
+    Peaks(String),
 }
 
 impl CellError {
@@ -137,28 +151,32 @@ impl Runner<'_> {
                 let cell = &planned.cell;
                 self.watch.begins(Work::Kernel(cell));
                 let mut timings = Timings::default();
+                let stage = |stage: &str| self.watch.stage(stage);
                 let result = caught(|| {
                     if bench.is_none() {
-                        self.watch.stage("measuring the device's peaks");
-                        let peaks = peaks.of::<B>(cell, &device);
-                        self.watch.stage("making the matrix");
+                        stage(if B::ON_HOST { "measuring the device's peaks" } else { DEVICE_PEAKS });
+                        let peaks = peaks.of::<B>(cell, &device)?;
+                        stage("making the matrix");
                         bench = Some(Bench::new(cell, device.clone(), peaks));
                     }
                     let Some(bench) = &mut bench else { unreachable!("it was made above") };
                     if weight.is_none() {
-                        self.watch.stage("storing copies");
+                        stage("storing copies");
                         weight = Some(bench.weight(cell)?);
                     }
                     let Some(weight) = &mut weight else { unreachable!("it was made above") };
-                    self.watch.stage("timing");
-                    bench.time(cell, weight, &mut timings)
+                    bench.time(cell, weight, &mut timings, &stage)
                 });
-                let result = match result {
+                let mut result = match result {
                     Ok(result) => result.map_err(|error: CellError| error.failure()),
                     Err(message) => Err(Failure { kind: FailureKind::Other, message, gate: None }),
                 };
+                if panicked(&mut result) {
+                    // Whatever is on the device, and times that sparse cells would be compared with.
+                    (bench, weight, *peaks) = (None, None, KnownPeaks::default());
+                }
                 timings.peak_rss_bytes = peak_rss_bytes();
-                self.record_kernel(planned, timings, unless_panicked(result))?;
+                self.record_kernel(planned, timings, result)?;
             }
         }
         Ok(())
@@ -186,20 +204,23 @@ impl Runner<'_> {
     }
 }
 
+const DEVICE_PEAKS: &str = "measuring the device's peaks (first run: compiles kernels)";
+const COMPILING: &str = "compiling kernels (first run: minutes)";
+
 /// Peaks by backend and dtype, measured once a process.
 #[derive(Default)]
 struct KnownPeaks(Vec<(Backend, DType, Peaks)>);
 
 impl KnownPeaks {
-    fn of<B: SparseBackend>(&mut self, cell: &KernelCell, device: &B::Device) -> Peaks {
+    fn of<B: SparseBackend>(&mut self, cell: &KernelCell, device: &B::Device) -> Result<Peaks, CellError> {
         let dtype = burn_dtype(cell.dtype);
         let known = self.0.iter().find(|(backend, of, _)| (*backend, *of) == (cell.backend, dtype));
         if let Some((.., peaks)) = known {
-            return *peaks;
+            return Ok(*peaks);
         }
-        let peaks = B::peaks(device, dtype);
+        let peaks = B::peaks(device, dtype).map_err(CellError::Peaks)?;
         self.0.push((cell.backend, dtype, peaks));
-        peaks
+        Ok(peaks)
     }
 }
 
@@ -216,14 +237,28 @@ struct Bench<B: SparseBackend> {
 
 /// Copies of one stored weight.
 struct Weight<B: SparseBackend> {
-    /// The one that was used last stands last.
-    linears: Vec<Linear<B>>,
+    /// On the host, the one that was used last stands last.
+    copies: Vec<KernelWeight<B>>,
     /// Of a copy.
     bytes: u64,
     kept: u64,
     /// `[out_features, in_features]`, zeros in place.
     masked: Vec<f32>,
     convert_seconds: f64,
+}
+
+/// What a call multiplies the weight with.
+struct Input<B: SparseBackend> {
+    /// `[tokens, in_features]`
+    x: Tensor<B, 2>,
+    /// Its numbers before rounding; of `threshold`, zeros where it is not above.
+    numbers: Vec<f32>,
+    /// What counts as zero, of `threshold`.
+    threshold: Option<f32>,
+    /// Of `threshold`, the weights that the entries above it meet, in the mean over the tokens.
+    nonzero: Option<u64>,
+    /// Of `threshold`, the share of the columns that is read.
+    read: Option<f64>,
 }
 
 /// What random numbers are named after; raised when they change.
@@ -242,18 +277,24 @@ impl<B: SparseBackend> Bench<B> {
     fn weight(&self, cell: &KernelCell) -> Result<Weight<B>, CellError> {
         let start = Instant::now();
         let [out, inp] = cell.shape;
-        let pattern = Pattern::random(out, inp, cell.sparsity.unwrap_or(0.0), cell.seed);
-        let masked = if cell.sparsity.is_some() { pattern.apply(&self.weights) } else { self.weights.clone() };
+        // Of `threshold` the input is sparse, not the weight.
+        let sparsity = cell.sparsity.filter(|_| cell.format != KernelFormat::Threshold);
+        let pattern = Pattern::random(out, inp, sparsity.unwrap_or(0.0), cell.seed);
+        let masked = if sparsity.is_some() { pattern.apply(&self.weights) } else { self.weights.clone() };
         let build = || build_weight::<B>(cell.format, &masked, &pattern, cell.tokens, cell.dtype, &self.device);
         let (first, bytes) = build()?;
-        let mut linears = vec![Linear { weight: first, bias: None }];
-        let copies = rotated_copies(bytes, B::ON_HOST, last_cache_bytes());
-        while linears.len() < copies {
-            // Built anew: a clone would share the first one's memory.
-            linears.push(Linear { weight: build()?.0, bias: None });
+        let wanted = rotated_copies(traffic(cell, bytes, B::ON_HOST), last_cache_bytes());
+        let mut copies = vec![first];
+        while copies.len() < wanted {
+            // A clone would share the first one's memory.
+            let copy = match &copies[0] {
+                KernelWeight::Columns(columns) => KernelWeight::Columns(columns.copied()),
+                KernelWeight::Linear(_) => build()?.0,
+            };
+            copies.push(copy);
         }
         let convert_seconds = start.elapsed().as_secs_f64();
-        Ok(Weight { linears, bytes, kept: pattern.kept() as u64, masked, convert_seconds })
+        Ok(Weight { copies, bytes, kept: pattern.kept() as u64, masked, convert_seconds })
     }
 
     fn time(
@@ -261,32 +302,44 @@ impl<B: SparseBackend> Bench<B> {
         cell: &KernelCell,
         weight: &mut Weight<B>,
         timings: &mut Timings,
+        stage: &dyn Fn(&str),
     ) -> Result<KernelMeasured, CellError> {
-        let start = Instant::now();
-        let [_, inp] = cell.shape;
-        let numbers = normals(&label(cell), 1, 1.0, cell.tokens * inp);
-        let x = self.input(&numbers, cell);
+        (timings.load_seconds, timings.convert_seconds) = (self.load_seconds, Some(weight.convert_seconds));
+        let input = self.input(cell);
+        let threshold = input.threshold.unwrap_or_default();
         // The last copy is checked, so that those to be timed stay out of the cache.
-        let [.., last] = &*weight.linears else { unreachable!("there is a copy at least") };
-        let y = host(last.forward(x.clone()))?;
-        let kernel = last.weight.kernel(cell.tokens);
-        let product = Product { x: &numbers, weights: &weight.masked, y: &y, shape: cell.shape, dtype: cell.dtype };
+        let [.., last] = &*weight.copies else { unreachable!("there is a copy at least") };
+        if !B::ON_HOST {
+            stage(COMPILING);
+            let start = Instant::now();
+            host(last.forward(input.x.clone(), threshold))?;
+            timings.compile_seconds = Some(start.elapsed().as_secs_f64());
+        }
+        stage("timing");
+        let start = Instant::now();
+        let y = host(last.forward(input.x.clone(), threshold))?;
+        let kernel = last.kernel(cell.tokens);
+        let Input { numbers: x, .. } = &input;
+        let product = Product { x, weights: &weight.masked, y: &y, shape: cell.shape, dtype: cell.dtype };
         let max_rel_err = max_rel_err(&product)?;
         drop(y);
-        let seconds = time_linear(&weight.linears, &x, cell.warmup, cell.repeats)?;
+        let call = |copy: usize| weight.copies[copy].forward(input.x.clone(), threshold);
+        let times = time_calls::<B>(&self.device, weight.copies.len(), call, cell.warmup, cell.repeats)?;
         // The next cell goes on where this one ended: what it left in the cache is then far away.
-        let copies = weight.linears.len();
-        weight.linears.rotate_left((cell.warmup + cell.repeats) % copies);
-        (timings.load_seconds, timings.convert_seconds) = (self.load_seconds, Some(weight.convert_seconds));
+        let copies = weight.copies.len();
+        weight.copies.rotate_left((cell.warmup + cell.repeats) % copies);
         timings.measure_seconds = start.elapsed().as_secs_f64();
         if cell.format == KernelFormat::Dense {
-            self.dense.push((cell.tokens, quantile(&seconds, 0.5)));
+            self.dense.push((cell.tokens, quantile(&times.seconds, 0.5)));
         }
         Ok(KernelMeasured {
-            seconds,
+            seconds: times.seconds,
+            back_to_back: times.back_to_back,
             copies,
-            nonzero: weight.kept,
+            nonzero: input.nonzero.unwrap_or(weight.kept),
             weight_bytes: weight.bytes,
+            read_bytes: input.read.map(|share| (weight.bytes as f64 * share).round() as u64),
+            threshold: input.threshold,
             max_rel_err,
             kernel,
             dense_seconds: self.dense.iter().find(|(tokens, _)| *tokens == cell.tokens).map(|(_, median)| *median),
@@ -295,10 +348,24 @@ impl<B: SparseBackend> Bench<B> {
         })
     }
 
-    fn input(&self, numbers: &[f32], cell: &KernelCell) -> Tensor<B, 2> {
+    fn input(&self, cell: &KernelCell) -> Input<B> {
+        let [out, inp] = cell.shape;
+        let numbers = normals(&label(cell), 1, 1.0, cell.tokens * inp);
         let dtype = burn_dtype(cell.dtype);
-        let data = TensorData::new(numbers.to_vec(), [cell.tokens, cell.shape[1]]).convert_dtype(dtype);
-        Tensor::from_data(data, (&self.device, dtype))
+        let data = TensorData::new(numbers.clone(), [cell.tokens, inp]).convert_dtype(dtype);
+        let x = Tensor::from_data(data, (&self.device, dtype));
+        if cell.format != KernelFormat::Threshold {
+            return Input { x, numbers, threshold: None, nonzero: None, read: None };
+        }
+        let threshold = input_threshold(&numbers, cell.sparsity.unwrap_or(0.0), cell.dtype);
+        let masked = masked_input(&numbers, threshold, inp, cell.dtype);
+        Input {
+            x,
+            numbers: masked.x,
+            threshold: Some(threshold),
+            nonzero: Some((masked.entries * out / cell.tokens) as u64),
+            read: Some(masked.columns as f64 / inp as f64),
+        }
     }
 }
 
@@ -311,6 +378,7 @@ fn host<B: SparseBackend>(y: Tensor<B, 2>) -> Result<Vec<f32>, KernelError> {
 mod tests {
     use super::*;
     use crate::config::experiment::Dtype;
+    use crate::model::{Linear, LinearWeight};
 
     fn cell(format: KernelFormat, sparsity: Option<f64>, dtype: Dtype) -> KernelCell {
         let (backend, shape) = (Backend::Flex, [70, 40]);
@@ -322,7 +390,7 @@ mod tests {
         let mut bench = Bench::<B>::new(&cells[0], Default::default(), peaks);
         let measure = |cell| {
             let mut weight = bench.weight(cell).unwrap();
-            bench.time(cell, &mut weight, &mut Timings::default()).unwrap()
+            bench.time(cell, &mut weight, &mut Timings::default(), &|_| ()).unwrap()
         };
         cells.iter().map(measure).collect()
     }
@@ -365,13 +433,31 @@ mod tests {
         let cell = cell(KernelFormat::Dense, None, Dtype::F32);
         let bench = Bench::<Flex>::new(&cell, Default::default(), Peaks { bytes_per_s: 1.0, flops_per_s: 1.0 });
         let weight = bench.weight(&cell).unwrap();
-        let place = |linear: &Linear<Flex>| match &linear.weight {
-            crate::model::LinearWeight::Dense(weight) => weight.host().as_ptr(),
+        let place = |weight: &KernelWeight<Flex>| match weight {
+            KernelWeight::Linear(Linear { weight: LinearWeight::Dense(weight), .. }) => weight.host().as_ptr(),
             _ => unreachable!("dense was asked for"),
         };
-        let mut places: Vec<_> = weight.linears.iter().map(place).collect();
+        let mut places: Vec<_> = weight.copies.iter().map(place).collect();
         places.sort();
         places.dedup();
-        assert_eq!(places.len(), weight.linears.len());
+        assert_eq!(places.len(), weight.copies.len());
+    }
+
+    #[test]
+    fn a_threshold_leaves_out_inputs() {
+        // No CPU kernel skips columns; the plain form says whether the cell is put together rightly.
+        let threshold = |sparsity, dtype| cell(KernelFormat::Threshold, Some(sparsity), dtype);
+        let cells =
+            [cell(KernelFormat::Dense, None, Dtype::F32), threshold(0.9, Dtype::F32), threshold(0.0, Dtype::F32)];
+        let all = measured::<Flex>(&cells);
+        assert!(all.iter().all(|m| m.max_rel_err < 1e-5));
+        // 200 entries of five tokens, 20 above it: each in a column of its own at most.
+        assert_eq!(all[1].nonzero, 20 * 70 / 5);
+        let read = all[1].read_bytes.unwrap();
+        assert!((4 * 72 * 4..=20 * 72 * 4).contains(&read) && read.is_multiple_of(72 * 4), "{read}");
+        assert_eq!((all[1].weight_bytes, all[1].kernel.as_str()), (40 * 72 * 4, "threshold-masked-dense"));
+        assert_eq!((all[2].nonzero, all[2].read_bytes, all[2].threshold), (2800, Some(40 * 72 * 4), Some(-1.0)));
+        assert_eq!((all[0].nonzero, all[0].read_bytes, all[0].threshold), (2800, None, None));
+        assert!(all[1].threshold > Some(1.0) && all[1].dense_seconds.is_some());
     }
 }

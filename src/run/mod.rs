@@ -8,6 +8,7 @@
 //!   session.rs   Session<B>: the dense model on a device, its logits on the agreement texts
 //!                                 │  group by prune point
 //!                                 v
+//!   patterns.rs  which weights go
 //!   point.rs     patterns ─> masked ─> logits ──gate──> sparse ─> logits ─> metrics
 //!                                 │
 //!   kernels.rs   bare kernels: copies of a weight, times, error      format.rs: a weight in its format
@@ -21,8 +22,9 @@
 mod cells;
 mod format;
 mod kernels;
-#[cfg(feature = "cuda")]
+mod memory;
 mod panics;
+mod patterns;
 mod point;
 mod prepare;
 mod session;

@@ -1,18 +1,17 @@
 //! One prune point: its pattern, its variants, and their numbers.
 
-use super::session::{Session, burn_dtype, bytes_per_number, nonzero};
-use crate::config::experiment::{Metric, Variant};
-use crate::execute::{Format, LayerShape, PackError, SparseBackend, SparseWeight};
+use super::patterns::{Pruned, patterns};
+use super::session::{Session, burn_dtype, bytes_per_number};
+use crate::config::experiment::{Dtype, Metric, Variant};
+use crate::execute::{Format, LayerShape, PackError, ReadError, SparseBackend, SparseWeight};
 use crate::measure::{
     Agreement, ForwardError, Gate, GateMiss, Latency, Stored, Workload, agreement, all_logits, gate, latency,
     peak_rss_bytes, perplexity, structure,
 };
-use crate::model::{Decoder, DenseWeight, LinearWeight};
+use crate::model::{Decoder, LinearWeight};
 use crate::plan::{Cell, LatencyPoint, PrunePoint};
-use crate::prune::{self, Layer, PruneError, Request};
+use crate::prune::PruneError;
 use crate::record::{Failure, FailureKind, KernelUse, Measured, Timings};
-use crate::sparse::Pattern;
-use burn::tensor::DType;
 use std::time::Instant;
 use thiserror::Error;
 
@@ -27,6 +26,8 @@ pub(super) enum CellError {
     Prune(#[from] PruneError),
     #[error(transparent)]
     Pack(#[from] PackError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
     #[error("`exclude` leaves no linear to prune: {0}")]
     NothingToPrune(String),
 }
@@ -76,8 +77,7 @@ pub(super) fn dense<B: SparseBackend>(
 
 /// A prune point whose patterns are known, and whose masked logits are computed when they are needed.
 pub(super) struct Point {
-    /// Module index, pattern and kept weights other than zero of every pruned linear.
-    layers: Vec<(usize, Pattern, u64)>,
+    layers: Vec<Pruned>,
     prune_seconds: f64,
     /// The masked variant's logits on the agreement texts.
     masked: Option<Vec<f32>>,
@@ -89,32 +89,10 @@ impl Point {
         session: &Session<B>,
         point: &PrunePoint,
         seed: Option<u64>,
+        dtype: Dtype,
     ) -> Result<Self, CellError> {
         let start = Instant::now();
-        let prunable = prunable(session, point)?;
-        let layers: Vec<Layer<'_>> = prunable
-            .iter()
-            .map(|&(index, [rows, cols])| {
-                let LinearWeight::Dense(weight) = &session.decoder.linear(index).weight else {
-                    unreachable!("a session's model is dense")
-                };
-                let name = &session.decoder.architecture().modules[index].name;
-                Layer { name, rows, cols, weights: weight.host() }
-            })
-            .collect();
-        let request = Request {
-            method: point.method,
-            scope: point.scope,
-            pattern: point.pattern,
-            sparsity: point.sparsity,
-            seed: seed.unwrap_or(0),
-        };
-        let patterns = prune::prune(&layers, &request)?;
-        let layers = prunable.iter().zip(patterns).zip(&layers).map(|((&(index, _), pattern), layer)| {
-            let kept = kept_nonzero(&pattern, &layer.weights);
-            (index, pattern, kept)
-        });
-        let layers = layers.collect();
+        let layers = patterns(session, point, seed, dtype)?;
         Ok(Self { layers, prune_seconds: start.elapsed().as_secs_f64(), masked: None })
     }
 
@@ -132,6 +110,8 @@ impl Point {
             _ => self.masked(session, cell, &mut timings, stage),
         };
         timings.peak_rss_bytes = peak_rss_bytes();
+        // The variant is gone, and with it what a device's memory pools keep of it should be.
+        B::memory_cleanup(session.decoder.device());
         (timings, measured)
     }
 
@@ -144,12 +124,12 @@ impl Point {
     ) -> Result<Measured, CellError> {
         stage("masking");
         let start = Instant::now();
-        let mut decoder = self.masked_decoder(session, cell);
+        let mut decoder = self.masked_decoder(session);
         timings.convert_seconds = Some(start.elapsed().as_secs_f64());
         let start = Instant::now();
         let mut stored = session.stored.clone();
-        for (index, _, kept) in &self.layers {
-            stored[*index].nonzero = *kept;
+        for pruned in &self.layers {
+            stored[pruned.module].nonzero = pruned.kept;
         }
         let mut measured = sizes(session, cell, &stored);
         if cell.metrics.contains(&Metric::Agreement) {
@@ -159,7 +139,7 @@ impl Point {
             measured.agreement = Some(agreement(session.reference()?, logits, vocabulary));
         }
         measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
-        measured.latency = latency_of(&mut decoder, cell, stage)?;
+        measured.latency = self.own_memory::<B>(latency_of(&mut decoder, cell, stage)?, cell);
         timings.measure_seconds = start.elapsed().as_secs_f64();
         Ok(measured)
     }
@@ -174,8 +154,11 @@ impl Point {
         // The masked logits come first and their model goes, so that the two never share the memory.
         if self.masked.is_none() {
             stage("masked logits for the gate");
-            let mut masked = self.masked_decoder(session, cell);
+            let mut masked = self.masked_decoder(session);
             self.masked_logits(&mut masked, session)?;
+            drop(masked);
+            // What a device's memory pools keep of it would stand in the way of the sparse model.
+            B::memory_cleanup(session.decoder.device());
         }
         stage("converting");
         let start = Instant::now();
@@ -197,9 +180,21 @@ impl Point {
         }
         drop(logits);
         measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
-        measured.latency = latency_of(&mut decoder, cell, stage)?;
+        measured.latency = self.own_memory::<B>(latency_of(&mut decoder, cell, stage)?, cell);
         timings.measure_seconds = start.elapsed().as_secs_f64();
         Ok(measured)
+    }
+
+    /// On a device the dense weights that the variant has replaced lie beside it for the variants that follow:
+    /// what is in use without them is what the variant alone would take.
+    fn own_memory<B: SparseBackend>(&self, latency: Option<Vec<Latency>>, cell: &Cell) -> Option<Vec<Latency>> {
+        let weights = |pruned: &Pruned| (pruned.pattern.rows() * pruned.pattern.cols()) as u64;
+        let replaced = self.layers.iter().map(weights).sum::<u64>() * bytes_per_number(cell.dtype);
+        let own = |latency: Latency| match latency.peak_bytes.filter(|_| !B::ON_HOST) {
+            Some(bytes) => Latency { peak_bytes: Some(bytes.saturating_sub(replaced)), ..latency },
+            None => latency,
+        };
+        latency.map(|latencies| latencies.into_iter().map(own).collect())
     }
 
     /// The model with its pruned linears in the variant's form, and what it stores.
@@ -211,28 +206,27 @@ impl Point {
         let dtype = burn_dtype(cell.dtype);
         let mut decoder = session.decoder.clone();
         let mut stored = session.stored.clone();
-        for (index, pattern, kept) in &self.layers {
-            let linear = session.decoder.linear(*index);
-            let LinearWeight::Dense(weight) = &linear.weight else { unreachable!("a session's model is dense") };
+        for Pruned { module, pattern, kept } in &self.layers {
+            let weight = session.dense(*module);
             let shape = LayerShape { rows: pattern.rows(), cols: pattern.cols(), kept: pattern.kept() };
             let format = match cell.variant {
                 Variant::Bitmap => Some(Format::Bitmap),
                 Variant::Auto => B::fastest(shape, decisive_tokens(session, cell)),
                 _ => Some(Format::Csr),
             };
-            let slot = &mut stored[*index];
+            let slot = &mut stored[*module];
             slot.nonzero = *kept;
             let weight = match format {
                 Some(format) => {
-                    let bias = linear.bias.as_ref();
+                    let bias = session.decoder.linear(*module).bias.as_ref();
                     let packed = SparseWeight::new(format, &weight.host(), pattern, bias, dtype, decoder.device())?;
                     slot.weight_bytes = packed.bytes() as u64;
                     (slot.entries, slot.format) = (Some(shape.kept as u64), packed.layout().into());
                     LinearWeight::Sparse(packed)
                 }
-                None => masked(pattern, &weight.host(), dtype, decoder.device()),
+                None => LinearWeight::Dense(weight.masked(pattern)),
             };
-            decoder.set_weight(*index, weight);
+            decoder.set_weight(*module, weight);
         }
         Ok((decoder, stored))
     }
@@ -241,8 +235,8 @@ impl Point {
     fn kernels<B: SparseBackend>(&self, decoder: &Decoder<B>, tokens: &[usize]) -> Vec<KernelUse> {
         let mut uses: Vec<KernelUse> = Vec::new();
         for &tokens in tokens {
-            for (index, ..) in &self.layers {
-                let kernel = decoder.linear(*index).weight.kernel(tokens);
+            for pruned in &self.layers {
+                let kernel = decoder.linear(pruned.module).weight.kernel(tokens);
                 match uses.iter_mut().find(|used| (used.tokens, &used.kernel) == (tokens, &kernel)) {
                     Some(used) => used.linears += 1,
                     None => uses.push(KernelUse { kernel, tokens, linears: 1 }),
@@ -252,14 +246,10 @@ impl Point {
         uses
     }
 
-    fn masked_decoder<B: SparseBackend>(&self, session: &Session<B>, cell: &Cell) -> Decoder<B> {
+    fn masked_decoder<B: SparseBackend>(&self, session: &Session<B>) -> Decoder<B> {
         let mut decoder = session.decoder.clone();
-        for (index, pattern, _) in &self.layers {
-            let LinearWeight::Dense(weight) = &session.decoder.linear(*index).weight else {
-                unreachable!("a session's model is dense")
-            };
-            let weight = masked(pattern, &weight.host(), burn_dtype(cell.dtype), decoder.device());
-            decoder.set_weight(*index, weight);
+        for Pruned { module, pattern, .. } in &self.layers {
+            decoder.set_weight(*module, LinearWeight::Dense(session.dense(*module).masked(pattern)));
         }
         decoder
     }
@@ -274,12 +264,6 @@ impl Point {
         }
         Ok(self.masked.as_deref().unwrap_or_default())
     }
-}
-
-/// A linear's weight with zeros in place.
-fn masked<B: SparseBackend>(pattern: &Pattern, weights: &[f32], dtype: DType, device: &B::Device) -> LinearWeight<B> {
-    let shape = [pattern.rows(), pattern.cols()];
-    LinearWeight::Dense(DenseWeight::new(pattern.apply(weights).into(), shape, dtype, device))
 }
 
 /// Tokens that linears see at once in what a cell measures: the texts; prompts and single tokens, if timed.
@@ -303,31 +287,6 @@ fn decisive_tokens<B: SparseBackend>(session: &Session<B>, cell: &Cell) -> usize
         Some(latency) => latency.batch.iter().copied().min().unwrap_or(1),
         None => session.tokens.agreement.iter().map(Vec::len).sum(),
     }
-}
-
-/// Module indices and shapes of the linears that a point prunes.
-///
-/// A tied head is the embedding table under another name, so it is never pruned.
-fn prunable<B: SparseBackend>(session: &Session<B>, point: &PrunePoint) -> Result<Vec<(usize, [usize; 2])>, CellError> {
-    let mut globs = globset::GlobSetBuilder::new();
-    for glob in &point.exclude {
-        globs.add(globset::Glob::new(glob).map_err(|error| CellError::NothingToPrune(error.to_string()))?);
-    }
-    let excluded = globs.build().map_err(|error| CellError::NothingToPrune(error.to_string()))?;
-    let linears = session.decoder.architecture().linears();
-    let prunable: Vec<_> = linears
-        .filter(|(_, module)| module.tied_to.is_none() && !excluded.is_match(&module.name))
-        .map(|(index, module)| (index, [module.shape[0], module.shape[1]]))
-        .collect();
-    if prunable.is_empty() { Err(CellError::NothingToPrune(point.exclude.join(", "))) } else { Ok(prunable) }
-}
-
-fn kept_nonzero(pattern: &Pattern, weights: &[f32]) -> u64 {
-    let pruned_zeros = weights.len() as u64 - nonzero(weights);
-    if pruned_zeros == 0 {
-        return pattern.kept() as u64;
-    }
-    nonzero(&pattern.apply(weights))
 }
 
 fn sizes<B: SparseBackend>(session: &Session<B>, cell: &Cell, stored: &[Stored]) -> Measured {

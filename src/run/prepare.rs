@@ -1,6 +1,7 @@
 //! Experiment → planned cells: what both `plan` and `run` do first. Writes nothing.
 
 use super::kernels;
+use super::memory::{memory, too_large};
 use crate::config::Experiment;
 use crate::config::experiment::{Dtype, Metric, Where, same_sparsity};
 use crate::execute::KERNEL_POLICY_VERSION;
@@ -45,6 +46,8 @@ pub struct Prepared {
     pub kernels: Vec<PlannedKernel>,
     /// The plan as it is stored.
     pub plan: PlanRecord,
+    /// What to tell the user: devices whose memory may be too small.
+    pub warnings: Vec<String>,
 }
 
 /// Name and SHA-256 of each text.
@@ -154,6 +157,14 @@ pub enum PrepareError {
         /// The dtype.
         dtype: &'static str,
     },
+    /// A format that a backend's kernels lack, found only after `auto` was decided.
+    #[error("`{backend}` has no kernel for the format `{format}`")]
+    KernelFormat {
+        /// The backend.
+        backend: &'static str,
+        /// The format.
+        format: &'static str,
+    },
     /// A model has too few positions for what is to be timed.
     #[error("`measure.prompt` {prompt} and `measure.generate` {generate} are {needed} tokens, but `{model}` has {positions} positions", needed = .prompt.saturating_add(*.generate))]
     Positions {
@@ -182,6 +193,7 @@ impl PrepareError {
             Self::Load(error) => error.hint(),
             Self::Dtype { .. } => Some("the CPU backends compute in f32: leave `dtype` out, or take a GPU".into()),
             Self::KernelDtype { .. } => Some("take another `kernel.dtype`, or another backend".into()),
+            Self::KernelFormat { .. } => Some("take another `kernel.format`, or a machine with a GPU".into()),
             Self::Positions { positions, .. } => {
                 Some(format!("set `measure.prompt` and `measure.generate` to {positions} or less together"))
             }
@@ -239,7 +251,10 @@ pub fn prepare(
     let mut kernels = kernels::plan(&experiment, &backends)?;
     let plan = plan_record(&experiment, &planned, &kernels)?;
     select(&mut planned, &mut kernels, store, options)?;
-    Ok(Prepared { texts, experiment, models, cells: planned, kernels, plan })
+    // The machine is looked at only where something is to run on it.
+    let runs = planned.iter().any(PlannedCell::runs);
+    let warnings = if runs { too_large(&planned, &machine, experiment.device_index) } else { Vec::new() };
+    Ok(Prepared { texts, experiment, models, cells: planned, kernels, plan, warnings })
 }
 
 /// The models, and name and digest of the texts; nothing is read where there is no model.
@@ -367,29 +382,4 @@ fn selects(wanted: &Where, cell: &Cell) -> bool {
         && wanted.variant.is_none_or(|variant| cell.variant == variant)
         && wanted.backend.is_none_or(backend)
         && wanted.dtype.is_none_or(|dtype| cell.dtype == dtype)
-}
-
-/// An upper estimate: the dense model, the variant's linears beside it, the logits that are compared,
-/// and the cache of what is timed.
-fn memory(cell: &Cell, model: &PreparedModel) -> u64 {
-    let number = if cell.dtype == Dtype::F32 { 4 } else { 2 };
-    let architecture = &model.architecture;
-    let dense = architecture.parameters() as u64 * number;
-    let linears: u64 =
-        architecture.linears().filter(|(_, m)| m.tied_to.is_none()).map(|(_, m)| m.weights() as u64).sum();
-    let kept = |sparsity: f64, bytes: u64| (linears as f64 * (1.0 - sparsity)) as u64 * bytes;
-    let variant = match &cell.prune {
-        None => 0,
-        // Masked weights are built first; CSR takes their place.
-        Some(point) => (linears * number).max(kept(point.sparsity, number + 2)),
-    };
-    let positions: usize = model.tokens.agreement.iter().map(Vec::len).sum();
-    let logits = (positions * architecture.vocabulary * 4) as u64;
-    let attention = architecture.attention;
-    let kept_per_token = 2 * (architecture.blocks.len() * attention.kv_heads * attention.head_dim) as u64 * number;
-    let cache = cell.latency.as_ref().map_or(0, |latency| {
-        let largest = |axis: &[usize]| axis.iter().copied().max().unwrap_or(0) as u64;
-        largest(&latency.batch) * (largest(&latency.prompt) + latency.generate as u64) * kept_per_token
-    });
-    dense + variant + 3 * logits + cache + if cell.backend == Backend::NdArray { dense / 2 } else { 0 }
 }

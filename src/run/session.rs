@@ -4,10 +4,14 @@ use crate::config::experiment::Dtype;
 use crate::execute::SparseBackend;
 use crate::load::{Checkpoint, LoadError, Tokens};
 use crate::measure::{ForwardError, Stored, all_logits};
-use crate::model::{Decoder, Part};
+use crate::model::{Decoder, DenseWeight, LinearWeight, Part};
 use burn::tensor::DType;
+use half::{bf16, f16};
 use rayon::prelude::*;
 use std::time::Instant;
+
+/// Numbers that a task counts.
+const CHUNK: usize = 1 << 16;
 
 /// The dense model on a device, and what is known of it.
 pub(super) struct Session<B: SparseBackend> {
@@ -49,7 +53,7 @@ impl<B: SparseBackend> Session<B> {
                 checkpoint.release(module, part);
             }
             let numbers = checkpoint.read(module, part)?;
-            let count = nonzero(&numbers);
+            let count = nonzero_as(&numbers, dtype);
             match part {
                 Part::Weight => stored[module].nonzero = count,
                 Part::Bias => stored[module].nonzero_bias = count,
@@ -71,6 +75,17 @@ impl<B: SparseBackend> Session<B> {
         modules.map(|(m, s)| s.nonzero_bias + if m.tied_to.is_none() { s.nonzero } else { 0 }).sum()
     }
 
+    /// A linear's weight.
+    ///
+    /// # Panics
+    /// When the module is no linear.
+    pub fn dense(&self, module: usize) -> &DenseWeight<B> {
+        match &self.decoder.linear(module).weight {
+            LinearWeight::Dense(weight) => weight,
+            LinearWeight::Sparse(_) => unreachable!("a session's model is dense"),
+        }
+    }
+
     /// The dense model's logits on the agreement texts, computed at first use.
     ///
     /// # Errors
@@ -81,11 +96,26 @@ impl<B: SparseBackend> Session<B> {
         }
         Ok(self.reference.as_deref().unwrap_or_default())
     }
+
+    /// Forgets the dense model's logits: the device failed meanwhile, and they may be anything.
+    pub fn forget_reference(&mut self) {
+        self.reference = None;
+    }
+}
+
+/// Numbers other than zero, once they are of a dtype: the smallest of 16 bits are rounded to it.
+fn nonzero_as(numbers: &[f32], dtype: Dtype) -> u64 {
+    // Half of the smallest number rounds to the even neighbour, which is zero.
+    let zero = match dtype {
+        Dtype::F32 => return nonzero(numbers),
+        Dtype::F16 => f16::from_bits(1).to_f32() / 2.0,
+        Dtype::Bf16 => bf16::from_bits(1).to_f32() / 2.0,
+    };
+    numbers.par_chunks(CHUNK).map(|chunk| chunk.iter().filter(|number| number.abs() > zero).count() as u64).sum()
 }
 
 /// Numbers other than zero.
 pub(super) fn nonzero(numbers: &[f32]) -> u64 {
-    const CHUNK: usize = 1 << 16;
     numbers.par_chunks(CHUNK).map(|chunk| chunk.iter().filter(|&&number| number != 0.0).count() as u64).sum()
 }
 
@@ -100,5 +130,23 @@ pub(super) fn burn_dtype(dtype: Dtype) -> DType {
         Dtype::F32 => DType::F32,
         Dtype::F16 => DType::F16,
         Dtype::Bf16 => DType::BF16,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_rounds_to_zero_is_counted_as_zero() {
+        let numbers = [0.0, -0.0, 1.0, -1e-3, 1e-7, 6e-8, 2.99e-8, -2.97e-8, 2.0f32.powi(-25), 1e-45, 9e-41, 4e-41];
+        let rounded = |dtype| match dtype {
+            Dtype::F32 => numbers.to_vec(),
+            Dtype::F16 => numbers.iter().map(|&number| f16::from_f32(number).to_f32()).collect(),
+            Dtype::Bf16 => numbers.iter().map(|&number| bf16::from_f32(number).to_f32()).collect(),
+        };
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            assert_eq!(nonzero_as(&numbers, dtype), nonzero(&rounded(dtype)), "{dtype:?}");
+        }
     }
 }

@@ -19,6 +19,7 @@
 mod bitmap;
 mod bitmap_pairs;
 mod csr;
+mod digit;
 mod pattern;
 mod random;
 mod sliced;
@@ -26,6 +27,7 @@ mod sliced;
 pub use bitmap::{Bitmap, BitmapIndex, PANEL};
 pub use bitmap_pairs::BitmapPairs;
 pub use csr::{Columns, Csr};
+pub use digit::{Digit, magnitude};
 pub use pattern::Pattern;
 pub use sliced::{Block, CHUNK, SLICE, SLICES, Sliced, SlicedIndex};
 

@@ -9,6 +9,7 @@
 //! Rows start at word boundaries, so that threads may fill rows apart from each other, and the bits
 //! behind the last column are always 0, so that counting needs no masks.
 
+use super::digit::magnitude;
 use rayon::prelude::*;
 
 /// Rows handed to a thread at a time when a pattern is filled or read: a few thousand weights each.
@@ -62,6 +63,39 @@ impl Pattern {
                 }
             }
         })
+    }
+
+    /// Keeps the weights whose magnitudes are above a threshold; all, where there is none.
+    ///
+    /// # Panics
+    /// When `weights.len() != rows * cols`.
+    pub fn above(rows: usize, cols: usize, weights: &[f32], threshold: Option<u32>) -> Self {
+        let above = |weight| threshold.is_none_or(|threshold| magnitude(weight) > threshold);
+        Self::keep_where(rows, cols, weights, |_, weight| above(weight))
+    }
+
+    /// Keeps every weight.
+    pub fn full(rows: usize, cols: usize) -> Self {
+        Self::from_rows(rows, cols, |_, words| words.fill(u64::MAX))
+    }
+
+    /// Takes the bits of all rows as [`Pattern::words`] gives them, or nothing where their number is another.
+    ///
+    /// Bits behind the last column are cleared, whatever is there.
+    pub fn from_words(rows: usize, cols: usize, mut words: Vec<u64>) -> Option<Self> {
+        let per_row = cols.div_ceil(64);
+        if words.len() != rows * per_row {
+            return None;
+        }
+        if !cols.is_multiple_of(64) {
+            words.iter_mut().skip(per_row - 1).step_by(per_row).for_each(|word| *word &= tail_mask(cols));
+        }
+        Some(Self { rows, cols, words })
+    }
+
+    /// The bits of all rows, each row from a word of its own on.
+    pub fn words(&self) -> &[u64] {
+        &self.words
     }
 
     /// Output features.
@@ -159,6 +193,8 @@ mod tests {
         let pattern = Pattern::from_rows(3, 70, |_, words| words.fill(u64::MAX));
         assert_eq!(pattern.kept(), 210);
         assert_eq!(pattern.kept_in_row(2), 70);
+        assert_eq!(Pattern::from_words(3, 70, vec![u64::MAX; 6]), Some(pattern.clone()));
+        assert_eq!((Pattern::from_words(3, 70, vec![0; 7]), pattern), (None, Pattern::full(3, 70)));
     }
 
     #[test]
@@ -176,6 +212,7 @@ mod tests {
             let weights: Vec<f32> =
                 (0..rows * cols).map(|i| ((i as u64 ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 - 8e6).collect();
             let pattern = Pattern::keep_where(rows, cols, &weights, |_, w| w > 0.0);
+            prop_assert_eq!(Pattern::from_words(rows, cols, pattern.words().to_vec()), Some(pattern.clone()));
             let masked = pattern.apply(&weights);
             let positive = weights.iter().filter(|&&w| w > 0.0).count();
             prop_assert_eq!(pattern.kept(), positive);

@@ -129,6 +129,15 @@ mod file {
 
     #[test]
     #[cfg(not(feature = "cuda"))]
+    fn a_format_that_the_backend_behind_auto_lacks() {
+        let block = "[[kernel]]\nshape = [16, 8]\ntokens = 2\nsparsity = 0.5\nformat = \"threshold\"\n";
+        let outcome = Lab::with(&format!("name = \"e\"\n{block}")).run(["run", "e.toml"]);
+        outcome.exits(USAGE).prints_nothing();
+        outcome.says(&["error: `flex` has no kernel for the format `threshold`", "a machine with a GPU"]);
+    }
+
+    #[test]
+    #[cfg(not(feature = "cuda"))]
     fn cuda_where_it_is_not_built_in() {
         let outcome = run_with("[model]", "[device]\nbackend = \"cuda\"\n[model]");
         outcome.exits(INPUT).prints_nothing();

@@ -158,6 +158,8 @@ fn info_and_version() {
     let version = env!("CARGO_PKG_VERSION");
     let lines = ["version", version, "processor", "gpus", "backend auto", "hub cache", "LAB", "hub offline", "true"];
     lab.run(["info"]).exits(0).prints(&lines);
+    let cached = lab.outcome(lab.command(["info"]).env("XDG_CACHE_HOME", "/scratch").output().unwrap());
+    cached.exits(0).prints(&["kernel cache  /scratch/sparsify-exp"]);
     assert_eq!(lab.run(["--version"]).exits(0).stdout, format!("sparsify-exp {version}\n"));
 }
 

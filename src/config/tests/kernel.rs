@@ -74,7 +74,7 @@ fn other_mistakes() {
     one_mistake("tokens = 1", "tokens = 4000000000", &["too large for `kernel.shape` `[8, 4]`"]);
     one_mistake("sparsity = 0.5", "sparsity = [0.5, 50]", &["`kernel.sparsity`", "did you mean 0.5?"]);
     one_mistake("\"csr\"", "\"cst\"", &["unknown value `cst` of `kernel.format`", "did you mean `csr`?"]);
-    one_mistake("\"csr\"", "\"threshold\"", &["unknown value `threshold`", "`bitmap`, `auto`"]);
+    one_mistake("\"csr\"", "\"blocks\"", &["unknown value `blocks`", "`bitmap`, `auto`, `threshold`"]);
     one_mistake("tokens", "token", &["unknown key `kernel.token`", "a similar key exists: `tokens`"]);
     one_mistake("tokens = 1", "tokens = 1\nrepeats = 0", &["`kernel.repeats` is out of range", "at least 1"]);
     for key in ["shape = [8, 4]", "tokens = 1", "sparsity = 0.5", "format = \"csr\""] {
@@ -99,6 +99,27 @@ fn a_backend_lacks_a_dtype() {
     assert!(text.contains("`kernel.dtype` `bf16` is not available on `ndarray`"), "{text}");
     assert!(text.contains("e.toml:8:17") && text.contains("its kernels take `f32`"), "{text}");
     assert!(kernels(&format!("[device]\nbackend = \"flex\"\n{two}")).is_ok());
+}
+
+#[test]
+fn threshold_is_for_a_gpu_and_few_tokens() {
+    let block = BLOCK.replace("\"csr\"", "[\"csr\", \"threshold\"]");
+    let on = |backend: &str, block: &str| kernels(&format!("[device]\nbackend = \"{backend}\"\n{block}"));
+    let experiment = on("cuda", &block).unwrap();
+    assert_eq!(experiment.kernels[0].formats, [KernelFormat::Csr, KernelFormat::Threshold]);
+    assert!(on("auto", &block).is_ok(), "what `auto` becomes is not known yet");
+    for backend in ["flex", "ndarray"] {
+        let text = errors_of(on(backend, &block));
+        assert_eq!(text.matches("error:").count(), 1, "{text}");
+        for part in [&*format!("`kernel.format` `threshold` is not available on `{backend}`"), "e.toml:8:18"] {
+            assert!(text.contains(part), "no `{part}` in\n{text}");
+        }
+    }
+    let text = errors_of(on("cuda", &block.replace("tokens = 1", "tokens = [4, 5]")));
+    assert_eq!(text.matches("error:").count(), 1, "{text}");
+    for part in ["`kernel.format` `threshold` takes at most 4 tokens", "`kernel.tokens` is 5", "e.toml:6:14"] {
+        assert!(text.contains(part), "no `{part}` in\n{text}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use super::{Validator, value, values};
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{BackendChoice, Dtype};
-use crate::config::kernel::{KernelBlock, KernelFormat, MatrixShape, kernel_dtypes};
+use crate::config::kernel::{KernelBlock, KernelFormat, MatrixShape, THRESHOLD_TOKENS, kernel_dtypes, kernel_formats};
 use crate::config::keyword::backticked;
 use crate::config::raw::{RawExperiment, RawKernel};
 use crate::diagnostic::{Diagnostic, Span};
@@ -53,6 +53,8 @@ impl Validator<'_> {
         self.sizes(&shapes, &tokens);
         let dtypes = self.axis("kernel.dtype", raw.dtype, &[Dtype::F32]);
         self.kernel_dtypes_on_backends(&dtypes, backends);
+        self.kernel_formats_on_backends(&formats, backends);
+        self.threshold_tokens(&formats, &tokens);
         KernelBlock {
             shapes: values(shapes),
             sparsities: self.kernel_sparsities(raw.sparsity.as_ref()),
@@ -110,6 +112,33 @@ impl Validator<'_> {
                         .help("take another dtype, or another backend"),
                 );
             }
+        }
+    }
+
+    fn kernel_formats_on_backends(&mut self, formats: &[At<KernelFormat>], backends: &[At<BackendChoice>]) {
+        for format in formats {
+            for backend in backends.iter().filter(|at| !kernel_formats(at.value).contains(&format.value)) {
+                let known: Vec<&str> = kernel_formats(backend.value).iter().map(|format| format.name()).collect();
+                let name = backend.value;
+                self.report(
+                    Diagnostic::error(format!("`kernel.format` `{}` is not available on `{name}`", format.value))
+                        .at(format.span.clone(), format!("its kernels take {}", backticked(&known)))
+                        .context(backend.span.clone(), "the backend")
+                        .help("take another format, or `backend = \"cuda\"`"),
+                );
+            }
+        }
+    }
+
+    fn threshold_tokens(&mut self, formats: &[At<KernelFormat>], tokens: &[At<usize>]) {
+        let Some(format) = formats.iter().find(|at| at.value == KernelFormat::Threshold) else { return };
+        for at in tokens.iter().filter(|at| at.value > THRESHOLD_TOKENS) {
+            self.report(
+                Diagnostic::error(format!("`kernel.format` `threshold` takes at most {THRESHOLD_TOKENS} tokens"))
+                    .at(at.span.clone(), format!("`kernel.tokens` is {}", at.value))
+                    .context(format.span.clone(), "the format")
+                    .help("put `threshold` into a `[[kernel]]` block of its own, with `tokens` of 1 to 4"),
+            );
         }
     }
 

@@ -1,10 +1,16 @@
-//! The op on CUDA, and whether a GPU answers.
+//! The op on CUDA.
 
+pub(super) mod cache;
 mod decode;
+mod hold;
+pub(super) mod probe;
+mod prune;
+mod threshold;
 
-use super::backend::{Format, LayerShape, PackError, Packing, Peaks, SparseBackend};
+use super::backend::{ColumnWeight, Format, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
+use super::convert::{narrow, widen};
 use super::kernels::cuda::rows::{LANES, ROWS_PER_CUBE, csr_expand, csr_rows};
-use crate::sparse::{Columns, Csr, Pattern};
+use crate::sparse::{Columns, Csr, Digit, Pattern};
 use burn::tensor::Tensor as BurnTensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensorOps;
@@ -16,7 +22,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::cuda::{CudaDevice, CudaRuntime};
 use cubecl::prelude::*;
 use std::borrow::Cow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Burn's CUDA backend, without operator fusion, which is slower for one token.
 pub type Cuda = CubeBackend<CudaRuntime, f32, i32, u8>;
@@ -48,28 +54,8 @@ const PEAK_ROUNDS: usize = 10;
 
 /// The GPU at an index.
 pub fn cuda_device(index: usize) -> CudaDevice {
+    cache::install(index);
     CudaDevice::new(index)
-}
-
-/// How many GPUs answer.
-///
-/// # Errors
-/// What was looked for and not found.
-pub fn gpus() -> Result<usize, String> {
-    // SAFETY: the calls look for shared libraries and have no other precondition.
-    let (driver, compiler) =
-        unsafe { (cudarc::driver::sys::is_culib_present(), cudarc::nvrtc::sys::is_culib_present()) };
-    if !driver {
-        return Err("the driver's library (libcuda.so) was not found".into());
-    }
-    if !compiler {
-        return Err("CUDA's run-time compiler (libnvrtc.so) was not found".into());
-    }
-    match cudarc::driver::CudaContext::device_count() {
-        Ok(count) if count > 0 => Ok(count as usize),
-        Ok(_) => Err("the driver sees no GPU".into()),
-        Err(error) => Err(format!("the driver answers {error:?}")),
-    }
 }
 
 impl SparseBackend for Cuda {
@@ -96,7 +82,7 @@ impl SparseBackend for Cuda {
             Columns::U32(columns) => (ints(TensorData::new(columns, [kept]), DType::U32, device), "csr-u32"),
         };
         let row_ptr = ints(TensorData::new(row_ptr, [rows + 1]), DType::U32, device);
-        let values = TensorData::new(values, [kept]).convert_dtype(dtype);
+        let values = narrow(values.into(), [kept], dtype);
         let values = BurnTensor::<Cuda, 1>::from_data(values, (device, dtype)).into_primitive().tensor();
         let packed = CudaCsr { cols, rows, row_ptr, columns, values, bias: bias.cloned() };
         Ok(Packing { packed, bytes, layout })
@@ -126,34 +112,67 @@ impl SparseBackend for Cuda {
         None
     }
 
-    fn peaks(device: &CudaDevice, dtype: DType) -> Peaks {
+    fn peaks(device: &CudaDevice, dtype: DType) -> Result<Peaks, String> {
         let numbers = PEAK_BYTES / dtype.size();
         let read = BurnTensor::<Self, 1>::ones([numbers], (device, dtype));
         let square = BurnTensor::<Self, 2>::ones([PEAK_SIDE, PEAK_SIDE], (device, dtype));
-        let sum = best(device, || drop(read.clone().sum()));
-        let product = best(device, || drop(square.clone().matmul(square.clone().transpose())));
+        let sum = best(device, || drop(read.clone().sum()))?;
+        let product = best(device, || drop(square.clone().matmul(square.clone().transpose())))?;
         let flops = 2.0 * (PEAK_SIDE as f64).powi(3);
-        Peaks { bytes_per_s: (numbers * dtype.size()) as f64 / sum, flops_per_s: flops / product }
+        Ok(Peaks { bytes_per_s: (numbers * dtype.size()) as f64 / sum, flops_per_s: flops / product })
+    }
+
+    fn threshold_linear(x: Tensor, weight: &ColumnWeight<Self>, threshold: f32) -> Tensor {
+        threshold::threshold_linear(x, weight, threshold)
+    }
+
+    fn threshold_kernel() -> &'static str {
+        threshold::NAME
+    }
+
+    fn hold(device: &CudaDevice, time: Duration) {
+        hold::hold(device, time);
+    }
+
+    fn memory_in_use(device: &CudaDevice) -> Option<u64> {
+        CudaRuntime::client(device).memory_usage().ok().map(|usage| usage.bytes_in_use)
     }
 
     fn host_f32(tensor: &Tensor) -> Cow<'_, [f32]> {
         // A failed transfer gives no numbers: the shapes that follow do not fit, and the cell fails.
         let data = read_sync(Self::float_into_data(tensor.clone()));
-        Cow::Owned(data.map(|data| data.convert::<f32>().into_vec().unwrap_or_default()).unwrap_or_default())
+        Cow::Owned(data.ok().and_then(widen).unwrap_or_default())
+    }
+
+    fn count_magnitudes(tensor: &Tensor, digit: Digit) -> Result<Vec<u32>, ReadError> {
+        prune::count(tensor, digit).unwrap_or_else(|| Ok(digit.count(&Self::host_f32(tensor))))
+    }
+
+    fn magnitudes_above(tensor: &Tensor, threshold: u32) -> Result<Pattern, ReadError> {
+        prune::above(tensor, threshold).unwrap_or_else(|| {
+            let shape = tensor.shape();
+            Ok(Pattern::above(shape[0], shape[1], &Self::host_f32(tensor), Some(threshold)))
+        })
+    }
+
+    fn masked(tensor: &Tensor, pattern: &Pattern) -> Tensor {
+        prune::mask(tensor, pattern).unwrap_or_else(|| {
+            let numbers = pattern.apply(&Self::host_f32(tensor));
+            Self::float_from_data(narrow(numbers.into(), tensor.shape(), tensor.dtype), &tensor.device)
+        })
     }
 }
 
 /// Seconds of the fastest call.
-fn best(device: &CudaDevice, work: impl Fn()) -> f64 {
+fn best(device: &CudaDevice, work: impl Fn()) -> Result<f64, String> {
     let seconds = |_| {
         let start = Instant::now();
         work();
-        // A device that has failed is noticed by the kernels that are timed next.
-        let _ = <Cuda as Backend>::sync(device);
-        start.elapsed().as_secs_f64()
+        <Cuda as Backend>::sync(device).map_err(|error| error.to_string())?;
+        Ok(start.elapsed().as_secs_f64())
     };
-    let seconds: Vec<f64> = (0..2 * PEAK_ROUNDS).map(seconds).collect();
-    seconds[PEAK_ROUNDS..].iter().copied().fold(f64::INFINITY, f64::min)
+    let seconds: Vec<f64> = (0..2 * PEAK_ROUNDS).map(seconds).collect::<Result<_, String>>()?;
+    Ok(seconds[PEAK_ROUNDS..].iter().copied().fold(f64::INFINITY, f64::min))
 }
 
 fn by_rows(x: Tensor, tokens: usize, weight: &CudaCsr) -> Tensor {

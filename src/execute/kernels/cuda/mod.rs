@@ -3,6 +3,9 @@
 pub mod argmax;
 pub mod attention;
 pub mod gate;
+pub mod hold;
 pub mod norm;
+pub mod prune;
 pub mod rows;
 pub mod table;
+pub mod threshold;

@@ -1,0 +1,62 @@
+//! Numbers of one type as numbers of another, on all of rayon's threads: a device holds weights in 16 bits,
+//! the host works on them in 32.
+
+use burn::tensor::{DType, Shape, TensorData};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use rayon::prelude::*;
+use std::borrow::Cow;
+
+/// Numbers that one task converts: they stay in a core's second cache.
+const TASK: usize = 1 << 16;
+
+/// f32 numbers as a tensor's data of a dtype: each the nearest there is.
+pub fn narrow(numbers: Cow<'_, [f32]>, shape: impl Into<Shape>, dtype: DType) -> TensorData {
+    let shape = shape.into();
+    match dtype {
+        DType::F16 => {
+            TensorData::new(converted(&numbers, f16::ZERO, |to, from| to.convert_from_f32_slice(from)), shape)
+        }
+        DType::BF16 => {
+            TensorData::new(converted(&numbers, bf16::ZERO, |to, from| to.convert_from_f32_slice(from)), shape)
+        }
+        _ => TensorData::new(numbers.into_owned(), shape).convert_dtype(dtype),
+    }
+}
+
+/// A tensor's data as f32 numbers; none where the data are of no type of floating-point numbers.
+pub fn widen(data: TensorData) -> Option<Vec<f32>> {
+    match data.dtype {
+        DType::F16 => Some(converted(data.as_slice::<f16>().ok()?, 0.0, |to, from| from.convert_to_f32_slice(to))),
+        DType::BF16 => Some(converted(data.as_slice::<bf16>().ok()?, 0.0, |to, from| from.convert_to_f32_slice(to))),
+        // Of 32-bit numbers this is no copy.
+        _ => data.convert_dtype(DType::F32).into_vec().ok(),
+    }
+}
+
+fn converted<A: Sync, B: Copy + Send>(from: &[A], zero: B, convert: impl Fn(&mut [B], &[A]) + Sync) -> Vec<B> {
+    let mut to = vec![zero; from.len()];
+    to.par_chunks_mut(TASK).zip(from.par_chunks(TASK)).for_each(|(to, from)| convert(to, from));
+    to
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conversions_equal_those_of_one_number_at_a_time() {
+        let numbers: Vec<f32> = (0..3 * TASK + 7).map(|i| (i as f32 - 1e5).powi(3) * 1e-14).collect();
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let round = |number: &f32| match dtype {
+                DType::F16 => f16::from_f32(*number).to_f32(),
+                DType::BF16 => bf16::from_f32(*number).to_f32(),
+                _ => *number,
+            };
+            let data = narrow(numbers[..].into(), [numbers.len()], dtype);
+            assert_eq!(data.dtype, dtype);
+            let expected: Vec<f32> = numbers.iter().map(round).collect();
+            assert!(widen(data).unwrap() == expected, "{dtype:?}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Magnitude pruning of weights that stay where they are: the rule of `select.rs`, by counting alone.
+//!
+//! ```text
+//!   count    how many weights have each value of the magnitudes' upper digit, layer by layer
+//!            -> the value of the k-th smallest, and its rank among those of that value
+//!   again    for the next digit, of the weights with the values found so far
+//!   above    which weights' magnitudes are larger than the k-th smallest
+//! ```
+//!
+//! The counts of a layer are 32-bit, those of a model 64-bit. Whoever holds the weights counts and compares.
+
+use super::select::count as count_pruned;
+use crate::config::experiment::Dtype;
+use crate::sparse::{Digit, Pattern};
+
+/// Weights whose magnitudes are counted and compared where they are.
+pub trait Magnitudes {
+    /// Why that may fail.
+    type Error;
+
+    /// How many weights of a layer have each value of the digit.
+    ///
+    /// # Errors
+    /// When the counts can't be had.
+    fn count(&self, layer: usize, digit: Digit) -> Result<Vec<u32>, Self::Error>;
+
+    /// The weights of a layer whose magnitudes are above the threshold; all, where there is none.
+    ///
+    /// # Errors
+    /// When the pattern can't be had.
+    fn above(&self, layer: usize, threshold: Option<u32>) -> Result<Pattern, Self::Error>;
+}
+
+/// Prunes by magnitude: of all layers together, or each by itself; one pattern a layer, in order.
+///
+/// `sizes` are the layers' weights, and `dtype` is what they are stored as: it decides how many digits tell
+/// magnitudes apart.
+///
+/// # Errors
+/// What counting or comparing returns.
+pub fn by_magnitude<M: Magnitudes>(
+    weights: &M,
+    sizes: &[usize],
+    together: bool,
+    sparsity: f64,
+    dtype: Dtype,
+) -> Result<Vec<Pattern>, M::Error> {
+    let layers: Vec<usize> = (0..sizes.len()).collect();
+    let groups = if together { vec![&layers[..]] } else { layers.chunks(1).collect() };
+    let mut patterns = Vec::with_capacity(sizes.len());
+    for group in groups {
+        let threshold = threshold(weights, group, sizes, sparsity, dtype)?;
+        for &layer in group {
+            patterns.push(weights.above(layer, threshold)?);
+        }
+    }
+    Ok(patterns)
+}
+
+/// The k-th smallest magnitude of some layers, or none for k = 0.
+fn threshold<M: Magnitudes>(
+    weights: &M,
+    layers: &[usize],
+    sizes: &[usize],
+    sparsity: f64,
+    dtype: Dtype,
+) -> Result<Option<u32>, M::Error> {
+    let mut rank = count_pruned(layers.iter().map(|&layer| sizes[layer]).sum(), sparsity) as u64;
+    if rank == 0 {
+        return Ok(None);
+    }
+    let (mut found, mut shift) = (0, 31);
+    for &bits in digits(dtype) {
+        shift -= bits;
+        let digit = Digit { shift, bits, above: found };
+        let mut counts = vec![0u64; digit.bins()];
+        for &layer in layers {
+            for (sum, count) in counts.iter_mut().zip(weights.count(layer, digit)?) {
+                *sum += u64::from(count);
+            }
+        }
+        let (bin, below) = bin_of(&counts, rank);
+        rank -= below;
+        found = found << bits | bin as u32;
+    }
+    Ok(Some(found << shift))
+}
+
+/// The digits that tell the magnitudes of a dtype apart, from above: what is below them is always 0.
+fn digits(dtype: Dtype) -> &'static [u32] {
+    match dtype {
+        Dtype::F32 => &[15, 16],
+        // 8 bits of exponent, 10 of mantissa.
+        Dtype::F16 => &[18],
+        Dtype::Bf16 => &[15],
+    }
+}
+
+/// The bin that holds the k-th smallest, and how many lie in bins below it.
+pub(super) fn bin_of(counts: &[u64], k: u64) -> (usize, u64) {
+    let mut below = 0;
+    for (bin, &count) in counts.iter().enumerate() {
+        if below + count >= k {
+            return (bin, below);
+        }
+        below += count;
+    }
+    unreachable!("{k} of {below} weights: a device has miscounted")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Layer, Request, prune};
+    use super::*;
+    use crate::config::experiment::{Method, NmPattern, Scope};
+    use half::{bf16, f16};
+    use proptest::prelude::*;
+    use std::convert::Infallible;
+
+    /// Layers of one row in host memory.
+    struct Rows(Vec<Vec<f32>>);
+
+    impl Magnitudes for Rows {
+        type Error = Infallible;
+
+        fn count(&self, layer: usize, digit: Digit) -> Result<Vec<u32>, Infallible> {
+            Ok(digit.count(&self.0[layer]))
+        }
+
+        fn above(&self, layer: usize, threshold: Option<u32>) -> Result<Pattern, Infallible> {
+            let row = &self.0[layer];
+            Ok(Pattern::above(1, row.len(), row, threshold))
+        }
+    }
+
+    fn same_as_on_the_host(rows: Vec<Vec<f32>>, sparsity: f64, dtype: Dtype) {
+        let round = |weight: &f32| match dtype {
+            Dtype::F32 => *weight,
+            Dtype::F16 => f16::from_f32(*weight).to_f32(),
+            Dtype::Bf16 => bf16::from_f32(*weight).to_f32(),
+        };
+        let rows = Rows(rows.iter().map(|row| row.iter().map(round).collect()).collect());
+        let sizes: Vec<usize> = rows.0.iter().map(Vec::len).collect();
+        let layer = |row: &Vec<f32>| Layer { name: "row", rows: 1, cols: row.len(), weights: row.clone().into() };
+        let layers: Vec<Layer<'_>> = rows.0.iter().map(layer).collect();
+        for (scope, together) in [(Scope::Global, true), (Scope::Layer, false)] {
+            let (method, pattern) = (Method::Magnitude, NmPattern::Unstructured);
+            let request = Request { method, scope: Some(scope), pattern, sparsity, seed: 0 };
+            let expected = prune(&layers, &request).unwrap();
+            let patterns = by_magnitude(&rows, &sizes, together, sparsity, dtype).unwrap();
+            assert!(patterns == expected, "{dtype:?} {scope:?} {sparsity}: {sizes:?}");
+        }
+    }
+
+    #[test]
+    fn every_share_of_few_weights() {
+        let all = vec![0.25, -0.25, 0.0, -0.0, 1e-7, -6e-8, 3.0, 0.25, 1e-40, -65504.0];
+        let zeros = vec![0.0; 7];
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            for percent in 0..=100 {
+                let sparsity = f64::from(percent) / 100.0;
+                same_as_on_the_host(vec![all.clone()], sparsity, dtype);
+                same_as_on_the_host(vec![zeros.clone()], sparsity, dtype);
+                same_as_on_the_host(vec![all.clone(), zeros.clone(), all[3..].to_vec()], sparsity, dtype);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn patterns_equal_those_of_the_host(
+            rows in prop::collection::vec(
+                prop::collection::vec(prop_oneof![-2.0f32..2.0, -1e-4f32..1e-4, Just(0.0), Just(0.25)], 1..3000), 1..4),
+            sparsity in 0.0f64..=1.0,
+        ) {
+            for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+                same_as_on_the_host(rows.clone(), sparsity, dtype);
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! How much memory a cell needs, estimated before anything runs.
+//!
+//! ```text
+//!   dense model                    stays while the cells of a model run
+//!   + the larger of: masked linears (for the gate; gone before the sparse ones come), sparse linears
+//!   + a linear once more           on a device: what is expanded or sent
+//!   + cache and logits
+//! ```
+
+use super::prepare::{PlannedCell, PreparedModel};
+use super::session::bytes_per_number;
+use crate::model::{Architecture, Module};
+use crate::plan::{Backend, Cell};
+use crate::record::Machine;
+
+/// Logits that are on a device at a time; on the host all are kept.
+const DEVICE_LOGITS: u64 = 64 << 20;
+
+/// An upper estimate in bytes: of the host's memory, of a GPU's for cells on it.
+pub(super) fn memory(cell: &Cell, model: &PreparedModel) -> u64 {
+    let positions: usize = model.tokens.agreement.iter().map(Vec::len).sum();
+    estimate(cell, &model.architecture, positions as u64)
+}
+
+fn estimate(cell: &Cell, architecture: &Architecture, positions: u64) -> u64 {
+    let number = bytes_per_number(cell.dtype);
+    let dense = architecture.parameters() as u64 * number;
+    let prunable = || architecture.linears().filter(|(_, m)| m.tied_to.is_none()).map(|(_, m)| m);
+    let weights = |module: &Module| module.weights() as u64;
+    let linears: u64 = prunable().map(weights).sum();
+    let largest = prunable().map(weights).max().unwrap_or(0) * number;
+    let variant = match &cell.prune {
+        None => 0,
+        // CSR, the largest sparse format.
+        Some(point) => (linears * number).max((linears as f64 * (1.0 - point.sparsity)) as u64 * (number + 2)),
+    };
+    let attention = architecture.attention;
+    let kept_per_token = 2 * (architecture.blocks.len() * attention.kv_heads * attention.head_dim) as u64 * number;
+    let cache = cell.latency.as_ref().map_or(0, |latency| {
+        let largest = |axis: &[usize]| axis.iter().copied().max().unwrap_or(0) as u64;
+        largest(&latency.batch) * (largest(&latency.prompt) + latency.generate as u64) * kept_per_token
+    });
+    // The dense, the masked and the variant's logits are compared on the host.
+    let logits = positions * architecture.vocabulary as u64 * 4;
+    dense
+        + variant
+        + cache
+        + match cell.backend {
+            Backend::Flex => 3 * logits,
+            Backend::NdArray => 3 * logits + dense / 2,
+            Backend::Cuda => largest + logits.min(DEVICE_LOGITS),
+        }
+}
+
+/// A warning for each device that may lack memory for cells that will run.
+pub(super) fn too_large(cells: &[PlannedCell], machine: &Machine, device_index: usize) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for on_gpu in [false, true] {
+        let running = cells.iter().filter(|planned| planned.runs() && planned.cell.backend.is_cpu() != on_gpu);
+        let has = if on_gpu { machine.gpu_memory(device_index) } else { Some(machine.memory_bytes) };
+        let (Some(largest), Some(has)) = (running.max_by_key(|planned| planned.memory_bytes), has) else { continue };
+        // What the system does not say is 0.
+        if has > 0 && largest.memory_bytes > has {
+            let (needs, place) = (gib(largest.memory_bytes), if on_gpu { "the GPU" } else { "this machine" });
+            let cell = format!("`{}` of `{}`", largest.cell.setup(), largest.cell.model);
+            let has = gib(has);
+            warnings
+                .push(format!("{cell} may take {needs} of memory, {place} has {has}: cells may fail for lack of it"));
+        }
+    }
+    warnings
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::experiment::{Dtype, Method, NmPattern, Scope, Variant};
+    use crate::model::{architecture, published};
+    use crate::plan::{LatencyPoint, PrunePoint};
+
+    fn cell(backend: Backend, sparsity: Option<f64>) -> Cell {
+        let prune = |sparsity| PrunePoint {
+            method: Method::Magnitude,
+            scope: Some(Scope::Global),
+            pattern: NmPattern::Unstructured,
+            sparsity,
+            exclude: Vec::new(),
+        };
+        Cell {
+            model: "synthetic:llama-2-7b".into(),
+            prune: sparsity.map(prune),
+            seed: None,
+            variant: if sparsity.is_some() { Variant::Csr } else { Variant::Dense },
+            backend,
+            dtype: Dtype::F16,
+            metrics: Vec::new(),
+            latency: None::<LatencyPoint>,
+        }
+    }
+
+    #[test]
+    fn seven_billion_weights_of_two_bytes() {
+        let architecture = architecture(&published("llama-2-7b").unwrap()).unwrap();
+        let gigabytes = |cell: &Cell| estimate(cell, &architecture, 200) as f64 / 1e9;
+        let dense = gigabytes(&cell(Backend::Cuda, None));
+        // 13.48 of weights, 0.26 for the largest, and some logits.
+        assert!((13.7..13.9).contains(&dense), "{dense}");
+        // Masked linears until half of the weights are gone: all but the table's 0.26.
+        let half = gigabytes(&cell(Backend::Cuda, Some(0.5)));
+        assert!((dense + 13.1..dense + 13.3).contains(&half), "{half}");
+        assert!(gigabytes(&cell(Backend::Cuda, Some(0.1))) > half);
+        assert_eq!(gigabytes(&cell(Backend::Cuda, Some(0.9))), half);
+    }
+}

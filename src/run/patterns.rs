@@ -1,0 +1,150 @@
+//! Which weights of a session's model go: in host memory all at once, on a device where they are.
+//!
+//! ```text
+//!   host memory                 weights borrowed ──> prune ──> patterns
+//!   magnitude, model or layer   the device counts and compares; counts and bits come to the host
+//!   within layers, otherwise    one weight after the other comes to the host
+//!   random                      no weight is looked at
+//! ```
+
+use super::point::CellError;
+use super::session::{Session, nonzero};
+use crate::config::experiment::{Dtype, Method, NmPattern, Scope};
+use crate::execute::{ReadError, SparseBackend};
+use crate::model::DenseWeight;
+use crate::plan::PrunePoint;
+use crate::prune::{self, Layer, Magnitudes, Request};
+use crate::sparse::{Digit, Pattern};
+use std::borrow::Cow;
+
+/// A pruned linear.
+pub(super) struct Pruned {
+    /// Its module's index.
+    pub module: usize,
+    /// The weights kept.
+    pub pattern: Pattern,
+    /// Those of them that are not zero.
+    pub kept: u64,
+}
+
+/// Decides which weights go.
+///
+/// # Errors
+/// When there is no linear to prune, an N:M pattern does not fit, or the device fails.
+pub(super) fn patterns<B: SparseBackend>(
+    session: &Session<B>,
+    point: &PrunePoint,
+    seed: Option<u64>,
+    dtype: Dtype,
+) -> Result<Vec<Pruned>, CellError> {
+    let (method, scope, pattern) = (point.method, point.scope, point.pattern);
+    let request = Request { method, scope, pattern, sparsity: point.sparsity, seed: seed.unwrap_or(0) };
+    let linears = prunable(session, point)?;
+    let above = method == Method::Magnitude && pattern == NmPattern::Unstructured;
+    let patterns = if !B::ON_HOST && above && scope != Some(Scope::Row) {
+        let sizes: Vec<usize> = linears.iter().map(|linear| linear.rows * linear.cols).collect();
+        prune::by_magnitude(&OnDevice(&linears), &sizes, !request.within_layers(), point.sparsity, dtype)?
+    } else if !B::ON_HOST && request.within_layers() {
+        one_by_one(&linears, &request)?
+    } else {
+        prune::prune(&linears.iter().map(|linear| linear.layer(method)).collect::<Vec<_>>(), &request)?
+    };
+    let pruned = linears.iter().zip(patterns).map(|(linear, pattern)| {
+        let kept = linear.kept_nonzero(&pattern, above);
+        Pruned { module: linear.module, pattern, kept }
+    });
+    Ok(pruned.collect())
+}
+
+/// A linear that a point prunes.
+struct Prunable<'a, B: SparseBackend> {
+    module: usize,
+    name: &'a str,
+    rows: usize,
+    cols: usize,
+    weight: &'a DenseWeight<B>,
+    /// Weights other than zero of the dense model.
+    nonzero: u64,
+}
+
+impl<B: SparseBackend> Prunable<'_, B> {
+    /// As methods see it; the weights come to the host if they are not there.
+    fn layer(&self, method: Method) -> Layer<'_> {
+        let read = B::ON_HOST || prune::entry(method).reads_weights;
+        let weights = if read { self.weight.host() } else { Cow::Borrowed(&[][..]) };
+        Layer { name: self.name, rows: self.rows, cols: self.cols, weights }
+    }
+
+    /// Weights kept that are not zero; `above` says that none of them is, unless all are kept: their magnitudes
+    /// are above another's.
+    fn kept_nonzero(&self, pattern: &Pattern, above: bool) -> u64 {
+        let (kept, all) = (pattern.kept() as u64, (self.rows * self.cols) as u64);
+        match kept {
+            kept if kept == all => self.nonzero,
+            kept if above || self.nonzero == all => kept,
+            _ => nonzero(&pattern.apply(&self.weight.host())),
+        }
+    }
+}
+
+/// Prunes layer after layer, so that the weights of one are on the host at a time.
+fn one_by_one<B: SparseBackend>(linears: &[Prunable<'_, B>], request: &Request) -> Result<Vec<Pattern>, CellError> {
+    let mut patterns = Vec::with_capacity(linears.len());
+    for (index, linear) in linears.iter().enumerate() {
+        patterns.extend(prune::prune_from(index, &[linear.layer(request.method)], request)?);
+    }
+    Ok(patterns)
+}
+
+/// The linears' weights, counted and compared on the device.
+struct OnDevice<'a, B: SparseBackend>(&'a [Prunable<'a, B>]);
+
+impl<B: SparseBackend> Magnitudes for OnDevice<'_, B> {
+    type Error = ReadError;
+
+    fn count(&self, layer: usize, digit: Digit) -> Result<Vec<u32>, ReadError> {
+        let linear = &self.0[layer];
+        let counts = linear.weight.count_magnitudes(digit)?;
+        let counted: u64 = counts.iter().copied().map(u64::from).sum();
+        // A digit with nothing above it is one of every weight.
+        let whole = digit.above == 0 && digit.shift + digit.bits == 31;
+        match whole && counted != (linear.rows * linear.cols) as u64 {
+            true => Err(ReadError(format!("{counted} weights counted of `{}`", linear.name))),
+            false => Ok(counts),
+        }
+    }
+
+    fn above(&self, layer: usize, threshold: Option<u32>) -> Result<Pattern, ReadError> {
+        let linear = &self.0[layer];
+        match threshold {
+            Some(threshold) => linear.weight.magnitudes_above(threshold),
+            None => Ok(Pattern::full(linear.rows, linear.cols)),
+        }
+    }
+}
+
+/// The linears that a point prunes.
+///
+/// A tied head is the embedding table under another name, so it is never pruned.
+fn prunable<'a, B: SparseBackend>(
+    session: &'a Session<B>,
+    point: &PrunePoint,
+) -> Result<Vec<Prunable<'a, B>>, CellError> {
+    let mut globs = globset::GlobSetBuilder::new();
+    for glob in &point.exclude {
+        globs.add(globset::Glob::new(glob).map_err(|error| CellError::NothingToPrune(error.to_string()))?);
+    }
+    let excluded = globs.build().map_err(|error| CellError::NothingToPrune(error.to_string()))?;
+    let linears = session.decoder.architecture().linears();
+    let linears = linears.filter(|(_, module)| module.tied_to.is_none() && !excluded.is_match(&module.name));
+    let prunable = linears.map(|(index, module)| Prunable {
+        module: index,
+        name: &module.name,
+        rows: module.shape[0],
+        cols: module.shape[1],
+        weight: session.dense(index),
+        nonzero: session.stored[index].nonzero,
+    });
+    let prunable: Vec<_> = prunable.collect();
+    if prunable.is_empty() { Err(CellError::NothingToPrune(point.exclude.join(", "))) } else { Ok(prunable) }
+}
