@@ -108,7 +108,7 @@ fn forward() -> Result<(), Box<dyn std::error::Error>> {
             let weights = weight.host();
             let pattern = Pattern::keep_where(rows, cols, &weights, |i, _| f64::from(random(i + 77).abs()) >= SPARSITY);
             let bias = dense.linear(index).bias.as_ref();
-            let packed = SparseWeight::new(format, &weights, &pattern, bias, DType::F32, &device)?;
+            let packed = SparseWeight::new(format, &weights, &pattern, bias, DType::F32, 1, &device)?;
             decoder.set_weight(index, LinearWeight::Sparse(packed));
         }
         for tokens in [1, 16, 128] {

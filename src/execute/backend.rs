@@ -100,7 +100,8 @@ pub trait SparseBackend: DecodeOps {
     /// Whether tensors are host memory and operations run on the calling thread.
     const ON_HOST: bool;
 
-    /// Packs the kept ones of `weights` `[out_features, in_features]`.
+    /// Packs the kept ones of `weights` `[out_features, in_features]`; `tokens` is how many at once matter most,
+    /// where a format has several layouts.
     ///
     /// # Errors
     /// When the weights do not fit the format, or the backend lacks it.
@@ -110,8 +111,12 @@ pub trait SparseBackend: DecodeOps {
         pattern: &Pattern,
         bias: Option<&FloatTensor<Self>>,
         dtype: DType,
+        tokens: usize,
         device: &Self::Device,
     ) -> Result<Packing<Self::Packed>, PackError>;
+
+    /// The same weight in memory of its own, which a clone would share.
+    fn copied(weight: &Self::Packed) -> Self::Packed;
 
     /// `y = x · Wᵀ + bias`: the custom op.
     ///
@@ -132,8 +137,11 @@ pub trait SparseBackend: DecodeOps {
         bias: Option<&FloatTensor<Self>>,
     ) -> FloatTensor<Self>;
 
-    /// The name of the kernel that runs for so many tokens: of a sparse format, or of the dense path.
-    fn kernel(format: Option<Format>, tokens: usize) -> String;
+    /// The name of the kernel behind [`SparseBackend::sparse_linear`] for so many tokens.
+    fn sparse_kernel(weight: &Self::Packed, tokens: usize) -> String;
+
+    /// The name of the kernel behind [`SparseBackend::dense_linear`] for so many tokens.
+    fn dense_kernel(weight: &FloatTensor<Self>, tokens: usize) -> String;
 
     /// The form in which a layer is fastest at so many tokens, from measurements; none is dense.
     fn fastest(layer: LayerShape, tokens: usize) -> Option<Format>;
@@ -296,7 +304,7 @@ pub struct SparseWeight<B: SparseBackend> {
 }
 
 impl<B: SparseBackend> SparseWeight<B> {
-    /// Packs the kept ones of `weights` for the device.
+    /// Packs the kept ones of `weights` for the device, and for the number of tokens at once that matters most.
     ///
     /// # Shapes
     /// - `weights`: `[out_features, in_features]`, row-major
@@ -310,10 +318,11 @@ impl<B: SparseBackend> SparseWeight<B> {
         pattern: &Pattern,
         bias: Option<&Tensor<B, 1>>,
         dtype: DType,
+        tokens: usize,
         device: &B::Device,
     ) -> Result<Self, PackError> {
         let bias = bias.map(|bias| bias.clone().into_primitive().tensor());
-        let packing = B::pack(format, weights, pattern, bias.as_ref(), dtype, device)?;
+        let packing = B::pack(format, weights, pattern, bias.as_ref(), dtype, tokens, device)?;
         Ok(Self { format, packing })
     }
 
@@ -327,6 +336,17 @@ impl<B: SparseBackend> SparseWeight<B> {
             x.into_primitive().tensor(),
             &self.packing.packed,
         )))
+    }
+
+    /// The same weight in memory of its own, which a clone would share.
+    pub fn copied(&self) -> Self {
+        let packing = Packing { packed: B::copied(&self.packing.packed), ..self.packing.clone() };
+        Self { format: self.format, packing }
+    }
+
+    /// The name of the kernel that runs for so many tokens.
+    pub fn kernel(&self, tokens: usize) -> String {
+        B::sparse_kernel(&self.packing.packed, tokens)
     }
 
     /// How it is stored.

@@ -22,9 +22,14 @@ impl SparseBackend for Flex {
         pattern: &Pattern,
         bias: Option<&FlexTensor>,
         dtype: DType,
+        _tokens: usize,
         _device: &FlexDevice,
     ) -> Result<Packing<HostWeight>, PackError> {
         HostWeight::pack(format, weights, pattern, bias.map(Self::host_f32).as_deref(), dtype)
+    }
+
+    fn copied(weight: &HostWeight) -> HostWeight {
+        weight.copied()
     }
 
     fn sparse_linear(x: FlexTensor, weight: &HostWeight) -> FlexTensor {
@@ -45,8 +50,12 @@ impl SparseBackend for Flex {
         tensor(y, tokens, shape[0], dtype)
     }
 
-    fn kernel(format: Option<Format>, tokens: usize) -> String {
-        host::kernel(format, tokens)
+    fn sparse_kernel(weight: &HostWeight, tokens: usize) -> String {
+        weight.kernel(tokens)
+    }
+
+    fn dense_kernel(_weight: &FlexTensor, tokens: usize) -> String {
+        host::dense_kernel(tokens)
     }
 
     fn fastest(layer: LayerShape, tokens: usize) -> Option<Format> {

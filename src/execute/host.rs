@@ -17,7 +17,7 @@ pub struct HostWeight {
     bias: Option<Arc<[f32]>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Matrix {
     Csr(Sliced<f32>),
     CsrBf16(Sliced<bf16>),
@@ -54,6 +54,11 @@ impl HostWeight {
         Ok(Packing { packed: Self { matrix: Arc::new(matrix), bias: bias.map(Into::into) }, bytes, layout })
     }
 
+    /// The same weight in memory of its own.
+    pub(super) fn copied(&self) -> Self {
+        Self { matrix: Arc::new(Matrix::clone(&self.matrix)), bias: self.bias.clone() }
+    }
+
     /// Output features.
     pub(super) fn rows(&self) -> usize {
         match &*self.matrix {
@@ -74,16 +79,19 @@ impl HostWeight {
             Matrix::BitmapBf16(bitmap) => bitmap_pairs_linear(bitmap, bias, x, tokens, simd),
         }
     }
+
+    /// The name of the kernel for so many tokens.
+    pub(super) fn kernel(&self, tokens: usize) -> String {
+        match &*self.matrix {
+            Matrix::Csr(_) | Matrix::CsrBf16(_) => sliced_kernel_name(tokens, Simd::detect()),
+            Matrix::Bitmap(_) | Matrix::BitmapBf16(_) => bitmap_kernel_name(tokens, Simd::detect()),
+        }
+    }
 }
 
-/// The name of the CPU kernel for so many tokens.
-pub(super) fn kernel(format: Option<Format>, tokens: usize) -> String {
-    let simd = Simd::detect();
-    match format {
-        None => dense_kernel_name(tokens, simd),
-        Some(Format::Csr) => sliced_kernel_name(tokens, simd),
-        Some(Format::Bitmap) => bitmap_kernel_name(tokens, simd),
-    }
+/// The name of the dense CPU kernel for so many tokens.
+pub(super) fn dense_kernel(tokens: usize) -> String {
+    dense_kernel_name(tokens, Simd::detect())
 }
 
 /// What this CPU does at best: its arithmetic is f32 whatever weights are stored as.

@@ -3,7 +3,7 @@
 //! ```text
 //!   model/linear.rs ──> SparseBackend::{sparse_linear, dense_linear}
 //!                          ├── Flex, NdArray ──> host.rs ──> kernels/cpu on borrowed slices
-//!                          └── CubeBackend   ──> cuda ──> kernels/cuda (feature `cuda`)
+//!                          └── CubeBackend   ──> cuda/ ──> kernels/cuda (feature `cuda`)
 //!   model/decoder.rs ──> DecodeOps: what is between linears
 //!                          ├── any backend   ──> burn_ops.rs
 //!                          └── CubeBackend   ──> cuda/decode.rs ──> kernels/cuda
@@ -30,6 +30,6 @@ pub use backend::{
 };
 pub use convert::{narrow, widen};
 #[cfg(feature = "cuda")]
-pub use cuda::{Cuda, CudaCsr, cuda_device};
+pub use cuda::{Cuda, CudaWeight, cuda_device};
 pub use decode::DecodeOps;
 pub use host::HostWeight;

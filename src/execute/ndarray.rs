@@ -20,9 +20,14 @@ impl SparseBackend for NdArray<f32> {
         pattern: &Pattern,
         bias: Option<&NdArrayTensor>,
         dtype: DType,
+        _tokens: usize,
         _device: &NdArrayDevice,
     ) -> Result<Packing<HostWeight>, PackError> {
         HostWeight::pack(format, weights, pattern, bias.map(Self::host_f32).as_deref(), dtype)
+    }
+
+    fn copied(weight: &HostWeight) -> HostWeight {
+        weight.copied()
     }
 
     fn sparse_linear(x: NdArrayTensor, weight: &HostWeight) -> NdArrayTensor {
@@ -38,8 +43,12 @@ impl SparseBackend for NdArray<f32> {
         tensor(dense_linear(&weights, shape, bias.as_deref(), &x, tokens, Simd::detect()), tokens, shape[0])
     }
 
-    fn kernel(format: Option<Format>, tokens: usize) -> String {
-        host::kernel(format, tokens)
+    fn sparse_kernel(weight: &HostWeight, tokens: usize) -> String {
+        weight.kernel(tokens)
+    }
+
+    fn dense_kernel(_weight: &NdArrayTensor, tokens: usize) -> String {
+        host::dense_kernel(tokens)
     }
 
     fn fastest(layer: LayerShape, tokens: usize) -> Option<Format> {

@@ -27,7 +27,21 @@ pub enum LinearWeight<B: SparseBackend> {
 impl<B: SparseBackend> LinearWeight<B> {
     /// The name of the kernel that runs for so many tokens.
     pub fn kernel(&self, tokens: usize) -> String {
-        B::kernel(self.format(), tokens)
+        match self {
+            Self::Dense(weight) => B::dense_kernel(&weight.0, tokens),
+            Self::Sparse(weight) => weight.kernel(tokens),
+        }
+    }
+
+    /// The same weight in memory of its own, which a clone would share.
+    pub fn copied(&self) -> Self {
+        match self {
+            Self::Dense(weight) => {
+                let tensor = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(weight.0.clone()));
+                Self::Dense(DenseWeight(tensor.mul_scalar(1.0).into_primitive().tensor()))
+            }
+            Self::Sparse(weight) => Self::Sparse(weight.copied()),
+        }
     }
 
     /// The sparse format, of a sparse weight.

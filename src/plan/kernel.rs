@@ -57,11 +57,15 @@ impl KernelCell {
     }
 
     /// Whether two cells differ in no more than tokens: they multiply the same stored weight, but for `auto`,
-    /// whose form depends on them.
+    /// whose form depends on them, and CSR on a GPU, which is stored otherwise for one token.
     pub fn same_weight(&self, other: &Self) -> bool {
         self.same_matrix(other)
             && (self.format, self.sparsity) == (other.format, other.sparsity)
-            && (self.format != KernelFormat::Auto || self.tokens == other.tokens)
+            && match self.format {
+                KernelFormat::Auto => self.tokens == other.tokens,
+                KernelFormat::Csr if self.backend == Backend::Cuda => (self.tokens > 1) == (other.tokens > 1),
+                _ => true,
+            }
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) fn build_weight<B: SparseBackend>(
         let weight = DenseWeight::new(weights.into(), [shape.rows, shape.cols], burn_dtype(dtype), device);
         return Ok((linear(LinearWeight::Dense(weight)), weights.len() as u64 * bytes_per_number(dtype)));
     };
-    let weight = SparseWeight::new(format, weights, pattern, None, burn_dtype(dtype), device)?;
+    let weight = SparseWeight::new(format, weights, pattern, None, burn_dtype(dtype), tokens, device)?;
     let bytes = weight.bytes() as u64;
     Ok((linear(LinearWeight::Sparse(weight)), bytes))
 }

@@ -21,6 +21,7 @@ use crate::measure::{
     KernelError, Product, Traffic, input_threshold, masked_input, max_rel_err, peak_rss_bytes, quantile,
     rotated_copies, time_calls,
 };
+use crate::model::Linear;
 use crate::plan::{Backend, CellId, Decision, KernelCell, KernelInputs, Work, expand_kernels};
 use crate::record::{
     Failure, FailureKind, KernelMeasured, KernelRecord, Machine, Program, Record, Timings, last_cache_bytes, now,
@@ -281,15 +282,16 @@ impl<B: SparseBackend> Bench<B> {
         let sparsity = cell.sparsity.filter(|_| cell.format != KernelFormat::Threshold);
         let pattern = Pattern::random(out, inp, sparsity.unwrap_or(0.0), cell.seed);
         let masked = if sparsity.is_some() { pattern.apply(&self.weights) } else { self.weights.clone() };
-        let build = || build_weight::<B>(cell.format, &masked, &pattern, cell.tokens, cell.dtype, &self.device);
-        let (first, bytes) = build()?;
+        let (first, bytes) = build_weight::<B>(cell.format, &masked, &pattern, cell.tokens, cell.dtype, &self.device)?;
         let wanted = rotated_copies(traffic(cell, bytes, B::ON_HOST), last_cache_bytes());
         let mut copies = vec![first];
         while copies.len() < wanted {
             // A clone would share the first one's memory.
             let copy = match &copies[0] {
                 KernelWeight::Columns(columns) => KernelWeight::Columns(columns.copied()),
-                KernelWeight::Linear(_) => build()?.0,
+                KernelWeight::Linear(linear) => {
+                    KernelWeight::Linear(Linear { weight: linear.weight.copied(), bias: None })
+                }
             };
             copies.push(copy);
         }
@@ -378,7 +380,7 @@ fn host<B: SparseBackend>(y: Tensor<B, 2>) -> Result<Vec<f32>, KernelError> {
 mod tests {
     use super::*;
     use crate::config::experiment::Dtype;
-    use crate::model::{Linear, LinearWeight};
+    use crate::model::LinearWeight;
 
     fn cell(format: KernelFormat, sparsity: Option<f64>, dtype: Dtype) -> KernelCell {
         let (backend, shape) = (Backend::Flex, [70, 40]);

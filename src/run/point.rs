@@ -206,12 +206,13 @@ impl Point {
         let dtype = burn_dtype(cell.dtype);
         let mut decoder = session.decoder.clone();
         let mut stored = session.stored.clone();
+        let tokens = decisive_tokens(session, cell);
         for Pruned { module, pattern, kept } in &self.layers {
             let weight = session.dense(*module);
             let shape = LayerShape { rows: pattern.rows(), cols: pattern.cols(), kept: pattern.kept() };
             let format = match cell.variant {
                 Variant::Bitmap => Some(Format::Bitmap),
-                Variant::Auto => B::fastest(shape, decisive_tokens(session, cell)),
+                Variant::Auto => B::fastest(shape, tokens),
                 _ => Some(Format::Csr),
             };
             let slot = &mut stored[*module];
@@ -219,7 +220,8 @@ impl Point {
             let weight = match format {
                 Some(format) => {
                     let bias = session.decoder.linear(*module).bias.as_ref();
-                    let packed = SparseWeight::new(format, &weight.host(), pattern, bias, dtype, decoder.device())?;
+                    let (weights, device) = (weight.host(), decoder.device());
+                    let packed = SparseWeight::new(format, &weights, pattern, bias, dtype, tokens, device)?;
                     slot.weight_bytes = packed.bytes() as u64;
                     (slot.entries, slot.format) = (Some(shape.kept as u64), packed.layout().into());
                     LinearWeight::Sparse(packed)

@@ -11,8 +11,8 @@
 //!   1 2 . 4              1 1 0 1        values   5 7     1 2 4
 //! ```
 //!
-//! Formats: [`Csr`], plain, which GPU kernels read; [`Sliced`], the CSR that CPU kernels read; [`Bitmap`], and
-//! [`BitmapPairs`] for 16-bit values.
+//! Formats of CPU kernels: [`Sliced`], a CSR; [`Bitmap`], and [`BitmapPairs`] for 16-bit values. Of GPU kernels:
+//! [`Groups`] and [`Squares`], CSR for one token and for several; [`BitTiles`], a bitmap. [`Csr`] is the plain one.
 //!
 //! This module knows no layer, model or device: it turns slices into other slices.
 
@@ -20,16 +20,23 @@ mod bitmap;
 mod bitmap_pairs;
 mod csr;
 mod digit;
+mod fragments;
+mod groups;
 mod pattern;
 mod random;
 mod sliced;
+mod squares;
+mod tiles;
 
 pub use bitmap::{Bitmap, BitmapIndex, PANEL};
 pub use bitmap_pairs::BitmapPairs;
 pub use csr::{Columns, Csr};
 pub use digit::{Digit, magnitude};
+pub use groups::{GROUP, Groups, StepBits};
 pub use pattern::Pattern;
 pub use sliced::{Block, CHUNK, SLICE, SLICES, Sliced, SlicedIndex};
+pub use squares::{Squares, TILE_COLUMNS};
+pub use tiles::BitTiles;
 
 use half::bf16;
 use thiserror::Error;
@@ -75,6 +82,14 @@ pub enum FormatError {
     TooManyEntries {
         /// Entries kept.
         kept: usize,
+    },
+    /// A matrix too wide for its column indices.
+    #[error("{cols} columns are more than {most}, the most that the format can hold")]
+    TooManyColumns {
+        /// Columns of the matrix.
+        cols: usize,
+        /// The most that fit.
+        most: usize,
     },
     /// The weights do not have the pattern's shape.
     #[error("{weights} weights for a pattern of {rows} x {cols}")]

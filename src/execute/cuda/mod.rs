@@ -2,24 +2,27 @@
 
 pub(super) mod cache;
 mod decode;
+mod gemm;
 mod hold;
+mod linear;
 pub(super) mod probe;
 mod prune;
 mod threshold;
+mod weight;
+
+pub use weight::CudaWeight;
 
 use super::backend::{ColumnWeight, Format, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
 use super::convert::{narrow, widen};
-use super::kernels::cuda::rows::{LANES, ROWS_PER_CUBE, csr_expand, csr_rows};
-use crate::sparse::{Columns, Csr, Digit, Pattern};
+use crate::sparse::{Digit, Pattern};
 use burn::tensor::Tensor as BurnTensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensorOps;
-use burn::tensor::{DType, Int, Shape, TensorData, TensorMetadata, read_sync};
+use burn::tensor::{DType, TensorMetadata, read_sync};
 use burn_cubecl::CubeBackend;
-use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::cuda::{CudaDevice, CudaRuntime};
+use cubecl::ir::features::MmaConfig;
 use cubecl::prelude::*;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -29,21 +32,14 @@ pub type Cuda = CubeBackend<CudaRuntime, f32, i32, u8>;
 
 type Tensor = CubeTensor<CudaRuntime>;
 
-/// A CSR weight and its bias on the device. Only made from a [`Csr`], so that kernels need not check indices.
-#[derive(Clone, Debug)]
-pub struct CudaCsr {
-    cols: usize,
-    rows: usize,
-    row_ptr: Tensor,
-    columns: Tensor,
-    values: Tensor,
-    bias: Option<Tensor>,
-}
-
-/// Fewer tokens than this are multiplied row by row; more, by a dense product on the expanded matrix.
-const EXPAND_FROM: usize = 5;
-/// Threads that expand a row.
-const EXPAND_THREADS: u32 = 256;
+/// From this sparsity on, CSR is faster than dense for one token (11008 x 4096 on an H200, f16).
+const ONE_TOKEN_SPARSITY: f64 = 0.45;
+/// And for up to [`SKINNY_TOKENS`].
+const SKINNY_SPARSITY: f64 = 0.55;
+/// For more tokens dense is faster at every sparsity that was measured.
+const SKINNY_TOKENS: usize = 16;
+/// Multiprocessors of a GPU that does not say.
+const PROCESSORS: usize = 128;
 
 /// Bytes that are read for the peak of the memory.
 const PEAK_BYTES: usize = 1 << 30;
@@ -59,7 +55,7 @@ pub fn cuda_device(index: usize) -> CudaDevice {
 }
 
 impl SparseBackend for Cuda {
-    type Packed = CudaCsr;
+    type Packed = CudaWeight;
     const ON_HOST: bool = false;
 
     fn pack(
@@ -68,56 +64,47 @@ impl SparseBackend for Cuda {
         pattern: &Pattern,
         bias: Option<&Tensor>,
         dtype: DType,
+        tokens: usize,
         device: &CudaDevice,
-    ) -> Result<Packing<CudaCsr>, PackError> {
-        if format != Format::Csr {
-            return Err(PackError::NoKernel { format, backend: "cuda" });
-        }
-        let (rows, cols) = (pattern.rows(), pattern.cols());
-        let (row_ptr, columns, values) = Csr::from_dense(weights, pattern)?.into_parts();
-        let kept = values.len();
-        let bytes = kept * dtype.size() + columns.bytes() + size_of_val(&*row_ptr);
-        let (columns, layout) = match columns {
-            Columns::U16(columns) => (ints(TensorData::new(columns, [kept]), DType::U16, device), "csr-u16"),
-            Columns::U32(columns) => (ints(TensorData::new(columns, [kept]), DType::U32, device), "csr-u32"),
-        };
-        let row_ptr = ints(TensorData::new(row_ptr, [rows + 1]), DType::U32, device);
-        let values = narrow(values.into(), [kept], dtype);
-        let values = BurnTensor::<Cuda, 1>::from_data(values, (device, dtype)).into_primitive().tensor();
-        let packed = CudaCsr { cols, rows, row_ptr, columns, values, bias: bias.cloned() };
-        Ok(Packing { packed, bytes, layout })
+    ) -> Result<Packing<CudaWeight>, PackError> {
+        CudaWeight::pack(format, weights, pattern, bias, dtype, tokens, device)
     }
 
-    fn sparse_linear(x: Tensor, weight: &CudaCsr) -> Tensor {
-        let x = into_contiguous(x);
-        let tokens = x.shape()[0];
-        if tokens < EXPAND_FROM { by_rows(x, tokens, weight) } else { by_expansion(x, weight) }
+    fn copied(weight: &CudaWeight) -> CudaWeight {
+        weight.copied()
+    }
+
+    fn sparse_linear(x: Tensor, weight: &CudaWeight) -> Tensor {
+        linear::sparse(x, weight)
     }
 
     fn dense_linear(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        add_bias(Self::float_matmul(x, Self::float_swap_dims(weight.clone(), 0, 1)), bias)
+        linear::dense(x, weight, bias)
     }
 
-    fn kernel(format: Option<Format>, tokens: usize) -> String {
-        let name = match format {
-            None => "dense-cube-matmul",
-            Some(_) if tokens < EXPAND_FROM => "csr-cube-rows",
-            Some(_) => "csr-cube-expand",
+    fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
+        linear::sparse_kernel(weight, tokens)
+    }
+
+    fn dense_kernel(weight: &Tensor, tokens: usize) -> String {
+        linear::dense_kernel(weight, tokens)
+    }
+
+    fn fastest(layer: LayerShape, tokens: usize) -> Option<Format> {
+        let least = match tokens {
+            0..=1 => ONE_TOKEN_SPARSITY,
+            ..=SKINNY_TOKENS => SKINNY_SPARSITY,
+            _ => return None,
         };
-        name.into()
-    }
-
-    fn fastest(_layer: LayerShape, _tokens: usize) -> Option<Format> {
-        // Its sparse kernels have not been measured: dense is what is known.
-        None
+        (layer.sparsity() >= least).then_some(Format::Csr)
     }
 
     fn peaks(device: &CudaDevice, dtype: DType) -> Result<Peaks, String> {
         let numbers = PEAK_BYTES / dtype.size();
         let read = BurnTensor::<Self, 1>::ones([numbers], (device, dtype));
-        let square = BurnTensor::<Self, 2>::ones([PEAK_SIDE, PEAK_SIDE], (device, dtype));
+        let square = BurnTensor::<Self, 2>::ones([PEAK_SIDE, PEAK_SIDE], (device, dtype)).into_primitive().tensor();
         let sum = best(device, || drop(read.clone().sum()))?;
-        let product = best(device, || drop(square.clone().matmul(square.clone().transpose())))?;
+        let product = best(device, || drop(linear::dense(square.clone(), &square, None)))?;
         let flops = 2.0 * (PEAK_SIDE as f64).powi(3);
         Ok(Peaks { bytes_per_s: (numbers * dtype.size()) as f64 / sum, flops_per_s: flops / product })
     }
@@ -175,66 +162,21 @@ fn best(device: &CudaDevice, work: impl Fn()) -> Result<f64, String> {
     Ok(seconds[PEAK_ROUNDS..].iter().copied().fold(f64::INFINITY, f64::min))
 }
 
-fn by_rows(x: Tensor, tokens: usize, weight: &CudaCsr) -> Tensor {
-    let (rows, dtype) = (weight.rows, x.dtype);
-    let bias = match &weight.bias {
-        Some(bias) => bias.clone(),
-        None => Cuda::float_zeros(Shape::new([rows]), &x.device, dtype.into()),
+/// Whether the device multiplies matrices of such numbers in units of 16 x 8 x 16.
+fn matrix_unit(client: &ComputeClient<CudaRuntime>, dtype: DType) -> bool {
+    let number: StorageType = dtype.into();
+    let config = MmaConfig {
+        a_type: number,
+        b_type: number,
+        cd_type: f32::as_type_native_unchecked().storage_type(),
+        m: 16,
+        n: 8,
+        k: 16,
     };
-    let shape = Shape::new([tokens, rows]);
-    let y = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, dtype);
-    let count = CubeCount::Static((rows as u32).div_ceil(ROWS_PER_CUBE), 1, 1);
-    // SAFETY: a `CudaCsr` is only made from a `Csr`: entries are inside `columns` and `values`, columns
-    // inside a row of `x`; rows behind the last one end at once; `y` has room for [tokens, rows].
-    unsafe {
-        csr_rows::launch_unchecked::<CudaRuntime>(
-            &x.client.clone(),
-            count,
-            CubeDim::new_2d(LANES, ROWS_PER_CUBE),
-            x.into_array_arg(),
-            weight.values.clone().into_array_arg(),
-            weight.columns.clone().into_array_arg(),
-            weight.row_ptr.clone().into_array_arg(),
-            bias.into_array_arg(),
-            y.clone().into_array_arg(),
-            weight.cols as u32,
-            rows as u32,
-            tokens as u32,
-            [dtype.into(), weight.columns.dtype.into()],
-        );
-    }
-    y
+    dtype.size() == 2 && client.properties().features.matmul.mma.contains(&config)
 }
 
-fn by_expansion(x: Tensor, weight: &CudaCsr) -> Tensor {
-    let dtype: DType = weight.values.dtype;
-    let shape = Shape::new([weight.rows, weight.cols]);
-    let dense = into_contiguous(Cuda::float_zeros(shape, &x.device, dtype.into()));
-    // SAFETY: a `CudaCsr` is only made from a `Csr`: rows and columns are inside `dense`.
-    unsafe {
-        csr_expand::launch_unchecked::<CudaRuntime>(
-            &x.client.clone(),
-            CubeCount::Static(weight.rows as u32, 1, 1),
-            CubeDim::new_1d(EXPAND_THREADS),
-            weight.values.clone().into_array_arg(),
-            weight.columns.clone().into_array_arg(),
-            weight.row_ptr.clone().into_array_arg(),
-            dense.clone().into_array_arg(),
-            weight.cols as u32,
-            [dtype.into(), weight.columns.dtype.into()],
-        );
-    }
-    add_bias(Cuda::float_matmul(x, Cuda::float_swap_dims(dense, 0, 1)), weight.bias.as_ref())
-}
-
-/// `y` `[tokens, rows]` plus `bias` `[rows]`.
-fn add_bias(y: Tensor, bias: Option<&Tensor>) -> Tensor {
-    match bias {
-        Some(bias) => Cuda::float_add(y, Cuda::float_reshape(bias.clone(), Shape::new([1, bias.shape()[0]]))),
-        None => y,
-    }
-}
-
-fn ints(data: TensorData, dtype: DType, device: &CudaDevice) -> Tensor {
-    BurnTensor::<Cuda, 1, Int>::from_data(data, (device, dtype)).into_primitive()
+/// Multiprocessors of the device.
+fn processors(client: &ComputeClient<CudaRuntime>) -> usize {
+    client.properties().hardware.num_streaming_multiprocessors.map_or(PROCESSORS, |count| count as usize)
 }

@@ -2,10 +2,15 @@
 
 pub mod argmax;
 pub mod attention;
+pub mod fragments;
 pub mod gate;
+pub mod gemm;
+pub mod groups;
 pub mod hold;
 pub mod norm;
 pub mod prune;
-pub mod rows;
+pub mod squares;
 pub mod table;
 pub mod threshold;
+pub mod tiles;
+pub mod tiles_f32;

@@ -1,6 +1,5 @@
 //! Pruning on a GPU decides what pruning on the host decides, bit by bit.
-//! Run with `cargo test --release --features cuda --test cuda_prune -- --ignored --test-threads 1`.
-#![cfg(feature = "cuda")]
+//! Run with `cargo test --release --features cuda --test cuda -- --ignored --test-threads 1`.
 
 use burn::tensor::{DType, Tensor, TensorData};
 use sparsify_exp::config::experiment::{Dtype, Method, NmPattern, Scope};

@@ -1,7 +1,6 @@
 //! What is between linears on a GPU, against Burn's operations on the CPU, and whole decoders against themselves.
 //!
-//! `cargo test --release --features cuda --test cuda_decode -- --ignored --test-threads=1`, in the repository.
-#![cfg(feature = "cuda")]
+//! `cargo test --release --features cuda --test cuda -- --ignored --test-threads=1`, in the repository.
 
 use burn::backend::Flex;
 use burn::tensor::{DType, Int, Tensor, TensorData};

@@ -1,0 +1,528 @@
+//! Which kernel a product runs on the device, and the launches.
+//!
+//! ```text
+//!   tokens            1            2 .. 16         .. 32       .. 64       more
+//!   dense, 16 bits    tiles        tiles           gemm        gemm        gemm
+//!   csr groups        groups       groups to 4, then expand
+//!   csr squares       squares      squares         squares     squares     expand
+//!   bitmap tiles      tiles        tiles           tiles       expand      expand
+//!
+//!   expand            the dense matrix in a scratch buffer, then the dense kernel for so many tokens
+//!   f32, and devices without matrix units: groups, bitmap tiles to 4 tokens (f32), expand, Burn's matrix product
+//! ```
+//! The bounds are measurements on an H200 with matrices of 11008 x 4096 and 4096 x 4096.
+
+use super::gemm;
+use super::weight::{CudaWeight, Stored};
+use super::{Cuda, Tensor, matrix_unit, processors};
+use crate::execute::kernels::cuda::{groups, squares, tiles, tiles_f32};
+use crate::sparse::TILE_COLUMNS;
+use burn::tensor::ops::FloatTensorOps;
+use burn::tensor::{DType, Shape, Tensor as BurnTensor, TensorMetadata, TensorPrimitive};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use cubecl::cuda::CudaRuntime;
+use cubecl::prelude::*;
+
+/// The most tokens that the skinny dense kernel multiplies.
+const DENSE_TILE_TOKENS: usize = 16;
+/// The most tokens that squares are multiplied for as they are.
+const SQUARE_TOKENS: usize = 64;
+/// The most tokens that bitmap tiles are multiplied for as they are.
+const BITMAP_TOKENS: usize = 32;
+/// Columns that a step of the tile kernels takes.
+const SPAN: usize = 64;
+/// Shared memory that the inputs of the groups kernel may take: two cubes fit a multiprocessor of an A100.
+const INPUT_BYTES: usize = 80 << 10;
+/// Threads that expand a row of groups.
+const EXPAND_THREADS: u32 = 256;
+/// Planes of a cube of the bitmap kernel for f32.
+const F32_PLANES: u32 = 8;
+/// Planes of a cube that expands tiles.
+const EXPAND_PLANES: u32 = 4;
+
+/// `y = x · Wᵀ + bias` of a dense weight `[rows, cols]`.
+pub(super) fn dense(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let (tokens, [rows, cols]) = (x.shape()[0], two(weight));
+    match DenseKernel::of(weight, tokens) {
+        DenseKernel::Tiles => dense_tiles(into_contiguous(x), weight.clone(), bias, [tokens, rows, cols]),
+        DenseKernel::Gemm => match gemm::gemm(x.clone(), weight.clone(), bias) {
+            Some(y) => y,
+            None => matmul(x, weight, bias),
+        },
+        DenseKernel::Matmul => matmul(x, weight, bias),
+    }
+}
+
+/// `y = x · Wᵀ + bias` of a sparse weight.
+pub(super) fn sparse(x: Tensor, weight: &CudaWeight) -> Tensor {
+    let x = into_contiguous(x);
+    let tokens = x.shape()[0];
+    if tokens == 0 || weight.rows == 0 {
+        return output(&x, tokens, weight);
+    }
+    match SparseKernel::of(weight, tokens, matrix_unit(&x.client, weight.dtype)) {
+        SparseKernel::Groups => groups_rows(x, weight, tokens),
+        SparseKernel::Squares => squares_tiles(x, weight, tokens),
+        SparseKernel::Tiles => bitmap_tiles(x, weight, tokens),
+        SparseKernel::TilesF32 => bitmap_f32(x, weight, tokens),
+        SparseKernel::Expand => {
+            let dense = expand(&x, weight);
+            let width = two(&dense)[1];
+            self::dense(padded(x, weight.cols, width), &dense, weight.bias.as_ref())
+        }
+    }
+}
+
+/// The name of the kernel behind [`dense`].
+pub(super) fn dense_kernel(weight: &Tensor, tokens: usize) -> String {
+    DenseKernel::of(weight, tokens).name().into()
+}
+
+/// The name of the kernel behind [`sparse`].
+pub(super) fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
+    let unit = weight.bias.as_ref().map_or_else(|| weight.stored.any(), |bias| bias);
+    let has_unit = matrix_unit(&unit.client, weight.dtype);
+    match SparseKernel::of(weight, tokens, has_unit) {
+        SparseKernel::Groups => "csr-cube-groups".into(),
+        SparseKernel::Squares => "csr-cube-squares".into(),
+        SparseKernel::Tiles | SparseKernel::TilesF32 => "bitmap-cube-tiles".into(),
+        SparseKernel::Expand => {
+            let (format, width) = match weight.stored {
+                Stored::Tiles { .. } => ("bitmap", weight.cols.next_multiple_of(SPAN)),
+                Stored::Squares { .. } => ("csr", weight.cols.next_multiple_of(TILE_COLUMNS)),
+                Stored::Groups { .. } => ("csr", weight.cols.next_multiple_of(SPAN)),
+            };
+            let dense = DenseKernel::new(has_unit, gemm::can(&unit.client, weight.dtype), width, tokens);
+            format!("{format}-cube-expand+{}", dense.name())
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DenseKernel {
+    Tiles,
+    Gemm,
+    Matmul,
+}
+
+impl DenseKernel {
+    fn of(weight: &Tensor, tokens: usize) -> Self {
+        let unit = matrix_unit(&weight.client, weight.dtype) && weight.is_contiguous();
+        Self::new(unit, gemm::can(&weight.client, weight.dtype), two(weight)[1], tokens)
+    }
+
+    fn new(matrix_unit: bool, gemm: bool, cols: usize, tokens: usize) -> Self {
+        match tokens {
+            _ if !matrix_unit || !cols.is_multiple_of(SPAN) || cols == 0 || tokens == 0 => Self::Matmul,
+            ..=DENSE_TILE_TOKENS => Self::Tiles,
+            _ if gemm => Self::Gemm,
+            _ => Self::Matmul,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tiles => "dense-cube-tiles",
+            Self::Gemm => gemm::NAME,
+            Self::Matmul => "dense-cube-matmul",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SparseKernel {
+    Groups,
+    Squares,
+    Tiles,
+    TilesF32,
+    Expand,
+}
+
+impl SparseKernel {
+    fn of(weight: &CudaWeight, tokens: usize, matrix_unit: bool) -> Self {
+        match weight.stored {
+            Stored::Groups { .. }
+                if tokens <= groups::MOST_TOKENS && input_room(weight.cols) * tokens * 4 <= INPUT_BYTES =>
+            {
+                Self::Groups
+            }
+            Stored::Squares { .. } if tokens <= SQUARE_TOKENS => Self::Squares,
+            Stored::Tiles { .. } if tokens <= BITMAP_TOKENS && matrix_unit => Self::Tiles,
+            Stored::Tiles { .. } if tokens <= tiles_f32::MOST_TOKENS && weight.dtype == DType::F32 => Self::TilesF32,
+            _ => Self::Expand,
+        }
+    }
+}
+
+/// Planes of a cube and rows of tiles that a plane takes, for as many cubes as keep the device busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Grid {
+    planes: u32,
+    tall: u32,
+    /// Eights of tokens; a power of two, so that few kernels are compiled.
+    blocks: usize,
+}
+
+impl Grid {
+    fn new(kernel: SparseKernel, rows: usize, tokens: usize, processors: usize) -> Self {
+        let (tile_rows, blocks) = (rows.div_ceil(16), tokens.div_ceil(8).next_power_of_two());
+        let many = tile_rows >= 4 * processors;
+        let (planes, tall) = match (kernel, blocks) {
+            (SparseKernel::Squares, 3..) => (8, 2),
+            (SparseKernel::Squares, 2) if many => (4, 2),
+            (SparseKernel::Squares, _) if !many && tile_rows >= processors => (8, 1),
+            (SparseKernel::Tiles, 3..) => (8, 1),
+            _ if many => (4, 1),
+            _ => (16, 1),
+        };
+        Self { planes, tall, blocks }
+    }
+
+    /// Of the skinny dense kernel.
+    fn dense(rows: usize, tokens: usize, processors: usize) -> Self {
+        let many = rows.div_ceil(16) >= 4 * processors;
+        Self {
+            planes: if many && tokens <= 8 { 4 } else { 16 },
+            tall: 1,
+            blocks: tokens.div_ceil(8).next_power_of_two(),
+        }
+    }
+
+    fn cubes(self, rows: usize) -> CubeCount {
+        CubeCount::Static(rows.div_ceil(16 * self.tall as usize) as u32, 1, 1)
+    }
+
+    fn threads(self) -> CubeDim {
+        CubeDim::new_1d(32 * self.planes)
+    }
+}
+
+fn dense_tiles(x: Tensor, weight: Tensor, bias: Option<&Tensor>, [tokens, rows, cols]: [usize; 3]) -> Tensor {
+    let dtype = x.dtype;
+    let y = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), Shape::new([tokens, rows]), dtype);
+    let (client, grid) = (x.client.clone(), Grid::dense(rows, tokens, processors(&x.client)));
+    let no_bias = x.clone();
+    // SAFETY: `weight` is [rows, cols] and `x` [tokens, cols] without gaps, `cols` a multiple of a step; rows and
+    // tokens behind the last are clamped when they are read and not written.
+    unsafe {
+        tiles::dense_tiles::launch_unchecked::<CudaRuntime>(
+            &client,
+            grid.cubes(rows),
+            grid.threads(),
+            x.into_array_arg(),
+            weight.into_array_arg(),
+            bias.cloned().unwrap_or(no_bias).into_array_arg(),
+            y.clone().into_array_arg(),
+            rows as u32,
+            cols as u32,
+            tokens as u32,
+            grid.planes,
+            grid.blocks,
+            bias.is_some(),
+            dtype.into(),
+        );
+    }
+    y
+}
+
+/// Burn's product.
+pub(super) fn matmul(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let y = Cuda::float_matmul(x, Cuda::float_swap_dims(weight.clone(), 0, 1));
+    match bias {
+        Some(bias) => Cuda::float_add(y, Cuda::float_reshape(bias.clone(), Shape::new([1, bias.shape()[0]]))),
+        None => y,
+    }
+}
+
+fn groups_rows(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
+    let Stored::Groups { bits, row_ptr, bases, steps, values } = &weight.stored else {
+        unreachable!("the kernel was chosen by the layout")
+    };
+    let (y, client) = (output(&x, tokens, weight), x.client.clone());
+    // Eight at a time where rows of inputs begin at 16 bytes, and lanes' stores do not meet in a bank.
+    let vector = if tokens == 1 && weight.cols.is_multiple_of(8) { 8 } else { 1 };
+    let count = CubeCount::Static((weight.rows as u32).div_ceil(groups::THREADS / groups::LANES), 1, 1);
+    let no_bias = x.clone();
+    // SAFETY: a weight is only made from `Groups`: groups are inside the arrays, columns inside a row of `x`, for
+    // which there is room in shared memory; rows behind the last have no groups and write nothing.
+    unsafe {
+        groups::groups_rows::launch_unchecked::<CudaRuntime>(
+            &client,
+            count,
+            CubeDim::new_1d(groups::THREADS),
+            vector,
+            x.into_array_arg(),
+            values.clone().into_array_arg(),
+            steps.clone().into_array_arg(),
+            bases.clone().into_array_arg(),
+            row_ptr.clone().into_array_arg(),
+            weight.bias.clone().unwrap_or(no_bias).into_array_arg(),
+            y.clone().into_array_arg(),
+            weight.rows as u32,
+            weight.cols as u32,
+            input_room(weight.cols),
+            tokens,
+            bits.words(),
+            vector,
+            weight.bias.is_some(),
+            weight.dtype.into(),
+        );
+    }
+    y
+}
+
+fn squares_tiles(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
+    let Stored::Squares { starts, squares, places, values, chunks } = &weight.stored else {
+        unreachable!("the kernel was chosen by the layout")
+    };
+    let (y, client) = (output(&x, tokens, weight), x.client.clone());
+    let cols = weight.cols.next_multiple_of(TILE_COLUMNS);
+    let x = padded(x, weight.cols, cols);
+    let grid = Grid::new(SparseKernel::Squares, weight.rows, tokens, processors(&client));
+    let no_bias = x.clone();
+    // SAFETY: a weight is only made from `Squares`: chunks are inside the arrays and at most `chunks` a lane, places
+    // inside a square; `x` has whole tiles of columns; tokens behind the last are clamped, rows not written.
+    unsafe {
+        squares::squares_tiles::launch_unchecked::<CudaRuntime>(
+            &client,
+            grid.cubes(weight.rows),
+            grid.threads(),
+            x.into_array_arg(),
+            values.clone().into_array_arg(),
+            places.clone().into_array_arg(),
+            squares.clone().into_array_arg(),
+            starts.clone().into_array_arg(),
+            weight.bias.clone().unwrap_or(no_bias).into_array_arg(),
+            y.clone().into_array_arg(),
+            weight.rows as u32,
+            cols as u32,
+            tokens as u32,
+            grid.planes,
+            grid.tall,
+            grid.blocks,
+            *chunks,
+            weight.bias.is_some(),
+            weight.dtype.into(),
+        );
+    }
+    y
+}
+
+fn bitmap_tiles(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
+    let Stored::Tiles { masks, starts, values, chunks } = &weight.stored else {
+        unreachable!("the kernel was chosen by the layout")
+    };
+    let (y, client) = (output(&x, tokens, weight), x.client.clone());
+    let cols = weight.cols.next_multiple_of(SPAN);
+    let x = padded(x, weight.cols, cols);
+    let grid = Grid::new(SparseKernel::Tiles, weight.rows, tokens, processors(&client));
+    let no_bias = x.clone();
+    // SAFETY: a weight is only made from `BitTiles`: values are inside the array and at most `chunks` loads a lane;
+    // `x` has whole tiles of columns; tokens behind the last are clamped, rows not written.
+    unsafe {
+        tiles::bitmap_tiles::launch_unchecked::<CudaRuntime>(
+            &client,
+            grid.cubes(weight.rows),
+            grid.threads(),
+            x.into_array_arg(),
+            masks.clone().into_array_arg(),
+            starts.clone().into_array_arg(),
+            values.clone().into_array_arg(),
+            weight.bias.clone().unwrap_or(no_bias).into_array_arg(),
+            y.clone().into_array_arg(),
+            weight.rows as u32,
+            cols as u32,
+            tokens as u32,
+            grid.planes,
+            grid.blocks,
+            *chunks,
+            weight.bias.is_some(),
+            weight.dtype.into(),
+        );
+    }
+    y
+}
+
+fn bitmap_f32(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
+    let Stored::Tiles { masks, starts, values, chunks } = &weight.stored else {
+        unreachable!("the kernel was chosen by the layout")
+    };
+    let (y, client) = (output(&x, tokens, weight), x.client.clone());
+    let cols = weight.cols.next_multiple_of(SPAN);
+    let x = padded(x, weight.cols, cols);
+    let no_bias = x.clone();
+    // SAFETY: as of the kernel for 16-bit numbers; a load is half as many values, so there are twice as many.
+    unsafe {
+        tiles_f32::bitmap_f32::launch_unchecked::<CudaRuntime>(
+            &client,
+            CubeCount::Static(weight.rows.div_ceil(16) as u32, 1, 1),
+            CubeDim::new_1d(32 * F32_PLANES),
+            x.into_array_arg(),
+            masks.clone().into_array_arg(),
+            starts.clone().into_array_arg(),
+            values.clone().into_array_arg(),
+            weight.bias.clone().unwrap_or(no_bias).into_array_arg(),
+            y.clone().into_array_arg(),
+            weight.rows as u32,
+            cols as u32,
+            tokens,
+            F32_PLANES,
+            2 * chunks,
+            weight.bias.is_some(),
+        );
+    }
+    y
+}
+
+/// The dense matrix, as wide as whole tiles of it are.
+fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
+    let width = match weight.stored {
+        Stored::Squares { .. } => weight.cols.next_multiple_of(TILE_COLUMNS),
+        _ => weight.cols.next_multiple_of(SPAN),
+    };
+    let shape = Shape::new([weight.rows, width]);
+    let dense = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, weight.dtype);
+    let client = &x.client;
+    let cubes = |tile: usize| {
+        let tiles = weight.rows.div_ceil(16) * (width / tile);
+        CubeCount::Static((tiles as u32).div_ceil(EXPAND_PLANES), 1, 1)
+    };
+    let threads = CubeDim::new_1d(32 * EXPAND_PLANES);
+    let (rows, cols) = (weight.rows as u32, width as u32);
+    // SAFETY: the arrays are a well-formed matrix's, whose rows and columns are inside `dense`; tiles behind the last
+    // and rows behind the last are not written.
+    unsafe {
+        match &weight.stored {
+            Stored::Groups { bits, row_ptr, bases, steps, values } => {
+                groups::groups_expand::launch_unchecked::<CudaRuntime>(
+                    client,
+                    CubeCount::Static(rows, 1, 1),
+                    CubeDim::new_1d(EXPAND_THREADS),
+                    values.clone().into_array_arg(),
+                    steps.clone().into_array_arg(),
+                    bases.clone().into_array_arg(),
+                    row_ptr.clone().into_array_arg(),
+                    dense.clone().into_array_arg(),
+                    width,
+                    bits.words(),
+                    weight.dtype.into(),
+                );
+            }
+            Stored::Squares { starts, squares, places, values, chunks } => {
+                squares::squares_expand::launch_unchecked::<CudaRuntime>(
+                    client,
+                    cubes(TILE_COLUMNS),
+                    threads,
+                    values.clone().into_array_arg(),
+                    places.clone().into_array_arg(),
+                    squares.clone().into_array_arg(),
+                    starts.clone().into_array_arg(),
+                    dense.clone().into_array_arg(),
+                    rows,
+                    cols,
+                    EXPAND_PLANES,
+                    *chunks,
+                );
+            }
+            Stored::Tiles { masks, starts, values, chunks } if weight.dtype == DType::F32 => {
+                tiles_f32::bitmap_f32_expand::launch_unchecked::<CudaRuntime>(
+                    client,
+                    cubes(SPAN),
+                    threads,
+                    masks.clone().into_array_arg(),
+                    starts.clone().into_array_arg(),
+                    values.clone().into_array_arg(),
+                    dense.clone().into_array_arg(),
+                    rows,
+                    cols,
+                    EXPAND_PLANES,
+                    2 * chunks,
+                );
+            }
+            Stored::Tiles { masks, starts, values, chunks } => {
+                tiles::bitmap_expand::launch_unchecked::<CudaRuntime>(
+                    client,
+                    cubes(SPAN),
+                    threads,
+                    masks.clone().into_array_arg(),
+                    starts.clone().into_array_arg(),
+                    values.clone().into_array_arg(),
+                    dense.clone().into_array_arg(),
+                    rows,
+                    cols,
+                    EXPAND_PLANES,
+                    *chunks,
+                );
+            }
+        }
+    }
+    dense
+}
+
+impl Stored {
+    /// One of the arrays.
+    fn any(&self) -> &Tensor {
+        match self {
+            Self::Groups { values, .. } | Self::Squares { values, .. } | Self::Tiles { values, .. } => values,
+        }
+    }
+}
+
+fn output(x: &Tensor, tokens: usize, weight: &CudaWeight) -> Tensor {
+    let shape = Shape::new([tokens, weight.rows]);
+    empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, x.dtype)
+}
+
+/// `x` `[tokens, cols]` with zeros up to a width.
+fn padded(x: Tensor, cols: usize, width: usize) -> Tensor {
+    if cols == width {
+        return x;
+    }
+    let tokens = x.shape()[0];
+    let x = BurnTensor::<Cuda, 2>::from_primitive(TensorPrimitive::Float(x));
+    let wide = BurnTensor::<Cuda, 2>::zeros([tokens, width], (&x.device(), x.dtype()));
+    into_contiguous(wide.slice_assign([0..tokens, 0..cols], x).into_primitive().tensor())
+}
+
+/// Numbers of shared memory that a token's inputs take.
+fn input_room(cols: usize) -> usize {
+    // In steps, so that layers of similar width share a kernel.
+    cols.next_multiple_of(1024)
+}
+
+fn two(tensor: &Tensor) -> [usize; 2] {
+    let shape = tensor.shape();
+    [shape[0], shape[1]]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_matrices_take_many_small_cubes_and_small_ones_few_large_ones() {
+        let grid = |kernel, rows, tokens| {
+            let Grid { planes, tall, blocks } = Grid::new(kernel, rows, tokens, 132);
+            (planes, tall, blocks)
+        };
+        let squares = |rows, tokens| grid(SparseKernel::Squares, rows, tokens);
+        assert_eq!([1, 16, 17, 64].map(|tokens| squares(11008, tokens)), [(4, 1, 1), (4, 2, 2), (8, 2, 4), (8, 2, 8)]);
+        assert_eq!([1, 16, 64].map(|tokens| squares(4096, tokens)), [(8, 1, 1), (8, 1, 2), (8, 2, 8)]);
+        assert_eq!(squares(768, 1), (16, 1, 1));
+        let tiles = |rows, tokens| grid(SparseKernel::Tiles, rows, tokens);
+        assert_eq!([tiles(11008, 1), tiles(4096, 16), tiles(4096, 32)], [(4, 1, 1), (16, 1, 2), (8, 1, 4)]);
+        assert_eq!(Grid::dense(11008, 1, 132).planes, 4);
+        assert_eq!(Grid::dense(11008, 16, 132).planes, 16);
+    }
+
+    #[test]
+    fn dense_kernels_need_their_hardware_and_whole_steps() {
+        let kernel = |unit, gemm, cols, tokens| DenseKernel::new(unit, gemm, cols, tokens).name();
+        assert_eq!(kernel(true, true, 4096, 16), "dense-cube-tiles");
+        assert_eq!(kernel(true, true, 4096, 17), "dense-cube-gemm");
+        assert_eq!(kernel(true, false, 4096, 17), "dense-cube-matmul");
+        assert_eq!(kernel(false, true, 4096, 1), "dense-cube-matmul");
+        assert_eq!(kernel(true, true, 4100, 1), "dense-cube-matmul");
+    }
+}

@@ -1,0 +1,170 @@
+//! Linears on a GPU against sums in double precision, at the edges of every kernel.
+
+use burn::tensor::{DType, Tensor, TensorData};
+use half::{bf16, f16};
+use sparsify_exp::execute::{Cuda, Format, SparseWeight, cuda_device};
+use sparsify_exp::model::{DenseWeight, Linear, LinearWeight};
+use sparsify_exp::sparse::Pattern;
+use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+fn watch_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.fetch_add(1, Ordering::SeqCst);
+            before(panic);
+        }));
+    });
+    PANICS.store(0, Ordering::SeqCst);
+}
+
+fn numbers(seed: u64, length: usize) -> Vec<f32> {
+    let number = |index: usize| {
+        let random = (index as u64 ^ seed << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        (random.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..length).map(number).collect()
+}
+
+fn rounded(number: f32, dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => f16::from_f32(number).to_f64(),
+        DType::BF16 => bf16::from_f32(number).to_f64(),
+        _ => f64::from(number),
+    }
+}
+
+/// What the error may be: rounding of the output, and of f32 sums of a few thousand products.
+fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => 1e-3,
+        DType::BF16 => 8e-3,
+        _ => 1e-5,
+    }
+}
+
+struct Case {
+    shape: [usize; 2],
+    dtype: DType,
+    format: Option<Format>,
+    sparsity: f64,
+    bias: bool,
+    /// Tokens of the products, and those that the weight is packed for.
+    tokens: Vec<usize>,
+    packed_for: usize,
+}
+
+/// What is wrong with a case; every finding is told, since a run on a GPU is dear.
+fn check(case: &Case, findings: &mut Vec<String>) {
+    let device = cuda_device(0);
+    let Case { shape: [rows, cols], dtype, .. } = *case;
+    let weights = numbers(1, rows * cols);
+    let bias = case.bias.then(|| numbers(2, rows));
+    let device_bias = bias.as_ref().map(|bias| {
+        let data = TensorData::new(bias.clone(), [rows]).convert_dtype(dtype);
+        Tensor::<Cuda, 1>::from_data(data, (&device, dtype))
+    });
+    let pattern = Pattern::random(rows, cols, case.sparsity, 3);
+    let masked = pattern.apply(&weights);
+    let (weight, bias_outside) = match case.format {
+        None => (LinearWeight::Dense(DenseWeight::new(masked[..].into(), [rows, cols], dtype, &device)), device_bias),
+        Some(format) => {
+            let packed = SparseWeight::<Cuda>::new(
+                format,
+                &weights,
+                &pattern,
+                device_bias.as_ref(),
+                dtype,
+                case.packed_for,
+                &device,
+            );
+            (LinearWeight::Sparse(packed.unwrap()), None)
+        }
+    };
+    let linear = Linear { weight, bias: bias_outside };
+    for &tokens in &case.tokens {
+        let x = numbers(4, tokens * cols);
+        let data = TensorData::new(x.clone(), [tokens, cols]).convert_dtype(dtype);
+        let y = linear.forward(Tensor::from_data(data, (&device, dtype)));
+        let y: Vec<f32> = y.into_data().convert::<f32>().into_vec().unwrap();
+        let (mut difference, mut size) = (0.0, 0.0);
+        let some_rows: Vec<usize> = (0..rows).step_by((rows / 97).max(1)).chain([rows - 1]).collect();
+        for token in 0..tokens {
+            for &row in &some_rows {
+                let products = masked[row * cols..][..cols].iter().zip(&x[token * cols..][..cols]);
+                let sum: f64 = products.map(|(w, x)| rounded(*w, dtype) * rounded(*x, dtype)).sum();
+                let expected = sum + bias.as_ref().map_or(0.0, |bias| rounded(bias[row], dtype));
+                let found = f64::from(y[token * rows + row]);
+                difference += (found - expected).powi(2);
+                size += expected.powi(2);
+            }
+        }
+        let error = if difference == 0.0 { 0.0 } else { (difference / size).sqrt() };
+        let kernel = linear.weight.kernel(tokens);
+        let panics = PANICS.swap(0, Ordering::SeqCst);
+        // NaN is no small error.
+        if panics > 0 || error.is_nan() || error > tolerance(dtype) {
+            let (format, sparsity) = (case.format, case.sparsity);
+            findings.push(format!(
+                "{kernel} {rows}x{cols} {dtype:?} {format:?} {sparsity} {tokens} tokens: error {error:e}, {panics} panics"
+            ));
+        }
+        println!("{kernel} {rows}x{cols} {dtype:?} {} {tokens}: {error:.1e}", case.sparsity);
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn every_kernel_is_right_at_its_edges() {
+    watch_panics();
+    let mut findings = Vec::new();
+    for dtype in [DType::F16, DType::F32, DType::BF16] {
+        for format in [None, Some(Format::Csr), Some(Format::Bitmap)] {
+            for ([rows, cols], sparsity) in [
+                ([1, 1], 0.0),
+                ([5, 3], 0.5),
+                ([33, 64], 0.9),
+                ([100, 130], 0.5),
+                ([17, 4096], 1.0),
+                ([200, 1000], 0.0),
+            ] {
+                let bias = rows % 2 == 1;
+                let case = |packed_for, tokens| Case {
+                    shape: [rows, cols],
+                    dtype,
+                    format,
+                    sparsity,
+                    bias,
+                    tokens,
+                    packed_for,
+                };
+                check(&case(1, vec![1, 3, 5]), &mut findings);
+                check(&case(16, vec![1, 9, 17, 65]), &mut findings);
+            }
+        }
+    }
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn large_matrices_are_right_for_any_number_of_tokens() {
+    watch_panics();
+    let mut findings = Vec::new();
+    for (format, packed_for) in [(None, 1), (Some(Format::Csr), 1), (Some(Format::Csr), 16), (Some(Format::Bitmap), 1)]
+    {
+        for (shape, sparsity) in [([11008, 4096], 0.5), ([4096, 11008], 0.9), ([768, 3072], 0.7)] {
+            let tokens = vec![1, 2, 8, 16, 32, 64, 130, 256];
+            let case = Case { shape, dtype: DType::F16, format, sparsity, bias: true, tokens, packed_for };
+            check(&case, &mut findings);
+        }
+        let tokens = vec![1, 4, 16];
+        let shape = [4096, 4096];
+        check(&Case { shape, dtype: DType::F32, format, sparsity: 0.7, bias: true, tokens, packed_for }, &mut findings);
+    }
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
+}

@@ -1,0 +1,8 @@
+//! What runs on a GPU only; ignored elsewhere.
+//!
+//! `cargo test --release --features cuda --test cuda -- --ignored --test-threads 1`, in the repository.
+#![cfg(feature = "cuda")]
+
+mod decode;
+mod linear;
+mod prune;
