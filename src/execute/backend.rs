@@ -86,7 +86,7 @@ pub const KERNEL_POLICY_VERSION: u32 = 2;
 /// What a device does at best, measured on it: the bounds of the roofline.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Peaks {
-    /// Bytes read from memory in a second.
+    /// Bytes read from memory, or written, in a second.
     pub bytes_per_s: f64,
     /// Multiplications and additions in a second.
     pub flops_per_s: f64,

@@ -55,8 +55,9 @@ pub struct Latency {
     /// One more token of every sequence.
     pub decode: Phase,
     /// On a CPU the most memory that the process had held by then, where the system says so. On a device the
-    /// most bytes of it that were in use behind any prompt or token: tensors of the model, those shared with the
-    /// dense model included, and the cache; what a step needs only while it runs is not seen.
+    /// most bytes of it that were in use behind any prompt or token: tensors of the model and the cache, less the
+    /// dense weights that a variant has replaced and that wait beside it; what a step needs only while it runs is
+    /// not seen.
     pub peak_bytes: Option<u64>,
 }
 

@@ -34,6 +34,8 @@ const BITMAP_TOKENS: usize = 32;
 const SPAN: usize = 64;
 /// Shared memory that the inputs of the groups kernel may take: two cubes fit a multiprocessor of an A100.
 const INPUT_BYTES: usize = 80 << 10;
+/// From so many rows on, half a plane a row keeps an H200 busy.
+pub(super) const MANY_ROWS: usize = 8192;
 /// Threads that expand a row of groups.
 const EXPAND_THREADS: u32 = 256;
 /// Planes of a cube of the bitmap kernel for f32.
@@ -81,8 +83,8 @@ pub(super) fn dense_kernel(weight: &Tensor, tokens: usize) -> String {
 
 /// The name of the kernel behind [`sparse`].
 pub(super) fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
-    let unit = weight.bias.as_ref().map_or_else(|| weight.stored.any(), |bias| bias);
-    let has_unit = matrix_unit(&unit.client, weight.dtype);
+    let client = &weight.stored.any().client;
+    let has_unit = matrix_unit(client, weight.dtype);
     match SparseKernel::of(weight, tokens, has_unit) {
         SparseKernel::Groups => "csr-cube-groups".into(),
         SparseKernel::Squares => "csr-cube-squares".into(),
@@ -93,7 +95,7 @@ pub(super) fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
                 Stored::Squares { .. } => ("csr", weight.cols.next_multiple_of(TILE_COLUMNS)),
                 Stored::Groups { .. } => ("csr", weight.cols.next_multiple_of(SPAN)),
             };
-            let dense = DenseKernel::new(has_unit, gemm::can(&unit.client, weight.dtype), width, tokens);
+            let dense = DenseKernel::new(has_unit, gemm::can(client, weight.dtype), width, tokens);
             format!("{format}-cube-expand+{}", dense.name())
         }
     }
@@ -242,7 +244,8 @@ fn groups_rows(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
     let (y, client) = (output(&x, tokens, weight), x.client.clone());
     // Eight at a time where rows of inputs begin at 16 bytes, and lanes' stores do not meet in a bank.
     let vector = if tokens == 1 && weight.cols.is_multiple_of(8) { 8 } else { 1 };
-    let count = CubeCount::Static((weight.rows as u32).div_ceil(groups::THREADS / groups::LANES), 1, 1);
+    let lanes = if weight.rows < MANY_ROWS { 32 } else { 16 };
+    let count = CubeCount::Static((weight.rows as u32).div_ceil(groups::THREADS / lanes), 1, 1);
     let no_bias = x.clone();
     // SAFETY: a weight is only made from `Groups`: groups are inside the arrays, columns inside a row of `x`, for
     // which there is room in shared memory; rows behind the last have no groups and write nothing.
@@ -265,6 +268,7 @@ fn groups_rows(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
             tokens,
             bits.words(),
             vector,
+            lanes,
             weight.bias.is_some(),
             weight.dtype.into(),
         );

@@ -1,7 +1,7 @@
 //! Entries in groups of eight ([`crate::sparse::Groups`]) times few tokens, and the same as a dense matrix.
 //!
 //! ```text
-//!   16 lanes a row; a lane takes every 16th group: one load of values, one of steps, one of a base
+//!   16 or 32 lanes a row; a lane takes every 16th or 32nd group: a load of values, of steps and of a base each
 //!   inputs in shared memory as f32, tokens of a column side by side: any lane may read any column
 //!   two groups of a lane are on their way while two are multiplied
 //! ```
@@ -9,8 +9,6 @@
 
 use cubecl::prelude::*;
 
-/// Lanes that share a row.
-pub const LANES: u32 = 16;
 /// Threads of a cube.
 pub const THREADS: u32 = 512;
 /// The most tokens: each has its own sum in a register.
@@ -35,11 +33,12 @@ pub fn groups_rows<F: Float, N: Size>(
     #[comptime] tokens: usize,
     #[comptime] words: usize,
     #[comptime] vector: usize,
+    #[comptime] lanes: u32,
     #[comptime] has_bias: bool,
     #[define(F)] _dtype: StorageType,
 ) {
-    let lane = UNIT_POS_X % LANES;
-    let row = CUBE_POS_X * (THREADS / LANES) + UNIT_POS_X / LANES;
+    let lane = UNIT_POS_X % lanes;
+    let row = CUBE_POS_X * comptime!(THREADS / lanes) + UNIT_POS_X / lanes;
     let mut group = 0u32;
     let mut end = 0u32;
     if row < rows {
@@ -52,7 +51,7 @@ pub fn groups_rows<F: Float, N: Size>(
     let mut held_bases = Array::<u32>::new(2usize);
     #[unroll]
     for k in 0..2u32 {
-        let at = group + k * LANES;
+        let at = group + k * lanes;
         if at < end {
             held[k as usize] = values[at as usize];
             held_bases[k as usize] = u32::cast_from(bases[at as usize]);
@@ -84,7 +83,7 @@ pub fn groups_rows<F: Float, N: Size>(
     while group < end {
         #[unroll]
         for k in 0..2u32 {
-            if group + k * LANES < end {
+            if group + k * lanes < end {
                 let entries = held[k as usize];
                 let base = held_bases[k as usize];
                 let mut these = Array::<u32>::new(words);
@@ -92,7 +91,7 @@ pub fn groups_rows<F: Float, N: Size>(
                 for word in 0..words {
                     these[word] = held_steps[comptime!(k as usize * words + word)];
                 }
-                let next = group + (k + 2) * LANES;
+                let next = group + (k + 2) * lanes;
                 if next < end {
                     held[k as usize] = values[next as usize];
                     held_bases[k as usize] = u32::cast_from(bases[next as usize]);
@@ -113,11 +112,14 @@ pub fn groups_rows<F: Float, N: Size>(
                 }
             }
         }
-        group += 2 * LANES;
+        group += 2 * lanes;
     }
     #[unroll]
     for token in 0..tokens {
         let mut sum = sums[token];
+        if comptime!(lanes == 32) {
+            sum += plane_shuffle_xor(sum, 16);
+        }
         sum += plane_shuffle_xor(sum, 8);
         sum += plane_shuffle_xor(sum, 4);
         sum += plane_shuffle_xor(sum, 2);

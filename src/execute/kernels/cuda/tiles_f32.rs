@@ -71,7 +71,7 @@ pub fn bitmap_f32(
         let mut sum = sums[i];
         sum += plane_shuffle_xor(sum, 1);
         sum += plane_shuffle_xor(sum, 2);
-        if lane % 4 == 0 {
+        if lane & 3u32 == 0 {
             shared[plane as usize * width + comptime!(i / 2 * 16 + i % 2 * 8) + (lane / 4) as usize] = sum;
         }
     }
