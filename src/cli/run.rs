@@ -198,10 +198,7 @@ fn finish(
         failed + kept_failed,
         store.root().display()
     ));
-    if report.missed > 0 {
-        let missed = counted(report.missed, "expectation");
-        Printer::note(&format!("{missed} missed: see tables/expectations.csv"));
-    }
+    Printer::findings(&report);
     Ok(if failed + kept_failed + report.missed > 0 { exit::FAILED } else { exit::OK })
 }
 

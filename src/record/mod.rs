@@ -17,7 +17,7 @@ mod kernel;
 mod provenance;
 mod store;
 
-pub use crate::measure::{Latency as LatencyRecord, Phase as PhaseRecord};
+pub use crate::measure::{Latency as LatencyRecord, LayerRow, Phase as PhaseRecord, Structure};
 pub use formats::{
     CellRecord, ExpectRecord, Failure, FailureKind, InputRecord, KernelEntry, KernelUse, Manifest, Measured, PlanEntry,
     PlanRecord, RunRecord, Timings,
