@@ -93,6 +93,16 @@ pub struct RawData {
     /// How many windows perplexity is measured on; 0 means all. Default: 0.
     #[schemars(extend("default" = 0))]
     pub perplexity_windows: Option<At<usize>>,
+    /// The text that calibrated methods see while they prune: `builtin:NAME` or `file:PATH` (UTF-8,
+    /// relative to this file). Read only where such a method is used. Default: `builtin:calibration`.
+    #[schemars(extend("default" = "builtin:calibration"))]
+    pub calibration: Option<At<String>>,
+    /// How many windows of it are drawn, at random by the seed. Default: 128.
+    #[schemars(extend("minimum" = 1, "default" = 128, "examples" = [16]))]
+    pub calibration_samples: Option<At<usize>>,
+    /// Tokens of such a window. Default: `context`.
+    #[schemars(extend("minimum" = 1, "examples" = [256]))]
+    pub calibration_length: Option<At<usize>>,
 }
 
 /// A `[[prune]]` block.

@@ -90,6 +90,16 @@ pub enum LoadError {
         /// Tokens of a window.
         context: usize,
     },
+    /// The calibration text is too short.
+    #[error("`{text}` has {tokens} tokens, fewer than a calibration window of {length}")]
+    ShortCalibration {
+        /// The text source.
+        text: String,
+        /// Its tokens.
+        tokens: usize,
+        /// Tokens of a window.
+        length: usize,
+    },
     /// A text has nothing in it.
     #[error("`{text}` has no text in it")]
     EmptyText {
@@ -113,6 +123,16 @@ pub enum LoadError {
         model: String,
         /// Tokens asked for.
         context: usize,
+        /// Positions of the model.
+        positions: usize,
+    },
+    /// `calibration_length` is more than the model can take.
+    #[error("`data.calibration_length` is {length}, but `{model}` has {positions} positions")]
+    CalibrationLength {
+        /// The model source.
+        model: String,
+        /// Tokens asked for.
+        length: usize,
         /// Positions of the model.
         positions: usize,
     },
@@ -145,9 +165,15 @@ impl LoadError {
                 Some("the checkpoint is damaged or its training diverged: no result on it would mean anything".into())
             }
             Self::ShortText { .. } => Some("set a smaller `data.context`, or give a longer text".into()),
+            Self::ShortCalibration { .. } => {
+                Some("set a smaller `data.calibration_length`, or give a longer text".into())
+            }
             Self::EmptyText { .. } => Some("give a UTF-8 text with at least one line that is not blank".into()),
             Self::Vocabulary { .. } => Some("the checkpoint's tokenizer belongs to another model".into()),
             Self::Context { positions, .. } => Some(format!("set `data.context` to {positions} or less")),
+            Self::CalibrationLength { positions, .. } => {
+                Some(format!("set `data.calibration_length` to {positions} or less"))
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The texts of an experiment as token ids, and the digests that name them.
 
+use super::calibration::{Calibration, of_document};
 use super::{LoadError, builtin, tokenizer};
 use crate::config::experiment::Data;
 use crate::config::source::TextSource;
@@ -15,8 +16,18 @@ const DEFAULT_CONTEXT: usize = 2048;
 pub struct Texts {
     agreement: Text,
     perplexity: Option<Text>,
-    context: Option<usize>,
-    windows: usize,
+    calibration: Option<Text>,
+    data: Data,
+    seeds: Vec<u64>,
+}
+
+/// Which texts an experiment needs beside those of the agreement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The text that perplexity is measured on.
+    pub perplexity: bool,
+    /// The seeds that draw calibration windows; none where nothing is calibrated.
+    pub calibration: Vec<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -34,22 +45,26 @@ pub struct Tokens {
     pub perplexity: Option<Vec<Vec<u32>>>,
     /// Tokens of a window.
     pub context: usize,
+    /// The calibration windows of each seed that draws some.
+    pub calibration: Vec<Calibration>,
 }
 
 impl Texts {
-    /// Reads the texts; the perplexity text only where perplexity is measured.
+    /// Reads the texts that are wanted.
     ///
     /// # Errors
     /// When a file can't be read or has nothing in it.
-    pub fn read(data: &Data, perplexity: bool) -> Result<Self, LoadError> {
+    pub fn read(data: &Data, wanted: &Wanted) -> Result<Self, LoadError> {
         let agreement = Text::read(&data.agreement)?;
-        let perplexity = perplexity.then(|| Text::read(&data.perplexity)).transpose()?;
-        Ok(Self { agreement, perplexity, context: data.context, windows: data.perplexity_windows })
+        let perplexity = wanted.perplexity.then(|| Text::read(&data.perplexity)).transpose()?;
+        let seeds = wanted.calibration.clone();
+        let calibration = (!seeds.is_empty()).then(|| Text::read(&data.calibration)).transpose()?;
+        Ok(Self { agreement, perplexity, calibration, data: data.clone(), seeds })
     }
 
     /// Name and SHA-256 of each text.
     pub fn digests(&self) -> Vec<(String, String)> {
-        let texts = std::iter::once(&self.agreement).chain(&self.perplexity);
+        let texts = std::iter::once(&self.agreement).chain(&self.perplexity).chain(&self.calibration);
         texts.map(|text| (text.name.clone(), hex(&Sha256::digest(text.content.as_bytes())))).collect()
     }
 
@@ -65,17 +80,19 @@ impl Texts {
         positions: usize,
         vocabulary: usize,
     ) -> Result<Tokens, LoadError> {
-        if let Some(context) = self.context.filter(|&context| context > positions) {
+        if let Some(context) = self.data.context.filter(|&context| context > positions) {
             return Err(LoadError::Context { model: model.into(), context, positions });
         }
-        let context = self.context.unwrap_or(positions.min(DEFAULT_CONTEXT));
+        let context = self.data.context.unwrap_or(positions.min(DEFAULT_CONTEXT));
         let agreement = self.agreement_tokens(tokenizer, context)?;
         let perplexity = self.perplexity.as_ref().map(|text| self.windows(text, tokenizer, context)).transpose()?;
-        let known = |id: &&u32| **id as usize >= vocabulary;
-        if let Some(&id) = agreement.iter().chain(perplexity.iter().flatten()).flatten().find(known) {
+        let calibration = self.calibrations(tokenizer, model, positions, context)?;
+        let drawn = calibration.iter().flat_map(|calibration| &calibration.windows);
+        let unknown = |id: &&u32| **id as usize >= vocabulary;
+        if let Some(&id) = agreement.iter().chain(perplexity.iter().flatten()).chain(drawn).flatten().find(unknown) {
             return Err(LoadError::Vocabulary { model: model.into(), id, vocabulary });
         }
-        Ok(Tokens { agreement, perplexity, context })
+        Ok(Tokens { agreement, perplexity, context, calibration })
     }
 
     fn agreement_tokens(&self, tokenizer: &Tokenizer, context: usize) -> Result<Vec<Vec<u32>>, LoadError> {
@@ -91,12 +108,33 @@ impl Texts {
     /// The text tokenised once, cut into windows; a last partial window is dropped.
     fn windows(&self, text: &Text, tokenizer: &Tokenizer, context: usize) -> Result<Vec<Vec<u32>>, LoadError> {
         let ids = tokenizer::encode(tokenizer, &text.content, &text.name)?;
-        let limit = if self.windows == 0 { usize::MAX } else { self.windows };
+        let limit = if self.data.perplexity_windows == 0 { usize::MAX } else { self.data.perplexity_windows };
         let windows: Vec<Vec<u32>> = ids.chunks_exact(context).take(limit).map(<[u32]>::to_vec).collect();
         if windows.is_empty() {
             return Err(LoadError::ShortText { text: text.name.clone(), tokens: ids.len(), context });
         }
         Ok(windows)
+    }
+
+    /// The windows of every seed; none where nothing is calibrated.
+    fn calibrations(
+        &self,
+        tokenizer: &Tokenizer,
+        model: &str,
+        positions: usize,
+        context: usize,
+    ) -> Result<Vec<Calibration>, LoadError> {
+        let Some(text) = &self.calibration else { return Ok(Vec::new()) };
+        let length = self.data.calibration_length.unwrap_or(context);
+        if length > positions {
+            return Err(LoadError::CalibrationLength { model: model.into(), length, positions });
+        }
+        let ids = tokenizer::encode(tokenizer, &text.content, &text.name)?;
+        if ids.len() < length {
+            return Err(LoadError::ShortCalibration { text: text.name.clone(), tokens: ids.len(), length });
+        }
+        let samples = self.data.calibration_samples;
+        Ok(self.seeds.iter().map(|&seed| of_document(&ids, seed, samples, length)).collect())
     }
 }
 
@@ -126,6 +164,17 @@ impl Tokens {
     /// The digest of the perplexity windows.
     pub fn perplexity_digest(&self) -> Option<String> {
         self.perplexity.as_deref().map(digest)
+    }
+
+    /// The calibration windows that a seed draws.
+    pub fn calibration_of(&self, seed: u64) -> Option<&[Vec<u32>]> {
+        let of_seed = self.calibration.iter().find(|calibration| calibration.seed == seed)?;
+        Some(&of_seed.windows)
+    }
+
+    /// The digest of the calibration windows that a seed draws.
+    pub fn calibration_digest(&self, seed: u64) -> Option<String> {
+        self.calibration_of(seed).map(digest)
     }
 }
 

@@ -3,11 +3,11 @@
 use super::kernels;
 use super::memory::{memory, too_large};
 use crate::config::Experiment;
-use crate::config::experiment::{Dtype, Metric, Where, same_sparsity};
+use crate::config::experiment::{Dtype, Method, Metric, Where, same_sparsity};
 use crate::execute::KERNEL_POLICY_VERSION;
 use crate::execute::device::{self, DeviceError};
 use crate::execute::kernels::cpu::Simd;
-use crate::load::{Checkpoint, LoadError, Loader, ModelFiles, Texts, Tokens};
+use crate::load::{Checkpoint, LoadError, Loader, ModelFiles, Texts, Tokens, Wanted};
 use crate::model::Architecture;
 use crate::plan::{
     Backend, Cell, CellId, Decision, InputDigests, KernelCell, KernelInputs, LatencyPoint, Only, Partition, Rerun,
@@ -61,6 +61,15 @@ pub struct PreparedModel {
     pub architecture: Arc<Architecture>,
     /// The texts as it sees them.
     pub tokens: Tokens,
+    digests: Digests,
+}
+
+/// Digests of what the cells of a model read, each computed once.
+struct Digests {
+    /// Of what every cell reads.
+    shared: InputDigests,
+    /// Of the calibration windows of each seed.
+    calibration: Vec<(u64, Option<String>)>,
 }
 
 impl Prepared {
@@ -240,7 +249,7 @@ pub fn prepare(
         }
         let Some(model) = model_of(&cell) else { continue };
         timed_tokens_fit(&cell, model)?;
-        let inputs = model.digests();
+        let inputs = model.digests.of(&cell);
         let id = CellId::new(&cell, &inputs);
         // Two sources of one model, say a folder and the hub, make one cell.
         if seen.insert(id.clone()) {
@@ -262,9 +271,24 @@ fn prepare_models(experiment: &Experiment, loader: &Loader) -> Result<(Vec<Prepa
     if experiment.models.is_empty() {
         return Ok(Default::default());
     }
-    let texts = Texts::read(&experiment.data, experiment.metrics.contains(&Metric::Perplexity))?;
+    let texts = Texts::read(&experiment.data, &wanted(experiment))?;
     let models = experiment.models.iter().map(|source| prepare_model(loader, source, &texts));
     Ok((models.collect::<Result<_, _>>()?, texts.digests()))
+}
+
+/// The texts that the experiment needs.
+fn wanted(experiment: &Experiment) -> Wanted {
+    let mut methods = experiment.prune.iter().flat_map(|block| &block.methods);
+    let calibrated = methods.any(|&method| calibrates(method));
+    Wanted {
+        perplexity: experiment.metrics.contains(&Metric::Perplexity),
+        calibration: if calibrated { experiment.seeds.clone() } else { Vec::new() },
+    }
+}
+
+/// Whether a method looks at the inputs of the layers that it prunes.
+fn calibrates(_method: Method) -> bool {
+    false
 }
 
 fn prepare_model(
@@ -277,7 +301,8 @@ fn prepare_model(
     let architecture = Checkpoint::open(files.clone())?.architecture().clone();
     let tokenizer = files.tokenizer()?;
     let tokens = texts.encode(&tokenizer, &files.source, architecture.max_positions, architecture.vocabulary)?;
-    Ok(PreparedModel { files, architecture, tokens })
+    let digests = Digests::new(&files, &tokens);
+    Ok(PreparedModel { files, architecture, tokens, digests })
 }
 
 /// What decides how fast a backend is.
@@ -300,13 +325,24 @@ fn timed_tokens_fit(cell: &Cell, model: &PreparedModel) -> Result<(), PrepareErr
     }
 }
 
-impl PreparedModel {
-    fn digests(&self) -> InputDigests {
-        InputDigests {
-            model: self.files.digest(),
-            agreement: self.tokens.agreement_digest(),
-            perplexity: self.tokens.perplexity_digest(),
-        }
+impl Digests {
+    fn new(files: &ModelFiles, tokens: &Tokens) -> Self {
+        let shared = InputDigests {
+            model: files.digest(),
+            agreement: tokens.agreement_digest(),
+            perplexity: tokens.perplexity_digest(),
+            calibration: None,
+        };
+        let of_seed = |seed| (seed, tokens.calibration_digest(seed));
+        let calibration = tokens.calibration.iter().map(|calibration| of_seed(calibration.seed)).collect();
+        Self { shared, calibration }
+    }
+
+    /// What a cell reads.
+    fn of(&self, cell: &Cell) -> InputDigests {
+        let seed = cell.seed.filter(|_| cell.prune.as_ref().is_some_and(|point| calibrates(point.method)));
+        let windows = self.calibration.iter().find(|(of, _)| Some(*of) == seed);
+        InputDigests { calibration: windows.and_then(|(_, digest)| digest.clone()), ..self.shared.clone() }
     }
 }
 
