@@ -1,5 +1,6 @@
 //! Why an input can't be used.
 
+use super::dataset::DatasetError;
 use super::hub::HubError;
 use super::weights::WeightsError;
 use crate::model;
@@ -15,6 +16,9 @@ pub enum LoadError {
     /// Files of weights.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// A dataset.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
     /// A file can't be read.
     #[error("failed to read `{}`", path.display())]
     Read {
@@ -144,6 +148,7 @@ impl LoadError {
         match self {
             Self::Hub(error) => error.hint(),
             Self::Weights(error) => error.hint(),
+            Self::Dataset(error) => error.hint(),
             Self::Config { source, .. } => source.hint(),
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => {
                 Some("save the file as UTF-8".into())

@@ -7,7 +7,7 @@ use crate::config::experiment::{Dtype, Method, Metric, Where, same_sparsity};
 use crate::execute::KERNEL_POLICY_VERSION;
 use crate::execute::device::{self, DeviceError};
 use crate::execute::kernels::cpu::Simd;
-use crate::load::{Checkpoint, LoadError, Loader, ModelFiles, Texts, Tokens, Wanted};
+use crate::load::{Checkpoint, LoadError, Loader, ModelFiles, TextInput, Texts, Tokens, Wanted};
 use crate::model::Architecture;
 use crate::plan::{
     Backend, Cell, CellId, Decision, InputDigests, KernelCell, KernelInputs, LatencyPoint, Only, Partition, Rerun,
@@ -38,20 +38,17 @@ pub struct Prepared {
     pub experiment: Experiment,
     /// The models, in the file's order.
     pub models: Vec<PreparedModel>,
-    /// Name and SHA-256 of the texts.
-    pub texts: TextDigests,
+    /// What the texts were read from.
+    pub texts: Vec<TextInput>,
     /// Every model cell of the plan, in order.
     pub cells: Vec<PlannedCell>,
     /// Every kernel cell of the plan, in order, behind the model cells.
     pub kernels: Vec<PlannedKernel>,
     /// The plan as it is stored.
     pub plan: PlanRecord,
-    /// What to tell the user: devices whose memory may be too small.
+    /// What to tell the user: of texts, and of devices whose memory may be too small.
     pub warnings: Vec<String>,
 }
-
-/// Name and SHA-256 of each text.
-pub type TextDigests = Vec<(String, String)>;
 
 /// A model whose files are found and whose texts are tokenised.
 pub struct PreparedModel {
@@ -231,7 +228,7 @@ pub fn prepare(
             backends.push(backend);
         }
     }
-    let (models, texts) = prepare_models(&experiment, loader)?;
+    let (models, texts, mut warnings) = prepare_models(&experiment, loader)?;
     let model_of = |cell: &Cell| models.iter().find(|model| model.files.source == cell.model);
     let dtype_of = |source: &str, backend| {
         let model = models.iter().find(|model| model.files.source == source);
@@ -262,18 +259,23 @@ pub fn prepare(
     select(&mut planned, &mut kernels, store, options)?;
     // The machine is looked at only where something is to run on it.
     let runs = planned.iter().any(PlannedCell::runs);
-    let warnings = if runs { too_large(&planned, &machine, experiment.device_index) } else { Vec::new() };
+    if runs {
+        warnings.extend(too_large(&planned, &machine, experiment.device_index));
+    }
     Ok(Prepared { texts, experiment, models, cells: planned, kernels, plan, warnings })
 }
 
-/// The models, and name and digest of the texts; nothing is read where there is no model.
-fn prepare_models(experiment: &Experiment, loader: &Loader) -> Result<(Vec<PreparedModel>, TextDigests), LoadError> {
+/// The models, what the texts were read from, and warnings; nothing is read where there is no model.
+fn prepare_models(
+    experiment: &Experiment,
+    loader: &Loader,
+) -> Result<(Vec<PreparedModel>, Vec<TextInput>, Vec<String>), LoadError> {
     if experiment.models.is_empty() {
         return Ok(Default::default());
     }
-    let texts = Texts::read(&experiment.data, &wanted(experiment))?;
+    let texts = Texts::read(&experiment.data, &wanted(experiment), loader)?;
     let models = experiment.models.iter().map(|source| prepare_model(loader, source, &texts));
-    Ok((models.collect::<Result<_, _>>()?, texts.digests()))
+    Ok((models.collect::<Result<_, _>>()?, texts.inputs(), texts.warnings().to_vec()))
 }
 
 /// The texts that the experiment needs.
