@@ -4,6 +4,7 @@
 mod expect;
 mod kernel;
 mod latency;
+mod method;
 mod prune;
 
 use std::collections::BTreeSet;

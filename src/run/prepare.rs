@@ -3,7 +3,7 @@
 use super::kernels;
 use super::memory::{memory, too_large};
 use crate::config::Experiment;
-use crate::config::experiment::{Dtype, Method, Metric, Where, same_sparsity};
+use crate::config::experiment::{Dtype, Metric, Where, same_sparsity};
 use crate::execute::KERNEL_POLICY_VERSION;
 use crate::execute::device::{self, DeviceError};
 use crate::execute::kernels::cpu::Simd;
@@ -281,16 +281,11 @@ fn prepare_models(
 /// The texts that the experiment needs.
 fn wanted(experiment: &Experiment) -> Wanted {
     let mut methods = experiment.prune.iter().flat_map(|block| &block.methods);
-    let calibrated = methods.any(|&method| calibrates(method));
+    let calibrated = methods.any(|method| method.calibrates());
     Wanted {
         perplexity: experiment.metrics.contains(&Metric::Perplexity),
         calibration: if calibrated { experiment.seeds.clone() } else { Vec::new() },
     }
-}
-
-/// Whether a method looks at the inputs of the layers that it prunes.
-fn calibrates(_method: Method) -> bool {
-    false
 }
 
 fn prepare_model(
@@ -342,7 +337,7 @@ impl Digests {
 
     /// What a cell reads.
     fn of(&self, cell: &Cell) -> InputDigests {
-        let seed = cell.seed.filter(|_| cell.prune.as_ref().is_some_and(|point| calibrates(point.method)));
+        let seed = cell.seed.filter(|_| cell.prune.as_ref().is_some_and(|point| point.method.calibrates()));
         let windows = self.calibration.iter().find(|(of, _)| Some(*of) == seed);
         InputDigests { calibration: windows.and_then(|(_, digest)| digest.clone()), ..self.shared.clone() }
     }
