@@ -74,6 +74,17 @@ pub struct Data {
     pub context: Option<usize>,
     /// How many windows perplexity is measured on; 0 means all.
     pub perplexity_windows: usize,
+    /// The text that calibrated methods see.
+    pub calibration: TextSource,
+    /// How many windows of it are drawn, from 1 to [`Data::MAX_SAMPLES`].
+    pub calibration_samples: usize,
+    /// Tokens of such a window, at least 1; `None` means as many as `context`.
+    pub calibration_length: Option<usize>,
+}
+
+impl Data {
+    /// The most calibration windows: 500 times what the field uses.
+    pub const MAX_SAMPLES: usize = 65_536;
 }
 
 /// What `latency` times: prompts, and the tokens generated behind them.

@@ -81,13 +81,15 @@ pub struct RawDevice {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawData {
-    /// The texts of the comparison with the dense model, one a line: `builtin:NAME` or
-    /// `file:PATH` (UTF-8, relative to this file). Default: `builtin:sample-texts`.
+    /// The texts of the comparison with the dense model: `builtin:NAME` or `file:PATH` (UTF-8, relative
+    /// to this file), one a line; or a dataset of the hub, `hf:ORG/NAME/CONFIG/SPLIT`. Default:
+    /// `builtin:sample-texts`.
     #[schemars(extend("default" = "builtin:sample-texts"))]
     pub agreement: Option<At<String>>,
-    /// The text that perplexity is measured on: `builtin:NAME` or `file:PATH` (UTF-8, relative to
-    /// this file). Default: `builtin:heldout`.
-    #[schemars(extend("default" = "builtin:heldout"))]
+    /// The text that perplexity is measured on: `builtin:NAME`, `file:PATH` (UTF-8, relative to this
+    /// file) or `hf:ORG/NAME/CONFIG/SPLIT`, whose documents are joined by empty lines. Default:
+    /// `builtin:heldout`.
+    #[schemars(extend("default" = "builtin:heldout", "examples" = ["hf:Salesforce/wikitext/wikitext-2-raw-v1/test"]))]
     pub perplexity: Option<At<String>>,
     /// Tokens per window. Default: the model's own maximum, at most 2048.
     #[schemars(extend("minimum" = 2, "examples" = [512]))]
@@ -95,6 +97,17 @@ pub struct RawData {
     /// How many windows perplexity is measured on; 0 means all. Default: 0.
     #[schemars(extend("default" = 0))]
     pub perplexity_windows: Option<At<usize>>,
+    /// The text that calibrated methods see while they prune: `builtin:NAME`, `file:PATH` (UTF-8,
+    /// relative to this file) or `hf:ORG/NAME/CONFIG/SPLIT`. Read only where such a method is used.
+    /// Default: `builtin:calibration`.
+    #[schemars(extend("default" = "builtin:calibration", "examples" = ["hf:allenai/c4/en/train"]))]
+    pub calibration: Option<At<String>>,
+    /// How many windows of it are drawn, at random by the seed. Default: 128.
+    #[schemars(extend("minimum" = 1, "default" = 128, "examples" = [16]))]
+    pub calibration_samples: Option<At<usize>>,
+    /// Tokens of such a window. Default: `context`.
+    #[schemars(extend("minimum" = 1, "examples" = [256]))]
+    pub calibration_length: Option<At<usize>>,
 }
 
 /// A `[[prune]]` block.

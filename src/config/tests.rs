@@ -61,6 +61,8 @@ fn defaults() {
     assert_eq!(experiment.data.agreement, TextSource::Builtin("sample-texts".into()));
     assert_eq!(experiment.data.perplexity, TextSource::Builtin("heldout".into()));
     assert_eq!((experiment.data.context, experiment.data.perplexity_windows), (None, 0));
+    assert_eq!(experiment.data.calibration, TextSource::Builtin("calibration".into()));
+    assert_eq!((experiment.data.calibration_samples, experiment.data.calibration_length), (128, None));
     assert_eq!(experiment.variants, [Variant::Dense, Variant::Masked, Variant::Csr]);
     assert_eq!(experiment.metrics, [Metric::Structure, Metric::Agreement]);
     let block = &experiment.prune[0];
@@ -90,6 +92,9 @@ agreement = "file:a.txt"
 perplexity = "file:/b.txt"
 context = 512
 perplexity_windows = 3
+calibration = "file:c.txt"
+calibration_samples = 16
+calibration_length = 256
 [[prune]]
 method = ["magnitude", "random"]
 sparsity = [0, 0.5]
@@ -122,6 +127,8 @@ source = "a table"
     assert_eq!(&**path, Path::new("dir/../m"));
     assert_eq!(experiment.dtype, Some(Dtype::Bf16));
     assert_eq!(experiment.data.context, Some(512));
+    assert_eq!(experiment.data.calibration.to_string(), "file:c.txt");
+    assert_eq!((experiment.data.calibration_samples, experiment.data.calibration_length), (16, Some(256)));
     assert_eq!(experiment.prune[0].points().len(), 8);
     assert_eq!(experiment.prune[0].skip.len(), 1);
     let fixed = |n, m| (Method::Magnitude, None, NmPattern::NofM { n, m }, 0.5);
@@ -577,6 +584,8 @@ fn defaults_of_the_schema_are_the_defaults() {
         (default(&format!("{data}/agreement")), serde_json::json!(experiment.data.agreement)),
         (default(&format!("{data}/perplexity")), serde_json::json!(experiment.data.perplexity)),
         (default(&format!("{data}/perplexity_windows")), serde_json::json!(experiment.data.perplexity_windows)),
+        (default(&format!("{data}/calibration")), serde_json::json!(experiment.data.calibration)),
+        (default(&format!("{data}/calibration_samples")), serde_json::json!(experiment.data.calibration_samples)),
         (default(&format!("{prune}/pattern")), serde_json::json!(block.patterns[0])),
         (default(&format!("{prune}/exclude")), serde_json::json!(block.exclude)),
         (default(&format!("{prune}/propagate")), serde_json::json!(block.propagate)),
@@ -597,6 +606,15 @@ fn defaults_of_the_schema_are_the_defaults() {
     for (stated, real) in pairs {
         assert_eq!(stated, real);
     }
+}
+
+#[test]
+fn calibration_keys() {
+    let out_of_range = |key: &str| format!("`data.calibration_{key}` is out of range");
+    one_error("[data]\ncalibration_samples = 0\n", &[&out_of_range("samples"), "at least 1"]);
+    one_error("[data]\ncalibration_samples = 65537\n", &[&out_of_range("samples"), "from 1 to 65536"]);
+    one_error("[data]\ncalibration_length = 0\n", &[&out_of_range("length"), "at least 1"]);
+    one_error("[data]\ncalibration = \"calibration\"\n", &["did you mean `builtin:calibration`?"]);
 }
 
 #[test]

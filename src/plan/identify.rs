@@ -44,6 +44,9 @@ pub struct InputDigests {
     pub agreement: String,
     /// Of the token ids of the perplexity windows, where perplexity is measured.
     pub perplexity: Option<String>,
+    /// Of the token ids of the calibration windows that the cell's seed draws, where its method calibrates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<String>,
 }
 
 impl CellId {
@@ -64,6 +67,10 @@ impl CellId {
             "seed": cell.seed,
             "metrics": cell.metrics.iter().map(|metric| metric.name()).collect::<Vec<_>>(),
         });
+        // What does not calibrate keeps its name whatever the calibration text is.
+        if let Some(calibration) = &inputs.calibration {
+            canonical["calibration"] = calibration.as_str().into();
+        }
         // What times nothing keeps its name wherever it runs.
         if let Some(latency) = cell.latency.as_ref().filter(|_| cell.metrics.contains(&Metric::Latency)) {
             canonical["latency"] = json!({
@@ -142,7 +149,7 @@ mod tests {
     use crate::config::experiment::{Owl, Propagate, Variant};
 
     fn inputs() -> InputDigests {
-        InputDigests { model: "m".into(), agreement: "a".into(), perplexity: Some("p".into()) }
+        InputDigests { model: "m".into(), agreement: "a".into(), perplexity: Some("p".into()), calibration: None }
     }
 
     #[test]
@@ -171,6 +178,9 @@ mod tests {
         add(&|c| c.prune.as_mut().unwrap().scope = None);
         names.push(CellId::new(&base, &InputDigests { model: "n".into(), ..inputs() }));
         names.push(CellId::new(&base, &InputDigests { agreement: "b".into(), ..inputs() }));
+        for calibration in ["c", "d"] {
+            names.push(CellId::new(&base, &InputDigests { calibration: Some(calibration.into()), ..inputs() }));
+        }
         let count = names.len();
         names.sort();
         names.dedup();
