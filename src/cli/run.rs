@@ -218,12 +218,12 @@ fn manifest(prepared: &Prepared, started: &RunRecord) -> Manifest {
             commit: model.files.commit.clone(),
         }));
     }
-    inputs.extend(prepared.texts.iter().map(|(source, sha256)| InputRecord {
-        source: source.clone(),
-        file: None,
-        sha256: sha256.clone(),
-        bytes: None,
-        commit: None,
+    inputs.extend(prepared.texts.iter().cloned().map(|text| InputRecord {
+        source: text.source,
+        file: text.file,
+        sha256: text.sha256,
+        bytes: text.bytes,
+        commit: text.commit,
     }));
     Manifest {
         format: 1,

@@ -4,6 +4,7 @@
 mod expect;
 mod kernel;
 mod latency;
+mod method;
 mod prune;
 
 use std::collections::BTreeSet;
@@ -204,11 +205,20 @@ impl Validator<'_> {
     fn data(&mut self, data: RawData) -> Option<Data> {
         let agreement = self.text("data.agreement", data.agreement, "sample-texts");
         let perplexity = self.text("data.perplexity", data.perplexity, "heldout");
+        let calibration = self.text("data.calibration", data.calibration, "calibration");
+        let samples = data.calibration_samples.unwrap_or(At { value: 128, span: 0..0 });
+        if samples.value > Data::MAX_SAMPLES {
+            let expected = format!("expected an integer from 1 to {}", Data::MAX_SAMPLES);
+            self.report(Diagnostic::error("`data.calibration_samples` is out of range").at(samples.span, expected));
+        }
         Some(Data {
             agreement: agreement?,
             perplexity: perplexity?,
             context: value(data.context),
             perplexity_windows: value(data.perplexity_windows).unwrap_or(0),
+            calibration: calibration?,
+            calibration_samples: samples.value,
+            calibration_length: value(data.calibration_length),
         })
     }
 

@@ -58,7 +58,7 @@ pub(super) enum WeightFiles {
 /// Told how a download goes: file, bytes so far, bytes in all. `Break` stops it.
 pub type Observer = Arc<dyn Fn(&str, u64, Option<u64>) -> ControlFlow<()> + Send + Sync>;
 
-/// Finds the files of model sources.
+/// Finds the files of models and datasets.
 pub struct Loader {
     offline: bool,
     observer: Observer,
@@ -80,12 +80,16 @@ impl Loader {
             ModelSource::Synthetic(name) => synthetic_files(source.to_string(), name),
             ModelSource::Path(path) => folder_files(source.to_string(), path),
             ModelSource::Hub { repo, revision } => {
-                let observer = self.observer.clone();
-                let settings = HubSettings::from_env(self.offline)?;
-                let hub = Hub::with_observer(settings, move |p| observer(p.file, p.received, p.total))?;
-                hub_files(source.to_string(), &hub.repo(RepoKind::Model, repo, revision.as_deref())?)
+                hub_files(source.to_string(), &self.hub()?.repo(RepoKind::Model, repo, revision.as_deref())?)
             }
         }
+    }
+
+    /// The hub, or its cache where the network is not to be used.
+    pub(super) fn hub(&self) -> Result<Hub, LoadError> {
+        let observer = self.observer.clone();
+        let settings = HubSettings::from_env(self.offline)?;
+        Ok(Hub::with_observer(settings, move |p| observer(p.file, p.received, p.total))?)
     }
 }
 

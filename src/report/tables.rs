@@ -57,7 +57,7 @@ fn key(cell: &Cell) -> Vec<Value> {
         point.map(|p| p.method.name()).into(),
         point.and_then(|p| p.scope).map(|scope| scope.name()).into(),
         point.map(|p| p.pattern.to_string()).into(),
-        point.map(|p| p.sparsity).into(),
+        point.and_then(|p| p.target()).into(),
         cell.seed.into(),
         cell.variant.name().into(),
         cell.backend.name().into(),

@@ -83,13 +83,8 @@ mod tests {
     use crate::plan::{LatencyPoint, PrunePoint};
 
     fn cell(backend: Backend, sparsity: Option<f64>) -> Cell {
-        let prune = |sparsity| PrunePoint {
-            method: Method::Magnitude,
-            scope: Some(Scope::Global),
-            pattern: NmPattern::Unstructured,
-            sparsity,
-            exclude: Vec::new(),
-        };
+        let (scope, pattern) = (Some(Scope::Global), NmPattern::Unstructured);
+        let prune = |sparsity| PrunePoint::new(Method::Magnitude, scope, pattern, sparsity, Vec::new());
         Cell {
             model: "synthetic:llama-2-7b".into(),
             prune: sparsity.map(prune),

@@ -38,7 +38,7 @@ pub(super) fn patterns<B: SparseBackend>(
     dtype: Dtype,
 ) -> Result<Vec<Pruned>, CellError> {
     let (method, scope, pattern) = (point.method, point.scope, point.pattern);
-    let request = Request { method, scope, pattern, sparsity: point.sparsity, seed: seed.unwrap_or(0) };
+    let request = point.request(seed);
     let linears = prunable(session, point)?;
     let above = method == Method::Magnitude && pattern == NmPattern::Unstructured;
     let patterns = if !B::ON_HOST && above && scope != Some(Scope::Row) {
