@@ -202,13 +202,8 @@ mod tests {
 
     /// A cell for the tests of this folder.
     pub(super) fn cell(model: &str, method: Method, sparsity: f64, variant: Variant, seed: Option<u64>) -> Cell {
-        let point = PrunePoint {
-            method,
-            scope: Some(Scope::Global),
-            pattern: NmPattern::Unstructured,
-            sparsity,
-            exclude: vec!["lm_head".into()],
-        };
+        let exclude = vec!["lm_head".into()];
+        let point = PrunePoint::new(method, Some(Scope::Global), NmPattern::Unstructured, sparsity, exclude);
         Cell {
             model: model.into(),
             backend: Backend::Flex,
@@ -247,7 +242,8 @@ mod tests {
             kernels: Vec::new(),
             latency: None,
         };
-        let inputs = InputDigests { model: String::new(), agreement: String::new(), perplexity: None };
+        let (model, agreement) = (String::new(), String::new());
+        let inputs = InputDigests { model, agreement, perplexity: None, calibration: None };
         CellRecord {
             format: CellRecord::FORMAT,
             id: CellId::new(&cell, &inputs),

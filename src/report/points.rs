@@ -8,7 +8,7 @@ use super::tables::by_seed;
 use crate::config::experiment::{Method, NmPattern, Variant};
 use crate::plan::{Cell, PrunePoint};
 use crate::record::CellRecord;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The colours of the methods in their order: those that are easiest to tell apart come first.
 const COLORS: [usize; 7] = [1, 2, 3, 5, 4, 6, 7];
@@ -59,7 +59,7 @@ impl Names {
         let of = |entry: &&(Method, NmPattern, Vec<String>)| (entry.0, entry.1) == (point.method, point.pattern);
         let keys = self.differing.iter().find(of).map(|(_, _, keys)| keys.as_slice()).unwrap_or_default();
         let values = keys_of(point);
-        let parts = keys.iter().filter_map(|key| words(key, values.get(key)?));
+        let parts = keys.iter().filter_map(|key| Some(words(key, values.get(key)?)));
         [point.method.name().to_owned()].into_iter().chain(parts).collect()
     }
 
@@ -86,71 +86,90 @@ fn color(method: Method) -> usize {
     COLORS[place % COLORS.len()]
 }
 
-/// The fields of a point as its file has them: what decides its result, also what is added to it later.
-fn keys_of(point: &PrunePoint) -> serde_json::Map<String, Value> {
-    match serde_json::to_value(point) {
-        Ok(Value::Object(map)) => map,
-        _ => serde_json::Map::new(),
+/// The fields of a point as its file has them, also those that are added to it later; what lies within a field is
+/// called `field.inner`.
+fn keys_of(point: &PrunePoint) -> Map<String, Value> {
+    let Ok(Value::Object(fields)) = serde_json::to_value(point) else { return Map::new() };
+    let mut keys = Map::new();
+    for (key, value) in fields {
+        match value {
+            Value::Object(inner) => {
+                keys.insert(key.clone(), Value::Bool(true));
+                keys.extend(inner.into_iter().map(|(inner, value)| (format!("{key}.{inner}"), value)));
+            }
+            Value::Null => {}
+            value => drop(keys.insert(key, value)),
+        }
     }
+    keys
 }
 
-/// The keys in which points of one method and pattern differ, beside the sparsity.
+/// The keys in which points of one method and pattern differ, beside the sparsity. What lies within a field counts
+/// only among the points that have the field.
 fn differing_keys(points: &[&PrunePoint]) -> Vec<String> {
-    let fields: Vec<_> = points.iter().map(|point| keys_of(point)).collect();
+    let fields: Vec<Map<String, Value>> = points.iter().map(|point| keys_of(point)).collect();
     let mut keys: Vec<&String> = Vec::new();
     for key in fields.iter().flat_map(|map| map.keys()) {
         if key != "sparsity" && !keys.contains(&key) {
             keys.push(key);
         }
     }
-    keys.retain(|key| fields.iter().any(|map| map.get(*key) != fields[0].get(*key)));
+    keys.retain(|key| {
+        let mut values = fields.iter().map(|map| map.get(*key)).filter(|v| v.is_some() || !key.contains('.'));
+        let first = values.next();
+        values.any(|value| Some(value) != first)
+    });
     keys.into_iter().cloned().collect()
 }
 
-/// A field in words: `layer`, `damping 0.1`, `owl m 5 lambda 0.08`; nothing for one that is not set.
-fn words(key: &str, value: &Value) -> Option<String> {
+/// A field in words: `layer`, `damping 0.1`, `owl`, `m 5`.
+fn words(key: &str, value: &Value) -> String {
+    let name = key.rsplit('.').next().unwrap_or(key);
     match value {
-        Value::Null => None,
         // Words that say by themselves what they are about.
-        Value::String(word) if key == "scope" => Some(word.clone()),
-        Value::Object(map) => {
-            let parts = map.iter().filter_map(|(key, value)| words(key, value));
-            Some([key.to_owned()].into_iter().chain(parts).collect::<Vec<_>>().join(" "))
-        }
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(plain).collect();
-            Some(format!("{key} {}", if items.is_empty() { "nothing".into() } else { items.join(" ") }))
-        }
-        value => Some(format!("{key} {}", plain(value))),
+        Value::String(word) if name == "scope" => word.clone(),
+        Value::Bool(true) if name == "budget" => "owl".into(),
+        Value::Bool(true) => name.into(),
+        Value::Array(items) if items.is_empty() => format!("{name} nothing"),
+        Value::Array(items) => format!("{name} {}", items.iter().map(plain).collect::<Vec<_>>().join(" ")),
+        value => format!("{name} {}", plain(value)),
     }
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), Into::into)
+    match value {
+        Value::String(text) => text.clone(),
+        // Display leaves out a trailing `.0`.
+        Value::Number(number) => number.as_f64().map_or_else(|| number.to_string(), |number| number.to_string()),
+        value => value.to_string(),
+    }
 }
 
 /// What a point aims at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Target {
     pub pattern: NmPattern,
-    pub sparsity: f64,
+    /// None where the method takes none.
+    pub sparsity: Option<f64>,
 }
 
 impl Target {
     pub fn of(point: &PrunePoint) -> Self {
-        Self { pattern: point.pattern, sparsity: point.sparsity }
+        Self { pattern: point.pattern, sparsity: point.target() }
     }
 
-    /// `50 %`, `2:4`
+    /// `50 %`, `2:4`, `as given`
     pub fn label(&self) -> String {
-        match self.pattern {
-            NmPattern::NofM { .. } => self.pattern.to_string(),
-            NmPattern::Unstructured => format!("{} %", (self.sparsity * 1000.0).round() / 10.0),
+        match (self.pattern, self.sparsity) {
+            (NmPattern::NofM { .. }, _) => self.pattern.to_string(),
+            (NmPattern::Unstructured, Some(sparsity)) => format!("{} %", (sparsity * 1000.0).round() / 10.0),
+            (NmPattern::Unstructured, None) => "as given".into(),
         }
     }
 
-    pub fn is_unstructured(&self) -> bool {
-        self.pattern == NmPattern::Unstructured
+    /// The sparsity of a point that is free to have any.
+    pub fn free(&self) -> Option<f64> {
+        self.sparsity.filter(|_| self.pattern == NmPattern::Unstructured)
     }
 }
 
@@ -183,9 +202,9 @@ pub(super) fn targets(points: &[Seeds<'_>]) -> Vec<Target> {
         }
     }
     // Stable: patterns stay in the plan's order.
-    targets.sort_by(|a, b| match (a.is_unstructured(), b.is_unstructured()) {
-        (true, true) => a.sparsity.total_cmp(&b.sparsity),
-        (a, b) => b.cmp(&a),
+    targets.sort_by(|a, b| match (a.free(), b.free()) {
+        (Some(a), Some(b)) => a.total_cmp(&b),
+        (a, b) => b.is_some().cmp(&a.is_some()),
     });
     targets
 }
@@ -203,7 +222,7 @@ pub(super) fn spread_out<T>(things: Vec<T>, most: usize) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::experiment::Scope;
+    use crate::config::experiment::{Owl, Scope};
     use crate::report::tests::cell;
 
     fn point(method: Method, scope: Option<Scope>, pattern: NmPattern, sparsity: f64) -> Cell {
@@ -235,15 +254,33 @@ mod tests {
     #[test]
     fn fields_in_words() {
         let words = |key: &str, value| words(key, &value);
-        assert_eq!(words("scope", serde_json::json!("row")).as_deref(), Some("row"));
-        assert_eq!(words("damping", serde_json::json!(0.1)).as_deref(), Some("damping 0.1"));
+        assert_eq!(words("scope", serde_json::json!("row")), "row");
+        assert_eq!(words("damping", serde_json::json!(0.1)), "damping 0.1");
+        assert_eq!(words("budget.m", serde_json::json!(5.0)), "m 5");
+        assert_eq!(words("exclude", serde_json::json!(["a", "b"])), "exclude a b");
+        assert_eq!(words("exclude", serde_json::json!([])), "exclude nothing");
+    }
+
+    #[test]
+    fn budgets_are_told_apart_by_what_differs() {
+        let point = |budget| PrunePoint {
+            budget,
+            ..PrunePoint::new(Method::Wanda, Some(Scope::Row), NmPattern::Unstructured, 0.7, Vec::new())
+        };
+        let names = |points: &[PrunePoint]| {
+            let cells: Vec<Cell> = points
+                .iter()
+                .map(|p| Cell { prune: Some(p.clone()), ..cell("m", Method::Wanda, 0.7, Variant::Masked, Some(0)) })
+                .collect();
+            let names = Names::among(&cells);
+            points.iter().map(|point| names.of(point)).collect::<Vec<_>>()
+        };
+        let owl = |m, lambda| Some(Owl { m, lambda });
+        assert_eq!(names(&[point(None), point(owl(5.0, 0.08))]), ["wanda", "wanda, owl"]);
         assert_eq!(
-            words("owl", serde_json::json!({"m": 5.0, "lambda": 0.08})).as_deref(),
-            Some("owl m 5.0 lambda 0.08")
+            names(&[point(None), point(owl(5.0, 0.08)), point(owl(7.0, 0.08))]),
+            ["wanda", "wanda, owl, m 5", "wanda, owl, m 7"]
         );
-        assert_eq!(words("exclude", serde_json::json!(["a", "b"])).as_deref(), Some("exclude a b"));
-        assert_eq!(words("exclude", serde_json::json!([])).as_deref(), Some("exclude nothing"));
-        assert_eq!(words("owl", Value::Null), None);
     }
 
     #[test]
@@ -256,11 +293,15 @@ mod tests {
 
     #[test]
     fn targets_are_in_order() {
-        let of = |pattern, sparsity| Seeds { name: String::new(), target: Target { pattern, sparsity }, cells: vec![] };
+        let of = |pattern, sparsity: f64| {
+            let target = Target { pattern, sparsity: (sparsity > 0.0).then_some(sparsity) };
+            Seeds { name: String::new(), target, cells: vec![] }
+        };
         let (free, two_four, four_eight) =
             (NmPattern::Unstructured, NmPattern::NofM { n: 2, m: 4 }, NmPattern::NofM { n: 4, m: 8 });
-        let points = [of(four_eight, 0.5), of(free, 0.7), of(two_four, 0.5), of(free, 0.3), of(free, 0.7)];
+        let points =
+            [of(free, 0.0), of(four_eight, 0.5), of(free, 0.7), of(two_four, 0.5), of(free, 0.3), of(free, 0.7)];
         let labels: Vec<String> = targets(&points).iter().map(Target::label).collect();
-        assert_eq!(labels, ["30 %", "70 %", "4:8", "2:4"]);
+        assert_eq!(labels, ["30 %", "70 %", "as given", "4:8", "2:4"]);
     }
 }

@@ -6,7 +6,7 @@ use super::figure::{
 use super::plots::{MOST_BARS, PAGE, over_seeds, variant_style};
 use super::points::{Names, Seeds, Target, points, targets};
 use super::tables::{by_seed, metric, number};
-use crate::config::experiment::{NmPattern, Variant};
+use crate::config::experiment::Variant;
 use crate::record::CellRecord;
 
 /// Numbers this many times apart are legible on a logarithmic axis only.
@@ -29,8 +29,8 @@ impl Line<'_> {
 
 /// The unstructured points as lines, in the order of the plan.
 fn method_lines<'a>(points: &[Seeds<'a>], names: &Names) -> Vec<Line<'a>> {
-    let free = points.iter().filter(|point| point.target.is_unstructured());
-    lines(free.map(|point| (point.name.clone(), names.style(&point.name), point.target.sparsity, point.cells.clone())))
+    let free = points.iter().filter_map(|point| Some((point, point.target.free()?)));
+    lines(free.map(|(point, at)| (point.name.clone(), names.style(&point.name), at, point.cells.clone())))
 }
 
 fn lines<'a>(points: impl Iterator<Item = (String, usize, f64, Vec<&'a CellRecord>)>) -> Vec<Line<'a>> {
@@ -55,9 +55,8 @@ fn variant_lines<'a>(
     mut style: impl FnMut(Variant) -> usize,
 ) -> Vec<Line<'a>> {
     let points = by_seed(records.iter().copied());
-    let point = |cells: &[&'a CellRecord]| {
-        cells[0].cell.prune.as_ref().filter(|point| point.pattern == NmPattern::Unstructured)
-    };
+    let point =
+        |cells: &[&'a CellRecord]| cells[0].cell.prune.as_ref().filter(|point| Target::of(point).free().is_some());
     let Some(first) = points.iter().find_map(|cells| point(cells)) else { return Vec::new() };
     let like_first = points.iter().filter_map(|cells| {
         let point = point(cells).filter(|point| (point.method, point.scope) == (first.method, first.scope))?;
@@ -100,7 +99,7 @@ fn dense(records: &[&CellRecord], number: &dyn Fn(&CellRecord) -> Option<f64>) -
 pub(super) fn sweep(records: &[&CellRecord], names: &Names) -> Option<Figure> {
     let points = points(records, names);
     let behaviour = method_lines(&points, names);
-    if targets(&points).iter().filter(|target| target.is_unstructured()).count() < 2 {
+    if targets(&points).iter().filter(|target| target.free().is_some()).count() < 2 {
         return None;
     }
     let mut free = names.free_styles();
@@ -131,7 +130,7 @@ pub(super) fn perplexity(records: &[&CellRecord], names: &Names) -> Option<Figur
     let values = all().chain(dense(records, &of).into_iter().map(|rule| rule.at));
     let y = Axis { scale: scale(values), ..Axis::linear("Perplexity") };
     let (mut swept, mut single): (Vec<Target>, Vec<Target>) =
-        targets(&points).into_iter().partition(Target::is_unstructured);
+        targets(&points).into_iter().partition(|target| target.free().is_some());
     if swept.len() == 1 {
         single.splice(0..0, swept.drain(..));
     }
@@ -190,7 +189,7 @@ pub(super) fn speed_panel(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::experiment::Method;
+    use crate::config::experiment::{Method, NmPattern};
     use crate::report::tests::{cell, record};
 
     #[test]
