@@ -129,7 +129,7 @@ pub(super) fn prepare_selection(
     Ok(prepared)
 }
 
-fn limit_threads(experiment: &Experiment) -> Result<(), CliError> {
+pub(super) fn limit_threads(experiment: &Experiment) -> Result<(), CliError> {
     /// More threads than any machine has; a typing mistake should not start them.
     const MOST: usize = 1024;
     if experiment.threads > MOST {

@@ -172,6 +172,14 @@ impl ModelFiles {
         }
     }
 
+    /// The folder that its weights are in, if they are in files.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.weights {
+            WeightFiles::Files(paths) => paths.first()?.parent(),
+            WeightFiles::Static(_) | WeightFiles::Synthetic(_) => None,
+        }
+    }
+
     /// Whether the model is no published one: inside the program, or random.
     pub fn is_stand_in(&self) -> bool {
         !matches!(self.weights, WeightFiles::Files(_))

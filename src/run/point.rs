@@ -96,6 +96,11 @@ impl Point {
         Ok(Self { layers, prune_seconds: start.elapsed().as_secs_f64(), masked: None })
     }
 
+    /// The linears that it prunes.
+    pub fn into_layers(self) -> Vec<Pruned> {
+        self.layers
+    }
+
     /// Measures a variant of this point.
     pub fn variant<B: SparseBackend>(
         &mut self,

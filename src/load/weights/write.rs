@@ -15,10 +15,10 @@ const ALIGNMENT: usize = 8;
 ///
 /// # Errors
 /// Those of `bytes` and of writing; bytes of another number than the tensor's shape and type have.
-pub fn write_safetensors<E: From<io::Error>>(
+pub fn write_safetensors<'a, E: From<io::Error>>(
     out: &mut impl Write,
     tensors: &[(String, TensorInfo)],
-    mut bytes: impl FnMut(usize) -> Result<Cow<'static, [u8]>, E>,
+    mut bytes: impl FnMut(usize) -> Result<Cow<'a, [u8]>, E>,
 ) -> Result<(), E> {
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by(|&a, &b| {
