@@ -18,9 +18,16 @@ pub struct InputSums<B: SparseBackend> {
 }
 
 enum Sums<B: SparseBackend> {
-    Host { squares: Vec<f32>, gram: Option<Gram> },
+    Host {
+        squares: Vec<f32>,
+        gram: Option<Gram>,
+    },
     /// `[1, cols]` and `[cols, cols]`; none before the first batch.
-    Device { squares: Option<Tensor<B, 2>>, gram: Option<Tensor<B, 2>>, wanted: bool },
+    Device {
+        squares: Option<Tensor<B, 2>>,
+        gram: Option<Tensor<B, 2>>,
+        wanted: bool,
+    },
 }
 
 /// What was summed up, on the host.
@@ -74,9 +81,7 @@ impl<B: SparseBackend> InputSums<B> {
     pub fn finish(self) -> Result<InputTotals, ReadError> {
         let tokens = self.tokens;
         match self.sums {
-            Sums::Host { squares, gram } => {
-                Ok(InputTotals { tokens, squares, gram: gram.map(Gram::into_matrix) })
-            }
+            Sums::Host { squares, gram } => Ok(InputTotals { tokens, squares, gram: gram.map(Gram::into_matrix) }),
             Sums::Device { squares, gram, .. } => {
                 let squares = squares.map(read).transpose()?.unwrap_or_default();
                 Ok(InputTotals { tokens, squares, gram: gram.map(read).transpose()? })

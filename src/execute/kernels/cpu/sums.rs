@@ -115,7 +115,8 @@ impl Gram {
             let to = Shared(lines.as_mut_ptr().cast());
             share(panels, tokens * cols / 16, |panel| {
                 // SAFETY: the panel lies within `lines`, and is this task's.
-                let panel_of = unsafe { std::slice::from_raw_parts_mut(to.pointer().add(panel * tokens * WIDTH), tokens * WIDTH) };
+                let panel_of =
+                    unsafe { std::slice::from_raw_parts_mut(to.pointer().add(panel * tokens * WIDTH), tokens * WIDTH) };
                 fill(panel_of, x, cols, panel * WIDTH);
             });
             let lines: &[Line] = lines;
