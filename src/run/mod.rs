@@ -8,7 +8,7 @@
 //!   session.rs   Session<B>: the dense model on a device, its logits on the agreement texts
 //!                                 │  group by prune point
 //!                                 v
-//!   patterns.rs  which weights go
+//!   patterns.rs  which weights go               calibrate.rs  the same, for all points that look at inputs at once
 //!   point.rs     patterns ─> masked ─> logits ──gate──> sparse ─> logits ─> metrics
 //!                                 │
 //!   kernels.rs   bare kernels: copies of a weight, times, error      format.rs: a weight in its format
@@ -21,6 +21,7 @@
 //!
 //! This module brings the others together; it computes nothing itself and prints nothing.
 
+mod calibrate;
 mod cells;
 mod export;
 mod format;
