@@ -10,21 +10,23 @@
 //! The folder is written beside its place and renamed: it is whole or not there. What the checkpoint has, the copy
 //! has too, under the same names, in the same dtype and layout.
 
+use super::calibrate::{Stopped, calibrate};
 use super::cells::{Watch, caught};
 use super::panics;
-use super::patterns::Pruned;
-use super::point::Point;
+use super::patterns::{Pruned, patterns};
+use super::point::CellError;
 use super::prepare::{PlannedCell, Prepared, PreparedModel};
 use super::session::Session;
 use crate::config::experiment::Variant;
 use crate::execute::SparseBackend;
 use crate::load::weights::{self, Dtype, SPARSE_FILE, TensorInfo};
 use crate::load::{Checkpoint, Companion, LoadError, Loader, StoredTensor};
-use crate::model::Part;
+use crate::model::{self, Part};
 use crate::plan::{Backend, Cell};
 use crate::record::{NewFolder, Program, WriteError};
 use crate::sparse::Pattern;
 use burn::backend::{Flex, NdArray};
+use half::{bf16, f16};
 use serde_json::json;
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -291,15 +293,24 @@ fn prune<B: SparseBackend>(
     watch: &dyn Watch,
 ) -> Result<Vec<Pruned>, ExportError> {
     let Cell { prune: Some(point), seed, dtype, .. } = &planned.cell else { return Err(ExportError::NoPoint) };
-    let work = || {
-        let session = Session::<B>::load(checkpoint, model.tokens.clone(), *dtype, device)?;
+    let work = || -> Result<Result<Vec<Pruned>, CellError>, ExportError> {
+        let mut session = Session::<B>::load(checkpoint, model.tokens.clone(), *dtype, device)?;
         watch.stage("pruning");
-        Ok::<_, LoadError>(Point::new(&session, point, *seed, *dtype).map(Point::into_layers))
+        if !point.method.calibrates() {
+            return Ok(patterns(&session, point, *seed, *dtype));
+        }
+        let windows = seed.and_then(|seed| session.tokens.calibration_of(seed)).unwrap_or_default().to_vec();
+        match calibrate(&mut session, &windows, &[point], *dtype, watch) {
+            Err(Stopped::Interrupted) => Err(ExportError::Interrupted),
+            Err(Stopped::Failed(error)) => Ok(Err(error)),
+            // One point, one result.
+            Ok(results) => Ok(results.into_iter().map(|result| Ok(result?.layers)).next().unwrap_or(Ok(Vec::new()))),
+        }
     };
     let failure = |message| ExportError::Prune { point: name(&planned.cell), message };
     match (caught(work), panics::take()) {
         (_, Some(message)) | (Err(message), None) => Err(failure(panics::brief(&message))),
-        (Ok(Err(error)), None) => Err(error.into()),
+        (Ok(Err(error)), None) => Err(error),
         (Ok(Ok(Err(error))), None) => Err(failure(error.to_string())),
         (Ok(Ok(Ok(layers))), None) => Ok(layers),
     }
@@ -357,6 +368,9 @@ impl<'a> Tensors<'a> {
             let of = |layer: &&Pruned| layer.module == tensor.module && tensor.part == Part::Weight;
             let pruned = layers.iter().find(of);
             let TensorInfo { dtype, shape } = tensor.info.clone();
+            if pruned.is_some_and(Pruned::is_updated) && matches!(dtype, Dtype::F16 | Dtype::BF16) {
+                tensors.rounded = Some(if dtype == Dtype::F16 { "f16" } else { "bf16" });
+            }
             tensors.dense_bytes += (shape.iter().product::<usize>() * dtype.bitsize() / 8) as u64;
             let mut add = |kind, suffix: &str, dtype, shape| {
                 tensors.infos.push((format!("{}{suffix}", tensor.name), TensorInfo { dtype, shape }));
@@ -391,7 +405,14 @@ impl<'a> Tensors<'a> {
             return Ok(bitmap.into());
         }
         let width = tensor.info.dtype.bitsize() / 8;
-        let bytes = checkpoint.stored_bytes(tensor.name)?;
+        let bytes = match pruned.updated() {
+            None => checkpoint.stored_bytes(tensor.name)?,
+            Some(weights) if transposed => {
+                let [rows, cols] = [pruned.pattern.rows(), pruned.pattern.cols()];
+                encode(&model::transpose(&weights, rows, cols), tensor.info.dtype).into()
+            }
+            Some(weights) => encode(&weights, tensor.info.dtype).into(),
+        };
         Ok(match kind {
             Kind::Values => weights::values(cols, width, &bitmap, &bytes).into(),
             _ => {
@@ -400,6 +421,16 @@ impl<'a> Tensors<'a> {
                 bytes.into()
             }
         })
+    }
+}
+
+/// Numbers as a file has them.
+fn encode(numbers: &[f32], dtype: Dtype) -> Vec<u8> {
+    match dtype {
+        Dtype::F16 => numbers.iter().flat_map(|&number| f16::from_f32(number).to_le_bytes()).collect(),
+        Dtype::BF16 => numbers.iter().flat_map(|&number| bf16::from_f32(number).to_le_bytes()).collect(),
+        Dtype::F64 => numbers.iter().flat_map(|&number| f64::from(number).to_le_bytes()).collect(),
+        _ => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
     }
 }
 

@@ -103,11 +103,6 @@ impl Point {
         Self { layers, calibrate_seconds: Some(calibrate_seconds), prune_seconds, masked: None }
     }
 
-    /// The linears that it prunes.
-    pub fn into_layers(self) -> Vec<Pruned> {
-        self.layers
-    }
-
     /// Measures a variant of this point.
     pub fn variant<B: SparseBackend>(
         &mut self,
