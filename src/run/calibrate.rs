@@ -377,3 +377,6 @@ fn wanted<'w, 'a: 'w, B: SparseBackend + 'a>(
     };
     groups.iter().map(of_group).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ use burn::tensor::DType;
 use std::borrow::Cow;
 
 /// A pruned linear.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Pruned {
     /// Its module's index.
     pub module: usize,
