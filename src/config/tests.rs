@@ -392,7 +392,10 @@ fn sources() {
         assert!(text.contains(form), "{text}");
     }
     assert!(source("synthetic:opt-126m").contains("did you mean `synthetic:opt-125m`?"));
-    one_error("[data]\nagreement = \"hf:a/b\"\n", &["unknown scheme `hf:` of text source", "`file:PATH`"]);
+    one_error(
+        "[data]\nagreement = \"s3:a/b\"\n",
+        &["unknown scheme `s3:` of text source", "`file:PATH`", "`hf:ORG/NAME/CONFIG/SPLIT`"],
+    );
 }
 
 #[test]
