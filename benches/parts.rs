@@ -53,7 +53,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("threshold a row", Some(Scope::Row), NmPattern::Unstructured),
         ("2:4", None, NmPattern::NofM { n: 2, m: 4 }),
     ] {
-        let request = Request { method: Method::Magnitude, scope, pattern, sparsity: SPARSITY, seed: 0 };
+        let (sparsity, settings) = (SPARSITY, Default::default());
+        let request = Request { method: Method::Magnitude, scope, pattern, sparsity, seed: 0, settings };
         bench(&format!("16.8 M weights, magnitude, {name}"), || prune(&layer(), &request));
     }
     instruction_sets(&weights, rows, cols);

@@ -86,7 +86,7 @@ fn models(cells: &[PlannedCell]) -> Table {
             point.map(|p| p.method.name()).into(),
             point.and_then(|p| p.scope).map(|scope| scope.name()).into(),
             point.map(|p| p.pattern.to_string()).into(),
-            point.map(|p| p.sparsity).into(),
+            point.and_then(|p| p.target()).into(),
             cell.seed.into(),
             cell.backend.name().into(),
             cell.dtype.name().into(),

@@ -18,6 +18,7 @@ use std::str::FromStr;
 
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
 use crate::config::keyword::{UnknownKeyword, keywords, serde_as_text};
+pub use crate::config::method::{Budget, Method, MethodSettings, Owl, Propagate};
 pub use crate::config::source::{ModelSource, TextSource};
 use crate::diagnostic::Diagnostics;
 
@@ -73,6 +74,22 @@ pub struct Data {
     pub context: Option<usize>,
     /// How many windows perplexity is measured on; 0 means all.
     pub perplexity_windows: usize,
+    /// Tokens of the text from the start of a window to that of the next, at least 1; `None` means that windows
+    /// do not overlap.
+    pub perplexity_stride: Option<usize>,
+    /// Where the model's special tokens stand.
+    pub perplexity_bos: BosAt,
+    /// The text that calibrated methods see.
+    pub calibration: TextSource,
+    /// How many windows of it are drawn, from 1 to [`Data::MAX_SAMPLES`].
+    pub calibration_samples: usize,
+    /// Tokens of such a window, at least 1; `None` means as many as `context`.
+    pub calibration_length: Option<usize>,
+}
+
+impl Data {
+    /// The most calibration windows: 500 times what the field uses.
+    pub const MAX_SAMPLES: usize = 65_536;
 }
 
 /// What `latency` times: prompts, and the tokens generated behind them.
@@ -100,7 +117,8 @@ impl LatencySettings {
 pub struct PruneBlock {
     /// Axis: how weights are chosen.
     pub methods: Vec<Method>,
-    /// Axis: what competes with what. An `N:M` pattern ignores it; see [`PruneBlock::scopes_for`].
+    /// Axis: what competes with what; empty for each method's default. An `N:M` pattern ignores it; see
+    /// [`PruneBlock::scopes_for`].
     pub scopes: Vec<Scope>,
     /// Axis: which positions may be kept together.
     pub patterns: Vec<NmPattern>,
@@ -111,6 +129,13 @@ pub struct PruneBlock {
     pub exclude: Vec<String>,
     /// Points of the product to leave out.
     pub skip: Vec<Skip>,
+    /// Settings of single methods, as given.
+    pub settings: MethodSettings,
+    /// How the sparsity is spread over blocks of the model; `None` gives every block the same. Only calibrated
+    /// methods use it, and of their points those without an `N:M` pattern.
+    pub owl: Option<Owl>,
+    /// What calibrated methods look at.
+    pub propagate: Propagate,
 }
 
 impl PruneBlock {
@@ -122,21 +147,28 @@ impl PruneBlock {
         }
     }
 
-    /// The scopes that `pattern` runs with: none for `N:M`, where weights compete only within
-    /// their group of M, else the block's axis.
-    pub fn scopes_for(&self, pattern: NmPattern) -> Vec<Option<Scope>> {
+    /// The scopes that a method and `pattern` run with: none for `N:M`, where weights compete only within
+    /// their group of M, else the block's axis or the method's default.
+    pub fn scopes_for(&self, method: Method, pattern: NmPattern) -> Vec<Option<Scope>> {
         match pattern {
             NmPattern::NofM { .. } => vec![None],
+            NmPattern::Unstructured if self.scopes.is_empty() => vec![method.scopes().first().copied()],
             NmPattern::Unstructured => self.scopes.iter().copied().map(Some).collect(),
         }
     }
 
     /// The whole product, without regard to `skip`, in the order of the axes.
+    ///
+    /// A method that takes no sparsity has one point, whose sparsity is 0.
     pub fn points(&self) -> Vec<Point> {
         let mut points = Vec::new();
         for &method in &self.methods {
+            if !method.uses("sparsity") {
+                points.push((method, None, NmPattern::Unstructured, 0.0));
+                continue;
+            }
             for &pattern in &self.patterns {
-                for scope in self.scopes_for(pattern) {
+                for scope in self.scopes_for(method, pattern) {
                     let sparsities = self.sparsities_for(pattern);
                     let point = |sparsity| (method, scope, pattern, sparsity);
                     points.extend(sparsities.into_iter().map(point));
@@ -267,19 +299,19 @@ pub const SUMMARY_COLUMNS: &[(&str, Metric)] = &[
 ];
 
 keywords! {
-    /// How the weights that go are chosen.
-    Method "method" {
-        Magnitude "magnitude" "the weights with the smallest absolute value go",
-        Random "random" "weights chosen at random go; the baseline of every other method",
-    }
-}
-
-keywords! {
     /// What a weight competes with for being kept.
     Scope "scope" {
         Global "global" "all prunable weights of the model compete with each other",
         Layer "layer" "the weights of one linear layer compete; every layer gets the same sparsity",
         Row "row" "the weights of one output row compete; every row gets the same sparsity",
+    }
+}
+
+keywords! {
+    /// Where a text's special tokens stand while perplexity is measured.
+    BosAt "place" {
+        Start "start" "at the very start of the text, and nowhere else",
+        Windows "windows" "in front of every window",
     }
 }
 

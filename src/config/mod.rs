@@ -12,6 +12,7 @@ pub mod axis;
 pub mod experiment;
 pub mod kernel;
 pub mod keyword;
+pub mod method;
 pub mod overrides;
 pub mod raw;
 pub mod schema;

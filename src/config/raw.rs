@@ -12,7 +12,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::axis::{At, Axis};
-use crate::config::experiment::{BackendChoice, Dtype, KernelFormat, Method, Metric, SUMMARY_COLUMNS, Scope, Variant};
+use crate::config::experiment::{
+    BackendChoice, BosAt, Budget, Dtype, KernelFormat, Method, Metric, Propagate, SUMMARY_COLUMNS, Scope, Variant,
+};
 use crate::config::kernel::MatrixShape;
 
 /// An experiment on sparse language models. An array where a single value is expected is an axis;
@@ -79,13 +81,15 @@ pub struct RawDevice {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawData {
-    /// The texts of the comparison with the dense model, one a line: `builtin:NAME` or
-    /// `file:PATH` (UTF-8, relative to this file). Default: `builtin:sample-texts`.
+    /// The texts of the comparison with the dense model: `builtin:NAME` or `file:PATH` (UTF-8, relative
+    /// to this file), one a line; or a dataset of the hub, `hf:ORG/NAME/CONFIG/SPLIT`. Default:
+    /// `builtin:sample-texts`.
     #[schemars(extend("default" = "builtin:sample-texts"))]
     pub agreement: Option<At<String>>,
-    /// The text that perplexity is measured on: `builtin:NAME` or `file:PATH` (UTF-8, relative to
-    /// this file). Default: `builtin:heldout`.
-    #[schemars(extend("default" = "builtin:heldout"))]
+    /// The text that perplexity is measured on: `builtin:NAME`, `file:PATH` (UTF-8, relative to this
+    /// file) or `hf:ORG/NAME/CONFIG/SPLIT`, whose documents are joined by empty lines. Default:
+    /// `builtin:heldout`.
+    #[schemars(extend("default" = "builtin:heldout", "examples" = ["hf:Salesforce/wikitext/wikitext-2-raw-v1/test"]))]
     pub perplexity: Option<At<String>>,
     /// Tokens per window. Default: the model's own maximum, at most 2048.
     #[schemars(extend("minimum" = 2, "examples" = [512]))]
@@ -93,6 +97,25 @@ pub struct RawData {
     /// How many windows perplexity is measured on; 0 means all. Default: 0.
     #[schemars(extend("default" = 0))]
     pub perplexity_windows: Option<At<usize>>,
+    /// Tokens from the start of a window to that of the next. Less than `context`: windows overlap, and
+    /// each scores only what no window before it has. Default: windows that do not overlap.
+    #[schemars(extend("minimum" = 1, "examples" = [512]))]
+    pub perplexity_stride: Option<At<usize>>,
+    /// Where the model's special tokens (BOS) stand: at the very `start` of the text only, or in front
+    /// of all `windows`. Default: `start`.
+    #[schemars(extend("default" = "start"))]
+    pub perplexity_bos: Option<At<BosAt>>,
+    /// The text that calibrated methods see while they prune: `builtin:NAME`, `file:PATH` (UTF-8,
+    /// relative to this file) or `hf:ORG/NAME/CONFIG/SPLIT`. Read only where such a method is used.
+    /// Default: `builtin:calibration`.
+    #[schemars(extend("default" = "builtin:calibration", "examples" = ["hf:allenai/c4/en/train"]))]
+    pub calibration: Option<At<String>>,
+    /// How many windows of it are drawn, at random by the seed. Default: 128.
+    #[schemars(extend("minimum" = 1, "default" = 128, "examples" = [16]))]
+    pub calibration_samples: Option<At<usize>>,
+    /// Tokens of such a window. Default: `context`.
+    #[schemars(extend("minimum" = 1, "examples" = [256]))]
+    pub calibration_length: Option<At<usize>>,
 }
 
 /// A `[[prune]]` block.
@@ -103,12 +126,13 @@ pub struct RawPrune {
     #[schemars(required, extend("examples" = [["magnitude", "random"]]))]
     pub method: Option<Axis<Method>>,
     /// Axis: the share of weights that goes, at least 0 and below 1. Required, unless an `N:M`
-    /// pattern fixes it.
+    /// pattern fixes it or the method is `given`.
     #[schemars(extend("examples" = [0.5, [0.3, 0.5, 0.7]]))]
     pub sparsity: Option<Axis<f64>>,
-    /// Axis: what a weight competes with for being kept. Default: `global`. An `N:M` pattern has
+    /// Axis: what a weight competes with for being kept. Default: `global` for `magnitude` and
+    /// `random`, which allow all; `row` for `wanda`, which allows no other; `layer` for `ria`, which
+    /// allows `row` too, and for `sparsegpt` and `admm`, which allow no other. An `N:M` pattern has
     /// no scope.
-    #[schemars(extend("default" = "global"))]
     pub scope: Option<Axis<Scope>>,
     /// Axis: `unstructured`, or `N:M`: N of every M consecutive weights along the input dimension
     /// are kept, which fixes the sparsity by itself. Default: `unstructured`.
@@ -120,6 +144,38 @@ pub struct RawPrune {
     /// Points of the product to leave out: a point is skipped when it has every value given.
     #[schemars(extend("examples" = [[{ "method": "random", "sparsity": 0.7 }]]))]
     pub skip: Option<Vec<At<RawSkip>>>,
+    /// For `sparsegpt` and `admm`: what is added to the diagonal of the Hessian, as a share of the
+    /// diagonal's mean. Default: 0.01 for `sparsegpt`, 0.1 for `admm`.
+    #[schemars(extend("examples" = [0.01]))]
+    pub damping: Option<At<f64>>,
+    /// For `sparsegpt`: columns whose weights are chosen together, between two updates of the columns
+    /// behind them. Default: 128.
+    #[schemars(extend("minimum" = 1, "default" = 128))]
+    pub blocksize: Option<At<usize>>,
+    /// For `admm`: updates of the weights; the pattern is settled after three quarters of them.
+    /// Default: 20.
+    #[schemars(extend("minimum" = 1, "default" = 20))]
+    pub iterations: Option<At<usize>>,
+    /// For `ria`: the exponent of the inputs' norms. Default: 0.5.
+    #[schemars(extend("default" = 0.5))]
+    pub alpha: Option<At<f64>>,
+    /// For calibrated methods: how the sparsity is spread over the blocks of the model. Default:
+    /// `uniform`. An `N:M` pattern has no other.
+    #[schemars(extend("default" = "uniform"))]
+    pub budget: Option<At<Budget>>,
+    /// For `budget = "owl"`: a score is an outlier when it is above so many times its block's mean.
+    /// Default: 5.
+    #[schemars(extend("default" = 5.0))]
+    pub owl_m: Option<At<f64>>,
+    /// For `budget = "owl"`: half the largest difference between the sparsities of two blocks.
+    /// Default: 0.08.
+    #[schemars(extend("default" = 0.08))]
+    pub owl_lambda: Option<At<f64>>,
+    /// For calibrated methods: whether a block sees what the pruned blocks before it give, as in the
+    /// methods' papers, or what the dense model gives, so that one pass serves every method, sparsity
+    /// and pattern. Default: `pruned`.
+    #[schemars(extend("default" = "pruned"))]
+    pub propagate: Option<At<Propagate>>,
 }
 
 /// An entry of `skip`.

@@ -39,8 +39,11 @@ pub const MODEL_FORMS: &[(&str, &str)] = &[
 ];
 
 /// The forms of a text source, each with a line of help.
-pub const TEXT_FORMS: &[(&str, &str)] =
-    &[("builtin:NAME", "a text inside the program"), ("file:PATH", "a UTF-8 file; for agreement, one text a line")];
+pub const TEXT_FORMS: &[(&str, &str)] = &[
+    ("builtin:NAME", "a text inside the program"),
+    ("file:PATH", "a UTF-8 file; for agreement, one text a line"),
+    ("hf:ORG/NAME/CONFIG/SPLIT", "a dataset on the Hugging Face hub; CONFIG is `default` where it has only one"),
+];
 
 /// A path with its spelling in the experiment file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -104,6 +107,17 @@ pub enum TextSource {
     Builtin(String),
     /// `file:PATH`, relative to the experiment file's folder.
     File(WrittenPath),
+    /// `hf:ORG/NAME/CONFIG/SPLIT` or `hf:ORG/NAME@REVISION/CONFIG/SPLIT`.
+    Hub {
+        /// `ORG/NAME`.
+        repo: String,
+        /// Branch, tag or commit.
+        revision: Option<String>,
+        /// The configuration.
+        config: String,
+        /// The split.
+        split: String,
+    },
 }
 
 serde_as_text!(ModelSource, TextSource);
@@ -173,6 +187,12 @@ pub enum SourceError {
         /// What stands behind `hf:`.
         repo: String,
     },
+    /// Not `ORG/NAME/CONFIG/SPLIT`.
+    #[error("`{dataset}` is not a split of a dataset of the hub")]
+    BadDataset {
+        /// What stands behind `hf:`.
+        dataset: String,
+    },
     /// `path:` or `file:` with nothing behind.
     #[error("`{scheme}:` names no path")]
     EmptyPath {
@@ -194,6 +214,9 @@ impl SourceError {
                 one_of(&full)
             }
             Self::BadRepository { .. } => "expected `hf:ORG/NAME` or `hf:ORG/NAME@REVISION`".to_owned(),
+            Self::BadDataset { .. } => {
+                "expected `hf:ORG/NAME/CONFIG/SPLIT`, as in `hf:Salesforce/wikitext/wikitext-2-raw-v1/test`".to_owned()
+            }
             Self::EmptyPath { scheme } => format!("expected a path behind `{scheme}:`"),
         }
     }
@@ -206,7 +229,10 @@ impl SourceError {
             Self::UnknownName { scheme, name, known, .. } => {
                 format!("{scheme}:{}", nearest(name, known.iter().copied())?)
             }
-            Self::BadRepository { .. } | Self::EmptyPath { .. } => return None,
+            Self::BadDataset { dataset } if dataset.split('/').count() == 2 => {
+                return Some(format!("name the split too: `hf:{dataset}/default/train`, say"));
+            }
+            Self::BadRepository { .. } | Self::BadDataset { .. } | Self::EmptyPath { .. } => return None,
         };
         Some(format!("did you mean `{meant}`?"))
     }
@@ -244,12 +270,16 @@ fn with_wrong_scheme(kind: SourceKind, scheme: &str, text: &str) -> Option<Strin
 
 /// `NAME` or `ORG/NAME` in the hub's alphabet.
 fn is_repository(repo: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let part = |part: &str| part.chars().all(plain) && part.starts_with(|c: char| c.is_ascii_alphanumeric());
     match repo.split_once('/') {
-        Some((org, name)) => part(org) && part(name),
-        None => part(repo),
+        Some((org, name)) => is_name(org) && is_name(name),
+        None => is_name(repo),
     }
+}
+
+/// A name in the hub's alphabet.
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
 /// `name`, if it is known.
@@ -347,9 +377,27 @@ impl FromStr for TextSource {
         match scheme {
             "builtin" => known(KIND, "builtin", rest, BUILTIN_TEXTS).map(Self::Builtin),
             "file" => written_path("file", rest).map(Self::File),
+            "hf" => dataset(rest).ok_or_else(|| SourceError::BadDataset { dataset: rest.to_owned() }),
             _ => Err(SourceError::UnknownScheme { kind: KIND, scheme: scheme.to_owned(), text: text.to_owned() }),
         }
     }
+}
+
+/// `ORG/NAME/CONFIG/SPLIT`, the name with a revision or without.
+fn dataset(text: &str) -> Option<TextSource> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let [org, name, config, split] = parts[..] else { return None };
+    let (name, revision) = match name.split_once('@') {
+        Some((name, revision)) => (name, Some(revision)),
+        None => (name, None),
+    };
+    let names = [org, name, config, split].into_iter().chain(revision);
+    names.clone().all(is_name).then(|| TextSource::Hub {
+        repo: format!("{org}/{name}"),
+        revision: revision.map(str::to_owned),
+        config: config.to_owned(),
+        split: split.to_owned(),
+    })
 }
 
 impl fmt::Display for TextSource {
@@ -357,6 +405,10 @@ impl fmt::Display for TextSource {
         match self {
             Self::Builtin(name) => write!(f, "builtin:{name}"),
             Self::File(path) => write!(f, "file:{}", path.written()),
+            Self::Hub { repo, revision: None, config, split } => write!(f, "hf:{repo}/{config}/{split}"),
+            Self::Hub { repo, revision: Some(revision), config, split } => {
+                write!(f, "hf:{repo}@{revision}/{config}/{split}")
+            }
         }
     }
 }
@@ -382,7 +434,12 @@ mod tests {
             let source: ModelSource = text.parse().unwrap();
             assert_eq!(source.relative_to(Path::new("/e")).to_string(), text);
         }
-        for text in ["builtin:heldout", "file:texts.txt"] {
+        for text in [
+            "builtin:heldout",
+            "file:texts.txt",
+            "hf:Salesforce/wikitext/wikitext-2-raw-v1/test",
+            "hf:allenai/c4@v1.0/en.noblocklist/train",
+        ] {
             assert_eq!(text.parse::<TextSource>().unwrap().to_string(), text);
         }
     }
@@ -409,6 +466,17 @@ mod tests {
         assert_eq!(hint("builtin:tiny-op"), meant("builtin:tiny-opt"));
         assert_eq!(hint("banana"), None);
         assert_eq!(hint("s3:bucket"), None);
+    }
+
+    #[test]
+    fn datasets_are_checked() {
+        for text in
+            ["hf:", "hf:a/b", "hf:a/b/c", "hf:a/b/c/d/e", "hf:a/b@/c/d", "hf:a/../c/d", "hf:a@v/b/c/d", "hf:a/b//d"]
+        {
+            let error = text.parse::<TextSource>().unwrap_err();
+            assert!(matches!(error, SourceError::BadDataset { .. }), "{text}");
+            assert_eq!(error.hint().is_some(), text == "hf:a/b", "{text}");
+        }
     }
 
     #[test]

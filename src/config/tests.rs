@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::experiment::{BackendChoice, Dtype, LatencySettings, Method, Metric, NmPattern, Scope, Variant};
+use super::experiment::{
+    BackendChoice, BosAt, Dtype, LatencySettings, Method, Metric, NmPattern, Owl, Propagate, Scope, Variant,
+};
 use super::source::{ModelSource, TextSource};
 use super::*;
 
@@ -59,10 +61,13 @@ fn defaults() {
     assert_eq!(experiment.data.agreement, TextSource::Builtin("sample-texts".into()));
     assert_eq!(experiment.data.perplexity, TextSource::Builtin("heldout".into()));
     assert_eq!((experiment.data.context, experiment.data.perplexity_windows), (None, 0));
+    assert_eq!((experiment.data.perplexity_stride, experiment.data.perplexity_bos), (None, BosAt::Start));
+    assert_eq!(experiment.data.calibration, TextSource::Builtin("calibration".into()));
+    assert_eq!((experiment.data.calibration_samples, experiment.data.calibration_length), (128, None));
     assert_eq!(experiment.variants, [Variant::Dense, Variant::Masked, Variant::Csr]);
     assert_eq!(experiment.metrics, [Metric::Structure, Metric::Agreement]);
     let block = &experiment.prune[0];
-    assert_eq!(block.scopes, [Scope::Global]);
+    assert_eq!(block.points(), [(Method::Magnitude, Some(Scope::Global), NmPattern::Unstructured, 0.5)]);
     assert_eq!(block.patterns, [NmPattern::Unstructured]);
     assert_eq!(block.exclude, ["lm_head"]);
     let latency = LatencySettings { warmup: 3, repeats: 20, batch: vec![1], prompt: vec![128], generate: 32 };
@@ -88,6 +93,11 @@ agreement = "file:a.txt"
 perplexity = "file:/b.txt"
 context = 512
 perplexity_windows = 3
+perplexity_stride = 256
+perplexity_bos = "windows"
+calibration = "file:c.txt"
+calibration_samples = 16
+calibration_length = 256
 [[prune]]
 method = ["magnitude", "random"]
 sparsity = [0, 0.5]
@@ -120,6 +130,9 @@ source = "a table"
     assert_eq!(&**path, Path::new("dir/../m"));
     assert_eq!(experiment.dtype, Some(Dtype::Bf16));
     assert_eq!(experiment.data.context, Some(512));
+    assert_eq!((experiment.data.perplexity_stride, experiment.data.perplexity_bos), (Some(256), BosAt::Windows));
+    assert_eq!(experiment.data.calibration.to_string(), "file:c.txt");
+    assert_eq!((experiment.data.calibration_samples, experiment.data.calibration_length), (16, Some(256)));
     assert_eq!(experiment.prune[0].points().len(), 8);
     assert_eq!(experiment.prune[0].skip.len(), 1);
     let fixed = |n, m| (Method::Magnitude, None, NmPattern::NofM { n, m }, 0.5);
@@ -302,6 +315,65 @@ fn patterns() {
 }
 
 #[test]
+fn keys_of_single_methods() {
+    let block = |method: &str, rest: &str| format!("[[prune]]\nmethod = {method}\n{rest}\n");
+    let prune = |text: &str| with(text).unwrap_or_else(|found| panic!("{found}")).prune.remove(0);
+
+    // Each method has its own default scope.
+    let points = prune(&block("[\"magnitude\", \"wanda\", \"ria\"]", "sparsity = 0.5")).points();
+    let scopes: Vec<_> = points.iter().map(|point| point.1.unwrap()).collect();
+    assert_eq!(scopes, [Scope::Global, Scope::Row, Scope::Layer]);
+    one_error(
+        &block("[\"magnitude\", \"wanda\"]", "sparsity = 0.5\nscope = \"layer\""),
+        &[
+            "`wanda` has no scope `layer`",
+            "e.toml:7:9",
+            "expected `row`",
+            "give `wanda` a `[[prune]]` block of its own",
+        ],
+    );
+    let alone = block("\"wanda\"", "sparsity = 0.5\nscope = \"global\"");
+    one_error(&alone, &["`wanda` has no scope `global`", "leave `scope` out"]);
+
+    // A key is for the methods that use it.
+    let unused = block("[\"magnitude\", \"wanda\"]", "sparsity = 0.5\nalpha = 1");
+    one_error(&unused, &["`prune.alpha` has no effect on `magnitude`, `wanda`", "e.toml:7:9", "it is for `ria`"]);
+    one_error(&block("\"random\"", "sparsity = 0.5\npropagate = \"dense\""), &["`prune.propagate` has no effect"]);
+    let used = prune(&block("[\"magnitude\", \"ria\"]", "sparsity = 0.5\nalpha = 0\npropagate = \"dense\""));
+    assert_eq!((used.settings.alpha, used.propagate), (Some(0.0), Propagate::Dense));
+    one_error(&block("\"ria\"", "sparsity = 0.5\nalpha = -1"), &["`prune.alpha` is out of range", "at least 0"]);
+}
+
+#[test]
+fn given_weights_take_no_sparsity() {
+    let block = |rest: &str| format!("[[prune]]\nmethod = \"given\"\n{rest}\n");
+    let points = with(&block("")).unwrap().prune[0].points();
+    assert_eq!(points, [(Method::Given, None, NmPattern::Unstructured, 0.0)]);
+    one_error(&block("sparsity = 0.5"), &["`prune.sparsity` has no effect on `given`", "leave `sparsity` out"]);
+    one_error(&block("pattern = \"2:4\""), &["`prune.pattern` has no effect on `given`"]);
+    // Beside a method that takes one, it keeps its one point.
+    let both = "[[prune]]\nmethod = [\"given\", \"random\"]\nsparsity = [0.3, 0.5]\nscope = \"row\"\n";
+    assert_eq!(with(both).unwrap().prune[0].points().len(), 3);
+}
+
+#[test]
+fn budgets() {
+    let block = |rest: &str| format!("[[prune]]\nmethod = \"wanda\"\n{rest}\n");
+    let owl = |rest: &str| with(&block(rest)).unwrap_or_else(|found| panic!("{found}")).prune[0].owl;
+    assert_eq!(owl("sparsity = 0.5"), None);
+    assert_eq!(owl("sparsity = 0.5\nbudget = \"uniform\""), None);
+    assert_eq!(owl("sparsity = 0.5\nbudget = \"owl\""), Some(Owl { m: 5.0, lambda: 0.08 }));
+    assert_eq!(owl("sparsity = 0.5\nbudget = \"owl\"\nowl_m = 7\n"), Some(Owl { m: 7.0, lambda: 0.08 }));
+    one_error(&block("sparsity = 0.5\nowl_m = 7"), &["`prune.owl_m` has no effect without `budget = \"owl\"`"]);
+    one_error(&block("pattern = \"2:4\"\nbudget = \"owl\""), &["`prune.budget` has no effect on an `N:M` pattern"]);
+    one_error(&block("sparsity = 0.5\nbudget = \"owl\"\nowl_lambda = 0"), &["`prune.owl_lambda` is out of range"]);
+    one_error(
+        "[[prune]]\nmethod = \"random\"\nsparsity = 0.5\nbudget = \"owl\"\n",
+        &["`prune.budget` has no effect on `random`", "it is for `wanda`"],
+    );
+}
+
+#[test]
 fn globs_and_skips() {
     let block = |rest: &str| format!("[[prune]]\nmethod = \"random\"\nsparsity = 0.5\n{rest}\n");
     one_error(&block("exclude = [\"a[\"]"), &["no valid glob: `a[`", "e.toml:7:12", "unclosed character class"]);
@@ -320,7 +392,10 @@ fn sources() {
         assert!(text.contains(form), "{text}");
     }
     assert!(source("synthetic:opt-126m").contains("did you mean `synthetic:opt-125m`?"));
-    one_error("[data]\nagreement = \"hf:a/b\"\n", &["unknown scheme `hf:` of text source", "`file:PATH`"]);
+    one_error(
+        "[data]\nagreement = \"s3:a/b\"\n",
+        &["unknown scheme `s3:` of text source", "`file:PATH`", "`hf:ORG/NAME/CONFIG/SPLIT`"],
+    );
 }
 
 #[test]
@@ -516,9 +591,15 @@ fn defaults_of_the_schema_are_the_defaults() {
         (default(&format!("{data}/agreement")), serde_json::json!(experiment.data.agreement)),
         (default(&format!("{data}/perplexity")), serde_json::json!(experiment.data.perplexity)),
         (default(&format!("{data}/perplexity_windows")), serde_json::json!(experiment.data.perplexity_windows)),
-        (default(&format!("{prune}/scope")), serde_json::json!(block.scopes[0])),
+        (default(&format!("{data}/perplexity_bos")), serde_json::json!(experiment.data.perplexity_bos)),
+        (default(&format!("{data}/calibration")), serde_json::json!(experiment.data.calibration)),
+        (default(&format!("{data}/calibration_samples")), serde_json::json!(experiment.data.calibration_samples)),
         (default(&format!("{prune}/pattern")), serde_json::json!(block.patterns[0])),
         (default(&format!("{prune}/exclude")), serde_json::json!(block.exclude)),
+        (default(&format!("{prune}/propagate")), serde_json::json!(block.propagate)),
+        (default(&format!("{prune}/alpha")), serde_json::json!(Method::Ria.settings(&block.settings).alpha)),
+        (default(&format!("{prune}/owl_m")), serde_json::json!(Owl::default().m)),
+        (default(&format!("{prune}/owl_lambda")), serde_json::json!(Owl::default().lambda)),
         (default("kernel/items/properties/dtype"), serde_json::json!(kernel.dtypes[0])),
         (default("kernel/items/properties/warmup"), serde_json::json!(kernel.warmup)),
         (default("kernel/items/properties/repeats"), serde_json::json!(kernel.repeats)),
@@ -533,6 +614,25 @@ fn defaults_of_the_schema_are_the_defaults() {
     for (stated, real) in pairs {
         assert_eq!(stated, real);
     }
+}
+
+#[test]
+fn perplexity_keys() {
+    let out_of_range = "`data.perplexity_stride` is out of range";
+    one_error("[data]\nperplexity_stride = 0\n", &[out_of_range, "at least 1"]);
+    one_error("[data]\ncontext = 8\nperplexity_stride = 9\n", &[out_of_range, "from 1 to 8", "tokens of a window"]);
+    assert!(with("[data]\ncontext = 8\nperplexity_stride = 8\n").is_ok());
+    one_error("[data]\nperplexity_bos = \"window\"\n", &["unknown value", "did you mean `windows`?"]);
+    one_error("[data]\nperplexity = \"hf:a/b\"\n", &["not a split of a dataset", "`hf:a/b/default/train`"]);
+}
+
+#[test]
+fn calibration_keys() {
+    let out_of_range = |key: &str| format!("`data.calibration_{key}` is out of range");
+    one_error("[data]\ncalibration_samples = 0\n", &[&out_of_range("samples"), "at least 1"]);
+    one_error("[data]\ncalibration_samples = 65537\n", &[&out_of_range("samples"), "from 1 to 65536"]);
+    one_error("[data]\ncalibration_length = 0\n", &[&out_of_range("length"), "at least 1"]);
+    one_error("[data]\ncalibration = \"calibration\"\n", &["did you mean `builtin:calibration`?"]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Why an input can't be used.
 
+use super::dataset::DatasetError;
 use super::hub::HubError;
 use super::weights::WeightsError;
 use crate::model;
@@ -15,6 +16,9 @@ pub enum LoadError {
     /// Files of weights.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// A dataset.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
     /// A file can't be read.
     #[error("failed to read `{}`", path.display())]
     Read {
@@ -90,6 +94,30 @@ pub enum LoadError {
         /// Tokens of a window.
         context: usize,
     },
+    /// The calibration text is too short.
+    #[error("`{text}` has {tokens} tokens, fewer than a calibration window of {length}")]
+    ShortCalibration {
+        /// The text source.
+        text: String,
+        /// Its tokens.
+        tokens: usize,
+        /// Tokens of a window.
+        length: usize,
+    },
+    /// Windows with gaps between them.
+    #[error("`data.perplexity_stride` is {stride}, but a window has {most} tokens of the text")]
+    Stride {
+        /// Tokens asked for.
+        stride: usize,
+        /// Tokens of the text in a window.
+        most: usize,
+    },
+    /// There is nothing to put in front of windows.
+    #[error("the tokenizer of `{model}` puts no special token in front of a text")]
+    NoBos {
+        /// The model source.
+        model: String,
+    },
     /// A text has nothing in it.
     #[error("`{text}` has no text in it")]
     EmptyText {
@@ -116,6 +144,16 @@ pub enum LoadError {
         /// Positions of the model.
         positions: usize,
     },
+    /// `calibration_length` is more than the model can take.
+    #[error("`data.calibration_length` is {length}, but `{model}` has {positions} positions")]
+    CalibrationLength {
+        /// The model source.
+        model: String,
+        /// Tokens asked for.
+        length: usize,
+        /// Positions of the model.
+        positions: usize,
+    },
 }
 
 impl LoadError {
@@ -124,6 +162,7 @@ impl LoadError {
         match self {
             Self::Hub(error) => error.hint(),
             Self::Weights(error) => error.hint(),
+            Self::Dataset(error) => error.hint(),
             Self::Config { source, .. } => source.hint(),
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => {
                 Some("save the file as UTF-8".into())
@@ -145,9 +184,17 @@ impl LoadError {
                 Some("the checkpoint is damaged or its training diverged: no result on it would mean anything".into())
             }
             Self::ShortText { .. } => Some("set a smaller `data.context`, or give a longer text".into()),
+            Self::ShortCalibration { .. } => {
+                Some("set a smaller `data.calibration_length`, or give a longer text".into())
+            }
+            Self::Stride { most, .. } => Some(format!("set `data.perplexity_stride` to {most} or less")),
+            Self::NoBos { .. } => Some("leave `data.perplexity_bos` at `start`".into()),
             Self::EmptyText { .. } => Some("give a UTF-8 text with at least one line that is not blank".into()),
             Self::Vocabulary { .. } => Some("the checkpoint's tokenizer belongs to another model".into()),
             Self::Context { positions, .. } => Some(format!("set `data.context` to {positions} or less")),
+            Self::CalibrationLength { positions, .. } => {
+                Some(format!("set `data.calibration_length` to {positions} or less"))
+            }
         }
     }
 }

@@ -3,13 +3,16 @@
 //! ```text
 //!   ModelSource ──model_files.rs──> ModelFiles (paths, digests) ──checkpoint.rs──> Checkpoint: tensors by module
 //!        hf: through hub/                                          weights/, synthetic.rs, builtin.rs
-//!   TextSource ──text.rs──> text ──tokenizer.rs──> token ids
+//!   TextSource ──text.rs──> text ──tokenizer.rs──> token ids; calibration.rs draws windows of them
+//!        hf: through hub/ and dataset/
 //! ```
 //!
 //! Only `hub/` opens sockets. Nothing here knows backends, pruning or measurements.
 
 pub mod builtin;
+mod calibration;
 mod checkpoint;
+mod dataset;
 mod digest;
 mod error;
 pub mod hub;
@@ -18,9 +21,13 @@ mod synthetic;
 mod text;
 mod tokenizer;
 pub mod weights;
+mod windows;
 
-pub use checkpoint::Checkpoint;
+pub use calibration::Calibration;
+pub use checkpoint::{Checkpoint, StoredTensor};
+pub use dataset::DatasetError;
 pub use error::LoadError;
-pub use model_files::{InputFile, Loader, ModelFiles, Observer};
+pub use model_files::{Companion, InputFile, Loader, ModelFiles, Observer};
 pub use synthetic::normals;
-pub use text::{Texts, Tokens};
+pub use text::{TextInput, Texts, Tokens, Wanted};
+pub use windows::Windows;

@@ -35,7 +35,7 @@ pub use architecture::{
 pub use cache::KvCache;
 pub use clock::SectionTimes;
 pub use config::{ConfigError, FAMILIES, Family, architecture};
-pub use decoder::{Batch, Decoder, DecoderError, Part};
+pub use decoder::{Activations, Batch, Decoder, DecoderError, Part, Stage};
 pub(crate) use linear::transpose;
 pub use linear::{DenseWeight, Linear, LinearWeight};
 pub use shapes::published;

@@ -1,7 +1,10 @@
 //! One point of the experiment, with every parameter that decides its result.
 
-use crate::config::experiment::{BackendChoice, Dtype, KernelFormat, Method, Metric, NmPattern, Scope, Variant};
+use crate::config::experiment::{
+    BackendChoice, Dtype, KernelFormat, Method, MethodSettings, Metric, NmPattern, Owl, Propagate, Scope, Variant,
+};
 use crate::config::keyword::Keyword;
+use crate::prune::Request;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -65,10 +68,55 @@ pub struct PrunePoint {
     #[serde(with = "crate::plan::cell::text")]
     #[schemars(with = "String")]
     pub pattern: NmPattern,
-    /// The share of weights to remove.
+    /// The share of weights to remove; 0 where the method takes none.
     pub sparsity: f64,
     /// Globs of module names that stay dense.
     pub exclude: Vec<String>,
+    /// What is added to the diagonal of the Hessian, as a share of its mean; of methods that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damping: Option<f64>,
+    /// Columns pruned between two updates of all columns behind them; of methods that work so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocksize: Option<usize>,
+    /// Updates of the weights; of methods that repeat them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iterations: Option<usize>,
+    /// The exponent of the inputs' norms; of methods that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// How the sparsity is spread over blocks, where they don't all get the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Owl>,
+    /// Which inputs calibration looks at; of methods that calibrate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub propagate: Option<Propagate>,
+}
+
+impl PrunePoint {
+    /// A point with the defaults of its method, without a budget.
+    pub fn new(method: Method, scope: Option<Scope>, pattern: NmPattern, sparsity: f64, exclude: Vec<String>) -> Self {
+        let MethodSettings { damping, blocksize, iterations, alpha } = method.settings(&MethodSettings::default());
+        let (budget, propagate) = (None, method.calibrates().then_some(Propagate::Pruned));
+        Self { method, scope, pattern, sparsity, exclude, damping, blocksize, iterations, alpha, budget, propagate }
+    }
+
+    /// The settings of its method.
+    pub fn settings(&self) -> MethodSettings {
+        let Self { damping, blocksize, iterations, alpha, .. } = *self;
+        MethodSettings { damping, blocksize, iterations, alpha }
+    }
+
+    /// The share of weights that it aims at; none where the method takes none.
+    pub fn target(&self) -> Option<f64> {
+        self.method.uses("sparsity").then_some(self.sparsity)
+    }
+
+    /// What is asked of the method; with a budget, a block's own sparsity takes the place of this one's.
+    pub fn request(&self, seed: Option<u64>) -> Request {
+        let &Self { method, scope, pattern, sparsity, .. } = self;
+        Request { method, scope, pattern, sparsity, seed: seed.unwrap_or(0), settings: self.settings() }
+    }
 }
 
 /// What a cell times, and on what: all that decides how long it takes beside the model.
@@ -130,7 +178,8 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// The notebooks' label: `Dense`, `Masked30`, `CSR33.3`, `Masked2:4`.
+    /// The notebooks' label: `Dense`, `Masked30`, `CSR33.3`, `Masked2:4`; `MaskedGiven` where the checkpoint says
+    /// which weights are pruned, whatever their share.
     pub fn setup(&self) -> String {
         let variant = match self.variant {
             Variant::Dense => "Dense",
@@ -142,6 +191,7 @@ impl Cell {
         match &self.prune {
             None => variant.into(),
             Some(PrunePoint { pattern: pattern @ NmPattern::NofM { .. }, .. }) => format!("{variant}{pattern}"),
+            Some(point) if point.target().is_none() => format!("{variant}Given"),
             // Rounded to a tenth; Display leaves out a trailing `.0`.
             Some(point) => format!("{variant}{}", (point.sparsity * 1000.0).round() / 10.0),
         }
@@ -162,6 +212,9 @@ impl fmt::Display for Cell {
             write!(f, " {}", point.method.name())?;
             if let Some(scope) = point.scope {
                 write!(f, " {}", scope.name())?;
+            }
+            if point.budget.is_some() {
+                write!(f, " owl")?;
             }
         }
         if let Some(seed) = self.seed {
@@ -236,13 +289,8 @@ pub(crate) mod tests {
 
     /// A cell for the tests of this folder.
     pub(crate) fn cell(sparsity: f64, variant: Variant) -> Cell {
-        let point = PrunePoint {
-            method: Method::Magnitude,
-            scope: Some(Scope::Global),
-            pattern: NmPattern::Unstructured,
-            sparsity,
-            exclude: vec!["lm_head".into()],
-        };
+        let (scope, pattern) = (Some(Scope::Global), NmPattern::Unstructured);
+        let point = PrunePoint::new(Method::Magnitude, scope, pattern, sparsity, vec!["lm_head".into()]);
         Cell {
             model: "builtin:tiny-opt".into(),
             backend: Backend::Flex,
@@ -271,6 +319,33 @@ pub(crate) mod tests {
         let mut pattern = cell(0.5, Variant::Masked);
         pattern.prune.as_mut().unwrap().pattern = NmPattern::NofM { n: 2, m: 4 };
         assert_eq!(pattern.setup(), "Masked2:4");
+        let mut given = cell(0.0, Variant::Csr);
+        given.prune = Some(PrunePoint::new(Method::Given, None, NmPattern::Unstructured, 0.0, Vec::new()));
+        assert_eq!(given.setup(), "CSRGiven");
+    }
+
+    /// A calibrated cell for the tests of this folder.
+    pub(crate) fn calibrated() -> Cell {
+        let (scope, pattern) = (Some(Scope::Layer), NmPattern::Unstructured);
+        let point = PrunePoint::new(Method::Ria, scope, pattern, 0.5, vec!["lm_head".into()]);
+        Cell { prune: Some(point), seed: Some(0), ..cell(0.5, Variant::Masked) }
+    }
+
+    #[test]
+    fn a_point_without_settings_is_written_as_ever() {
+        let json = serde_json::to_string(&cell(0.5, Variant::Csr).prune).unwrap();
+        let expected = "{\"method\":\"magnitude\",\"scope\":\"global\",\"pattern\":\"unstructured\",\
+                        \"sparsity\":0.5,\"exclude\":[\"lm_head\"]}";
+        assert_eq!(json, expected);
+        let mut cell = calibrated();
+        cell.prune.as_mut().unwrap().budget = Some(Owl::default());
+        let json = serde_json::to_string(&cell).unwrap();
+        assert!(
+            json.contains("\"alpha\":0.5,\"budget\":{\"m\":5.0,\"lambda\":0.08},\"propagate\":\"pruned\""),
+            "{json}"
+        );
+        assert_eq!(serde_json::from_str::<Cell>(&json).unwrap(), cell);
+        assert_eq!(cell.to_string(), "builtin:tiny-opt ria layer owl seed 0 Masked50 flex f32");
     }
 
     #[test]

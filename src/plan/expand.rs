@@ -2,7 +2,9 @@
 
 use super::cell::{Backend, Cell, LatencyPoint, PrunePoint, TimedOn};
 use crate::config::Experiment;
-use crate::config::experiment::{Dtype, LatencySettings, Metric, Variant};
+use crate::config::experiment::{
+    Dtype, LatencySettings, MethodSettings, Metric, NmPattern, Point, PruneBlock, Variant,
+};
 use crate::prune;
 
 /// Every cell of an experiment, each once.
@@ -67,7 +69,7 @@ fn points(experiment: &Experiment) -> Vec<(PrunePoint, Option<u64>)> {
             if block.skip.iter().any(|skip| skip.matches(method, scope, pattern, sparsity)) {
                 continue;
             }
-            let point = PrunePoint { method, scope, pattern, sparsity, exclude: block.exclude.clone() };
+            let point = point(block, (method, scope, pattern, sparsity));
             if prune::entry(method).uses_seed {
                 points.extend(experiment.seeds.iter().map(|&seed| (point.clone(), Some(seed))));
             } else {
@@ -78,10 +80,21 @@ fn points(experiment: &Experiment) -> Vec<(PrunePoint, Option<u64>)> {
     points
 }
 
+/// A point of a block, with those of the block's settings that its method uses.
+fn point(block: &PruneBlock, (method, scope, pattern, sparsity): Point) -> PrunePoint {
+    let MethodSettings { damping, blocksize, iterations, alpha } = method.settings(&block.settings);
+    // An N:M pattern fixes the sparsity of every block of the model.
+    let budget = block.owl.filter(|_| method.uses("budget") && pattern == NmPattern::Unstructured);
+    let propagate = method.calibrates().then_some(block.propagate);
+    let exclude = block.exclude.clone();
+    PrunePoint { method, scope, pattern, sparsity, exclude, damping, blocksize, iterations, alpha, budget, propagate }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config;
+    use crate::config::experiment::{Method, Owl, Propagate, Scope};
     use proptest::prelude::*;
     use std::path::Path;
 
@@ -111,6 +124,27 @@ mod tests {
             "CSR30 Some(1)",
         ];
         assert_eq!(setups, expected);
+    }
+
+    #[test]
+    fn a_point_has_what_its_method_uses() {
+        let cells = cells(
+            "name = 'x'\nseed = [0, 1]\n[model]\nsource = 'builtin:tiny-opt'\n[execute]\nvariants = 'masked'\n\
+             [[prune]]\nmethod = ['magnitude', 'wanda', 'ria', 'given']\nsparsity = 0.5\npattern = ['unstructured', '2:4']\n\
+             alpha = 1\nbudget = 'owl'\npropagate = 'dense'\n",
+        );
+        let points: Vec<(PrunePoint, Option<u64>)> = cells.into_iter().map(|c| (c.prune.unwrap(), c.seed)).collect();
+        // Calibrated methods draw their calibration windows: a point a seed.
+        assert_eq!(points.iter().map(|p| p.1.is_some()).collect::<Vec<_>>()[..3], [false, false, true]);
+        assert_eq!(points.len(), 2 + 4 + 4 + 1);
+        let of = |method| points.iter().map(|p| &p.0).filter(move |p| p.method == method);
+        assert!(of(Method::Magnitude).all(|p| (p.alpha, p.budget, p.propagate) == (None, None, None)));
+        let (wanda, ria) = (of(Method::Wanda).next().unwrap(), of(Method::Ria).next().unwrap());
+        assert_eq!((wanda.alpha, wanda.budget, wanda.propagate), (None, Some(Owl::default()), Some(Propagate::Dense)));
+        assert_eq!((ria.alpha, ria.scope), (Some(1.0), Some(Scope::Layer)));
+        let fixed = of(Method::Wanda).find(|p| p.scope.is_none()).unwrap();
+        assert_eq!((fixed.pattern, fixed.budget), (NmPattern::NofM { n: 2, m: 4 }, None));
+        assert_eq!(of(Method::Given).next().unwrap().target(), None);
     }
 
     #[test]

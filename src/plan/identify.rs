@@ -4,12 +4,12 @@
 //! arithmetic means is hashed as [`NUMERICS_VERSION`]. Where something is timed, what it is timed on is
 //! hashed too.
 
-use super::cell::Cell;
+use super::cell::{Cell, PrunePoint};
 use super::kernel::{KernelCell, KernelInputs};
 use crate::config::experiment::Metric;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
@@ -44,6 +44,9 @@ pub struct InputDigests {
     pub agreement: String,
     /// Of the token ids of the perplexity windows, where perplexity is measured.
     pub perplexity: Option<String>,
+    /// Of the token ids of the calibration windows that the cell's seed draws, where its method calibrates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<String>,
 }
 
 impl CellId {
@@ -60,17 +63,14 @@ impl CellId {
             "backend": cell.backend.name(),
             "dtype": cell.dtype.name(),
             "variant": cell.variant.name(),
-            "prune": point.map(|point| json!({
-                "method": point.method.name(),
-                "scope": point.scope.map(|scope| scope.name()),
-                "pattern": point.pattern.to_string(),
-                // The bits: 0.3 and 0.30000000000000004 prune different weights.
-                "sparsity": format!("{:016x}", point.sparsity.to_bits()),
-                "exclude": point.exclude,
-            })),
+            "prune": point.map(of_point),
             "seed": cell.seed,
             "metrics": cell.metrics.iter().map(|metric| metric.name()).collect::<Vec<_>>(),
         });
+        // What does not calibrate keeps its name whatever the calibration text is.
+        if let Some(calibration) = &inputs.calibration {
+            canonical["calibration"] = calibration.as_str().into();
+        }
         // What times nothing keeps its name wherever it runs.
         if let Some(latency) = cell.latency.as_ref().filter(|_| cell.metrics.contains(&Metric::Latency)) {
             canonical["latency"] = json!({
@@ -98,7 +98,7 @@ impl CellId {
             "shape": cell.shape,
             "tokens": cell.tokens,
             "format": cell.format.name(),
-            "sparsity": cell.sparsity.map(|sparsity| format!("{:016x}", sparsity.to_bits())),
+            "sparsity": cell.sparsity.map(bits),
             "seed": cell.seed,
             "warmup": cell.warmup,
             "repeats": cell.repeats,
@@ -112,15 +112,44 @@ impl CellId {
     }
 }
 
+/// The canonical form of a prune point.
+fn of_point(point: &PrunePoint) -> Value {
+    let mut canonical = json!({
+        "method": point.method.name(),
+        "scope": point.scope.map(|scope| scope.name()),
+        "pattern": point.pattern.to_string(),
+        "sparsity": bits(point.sparsity),
+        "exclude": point.exclude,
+    });
+    // Only what the method uses: the names of points from before it existed stay.
+    let mut add = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            canonical[key] = value;
+        }
+    };
+    add("damping", point.damping.map(|damping| bits(damping).into()));
+    add("blocksize", point.blocksize.map(Value::from));
+    add("iterations", point.iterations.map(Value::from));
+    add("alpha", point.alpha.map(|alpha| bits(alpha).into()));
+    add("budget", point.budget.map(|owl| json!({ "m": bits(owl.m), "lambda": bits(owl.lambda) })));
+    add("propagate", point.propagate.map(|propagate| propagate.name().into()));
+    canonical
+}
+
+/// The bits of a number: 0.3 and 0.30000000000000004 prune different weights.
+fn bits(number: f64) -> String {
+    format!("{:016x}", number.to_bits())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::cell::LatencyPoint;
-    use super::super::cell::tests::{cell, latency};
+    use super::super::cell::tests::{calibrated, cell, latency};
     use super::*;
-    use crate::config::experiment::Variant;
+    use crate::config::experiment::{Owl, Propagate, Variant};
 
     fn inputs() -> InputDigests {
-        InputDigests { model: "m".into(), agreement: "a".into(), perplexity: Some("p".into()) }
+        InputDigests { model: "m".into(), agreement: "a".into(), perplexity: Some("p".into()), calibration: None }
     }
 
     #[test]
@@ -149,10 +178,38 @@ mod tests {
         add(&|c| c.prune.as_mut().unwrap().scope = None);
         names.push(CellId::new(&base, &InputDigests { model: "n".into(), ..inputs() }));
         names.push(CellId::new(&base, &InputDigests { agreement: "b".into(), ..inputs() }));
+        for calibration in ["c", "d"] {
+            names.push(CellId::new(&base, &InputDigests { calibration: Some(calibration.into()), ..inputs() }));
+        }
         let count = names.len();
         names.sort();
         names.dedup();
         assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn everything_that_a_method_uses_changes_the_name() {
+        let base = calibrated();
+        let mut names = vec![name_of(&base)];
+        let mut add = |change: &dyn Fn(&mut PrunePoint)| {
+            let mut changed = base.clone();
+            change(changed.prune.as_mut().unwrap());
+            names.push(name_of(&changed));
+        };
+        add(&|p| p.damping = Some(0.01));
+        add(&|p| p.damping = Some(0.1));
+        add(&|p| p.blocksize = Some(128));
+        add(&|p| p.iterations = Some(128));
+        add(&|p| p.alpha = Some(1.0));
+        add(&|p| p.alpha = None);
+        add(&|p| p.budget = Some(Owl::default()));
+        add(&|p| p.budget = Some(Owl { m: 7.0, ..Owl::default() }));
+        add(&|p| p.budget = Some(Owl { lambda: 0.1, ..Owl::default() }));
+        add(&|p| p.propagate = Some(Propagate::Dense));
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!((names.len(), count), (11, 11));
     }
 
     fn name_of(cell: &Cell) -> CellId {

@@ -164,7 +164,7 @@ impl Column {
             Self::Method => point.map(|p| p.method.name().into()),
             Self::Scope => point.and_then(|p| p.scope).map(|scope| scope.name().into()),
             Self::Pattern => point.map(|p| p.pattern.to_string()),
-            Self::Sparsity => point.map(|p| p.sparsity.to_string()),
+            Self::Sparsity => point.and_then(|p| p.target()).map(|target| target.to_string()),
             Self::Seed => cell.seed.map(|seed| seed.to_string()),
             Self::Variant => Some(cell.variant.name().into()),
             Self::Backend => Some(cell.backend.name().into()),

@@ -3,16 +3,16 @@
 //! Han et al., "Learning both weights and connections", arXiv 1506.02626, section 3. The absolute
 //! values of floats compare like their bit patterns without the sign, so the scores are exact.
 
-use super::{Layer, Scores};
-use crate::sparse::magnitude;
+use super::{Layer, PruneError, Request, Scores, by_scores};
+use crate::sparse::{Pattern, magnitude};
 
-struct Magnitude<'a>(&'a [Layer<'a>]);
+struct Magnitude<'a, 'b>(&'a [Layer<'b>]);
 
-pub(super) fn scores<'a>(layers: &'a [Layer<'a>], _first: usize, _seed: u64) -> Box<dyn Scores + 'a> {
-    Box::new(Magnitude(layers))
+pub(super) fn prune(layers: &[Layer<'_>], _first: usize, request: &Request) -> Result<Vec<Pattern>, PruneError> {
+    by_scores(layers, &Magnitude(layers), request)
 }
 
-impl Scores for Magnitude<'_> {
+impl Scores for Magnitude<'_, '_> {
     fn fill(&self, layer: usize, start: usize, scores: &mut [u32]) {
         for (score, weight) in scores.iter_mut().zip(&self.0[layer].weights[start..]) {
             *score = magnitude(*weight);

@@ -145,7 +145,8 @@ mod tests {
         let layers: Vec<Layer<'_>> = rows.0.iter().map(layer).collect();
         for (scope, together) in [(Scope::Global, true), (Scope::Layer, false)] {
             let (method, pattern) = (Method::Magnitude, NmPattern::Unstructured);
-            let request = Request { method, scope: Some(scope), pattern, sparsity, seed: 0 };
+            let request =
+                Request { method, scope: Some(scope), pattern, sparsity, seed: 0, settings: Default::default() };
             let expected = prune(&layers, &request).unwrap();
             let patterns = by_magnitude(&rows, &sizes, together, sparsity, dtype).unwrap();
             assert!(patterns == expected, "{dtype:?} {scope:?} {sparsity}: {sizes:?}");

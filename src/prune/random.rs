@@ -3,7 +3,8 @@
 //! One ChaCha stream a layer, read at the weight's position: the scores depend on the seed, the
 //! layer's place and the weight's place, and on nothing else.
 
-use super::{Layer, Scores};
+use super::{Layer, PruneError, Request, Scores, by_scores};
+use crate::sparse::Pattern;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sha2::{Digest, Sha256};
@@ -14,9 +15,9 @@ struct Random {
     first: usize,
 }
 
-pub(super) fn scores<'a>(_layers: &'a [Layer<'a>], first: usize, seed: u64) -> Box<dyn Scores + 'a> {
-    let key = Sha256::new().chain_update(b"random pruning").chain_update(seed.to_le_bytes()).finalize();
-    Box::new(Random { generator: ChaCha8Rng::from_seed(key.into()), first })
+pub(super) fn prune(layers: &[Layer<'_>], first: usize, request: &Request) -> Result<Vec<Pattern>, PruneError> {
+    let key = Sha256::new().chain_update(b"random pruning").chain_update(request.seed.to_le_bytes()).finalize();
+    by_scores(layers, &Random { generator: ChaCha8Rng::from_seed(key.into()), first }, request)
 }
 
 impl Scores for Random {

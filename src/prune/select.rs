@@ -10,6 +10,9 @@
 //!   pass 2   the scores of that bin, a few per cent    every score read once more
 //!            -> its (k - scores below the bin)-th smallest, by quickselect
 //! ```
+//!
+//! Methods that look at inputs remove exactly k weights of every row instead: of tied scores those of lower
+//! columns go first, which is what a stable sort does.
 
 use super::radix::bin_of;
 use super::{Layer, Scores};
@@ -45,6 +48,28 @@ pub(super) fn per_row(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) 
     layers.iter().enumerate().map(one).collect()
 }
 
+/// Removes exactly k weights of every row.
+pub(super) fn exactly_per_row(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Vec<Pattern> {
+    let one = |(index, layer): (usize, &Layer<'_>)| {
+        let k = count(layer.cols, sparsity);
+        Pattern::from_rows(layer.rows, layer.cols, |row, words| {
+            let mut row_scores = vec![0; layer.cols];
+            scores.fill(index, row * layer.cols, &mut row_scores);
+            words.fill(u64::MAX);
+            // The column as the lower half makes every key another's unequal.
+            let mut keys: Vec<u64> =
+                row_scores.iter().enumerate().map(|(col, &score)| u64::from(score) << 32 | col as u64).collect();
+            if 0 < k && k < keys.len() {
+                keys.select_nth_unstable(k);
+            }
+            for col in keys[..k].iter().map(|key| (key & u64::from(u32::MAX)) as usize) {
+                words[col / 64] &= !(1 << (col % 64));
+            }
+        })
+    };
+    layers.iter().enumerate().map(one).collect()
+}
+
 /// k = floor(sparsity * weights), in double precision as the reference computes it.
 pub(super) fn count(weights: usize, sparsity: f64) -> usize {
     ((sparsity * weights as f64) as usize).min(weights)
@@ -67,9 +92,13 @@ fn above(
     })
 }
 
-/// The k-th smallest score of parts of the given sizes, or none for k = 0.
+/// The k-th smallest score of parts of the given sizes, k being floor(sparsity * weights); none for k = 0.
 fn threshold(sizes: &[usize], fill: impl Fn(usize, usize, &mut [u32]) + Sync, sparsity: f64) -> Option<u32> {
-    let k = count(sizes.iter().sum(), sparsity);
+    kth_smallest(sizes, fill, count(sizes.iter().sum(), sparsity))
+}
+
+/// The k-th smallest score of parts of the given sizes, or none for k = 0.
+pub(super) fn kth_smallest(sizes: &[usize], fill: impl Fn(usize, usize, &mut [u32]) + Sync, k: usize) -> Option<u32> {
     if k == 0 {
         return None;
     }
@@ -126,7 +155,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn request(method: Method, scope: Scope, sparsity: f64) -> Request {
-        Request { method, scope: Some(scope), pattern: NmPattern::Unstructured, sparsity, seed: 3 }
+        let (scope, pattern) = (Some(scope), NmPattern::Unstructured);
+        Request { method, scope, pattern, sparsity, seed: 3, settings: Default::default() }
     }
 
     fn layer(rows: usize, cols: usize, weights: Vec<f32>) -> Layer<'static> {

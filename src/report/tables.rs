@@ -1,9 +1,8 @@
 //! The tables: which columns, and which number goes where.
 
 use super::Cells;
-use super::latency;
 use super::table::{Table, Value};
-use crate::config::experiment::NmPattern;
+use super::{comparisons, latency};
 use crate::plan::Cell;
 use crate::record::{CellRecord, Measured};
 use std::collections::BTreeMap;
@@ -33,6 +32,7 @@ pub(super) fn all(cells: &Cells) -> Vec<Table> {
         return Vec::new();
     }
     let mut tables = vec![summary(cells), timings(cells), spread(cells), layers(cells), groups(cells)];
+    tables.extend(comparisons::table(cells));
     tables.extend(execution(cells));
     tables.extend(latency::tables(cells));
     tables.extend(expectations(cells));
@@ -57,7 +57,7 @@ fn key(cell: &Cell) -> Vec<Value> {
         point.map(|p| p.method.name()).into(),
         point.and_then(|p| p.scope).map(|scope| scope.name()).into(),
         point.map(|p| p.pattern.to_string()).into(),
-        point.map(|p| p.sparsity).into(),
+        point.and_then(|p| p.target()).into(),
         cell.seed.into(),
         cell.variant.name().into(),
         cell.backend.name().into(),
@@ -338,11 +338,6 @@ fn expected(cells: &Cells) -> impl Iterator<Item = (&crate::record::ExpectRecord
 /// How many expectations were measured and missed.
 pub(super) fn missed(cells: &Cells) -> usize {
     expected(cells).filter(|(e, measured)| matches!(verdict(*measured, e.value, e.tolerance), Verdict::Fail)).count()
-}
-
-/// The label of a pattern or sparsity on an axis.
-pub(super) fn is_unstructured(cell: &Cell) -> bool {
-    cell.prune.as_ref().is_some_and(|point| point.pattern == NmPattern::Unstructured)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! One prune point: its pattern, its variants, and their numbers.
 
+use super::calibrate::Calibrated;
 use super::patterns::{Pruned, patterns};
 use super::session::{Session, burn_dtype, bytes_per_number};
 use crate::config::experiment::{Dtype, Metric, Variant};
@@ -78,6 +79,7 @@ pub(super) fn dense<B: SparseBackend>(
 /// A prune point whose patterns are known, and whose masked logits are computed when they are needed.
 pub(super) struct Point {
     layers: Vec<Pruned>,
+    calibrate_seconds: Option<f64>,
     prune_seconds: f64,
     /// The masked variant's logits on the agreement texts.
     masked: Option<Vec<f32>>,
@@ -93,7 +95,12 @@ impl Point {
     ) -> Result<Self, CellError> {
         let start = Instant::now();
         let layers = patterns(session, point, seed, dtype)?;
-        Ok(Self { layers, prune_seconds: start.elapsed().as_secs_f64(), masked: None })
+        Ok(Self { layers, calibrate_seconds: None, prune_seconds: start.elapsed().as_secs_f64(), masked: None })
+    }
+
+    /// Takes what calibration decided.
+    pub fn calibrated(Calibrated { layers, calibrate_seconds, prune_seconds }: Calibrated) -> Self {
+        Self { layers, calibrate_seconds: Some(calibrate_seconds), prune_seconds, masked: None }
     }
 
     /// Measures a variant of this point.
@@ -103,8 +110,12 @@ impl Point {
         cell: &Cell,
         stage: Stage<'_>,
     ) -> (Timings, Result<Measured, CellError>) {
-        let prune_seconds = Some(self.prune_seconds);
-        let mut timings = Timings { load_seconds: session.load_seconds, prune_seconds, ..Default::default() };
+        let mut timings = Timings {
+            load_seconds: session.load_seconds,
+            calibrate_seconds: self.calibrate_seconds,
+            prune_seconds: Some(self.prune_seconds),
+            ..Default::default()
+        };
         let measured = match cell.variant {
             variant if variant.is_sparse() => self.sparse(session, cell, &mut timings, stage),
             _ => self.masked(session, cell, &mut timings, stage),
@@ -124,7 +135,7 @@ impl Point {
     ) -> Result<Measured, CellError> {
         stage("masking");
         let start = Instant::now();
-        let mut decoder = self.masked_decoder(session);
+        let mut decoder = self.masked_decoder(session, cell);
         timings.convert_seconds = Some(start.elapsed().as_secs_f64());
         let start = Instant::now();
         let mut stored = session.stored.clone();
@@ -154,7 +165,7 @@ impl Point {
         // The masked logits come first and their model goes, so that the two never share the memory.
         if self.masked.is_none() {
             stage("masked logits for the gate");
-            let mut masked = self.masked_decoder(session);
+            let mut masked = self.masked_decoder(session, cell);
             self.masked_logits(&mut masked, session)?;
             drop(masked);
             // What a device's memory pools keep of it would stand in the way of the sparse model.
@@ -207,8 +218,9 @@ impl Point {
         let mut decoder = session.decoder.clone();
         let mut stored = session.stored.clone();
         let tokens = decisive_tokens(session, cell);
-        for Pruned { module, pattern, kept } in &self.layers {
-            let weight = session.dense(*module);
+        for pruned in &self.layers {
+            let Pruned { module, pattern, kept, .. } = pruned;
+            let dense = session.dense(*module);
             let shape = LayerShape { rows: pattern.rows(), cols: pattern.cols(), kept: pattern.kept() };
             let format = match cell.variant {
                 Variant::Bitmap => Some(Format::Bitmap),
@@ -220,13 +232,13 @@ impl Point {
             let weight = match format {
                 Some(format) => {
                     let bias = session.decoder.linear(*module).bias.as_ref();
-                    let (weights, device) = (weight.host(), decoder.device());
+                    let (weights, device) = (pruned.weights(dense), decoder.device());
                     let packed = SparseWeight::new(format, &weights, pattern, bias, dtype, tokens, device)?;
                     slot.weight_bytes = packed.bytes() as u64;
                     (slot.entries, slot.format) = (Some(shape.kept as u64), packed.layout().into());
                     LinearWeight::Sparse(packed)
                 }
-                None => LinearWeight::Dense(weight.masked(pattern)),
+                None => LinearWeight::Dense(pruned.masked(dense, dtype, decoder.device())),
             };
             decoder.set_weight(*module, weight);
         }
@@ -248,10 +260,11 @@ impl Point {
         uses
     }
 
-    fn masked_decoder<B: SparseBackend>(&self, session: &Session<B>) -> Decoder<B> {
-        let mut decoder = session.decoder.clone();
-        for Pruned { module, pattern, .. } in &self.layers {
-            decoder.set_weight(*module, LinearWeight::Dense(session.dense(*module).masked(pattern)));
+    fn masked_decoder<B: SparseBackend>(&self, session: &Session<B>, cell: &Cell) -> Decoder<B> {
+        let (mut decoder, dtype) = (session.decoder.clone(), burn_dtype(cell.dtype));
+        for pruned in &self.layers {
+            let masked = pruned.masked(session.dense(pruned.module), dtype, session.decoder.device());
+            decoder.set_weight(pruned.module, LinearWeight::Dense(masked));
         }
         decoder
     }
@@ -309,12 +322,12 @@ fn perplexity_of<B: SparseBackend>(
     cell: &Cell,
     stage: Stage<'_>,
 ) -> Result<Option<f64>, CellError> {
-    let windows = session.tokens.perplexity.as_deref().filter(|_| cell.metrics.contains(&Metric::Perplexity));
+    let windows = session.tokens.perplexity.as_ref().filter(|_| cell.metrics.contains(&Metric::Perplexity));
     let Some(windows) = windows else { return Ok(None) };
     stage("perplexity");
-    let tokens: usize = windows.iter().map(Vec::len).sum();
+    let tokens: usize = windows.tokens.iter().map(Vec::len).sum();
     let done = |behind: usize| stage(&format!("perplexity {behind}/{tokens} tokens"));
-    Ok(Some(perplexity(decoder, windows, done)?))
+    Ok(Some(perplexity(decoder, &windows.tokens, windows.overlap, done)?))
 }
 
 /// The times of every batch size and prompt length, where they are asked for.

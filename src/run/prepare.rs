@@ -7,7 +7,7 @@ use crate::config::experiment::{Dtype, Metric, Where, same_sparsity};
 use crate::execute::KERNEL_POLICY_VERSION;
 use crate::execute::device::{self, DeviceError};
 use crate::execute::kernels::cpu::Simd;
-use crate::load::{Checkpoint, LoadError, Loader, ModelFiles, Texts, Tokens};
+use crate::load::{Checkpoint, LoadError, Loader, ModelFiles, TextInput, Texts, Tokens, Wanted};
 use crate::model::Architecture;
 use crate::plan::{
     Backend, Cell, CellId, Decision, InputDigests, KernelCell, KernelInputs, LatencyPoint, Only, Partition, Rerun,
@@ -38,20 +38,17 @@ pub struct Prepared {
     pub experiment: Experiment,
     /// The models, in the file's order.
     pub models: Vec<PreparedModel>,
-    /// Name and SHA-256 of the texts.
-    pub texts: TextDigests,
+    /// What the texts were read from.
+    pub texts: Vec<TextInput>,
     /// Every model cell of the plan, in order.
     pub cells: Vec<PlannedCell>,
     /// Every kernel cell of the plan, in order, behind the model cells.
     pub kernels: Vec<PlannedKernel>,
     /// The plan as it is stored.
     pub plan: PlanRecord,
-    /// What to tell the user: devices whose memory may be too small.
+    /// What to tell the user: of texts, and of devices whose memory may be too small.
     pub warnings: Vec<String>,
 }
-
-/// Name and SHA-256 of each text.
-pub type TextDigests = Vec<(String, String)>;
 
 /// A model whose files are found and whose texts are tokenised.
 pub struct PreparedModel {
@@ -61,6 +58,15 @@ pub struct PreparedModel {
     pub architecture: Arc<Architecture>,
     /// The texts as it sees them.
     pub tokens: Tokens,
+    digests: Digests,
+}
+
+/// Digests of what the cells of a model read, each computed once.
+struct Digests {
+    /// Of what every cell reads.
+    shared: InputDigests,
+    /// Of the calibration windows of each seed.
+    calibration: Vec<(u64, Option<String>)>,
 }
 
 impl Prepared {
@@ -223,6 +229,8 @@ pub fn prepare(
         }
     }
     let (models, texts) = prepare_models(&experiment, loader)?;
+    let mut warnings = texts.as_ref().map_or_else(Vec::new, |texts| texts.warnings().to_vec());
+    let texts = texts.map_or_else(Vec::new, |texts| texts.inputs());
     let model_of = |cell: &Cell| models.iter().find(|model| model.files.source == cell.model);
     let dtype_of = |source: &str, backend| {
         let model = models.iter().find(|model| model.files.source == source);
@@ -240,7 +248,7 @@ pub fn prepare(
         }
         let Some(model) = model_of(&cell) else { continue };
         timed_tokens_fit(&cell, model)?;
-        let inputs = model.digests();
+        let inputs = model.digests.of(&cell);
         let id = CellId::new(&cell, &inputs);
         // Two sources of one model, say a folder and the hub, make one cell.
         if seen.insert(id.clone()) {
@@ -253,18 +261,30 @@ pub fn prepare(
     select(&mut planned, &mut kernels, store, options)?;
     // The machine is looked at only where something is to run on it.
     let runs = planned.iter().any(PlannedCell::runs);
-    let warnings = if runs { too_large(&planned, &machine, experiment.device_index) } else { Vec::new() };
+    if runs {
+        warnings.extend(too_large(&planned, &machine, experiment.device_index));
+    }
     Ok(Prepared { texts, experiment, models, cells: planned, kernels, plan, warnings })
 }
 
-/// The models, and name and digest of the texts; nothing is read where there is no model.
-fn prepare_models(experiment: &Experiment, loader: &Loader) -> Result<(Vec<PreparedModel>, TextDigests), LoadError> {
+/// The models and the texts; nothing is read where there is no model.
+fn prepare_models(experiment: &Experiment, loader: &Loader) -> Result<(Vec<PreparedModel>, Option<Texts>), LoadError> {
     if experiment.models.is_empty() {
         return Ok(Default::default());
     }
-    let texts = Texts::read(&experiment.data, experiment.metrics.contains(&Metric::Perplexity))?;
+    let texts = Texts::read(&experiment.data, &wanted(experiment), loader)?;
     let models = experiment.models.iter().map(|source| prepare_model(loader, source, &texts));
-    Ok((models.collect::<Result<_, _>>()?, texts.digests()))
+    Ok((models.collect::<Result<_, _>>()?, Some(texts)))
+}
+
+/// The texts that the experiment needs.
+fn wanted(experiment: &Experiment) -> Wanted {
+    let mut methods = experiment.prune.iter().flat_map(|block| &block.methods);
+    let calibrated = methods.any(|method| method.calibrates());
+    Wanted {
+        perplexity: experiment.metrics.contains(&Metric::Perplexity),
+        calibration: if calibrated { experiment.seeds.clone() } else { Vec::new() },
+    }
 }
 
 fn prepare_model(
@@ -277,7 +297,8 @@ fn prepare_model(
     let architecture = Checkpoint::open(files.clone())?.architecture().clone();
     let tokenizer = files.tokenizer()?;
     let tokens = texts.encode(&tokenizer, &files.source, architecture.max_positions, architecture.vocabulary)?;
-    Ok(PreparedModel { files, architecture, tokens })
+    let digests = Digests::new(&files, &tokens);
+    Ok(PreparedModel { files, architecture, tokens, digests })
 }
 
 /// What decides how fast a backend is.
@@ -300,13 +321,24 @@ fn timed_tokens_fit(cell: &Cell, model: &PreparedModel) -> Result<(), PrepareErr
     }
 }
 
-impl PreparedModel {
-    fn digests(&self) -> InputDigests {
-        InputDigests {
-            model: self.files.digest(),
-            agreement: self.tokens.agreement_digest(),
-            perplexity: self.tokens.perplexity_digest(),
-        }
+impl Digests {
+    fn new(files: &ModelFiles, tokens: &Tokens) -> Self {
+        let shared = InputDigests {
+            model: files.digest(),
+            agreement: tokens.agreement_digest(),
+            perplexity: tokens.perplexity_digest(),
+            calibration: None,
+        };
+        let of_seed = |seed| (seed, tokens.calibration_digest(seed));
+        let calibration = tokens.calibration.iter().map(|calibration| of_seed(calibration.seed)).collect();
+        Self { shared, calibration }
+    }
+
+    /// What a cell reads.
+    fn of(&self, cell: &Cell) -> InputDigests {
+        let seed = cell.seed.filter(|_| cell.prune.as_ref().is_some_and(|point| point.method.calibrates()));
+        let windows = self.calibration.iter().find(|(of, _)| Some(*of) == seed);
+        InputDigests { calibration: windows.and_then(|(_, digest)| digest.clone()), ..self.shared.clone() }
     }
 }
 

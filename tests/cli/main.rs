@@ -4,6 +4,7 @@
 
 mod architecture;
 mod errors;
+mod export;
 mod kernels;
 mod latency;
 mod output;

@@ -75,8 +75,11 @@ fn patterns_equal_those_of_the_host() {
         for (scope, together) in [(Scope::Global, true), (Scope::Layer, false)] {
             for sparsity in [0.0, 1e-6, 0.1, 0.25, 0.5, 0.7, 0.9, 0.999, 1.0] {
                 let (method, pattern) = (Method::Magnitude, NmPattern::Unstructured);
-                let expected =
-                    prune(&layers, &Request { method, scope: Some(scope), pattern, sparsity, seed: 0 }).unwrap();
+                let expected = prune(
+                    &layers,
+                    &Request { method, scope: Some(scope), pattern, sparsity, seed: 0, settings: Default::default() },
+                )
+                .unwrap();
                 let patterns = by_magnitude(&weights, &sizes, together, sparsity, dtype).unwrap();
                 no_panics();
                 for ((expected, pattern), shape) in expected.iter().zip(&patterns).zip(SHAPES) {

@@ -107,6 +107,7 @@ fn thresholds_and_counts_are_exact() {
                 pattern: NmPattern::Unstructured,
                 sparsity: f64::from(percent) / 100.0,
                 seed: 0,
+                settings: Default::default(),
             };
             let patterns = prune(&layers, &request).unwrap();
             let kept: usize = patterns.iter().map(|pattern| pattern.kept()).sum();
@@ -149,6 +150,7 @@ fn dense_and_masked50<B: SparseBackend>(layout: &Path, texts: &[Vec<u32>]) -> [V
         pattern: NmPattern::Unstructured,
         sparsity: 0.5,
         seed: 0,
+        settings: Default::default(),
     };
     let mut masked = dense.clone();
     for (((index, module), layer), pattern) in pruned.iter().zip(&layers).zip(prune(&layers, &request).unwrap()) {

@@ -1,12 +1,14 @@
 //! Numbers against references: what PyTorch with transformers computes from the same checkpoints.
 
 mod cache;
+mod export;
 mod families;
 mod golden;
+mod texts;
 
 use sparsify_exp::config;
 use sparsify_exp::config::experiment::Experiment;
-use sparsify_exp::load::{Checkpoint, Loader, ModelFiles, Texts};
+use sparsify_exp::load::{Checkpoint, Loader, ModelFiles, Texts, Wanted};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,7 +38,7 @@ pub fn checkpoint(folder: &Path) -> (ModelFiles, Checkpoint) {
 /// The notebooks' texts as a checkpoint's tokenizer sees them.
 pub fn sample_tokens(folder: &Path) -> Vec<Vec<u32>> {
     let (files, checkpoint) = checkpoint(folder);
-    let texts = Texts::read(&experiment(folder, "").data, false).unwrap();
+    let texts = Texts::read(&experiment(folder, "").data, &Wanted::default(), &loader()).unwrap();
     let architecture = checkpoint.architecture();
     let tokenizer = files.tokenizer().unwrap();
     texts.encode(&tokenizer, "test", architecture.max_positions, architecture.vocabulary).unwrap().agreement

@@ -113,7 +113,8 @@ proptest! {
     fn axes_keep_every_value(
         seeds in prop::collection::btree_set(0..i64::MAX as u64, 1..6),
         hundredths in prop::collection::btree_set(0u32..100, 1..6),
-        methods in prop::sample::subsequence(Method::ALL, 1..=2),
+        // Those that allow every scope.
+        methods in prop::sample::subsequence(&Method::ALL[..2], 1..=2),
         scopes in prop::sample::subsequence(Scope::ALL, 1..=3),
         blocks in 1usize..4,
     ) {

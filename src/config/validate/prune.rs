@@ -1,8 +1,9 @@
 //! The rules of `[[prune]]` blocks.
 
+use super::method::RawSettings;
 use super::{Validator, values};
 use crate::config::axis::{At, Axis};
-use crate::config::experiment::{NmPattern, Point, PruneBlock, Scope, Skip, same_sparsity};
+use crate::config::experiment::{Method, NmPattern, Point, PruneBlock, Scope, Skip, same_sparsity};
 use crate::config::raw::{RawPrune, RawSkip};
 use crate::diagnostic::{Diagnostic, Span};
 
@@ -16,35 +17,47 @@ impl Validator<'_> {
     }
 
     fn prune_block(&mut self, index: usize, block: At<RawPrune>) -> PruneBlock {
-        let At { value: raw, span: header } = block;
+        let At { value: mut raw, span: header } = block;
         let exact = |key: &str| format!("prune.{index}.{key}");
         let before = self.found.len();
         if raw.method.is_none() {
             let help = "write `method = \"magnitude\"`; `sparsify-exp list methods` names them all";
             self.missing("prune.method", &exact("method"), Some(header.clone()), help);
         }
-        let methods = values(self.axis("prune.method", raw.method, &[]));
+        let methods = self.axis("prune.method", raw.method.take(), &[]);
+        // Of a method that is misspelled nothing is known.
+        if !methods.is_empty() && !self.was_removed(&exact("method")) {
+            self.keys_against_methods(&raw, &methods);
+        }
         let bad_pattern = self.was_removed(&exact("pattern"));
-        let patterns = self.patterns(raw.pattern);
+        let patterns = self.patterns(raw.pattern.take());
         let sparsities = self.sparsities(raw.sparsity.as_ref());
         if let Some(patterns) = patterns.as_deref().filter(|_| !bad_pattern) {
-            if raw.sparsity.is_none() && patterns.iter().any(|at| at.value.sparsity().is_none()) {
+            let takes_none = |at: &At<Method>| !at.value.uses("sparsity");
+            let taken = methods.is_empty() || !methods.iter().all(takes_none);
+            if taken && raw.sparsity.is_none() && patterns.iter().any(|at| at.value.sparsity().is_none()) {
                 let help = "write for example `sparsity = 0.5`; only an `N:M` pattern fixes it";
                 self.missing("prune.sparsity", &exact("sparsity"), Some(header), help);
             }
             self.pattern_against_sparsities(patterns, &sparsities);
             self.pattern_against_scope(patterns, raw.scope.as_ref());
         }
-        let scopes = values(self.axis("prune.scope", raw.scope, &[Scope::Global]));
-        let exclude = self.exclude(raw.exclude);
-        let skips = self.skips(raw.skip.unwrap_or_default());
+        let scopes = self.axis("prune.scope", raw.scope.take(), &[]);
+        self.scopes_against_methods(&scopes, &methods);
+        let exclude = self.exclude(raw.exclude.take());
+        let skips = self.skips(raw.skip.take().unwrap_or_default());
+        let patterns = patterns.unwrap_or_default();
+        let RawSettings { settings, owl, propagate } = self.method_settings(raw, &patterns);
         let block = PruneBlock {
-            methods,
-            scopes,
-            patterns: values(patterns.unwrap_or_default()),
+            methods: values(methods),
+            scopes: values(scopes),
+            patterns: values(patterns),
             sparsities: values(sparsities),
             exclude,
             skip: skips.iter().map(|at| at.value).collect(),
+            settings,
+            owl,
+            propagate,
         };
         let prefix = exact("");
         let complete = !self.errors_since(before) && !self.removed.iter().any(|path| path.starts_with(&prefix));

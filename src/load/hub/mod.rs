@@ -169,6 +169,14 @@ impl Snapshot {
         &self.commit
     }
 
+    /// Why only the cache was asked for the list of files, if so: then it may not be whole.
+    pub fn cache_only(&self) -> Option<&CacheOnly> {
+        match &self.listing {
+            Listing::Hub(_) => None,
+            Listing::Cache(why) => Some(why),
+        }
+    }
+
     /// What the user should know although the snapshot was found.
     pub fn warnings(&self) -> &[HubWarning] {
         &self.warnings

@@ -1,0 +1,32 @@
+//! Weights that are 0 already are pruned: the pattern of a checkpoint that was pruned elsewhere.
+//!
+//! Nothing is chosen here, so that there is no sparsity, scope or pattern to ask for.
+
+use super::{Layer, PruneError, Request};
+use crate::sparse::Pattern;
+
+pub(super) fn prune(layers: &[Layer<'_>], _first: usize, _request: &Request) -> Result<Vec<Pattern>, PruneError> {
+    let nonzero =
+        |layer: &Layer<'_>| Pattern::keep_where(layer.rows, layer.cols, &layer.weights, |_, weight| weight != 0.0);
+    Ok(layers.iter().map(nonzero).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{layer, request};
+    use super::super::{Method, prune};
+
+    #[test]
+    fn four_by_four_by_hand() {
+        #[rustfmt::skip]
+        let weights = [
+            0.1, 0.0, -0.0, 2.0,
+            0.0, 0.0,  0.0, 0.0,
+            1.0, 1.0,  1.0, 1.0,
+            0.0, 1e-45, 0.0, -3.0,
+        ];
+        let patterns = prune(&[layer(4, 4, &weights)], &request(Method::Given, 0.0)).unwrap();
+        let kept: Vec<Vec<usize>> = (0..4).map(|row| patterns[0].columns_of(row).collect()).collect();
+        assert_eq!(kept, [vec![0, 3], vec![], vec![0, 1, 2, 3], vec![1, 3]]);
+    }
+}
