@@ -15,6 +15,8 @@ keywords! {
         Random "random" "weights chosen at random go; the baseline of every other method",
         Wanda "wanda" "the smallest products of a weight and the norm of its input go, the same share of every row",
         Ria "ria" "wanda with every weight taken relative to the sums of its row and its column",
+        SparseGpt "sparsegpt" "the weights that cost least go, column by column, and those behind them make up for them",
+        Admm "admm" "the best weights for a pattern that becomes sparser step by step",
         Given "given" "the weights that are 0 in the checkpoint are pruned: a model that was pruned elsewhere",
     }
 }
@@ -22,7 +24,7 @@ keywords! {
 impl Method {
     /// Whether it looks at the inputs of the layers, as a calibration text makes them.
     pub const fn calibrates(self) -> bool {
-        matches!(self, Self::Wanda | Self::Ria)
+        matches!(self, Self::Wanda | Self::Ria | Self::SparseGpt | Self::Admm)
     }
 
     /// Within what its scores can be compared, the default first.
@@ -31,6 +33,7 @@ impl Method {
             Self::Magnitude | Self::Random => &[Scope::Global, Scope::Layer, Scope::Row],
             Self::Wanda => &[Scope::Row],
             Self::Ria => &[Scope::Layer, Scope::Row],
+            Self::SparseGpt | Self::Admm => &[Scope::Layer],
             Self::Given => &[],
         }
     }
@@ -41,6 +44,8 @@ impl Method {
             Self::Magnitude | Self::Random => &["sparsity", "scope", "pattern"],
             Self::Wanda => &["sparsity", "scope", "pattern", "budget", "propagate"],
             Self::Ria => &["sparsity", "scope", "pattern", "budget", "propagate", "alpha"],
+            Self::SparseGpt => &["sparsity", "scope", "pattern", "budget", "propagate", "damping", "blocksize"],
+            Self::Admm => &["sparsity", "scope", "pattern", "budget", "propagate", "damping", "iterations"],
             Self::Given => &[],
         }
     }
@@ -64,7 +69,10 @@ impl Method {
 
     /// What is added to the diagonal of a Hessian unless the file says otherwise, as a share of its mean.
     const fn default_damping(self) -> f64 {
-        0.01
+        match self {
+            Self::Admm => 0.1,
+            _ => 0.01,
+        }
     }
 }
 
@@ -132,5 +140,9 @@ mod tests {
         assert_eq!(Method::Wanda.settings(&given), MethodSettings::default());
         assert_eq!(Method::Ria.settings(&given), MethodSettings { alpha: Some(1.0), ..Default::default() });
         assert_eq!(Method::Ria.settings(&MethodSettings::default()).alpha, Some(0.5));
+        let damping = |method: Method, given: &MethodSettings| method.settings(given).damping;
+        assert_eq!(damping(Method::SparseGpt, &MethodSettings::default()), Some(0.01));
+        assert_eq!(damping(Method::Admm, &MethodSettings::default()), Some(0.1));
+        assert_eq!(damping(Method::Admm, &given), Some(0.5));
     }
 }

@@ -9,8 +9,10 @@
 //! This module knows weights, sums over inputs and patterns. It does not know where inputs come from, nor how a
 //! pruned layer is executed.
 
+mod admm;
 mod given;
 mod inputs;
+mod linalg;
 mod magnitude;
 mod nm;
 pub mod owl;
@@ -18,6 +20,7 @@ mod radix;
 mod random;
 mod ria;
 mod select;
+mod sparsegpt;
 mod wanda;
 
 pub use inputs::InputStatistics;
@@ -116,6 +119,8 @@ pub const METHODS: &[MethodEntry] = &[
     MethodEntry { uses_seed: true, reads_weights: false, ..MethodEntry::weights(Method::Random, random::prune) },
     MethodEntry::calibrated(Method::Wanda, Needs::Norms, wanda::prune),
     MethodEntry::calibrated(Method::Ria, Needs::Norms, ria::prune),
+    MethodEntry::calibrated(Method::SparseGpt, Needs::Gram, sparsegpt::prune),
+    MethodEntry::calibrated(Method::Admm, Needs::Gram, admm::prune),
     MethodEntry::weights(Method::Given, given::prune),
 ];
 
@@ -164,6 +169,20 @@ pub enum PruneError {
         /// The layer's name.
         layer: String,
     },
+    /// The products of a layer's inputs don't determine how weights make up for each other.
+    #[error(
+        "the Hessian of `{layer}` is not positive definite: {tokens} tokens, {cols} input features, damping {damping}"
+    )]
+    NotPositiveDefinite {
+        /// The layer's name.
+        layer: String,
+        /// The share of the diagonal's mean that was added to it.
+        damping: f64,
+        /// Tokens that calibration saw.
+        tokens: usize,
+        /// The layer's input features.
+        cols: usize,
+    },
     /// A budget asks for a share of a block's weights that there is not.
     #[error("block {block} would get a sparsity of {sparsity:.3}, with {target} for all and `owl_lambda` {lambda}")]
     Budget {
@@ -187,6 +206,7 @@ impl PruneError {
             Self::NotFinite { .. } => {
                 Some("take a `dtype` with a wider range, or leave the layer out with `exclude`".into())
             }
+            Self::NotPositiveDefinite { .. } => Some("raise `damping`, or `calibration_samples` under `[data]`".into()),
             Self::Budget { .. } => Some("lower `owl_lambda`, or take another sparsity".into()),
         }
     }
@@ -351,6 +371,26 @@ mod tests {
         (0..pattern.rows()).map(|row| pattern.columns_of(row).collect()).collect()
     }
 
+    /// Fails the test unless weights are as expected, to a share of the largest.
+    #[track_caller]
+    pub(super) fn close(weights: &[f32], expected: &[f32], share: f32) {
+        let most = share * expected.iter().fold(0.0f32, |most, weight| most.max(weight.abs()));
+        let near = weights.iter().zip(expected).all(|(a, b)| (a - b).abs() <= most);
+        assert!(near && weights.len() == expected.len(), "{weights:?}\n{expected:?}");
+    }
+
+    /// The sum over outputs and tokens of the squared differences that pruning makes.
+    pub(super) fn loss(layer: &Layer<'_>, inputs: &InputStatistics, remaining: &Remaining) -> f64 {
+        let masked = remaining.weights.clone().unwrap_or_else(|| remaining.pattern.apply(&layer.weights));
+        let gram = inputs.gram().unwrap();
+        let of_row = |(before, after): (&[f32], &[f32])| {
+            let lost: Vec<f64> = before.iter().zip(after).map(|(a, b)| f64::from(a - b)).collect();
+            let dot = |row: &[f32]| row.iter().zip(&lost).map(|(&g, d)| f64::from(g) * d).sum::<f64>();
+            gram.chunks(layer.cols).zip(&lost).map(|(row, d)| d * dot(row)).sum::<f64>()
+        };
+        layer.weights.chunks(layer.cols).zip(masked.chunks(layer.cols)).map(of_row).sum()
+    }
+
     fn methods(calibrated: bool) -> impl Iterator<Item = &'static MethodEntry> {
         METHODS.iter().filter(move |entry| entry.method.calibrates() == calibrated)
     }
@@ -425,6 +465,29 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_is_zero_and_every_group_keeps_its_share() {
+        let (rows, cols) = (7, 48);
+        let inputs = inputs::tests::correlated(cols, 100, 2);
+        let weights: Vec<f32> = (0..rows * cols).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
+        for method in methods(true).map(|entry| entry.method) {
+            for (n, m) in [(2, 4), (4, 8), (1, 4), (3, 6), (5, 16)] {
+                let remaining = prune_calibrated(&layer(rows, cols, &weights), &inputs, &nm(method, n, m)).unwrap();
+                let kept = |row: usize, group: usize| {
+                    (0..m).filter(|i| remaining.pattern.get(row, group + *i as usize)).count()
+                };
+                for (row, group) in
+                    (0..rows).flat_map(|row| (0..cols).step_by(m as usize).map(move |group| (row, group)))
+                {
+                    assert_eq!(kept(row, group), n as usize, "{method} {n}:{m}");
+                }
+                if let Some(weights) = &remaining.weights {
+                    assert_eq!(*weights, remaining.pattern.apply(weights), "{method} {n}:{m}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn patterns_must_divide_the_inputs() {
         let layer = layer(1, 6, &[1.0; 6]);
         let gram = (0..36).map(|i| f32::from(u8::from(i % 7 == 0))).collect();
@@ -438,11 +501,13 @@ mod tests {
 
     #[test]
     fn the_number_of_threads_changes_no_bit() {
-        let (rows, cols) = (48, 96);
+        let (rows, cols) = (150, 300);
         let noise = |i: usize| ((i * 7919) % 1009) as f32 / 504.5 - 1.0;
         let weights: Vec<f32> = (0..rows * cols).map(noise).collect();
         let layer = layer(rows, cols, &weights);
-        let inputs = || inputs::tests::correlated(cols, 3 * cols, 1);
+        let known = inputs::tests::correlated(cols, cols, 1);
+        // Without the factors that a thread before has made.
+        let inputs = || InputStatistics::new(cols, known.squares().to_vec(), known.gram().map(<[f32]>::to_vec));
         for method in methods(true).map(|entry| entry.method) {
             for request in [request(method, 0.6), nm(method, 2, 4)] {
                 let with = |threads: usize| {
