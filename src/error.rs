@@ -67,7 +67,10 @@ impl From<ConfigError> for CliError {
 
 fn load_code(error: &LoadError) -> u8 {
     match error {
-        LoadError::Context { .. } | LoadError::CalibrationLength { .. } => exit::USAGE,
+        LoadError::Context { .. }
+        | LoadError::CalibrationLength { .. }
+        | LoadError::Stride { .. }
+        | LoadError::NoBos { .. } => exit::USAGE,
         LoadError::Hub(HubError::Interrupted { .. }) => exit::INTERRUPTED,
         _ => exit::INPUT,
     }

@@ -10,6 +10,8 @@ use std::time::Duration;
 use sparsify_exp::load::hub::{CacheOnly, Hub, HubError, HubSettings, NetworkFault, RepoKind, Snapshot};
 use tempfile::TempDir;
 
+#[path = "hub/datasets.rs"]
+mod datasets;
 #[path = "support/fake_hub.rs"]
 mod fake_hub;
 use fake_hub::{COMMIT, Content, FakeHub, File, OLD_NAME, REPO};

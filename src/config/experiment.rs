@@ -74,6 +74,11 @@ pub struct Data {
     pub context: Option<usize>,
     /// How many windows perplexity is measured on; 0 means all.
     pub perplexity_windows: usize,
+    /// Tokens of the text from the start of a window to that of the next, at least 1; `None` means that windows
+    /// do not overlap.
+    pub perplexity_stride: Option<usize>,
+    /// Where the model's special tokens stand.
+    pub perplexity_bos: BosAt,
     /// The text that calibrated methods see.
     pub calibration: TextSource,
     /// How many windows of it are drawn, from 1 to [`Data::MAX_SAMPLES`].
@@ -299,6 +304,14 @@ keywords! {
         Global "global" "all prunable weights of the model compete with each other",
         Layer "layer" "the weights of one linear layer compete; every layer gets the same sparsity",
         Row "row" "the weights of one output row compete; every row gets the same sparsity",
+    }
+}
+
+keywords! {
+    /// Where a text's special tokens stand while perplexity is measured.
+    BosAt "place" {
+        Start "start" "at the very start of the text, and nowhere else",
+        Windows "windows" "in front of every window",
     }
 }
 

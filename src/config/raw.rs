@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{
-    BackendChoice, Budget, Dtype, KernelFormat, Method, Metric, Propagate, SUMMARY_COLUMNS, Scope, Variant,
+    BackendChoice, BosAt, Budget, Dtype, KernelFormat, Method, Metric, Propagate, SUMMARY_COLUMNS, Scope, Variant,
 };
 use crate::config::kernel::MatrixShape;
 
@@ -97,6 +97,14 @@ pub struct RawData {
     /// How many windows perplexity is measured on; 0 means all. Default: 0.
     #[schemars(extend("default" = 0))]
     pub perplexity_windows: Option<At<usize>>,
+    /// Tokens from the start of a window to that of the next. Less than `context`: windows overlap, and
+    /// each scores only what no window before it has. Default: windows that do not overlap.
+    #[schemars(extend("minimum" = 1, "examples" = [512]))]
+    pub perplexity_stride: Option<At<usize>>,
+    /// Where the model's special tokens (BOS) stand: at the very `start` of the text only, or in front
+    /// of all `windows`. Default: `start`.
+    #[schemars(extend("default" = "start"))]
+    pub perplexity_bos: Option<At<BosAt>>,
     /// The text that calibrated methods see while they prune: `builtin:NAME`, `file:PATH` (UTF-8,
     /// relative to this file) or `hf:ORG/NAME/CONFIG/SPLIT`. Read only where such a method is used.
     /// Default: `builtin:calibration`.

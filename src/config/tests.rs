@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::experiment::{
-    BackendChoice, Dtype, LatencySettings, Method, Metric, NmPattern, Owl, Propagate, Scope, Variant,
+    BackendChoice, BosAt, Dtype, LatencySettings, Method, Metric, NmPattern, Owl, Propagate, Scope, Variant,
 };
 use super::source::{ModelSource, TextSource};
 use super::*;
@@ -61,6 +61,7 @@ fn defaults() {
     assert_eq!(experiment.data.agreement, TextSource::Builtin("sample-texts".into()));
     assert_eq!(experiment.data.perplexity, TextSource::Builtin("heldout".into()));
     assert_eq!((experiment.data.context, experiment.data.perplexity_windows), (None, 0));
+    assert_eq!((experiment.data.perplexity_stride, experiment.data.perplexity_bos), (None, BosAt::Start));
     assert_eq!(experiment.data.calibration, TextSource::Builtin("calibration".into()));
     assert_eq!((experiment.data.calibration_samples, experiment.data.calibration_length), (128, None));
     assert_eq!(experiment.variants, [Variant::Dense, Variant::Masked, Variant::Csr]);
@@ -92,6 +93,8 @@ agreement = "file:a.txt"
 perplexity = "file:/b.txt"
 context = 512
 perplexity_windows = 3
+perplexity_stride = 256
+perplexity_bos = "windows"
 calibration = "file:c.txt"
 calibration_samples = 16
 calibration_length = 256
@@ -127,6 +130,7 @@ source = "a table"
     assert_eq!(&**path, Path::new("dir/../m"));
     assert_eq!(experiment.dtype, Some(Dtype::Bf16));
     assert_eq!(experiment.data.context, Some(512));
+    assert_eq!((experiment.data.perplexity_stride, experiment.data.perplexity_bos), (Some(256), BosAt::Windows));
     assert_eq!(experiment.data.calibration.to_string(), "file:c.txt");
     assert_eq!((experiment.data.calibration_samples, experiment.data.calibration_length), (16, Some(256)));
     assert_eq!(experiment.prune[0].points().len(), 8);
@@ -388,7 +392,10 @@ fn sources() {
         assert!(text.contains(form), "{text}");
     }
     assert!(source("synthetic:opt-126m").contains("did you mean `synthetic:opt-125m`?"));
-    one_error("[data]\nagreement = \"hf:a/b\"\n", &["unknown scheme `hf:` of text source", "`file:PATH`"]);
+    one_error(
+        "[data]\nagreement = \"s3:a/b\"\n",
+        &["unknown scheme `s3:` of text source", "`file:PATH`", "`hf:ORG/NAME/CONFIG/SPLIT`"],
+    );
 }
 
 #[test]
@@ -584,6 +591,7 @@ fn defaults_of_the_schema_are_the_defaults() {
         (default(&format!("{data}/agreement")), serde_json::json!(experiment.data.agreement)),
         (default(&format!("{data}/perplexity")), serde_json::json!(experiment.data.perplexity)),
         (default(&format!("{data}/perplexity_windows")), serde_json::json!(experiment.data.perplexity_windows)),
+        (default(&format!("{data}/perplexity_bos")), serde_json::json!(experiment.data.perplexity_bos)),
         (default(&format!("{data}/calibration")), serde_json::json!(experiment.data.calibration)),
         (default(&format!("{data}/calibration_samples")), serde_json::json!(experiment.data.calibration_samples)),
         (default(&format!("{prune}/pattern")), serde_json::json!(block.patterns[0])),
@@ -606,6 +614,16 @@ fn defaults_of_the_schema_are_the_defaults() {
     for (stated, real) in pairs {
         assert_eq!(stated, real);
     }
+}
+
+#[test]
+fn perplexity_keys() {
+    let out_of_range = "`data.perplexity_stride` is out of range";
+    one_error("[data]\nperplexity_stride = 0\n", &[out_of_range, "at least 1"]);
+    one_error("[data]\ncontext = 8\nperplexity_stride = 9\n", &[out_of_range, "from 1 to 8", "tokens of a window"]);
+    assert!(with("[data]\ncontext = 8\nperplexity_stride = 8\n").is_ok());
+    one_error("[data]\nperplexity_bos = \"window\"\n", &["unknown value", "did you mean `windows`?"]);
+    one_error("[data]\nperplexity = \"hf:a/b\"\n", &["not a split of a dataset", "`hf:a/b/default/train`"]);
 }
 
 #[test]

@@ -13,7 +13,9 @@ use std::path::Path;
 use std::str::FromStr;
 
 use crate::config::axis::{At, Axis};
-use crate::config::experiment::{BackendChoice, Data, Dtype, Experiment, Metric, NmPattern, PatternError, Variant};
+use crate::config::experiment::{
+    BackendChoice, BosAt, Data, Dtype, Experiment, Metric, NmPattern, PatternError, Variant,
+};
 use crate::config::raw::{RawData, RawDevice, RawExecute, RawExperiment, RawMeasure, RawModel};
 use crate::config::source::{ModelSource, SourceError, SourceKind, TextSource};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity, Span};
@@ -206,6 +208,16 @@ impl Validator<'_> {
         let agreement = self.text("data.agreement", data.agreement, "sample-texts");
         let perplexity = self.text("data.perplexity", data.perplexity, "heldout");
         let calibration = self.text("data.calibration", data.calibration, "calibration");
+        if let (Some(context), Some(stride)) = (&data.context, &data.perplexity_stride)
+            && stride.value > context.value
+        {
+            self.report(
+                Diagnostic::error("`data.perplexity_stride` is out of range")
+                    .at(stride.span.clone(), format!("expected an integer from 1 to {}", context.value))
+                    .context(context.span.clone(), "tokens of a window")
+                    .help("a larger stride would leave tokens out"),
+            );
+        }
         let samples = data.calibration_samples.unwrap_or(At { value: 128, span: 0..0 });
         if samples.value > Data::MAX_SAMPLES {
             let expected = format!("expected an integer from 1 to {}", Data::MAX_SAMPLES);
@@ -216,6 +228,8 @@ impl Validator<'_> {
             perplexity: perplexity?,
             context: value(data.context),
             perplexity_windows: value(data.perplexity_windows).unwrap_or(0),
+            perplexity_stride: value(data.perplexity_stride),
+            perplexity_bos: value(data.perplexity_bos).unwrap_or(BosAt::Start),
             calibration: calibration?,
             calibration_samples: samples.value,
             calibration_length: value(data.calibration_length),

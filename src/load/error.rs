@@ -104,6 +104,20 @@ pub enum LoadError {
         /// Tokens of a window.
         length: usize,
     },
+    /// Windows with gaps between them.
+    #[error("`data.perplexity_stride` is {stride}, but a window has {most} tokens of the text")]
+    Stride {
+        /// Tokens asked for.
+        stride: usize,
+        /// Tokens of the text in a window.
+        most: usize,
+    },
+    /// There is nothing to put in front of windows.
+    #[error("the tokenizer of `{model}` puts no special token in front of a text")]
+    NoBos {
+        /// The model source.
+        model: String,
+    },
     /// A text has nothing in it.
     #[error("`{text}` has no text in it")]
     EmptyText {
@@ -173,6 +187,8 @@ impl LoadError {
             Self::ShortCalibration { .. } => {
                 Some("set a smaller `data.calibration_length`, or give a longer text".into())
             }
+            Self::Stride { most, .. } => Some(format!("set `data.perplexity_stride` to {most} or less")),
+            Self::NoBos { .. } => Some("leave `data.perplexity_bos` at `start`".into()),
             Self::EmptyText { .. } => Some("give a UTF-8 text with at least one line that is not blank".into()),
             Self::Vocabulary { .. } => Some("the checkpoint's tokenizer belongs to another model".into()),
             Self::Context { positions, .. } => Some(format!("set `data.context` to {positions} or less")),

@@ -21,6 +21,7 @@ mod synthetic;
 mod text;
 mod tokenizer;
 pub mod weights;
+mod windows;
 
 pub use calibration::Calibration;
 pub use checkpoint::Checkpoint;
@@ -29,3 +30,4 @@ pub use error::LoadError;
 pub use model_files::{InputFile, Loader, ModelFiles, Observer};
 pub use synthetic::normals;
 pub use text::{TextInput, Texts, Tokens, Wanted};
+pub use windows::Windows;

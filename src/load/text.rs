@@ -2,8 +2,9 @@
 
 use super::calibration::{Calibration, Documents, of_document, of_documents};
 use super::dataset::{self, Shard, SplitName};
+use super::windows::{Cut, Windows};
 use super::{LoadError, Loader, builtin, tokenizer};
-use crate::config::experiment::Data;
+use crate::config::experiment::{BosAt, Data};
 use crate::config::source::TextSource;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -73,7 +74,7 @@ pub struct Tokens {
     /// One sequence a line of the agreement text, cut at the context.
     pub agreement: Vec<Vec<u32>>,
     /// Windows of exactly `context` tokens.
-    pub perplexity: Option<Vec<Vec<u32>>>,
+    pub perplexity: Option<Windows>,
     /// Tokens of a window.
     pub context: usize,
     /// The calibration windows of each seed that draws some.
@@ -131,11 +132,13 @@ impl Texts {
         }
         let context = self.data.context.unwrap_or(positions.min(DEFAULT_CONTEXT));
         let agreement = self.agreement_tokens(tokenizer, context)?;
-        let perplexity = self.perplexity.as_ref().map(|text| self.windows(text, tokenizer, context)).transpose()?;
+        let windows = |text| self.windows(text, tokenizer, model, context);
+        let perplexity = self.perplexity.as_ref().map(windows).transpose()?;
         let calibration = self.calibrations(tokenizer, model, positions, context)?;
         let drawn = calibration.iter().flat_map(|calibration| &calibration.windows);
         let unknown = |id: &&u32| **id as usize >= vocabulary;
-        if let Some(&id) = agreement.iter().chain(perplexity.iter().flatten()).chain(drawn).flatten().find(unknown) {
+        let windows = perplexity.iter().flat_map(|windows| &windows.tokens);
+        if let Some(&id) = agreement.iter().chain(windows).chain(drawn).flatten().find(unknown) {
             return Err(LoadError::Vocabulary { model: model.into(), id, vocabulary });
         }
         Ok(Tokens { agreement, perplexity, context, calibration })
@@ -152,11 +155,26 @@ impl Texts {
     }
 
     /// The text tokenised once, cut into windows; a last partial window is dropped.
-    fn windows(&self, text: &Text, tokenizer: &Tokenizer, context: usize) -> Result<Vec<Vec<u32>>, LoadError> {
-        let limit = if self.data.perplexity_windows == 0 { usize::MAX } else { self.data.perplexity_windows };
-        let ids = text.tokens(tokenizer, limit.saturating_mul(context))?;
-        let windows: Vec<Vec<u32>> = ids.chunks_exact(context).take(limit).map(<[u32]>::to_vec).collect();
-        if windows.is_empty() {
+    fn windows(&self, text: &Text, tokenizer: &Tokenizer, model: &str, context: usize) -> Result<Windows, LoadError> {
+        let Data { perplexity_windows: windows, perplexity_stride: stride, perplexity_bos, .. } = self.data;
+        let front = match perplexity_bos {
+            BosAt::Start => Vec::new(),
+            BosAt::Windows => tokenizer::front(tokenizer, model)?,
+        };
+        if perplexity_bos == BosAt::Windows && front.is_empty() {
+            return Err(LoadError::NoBos { model: model.into() });
+        }
+        let limit = if windows == 0 { usize::MAX } else { windows };
+        let cut = Cut { context, stride, front, limit };
+        let most = cut.body();
+        if let Some(stride) = stride.filter(|&stride| stride > most) {
+            return Err(LoadError::Stride { stride, most });
+        }
+        let needed = cut.tokens().saturating_add(cut.front.len());
+        let ids = text.tokens(tokenizer, needed)?;
+        let ids = ids.strip_prefix(&cut.front[..]).unwrap_or(&ids);
+        let windows = cut.windows(ids);
+        if windows.tokens.is_empty() {
             return Err(LoadError::ShortText { text: text.input.source.clone(), tokens: ids.len(), context });
         }
         Ok(windows)
@@ -317,7 +335,13 @@ impl Tokens {
 
     /// The digest of the perplexity windows.
     pub fn perplexity_digest(&self) -> Option<String> {
-        self.perplexity.as_deref().map(digest)
+        let Windows { tokens, overlap } = self.perplexity.as_ref()?;
+        let tokens = digest(tokens);
+        // All but the first token of every window is scored: the tokens say it all.
+        if *overlap <= 1 {
+            return Some(tokens);
+        }
+        Some(hex(&Sha256::digest(format!("{tokens} overlap {overlap}"))))
     }
 
     /// The calibration windows that a seed draws.

@@ -92,3 +92,10 @@ pub(super) fn encode(tokenizer: &Tokenizer, text: &str, name: &str) -> Result<Ve
     // A text of nothing but special tokens keeps them.
     Ok(if behind == ids.len() { ids.to_vec() } else { ids[..ids.len() - behind].to_vec() })
 }
+
+/// The special tokens that the tokenizer puts in front of a text.
+pub(super) fn front(tokenizer: &Tokenizer, name: &str) -> Result<Vec<u32>, LoadError> {
+    let encoding = tokenizer.encode_fast("a", true).map_err(|error| unusable(name, &error))?;
+    let ids = encoding.get_ids().iter().zip(encoding.get_special_tokens_mask());
+    Ok(ids.take_while(|&(_, &special)| special == 1).map(|(&id, _)| id).collect())
+}

@@ -105,5 +105,10 @@ mod tests {
         let lengths: Vec<Vec<usize>> = batches(&sequences).map(|b| b.iter().map(Vec::len).collect()).collect();
         assert_eq!(lengths, [vec![300, 200], vec![100], vec![600], vec![10]]);
         assert_eq!(batches(&[]).count(), 0);
+        // Windows that divide a batch fill it.
+        for length in [64, 512] {
+            let windows = vec![vec![0; length]; 16];
+            assert!(batches(&windows).all(|batch| batch.len() * length == TOKENS_PER_BATCH), "{length}");
+        }
     }
 }

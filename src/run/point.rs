@@ -322,12 +322,12 @@ fn perplexity_of<B: SparseBackend>(
     cell: &Cell,
     stage: Stage<'_>,
 ) -> Result<Option<f64>, CellError> {
-    let windows = session.tokens.perplexity.as_deref().filter(|_| cell.metrics.contains(&Metric::Perplexity));
+    let windows = session.tokens.perplexity.as_ref().filter(|_| cell.metrics.contains(&Metric::Perplexity));
     let Some(windows) = windows else { return Ok(None) };
     stage("perplexity");
-    let tokens: usize = windows.iter().map(Vec::len).sum();
+    let tokens: usize = windows.tokens.iter().map(Vec::len).sum();
     let done = |behind: usize| stage(&format!("perplexity {behind}/{tokens} tokens"));
-    Ok(Some(perplexity(decoder, windows, done)?))
+    Ok(Some(perplexity(decoder, &windows.tokens, windows.overlap, done)?))
 }
 
 /// The times of every batch size and prompt length, where they are asked for.

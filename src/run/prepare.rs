@@ -228,7 +228,9 @@ pub fn prepare(
             backends.push(backend);
         }
     }
-    let (models, texts, mut warnings) = prepare_models(&experiment, loader)?;
+    let (models, texts) = prepare_models(&experiment, loader)?;
+    let mut warnings = texts.as_ref().map_or_else(Vec::new, |texts| texts.warnings().to_vec());
+    let texts = texts.map_or_else(Vec::new, |texts| texts.inputs());
     let model_of = |cell: &Cell| models.iter().find(|model| model.files.source == cell.model);
     let dtype_of = |source: &str, backend| {
         let model = models.iter().find(|model| model.files.source == source);
@@ -265,17 +267,14 @@ pub fn prepare(
     Ok(Prepared { texts, experiment, models, cells: planned, kernels, plan, warnings })
 }
 
-/// The models, what the texts were read from, and warnings; nothing is read where there is no model.
-fn prepare_models(
-    experiment: &Experiment,
-    loader: &Loader,
-) -> Result<(Vec<PreparedModel>, Vec<TextInput>, Vec<String>), LoadError> {
+/// The models and the texts; nothing is read where there is no model.
+fn prepare_models(experiment: &Experiment, loader: &Loader) -> Result<(Vec<PreparedModel>, Option<Texts>), LoadError> {
     if experiment.models.is_empty() {
         return Ok(Default::default());
     }
     let texts = Texts::read(&experiment.data, &wanted(experiment), loader)?;
     let models = experiment.models.iter().map(|source| prepare_model(loader, source, &texts));
-    Ok((models.collect::<Result<_, _>>()?, texts.inputs(), texts.warnings().to_vec()))
+    Ok((models.collect::<Result<_, _>>()?, Some(texts)))
 }
 
 /// The texts that the experiment needs.

@@ -3,6 +3,7 @@
 mod cache;
 mod families;
 mod golden;
+mod texts;
 
 use sparsify_exp::config;
 use sparsify_exp::config::experiment::Experiment;

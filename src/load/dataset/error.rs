@@ -83,7 +83,7 @@ impl DatasetError {
             }
             Self::NoText { .. } => Some("take a dataset with one column of texts, or one that is called `text`".into()),
             Self::Line { .. } => Some("take another dataset, or write its texts to a plain file: `file:PATH`".into()),
-            Self::Damaged { message, .. } if message.contains("eature") => {
+            Self::Damaged { message, .. } if message.contains("Disabled feature") => {
                 Some("its compression is not built in: snappy, gzip and none are".into())
             }
             Self::Damaged { path, .. } => Some(format!("delete `{}`, and run again to download it", path.display())),

@@ -112,6 +112,13 @@ fn damaged_files_are_errors() {
     }
 }
 
+/// A codec that is not built in is said to be one; of bytes that only claim it nothing is read.
+#[test]
+fn an_unknown_compression_is_told_from_damage() {
+    let error = DatasetError::damaged(Path::new("a"), "parquet", &"Disabled feature at compile time: zstd");
+    assert!(error.hint().unwrap().contains("snappy, gzip"), "{error}");
+}
+
 #[test]
 fn row_groups_and_missing_texts_keep_their_places() {
     let many: Vec<String> = (0..3000).map(|row| format!("text {row}")).collect();

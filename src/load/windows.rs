@@ -1,0 +1,118 @@
+//! The windows that perplexity is measured on.
+//!
+//! ```text
+//!   text            t0 t1 t2 t3 t4 t5 t6 t7 t8 t9 …
+//!   stride = 4      |0  1  2  3| 4  5  6  7|          every window but the first token of it is scored
+//!   stride = 2      |0  1  2  3|                      context 4: of a later window only the tokens that no window
+//!                         |2  3  4  5|                before it has; the others, `overlap` of them, give context
+//!                               |4  5  6  7|
+//! ```
+//!
+//! Windows have equal length, and a last partial one is dropped. The model's special tokens are part of the text, at
+//! its very start, or stand in front of every window.
+
+/// How a text is cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// Tokens of a window.
+    pub context: usize,
+    /// Tokens of the text from the start of a window to that of the next; as many as a window has of them if none.
+    pub stride: Option<usize>,
+    /// What stands in front of every window.
+    pub front: Vec<u32>,
+    /// How many windows there are at most.
+    pub limit: usize,
+}
+
+/// Windows, and what of them is scored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Windows {
+    /// Token ids, of equal number.
+    pub tokens: Vec<Vec<u32>>,
+    /// How many tokens at the start of each window but the first only give context.
+    pub overlap: usize,
+}
+
+impl Cut {
+    /// Tokens of the text in a window, which is also the largest stride that leaves none out.
+    pub fn body(&self) -> usize {
+        self.context.saturating_sub(self.front.len())
+    }
+
+    /// Tokens of the text that the windows take, if it is long enough.
+    pub fn tokens(&self) -> usize {
+        self.limit.saturating_mul(self.stride()).saturating_add(self.body())
+    }
+
+    fn stride(&self) -> usize {
+        self.stride.unwrap_or(self.body()).max(1)
+    }
+
+    /// The windows of a text.
+    pub fn windows(&self, text: &[u32]) -> Windows {
+        let body = self.body();
+        let starts = (0..text.len()).step_by(self.stride());
+        let bodies = starts.map_while(|start| text.get(start..start + body)).take(self.limit);
+        let tokens = bodies.map(|body| [&self.front[..], body].concat()).collect();
+        Windows { tokens, overlap: self.front.len() + body.saturating_sub(self.stride()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cut(context: usize, stride: Option<usize>, front: &[u32]) -> Cut {
+        Cut { context, stride, front: front.to_vec(), limit: usize::MAX }
+    }
+
+    #[test]
+    fn windows_by_hand() {
+        let text: Vec<u32> = (0..11).collect();
+        let windows = |cut: Cut| cut.windows(&text);
+        let expected = Windows { tokens: vec![vec![0, 1, 2, 3], vec![4, 5, 6, 7]], overlap: 0 };
+        assert_eq!(windows(cut(4, None, &[])), expected);
+        assert_eq!(windows(Cut { limit: 1, ..cut(4, Some(4), &[]) }).tokens, expected.tokens[..1]);
+        let two = windows(cut(4, Some(3), &[]));
+        assert_eq!(two, Windows { tokens: vec![vec![0, 1, 2, 3], vec![3, 4, 5, 6], vec![6, 7, 8, 9]], overlap: 1 });
+        let front = windows(cut(4, None, &[99]));
+        let tokens = vec![vec![99, 0, 1, 2], vec![99, 3, 4, 5], vec![99, 6, 7, 8]];
+        assert_eq!(front, Windows { tokens, overlap: 1 });
+        assert_eq!(cut(12, None, &[]).windows(&text).tokens.len(), 0);
+    }
+
+    proptest! {
+        /// Each token of the text that a window reaches is scored once, the first ones excepted.
+        #[test]
+        fn every_token_is_scored_once(
+            text in 0usize..80, context in 2usize..20, stride in 1usize..20, front in 0usize..2, limit in 1usize..30,
+        ) {
+            let front = vec![u32::MAX; front];
+            prop_assume!(stride <= context - front.len());
+            let cut = Cut { context, stride: Some(stride), front: front.clone(), limit };
+            let ids: Vec<u32> = (0..text as u32).collect();
+            let windows = cut.windows(&ids);
+            prop_assert!(windows.tokens.len() <= limit);
+            let mut scored = Vec::new();
+            for (index, window) in windows.tokens.iter().enumerate() {
+                prop_assert_eq!(window.len(), context);
+                prop_assert!(window.starts_with(&front));
+                let first = if index == 0 { 1 } else { windows.overlap.max(1) };
+                scored.extend_from_slice(&window[first..]);
+            }
+            // Without a token in front, the first of the text is predicted by nothing.
+            let first = 1 - front.len();
+            let reached = windows.tokens.last().map_or(first, |window| window[context - 1] as usize + 1);
+            let mut expected: Vec<u32> = (first as u32..reached as u32).collect();
+            if front.is_empty() && stride == context {
+                // Nor is the first of any window that overlaps with none.
+                expected.retain(|id| !(*id as usize).is_multiple_of(stride));
+            }
+            prop_assert_eq!(scored, expected);
+            // As many tokens as it says are enough.
+            let enough = &ids[..cut.tokens().min(text)];
+            prop_assert_eq!(cut.windows(enough), windows);
+        }
+    }
+}
