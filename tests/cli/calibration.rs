@@ -5,7 +5,7 @@ use crate::support::Lab;
 const GRID: &str = "name = \"e\"\nseed = 3\n[model]\nsource = \"builtin:tiny-opt\"\n\
     [data]\ncontext = 64\nperplexity_windows = 2\ncalibration_samples = 4\n[measure]\nmetrics = [\"structure\", \"agreement\", \"perplexity\"]\n\
     [execute]\nvariants = [\"masked\", \"csr\"]\n\
-    [[prune]]\nmethod = [\"wanda\", \"ria\"]\nsparsity = [0.4, 0.6]\n\
+    [[prune]]\nmethod = [\"wanda\", \"sparsegpt\"]\nsparsity = [0.4, 0.6]\n\
     [[prune]]\nmethod = \"magnitude\"\nsparsity = 0.5\n";
 
 #[test]
@@ -43,7 +43,7 @@ fn what_is_calibrated_beside_a_point_does_not_matter() {
     let together = Lab::with(GRID);
     together.run(["run", "e.toml"]).exits(0);
     let one_by_one = Lab::with(GRID);
-    for only in ["method=wanda,sparsity=0.6", "method=ria,sparsity=0.4", "method=ria", "method=wanda"] {
+    for only in ["method=wanda,sparsity=0.6", "method=sparsegpt,sparsity=0.4", "method=sparsegpt", "method=wanda"] {
         one_by_one.run(["run", "e.toml", "--only", only]).exits(0);
     }
     one_by_one.run(["run", "e.toml"]).exits(0);
