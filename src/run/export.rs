@@ -231,7 +231,7 @@ fn free(to: &Path, overwrite: bool, model: &PreparedModel) -> Result<(), ExportE
     }
     let entries = match std::fs::read_dir(to) {
         Ok(mut entries) => entries.next().is_some(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(_) if !to.exists() => return Ok(()),
         Err(_) => return Err(ExportError::Occupied(to.into())),
     };
     let here = |path: &Path| std::fs::canonicalize(path).ok();
@@ -362,8 +362,8 @@ enum Kind {
 
 impl<'a> Tensors<'a> {
     fn new(checkpoint: &'a Checkpoint, layers: &'a [Pruned], format: ExportFormat) -> Self {
-        let empty = |checkpoint| Self { checkpoint, infos: vec![], pieces: vec![], dense_bytes: 0, rounded: None };
-        let mut tensors = empty(checkpoint);
+        let (infos, pieces) = (Vec::new(), Vec::new());
+        let mut tensors = Self { checkpoint, infos, pieces, dense_bytes: 0, rounded: None };
         for tensor in checkpoint.stored() {
             let of = |layer: &&Pruned| layer.module == tensor.module && tensor.part == Part::Weight;
             let pruned = layers.iter().find(of);

@@ -38,9 +38,15 @@ impl Watch for Quiet {
 }
 
 fn exported(source: &Path, to: &Path, format: ExportFormat) -> Checkpoint {
-    let rest = "[data]\ncontext = 8\n[[prune]]\nmethod = 'magnitude'\nscope = 'layer'\nsparsity = 0.6\n";
+    // A text whose token ids the smallest vocabulary has.
+    let text = to.join("text.txt");
+    std::fs::write(&text, "!!!\n").unwrap();
+    let rest = format!(
+        "[data]\nagreement = 'file:{}'\n[[prune]]\nmethod = 'magnitude'\nscope = 'layer'\nsparsity = 0.6\n",
+        text.display()
+    );
     let store = Store::at(to.join("results"));
-    let prepared = prepare(experiment(source, rest), &loader(), &store, &PrepareOptions::default()).unwrap();
+    let prepared = prepare(experiment(source, &rest), &loader(), &store, &PrepareOptions::default()).unwrap();
     let options = ExportOptions { to: to.join("out"), format, overwrite: true };
     export(&prepared, &loader(), &options, &Quiet).unwrap();
     checkpoint(&to.join("out")).1

@@ -45,6 +45,9 @@ impl Packed {
         let names: Vec<String> = names.filter(whole).collect();
         let mut packed = Vec::with_capacity(names.len());
         for name in names {
+            if views.contains_key(&name) {
+                return Err((name, TensorProblem::Packed("it is there a second time, with them".into())));
+            }
             let mut take = |suffix| views.remove(&format!("{name}{suffix}"));
             if let (Some(shape), Some(bitmap), Some(values)) = (take(shape), take(bitmap), take(values)) {
                 let one = Self::new(&shape, bitmap, values, file).map_err(|problem| (name.clone(), problem))?;
@@ -63,7 +66,9 @@ impl Packed {
         let (rows, cols) = (size(rows)?, size(cols)?);
         let elements = rows.checked_mul(cols).filter(|_| shape.info.dtype == Dtype::I64);
         let Some(elements) = elements else { return Err(problem("its shape is not of 64-bit integers in range")) };
-        if (bitmap.info.dtype, &bitmap.info.shape[..]) != (Dtype::U8, &[rows, cols.div_ceil(8)]) {
+        let fits = (bitmap.info.dtype, &bitmap.info.shape[..]) == (Dtype::U8, &[rows, cols.div_ceil(8)]);
+        // Views into a larger storage are no part of this form.
+        if !fits || bitmap.storage.len() != rows * cols.div_ceil(8) {
             return Err(problem("its bitmap does not fit its shape"));
         }
         if values.info.shape.len() != 1 || values.info.shape[0] > elements || width(values.info.dtype).is_none() {

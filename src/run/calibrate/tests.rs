@@ -39,7 +39,7 @@ fn fixture(name: &str) -> String {
 
 /// Models of every family that differs in what its linears read.
 fn sessions() -> impl Iterator<Item = Session<Flex>> {
-    let golden = ["golden/tiny-llama", "golden/tiny-gptneox"].map(fixture);
+    let golden = ["golden/tiny-llama/model", "golden/tiny-gptneox/model"].map(fixture);
     ["builtin:tiny-opt".to_owned()].into_iter().chain(golden).map(|model| session(&model))
 }
 
@@ -93,7 +93,8 @@ fn sums_are_those_of_all_inputs() {
         let stage = Stage::Block(0);
         let batches = engine.advance(&session.decoder, Stage::Entry, batches);
         let groups = session.decoder.architecture().linears_of(stage);
-        let needs = vec![Needs::Norms; groups.len()];
+        let mut needs = vec![Needs::Gram; groups.len()];
+        needs[0] = Needs::Norms;
         let (statistics, _) = engine.look(stage, &groups, &needs, batches, false).ok().unwrap();
 
         // Every window by itself, and every number added in double precision.
@@ -112,8 +113,13 @@ fn sums_are_those_of_all_inputs() {
                 numbers.chunks(cols).for_each(|row| squares(row, sums));
             });
         }
+        let grams = statistics.iter().filter(|s| s.as_ref().is_some_and(|s| s.gram().is_some())).count();
+        assert_eq!(grams, groups.len() - 1);
         for (statistics, expected) in statistics.iter().zip(&expected) {
             let statistics = statistics.as_ref().unwrap();
+            let gram = statistics.gram().map(|gram| gram.iter().step_by(expected.len() + 1));
+            let same = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * b.abs();
+            assert!(gram.is_none_or(|mut diagonal| diagonal.by_ref().zip(statistics.squares()).all(same)));
             assert_eq!(statistics.tokens(), 50 * 40);
             assert_eq!(statistics.cols(), expected.len());
             let close = |(a, b): (&f32, &f64)| (f64::from(*a) - b).abs() <= 1e-4 * b.max(1e-3);
@@ -218,7 +224,7 @@ fn pruned_propagation_equals_full_passes_through_pruned_blocks() {
 
 #[test]
 fn linears_outside_the_blocks_are_pruned_where_nobody_excludes_them() {
-    let mut session = session(&fixture("golden/tiny-gptneox"));
+    let mut session = session(&fixture("golden/tiny-gptneox/model"));
     let windows = windows(&session, 10, 20);
     let point = PrunePoint { exclude: Vec::new(), ..point(Method::Wanda, 0.5, Propagate::Pruned) };
     let expected: Vec<usize> = prunable(&session, &point).ok().unwrap().iter().map(|linear| linear.module).collect();
