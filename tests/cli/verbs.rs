@@ -100,7 +100,7 @@ fn report_needs_no_plan() {
 fn list_names_what_a_file_can_use() {
     let lab = Lab::empty();
     for (what, words) in [
-        ("methods", &["magnitude", "random"][..]),
+        ("methods", &["magnitude", "random", "wanda", "ria", "sparsegpt", "admm", "given"][..]),
         ("models", &["hf:ORG/NAME", "builtin:tiny-opt", "synthetic:opt-125m", "model_type opt", "model_type llama"]),
         ("metrics", &["structure", "agreement", "perplexity"]),
         ("variants", &["dense", "masked", "csr"]),
