@@ -46,6 +46,8 @@ fn what_is_calibrated_beside_a_point_does_not_matter() {
     for only in ["method=wanda,sparsity=0.6", "method=sparsegpt,sparsity=0.4", "method=sparsegpt", "method=wanda"] {
         one_by_one.run(["run", "e.toml", "--only", only]).exits(0);
     }
+    // Reports on the way had plots of fewer setups.
+    std::fs::remove_dir_all(one_by_one.path("results/e/plots")).unwrap();
     one_by_one.run(["run", "e.toml"]).exits(0);
     assert!(together.stable_report() == one_by_one.stable_report());
 }
