@@ -10,7 +10,7 @@
 //!   load      bytes in                        hub, folders, tokenizers ──> tensors, token ids
 //!   model     the networks                    config.json ──> Decoder
 //!   sparse    which weights, how stored       Pattern, Sliced, Bitmap
-//!   prune     which weights go                weights ──> Pattern
+//!   prune     which weights go                weights, sums over inputs ──> Pattern, weights
 //!   execute   how a layer runs                SparseBackend, kernels
 //!   measure   what we learn                   logits ──> agreement, perplexity, gate; sizes; times
 //!   record    what is kept                    cells/ID.json, manifest
@@ -22,6 +22,7 @@
 //! `tests/architecture.rs` holds the modules to what each may know.
 #![recursion_limit = "256"]
 
+mod cache;
 pub mod config;
 pub mod diagnostic;
 pub mod error;

@@ -342,6 +342,13 @@ fn keys_of_single_methods() {
     let used = prune(&block("[\"magnitude\", \"ria\"]", "sparsity = 0.5\nalpha = 0\npropagate = \"dense\""));
     assert_eq!((used.settings.alpha, used.propagate), (Some(0.0), Propagate::Dense));
     one_error(&block("\"ria\"", "sparsity = 0.5\nalpha = -1"), &["`prune.alpha` is out of range", "at least 0"]);
+    one_error(&block("\"admm\"", "sparsity = 0.5\ndamping = 0"), &["`prune.damping` is out of range", "above 0"]);
+    one_error(&block("\"admm\"", "sparsity = 0.5\niterations = 0"), &["`prune.iterations` is out of range"]);
+    one_error(&block("\"sparsegpt\"", "sparsity = 0.5\nblocksize = 0"), &["`prune.blocksize` is out of range"]);
+    one_error(
+        &block("\"wanda\"", "sparsity = 0.5\ndamping = 0.1"),
+        &["`prune.damping` has no effect on `wanda`", "leave `damping` out: it is for `sparsegpt`, `admm`"],
+    );
 }
 
 #[test]
@@ -583,6 +590,7 @@ fn defaults_of_the_schema_are_the_defaults() {
     let data = "data/properties";
     let prune = "prune/items/properties";
     let block = &experiment.prune[0];
+    let settings = |method: Method| method.settings(&block.settings);
     let pairs = [
         (default("seed"), serde_json::json!(experiment.seeds[0])),
         (default(&format!("{device}/backend")), serde_json::json!(experiment.backends[0])),
@@ -597,7 +605,9 @@ fn defaults_of_the_schema_are_the_defaults() {
         (default(&format!("{prune}/pattern")), serde_json::json!(block.patterns[0])),
         (default(&format!("{prune}/exclude")), serde_json::json!(block.exclude)),
         (default(&format!("{prune}/propagate")), serde_json::json!(block.propagate)),
-        (default(&format!("{prune}/alpha")), serde_json::json!(Method::Ria.settings(&block.settings).alpha)),
+        (default(&format!("{prune}/alpha")), serde_json::json!(settings(Method::Ria).alpha)),
+        (default(&format!("{prune}/blocksize")), serde_json::json!(settings(Method::SparseGpt).blocksize)),
+        (default(&format!("{prune}/iterations")), serde_json::json!(settings(Method::Admm).iterations)),
         (default(&format!("{prune}/owl_m")), serde_json::json!(Owl::default().m)),
         (default(&format!("{prune}/owl_lambda")), serde_json::json!(Owl::default().lambda)),
         (default("kernel/items/properties/dtype"), serde_json::json!(kernel.dtypes[0])),

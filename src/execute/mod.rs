@@ -23,6 +23,7 @@ mod host;
 pub mod kernels;
 mod ndarray;
 mod policy;
+mod sums;
 
 pub use backend::{
     ColumnWeight, Format, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend,
@@ -33,3 +34,4 @@ pub use convert::{narrow, widen};
 pub use cuda::{Cuda, CudaWeight, cuda_device};
 pub use decode::DecodeOps;
 pub use host::HostWeight;
+pub use sums::{InputSums, InputTotals};

@@ -193,6 +193,15 @@ pub enum Mlp {
     },
 }
 
+impl Mlp {
+    /// The linear back from the wide side: the last of its block.
+    pub fn down(&self) -> usize {
+        match *self {
+            Self::Plain { down, .. } | Self::Gated { down, .. } => down,
+        }
+    }
+}
+
 /// How positions enter the network.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Positions {

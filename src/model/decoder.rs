@@ -9,6 +9,10 @@
 //! A pass begins its sequences anew ([`Decoder::hidden`]), or continues those of a cache
 //! ([`Decoder::extend`]): the same pass, whose attention begins at another place.
 
+mod stages;
+
+pub use stages::{Activations, Stage};
+
 use super::architecture::*;
 use super::attention::attend;
 use super::cache::{KvBlock, KvCache};
@@ -91,6 +95,11 @@ impl Batch {
     pub fn tokens(&self) -> usize {
         self.ids.len()
     }
+
+    /// Sequences that begin here and are not continued.
+    fn spans(&self) -> Vec<Span> {
+        self.lengths.iter().map(|&length| Span { past: 0, new: length, capacity: length }).collect()
+    }
 }
 
 /// A network on a device.
@@ -117,6 +126,22 @@ enum Loaded<B: SparseBackend> {
 struct Residuals<B: SparseBackend> {
     x: Tensor<B, 2>,
     added: Vec<Tensor<B, 2>>,
+}
+
+/// A block but for its last linear.
+struct Unfinished<B: SparseBackend> {
+    residuals: Residuals<B>,
+    /// What that linear reads.
+    input: Tensor<B, 2>,
+}
+
+/// Told which linears read what.
+type See<'a, B> = &'a mut dyn FnMut(&[usize], &Tensor<B, 2>);
+
+impl<B: SparseBackend> Residuals<B> {
+    fn sum(self) -> Tensor<B, 2> {
+        self.added.into_iter().fold(self.x, |x, added| x + added)
+    }
 }
 
 impl<B: SparseBackend> Decoder<B> {
@@ -205,9 +230,7 @@ impl<B: SparseBackend> Decoder<B> {
     /// # Errors
     /// When a sequence is too long or a token unknown.
     pub fn hidden(&mut self, batch: &Batch) -> Result<Tensor<B, 2>, DecoderError> {
-        let spans: Vec<Span> =
-            batch.lengths.iter().map(|&length| Span { past: 0, new: length, capacity: length }).collect();
-        self.pass(batch, spans, &mut [KvBlock::scratch()])
+        self.pass(batch, batch.spans(), &mut [KvBlock::scratch()])
     }
 
     /// As [`Decoder::hidden`], for tokens that follow those in a cache, which takes them in. Every sequence
@@ -263,22 +286,14 @@ impl<B: SparseBackend> Decoder<B> {
         let longest = spans.iter().map(|span| span.capacity).max().unwrap_or(0);
         self.prepare_rotary(longest.min(self.architecture.max_positions));
         let places = Places::new(&batch.ids, spans, self.architecture.attention.kv_heads, &self.device);
-        let mut x = Residuals { x: self.embed(&places), added: Vec::new() };
+        let x = self.enter(self.look_up(&places), &places, &mut |_, _| {});
+        let mut x = Residuals { x, added: Vec::new() };
         let count = blocks.len();
         for (index, block) in self.architecture.blocks.iter().enumerate() {
-            x = self.block(block, x, &places, &mut blocks[index % count]);
+            let unfinished = self.block(block, x, &places, &mut blocks[index % count], &mut |_, _| {});
+            x = self.end_block(block, unfinished);
         }
-        let x = match self.architecture.final_norm {
-            Some(norm) => {
-                let [_, normed] = self.norm(norm, x);
-                normed
-            }
-            None => x.added.into_iter().fold(x.x, |x, added| x + added),
-        };
-        Ok(match self.architecture.project_out {
-            Some(project) => self.product(project, x),
-            None => x,
-        })
+        Ok(self.leave(x, &mut |_, _| {}))
     }
 
     fn check(&self, batch: &Batch, spans: &[Span]) -> Result<(), DecoderError> {
@@ -303,43 +318,88 @@ impl<B: SparseBackend> Decoder<B> {
         }
     }
 
-    fn embed(&self, places: &Places<B>) -> Tensor<B, 2> {
-        let rows = |module: usize, x: Option<Tensor<B, 2>>, column: Column, offset: usize| {
-            let Loaded::Embedding(table) = &self.modules[module] else { unreachable!("tables are embeddings") };
-            B::table_rows(x, table, places, column, offset)
-        };
-        let mut x = rows(self.architecture.tokens, None, Column::Id, 0);
+    /// Rows of the token table.
+    fn look_up(&self, places: &Places<B>) -> Tensor<B, 2> {
+        B::table_rows(None, self.table(self.architecture.tokens), places, Column::Id, 0)
+    }
+
+    /// From the token table's rows to what the first block reads.
+    fn enter(&self, mut x: Tensor<B, 2>, places: &Places<B>, see: See<'_, B>) -> Tensor<B, 2> {
         if let Some(project) = self.architecture.project_in {
+            see(&[project], &x);
             x = self.product(project, x);
         }
         if let Positions::Learned { table, offset } = self.architecture.positions {
-            x = rows(table, Some(x), Column::Position, offset);
+            x = B::table_rows(Some(x), self.table(table), places, Column::Position, offset);
         }
         x
     }
 
-    fn block(&self, block: &Block, x: Residuals<B>, places: &Places<B>, kv: &mut KvBlock<B>) -> Residuals<B> {
+    /// From what the last block gives to what the head reads.
+    fn leave(&self, x: Residuals<B>, see: See<'_, B>) -> Tensor<B, 2> {
+        let mut x = match self.architecture.final_norm {
+            Some(norm) => {
+                let [_, normed] = self.norm(norm, x);
+                normed
+            }
+            None => x.sum(),
+        };
+        if let Some(project) = self.architecture.project_out {
+            see(&[project], &x);
+            x = self.product(project, x);
+        }
+        see(&[self.architecture.head], &x);
+        x
+    }
+
+    fn table(&self, module: usize) -> &Tensor<B, 2> {
+        match &self.modules[module] {
+            Loaded::Embedding(table) => table,
+            _ => unreachable!("tables are embeddings"),
+        }
+    }
+
+    fn block(
+        &self,
+        block: &Block,
+        x: Residuals<B>,
+        places: &Places<B>,
+        kv: &mut KvBlock<B>,
+        see: See<'_, B>,
+    ) -> Unfinished<B> {
         let (attention_norm, mlp_norm) = (block.attention_norm, block.mlp_norm);
         match self.architecture.residual {
             Residual::PreNorm => {
                 let [x, normed] = self.norm(attention_norm, x);
-                let added = vec![self.attend(block, normed, places, kv)];
+                let added = vec![self.attend(block, normed, places, kv, see)];
                 let [x, normed] = self.norm(mlp_norm, Residuals { x, added });
-                Residuals { x, added: vec![self.feed_forward(&block.mlp, normed)] }
+                let input = self.feed_forward(&block.mlp, normed, see);
+                Unfinished { residuals: Residuals { x, added: Vec::new() }, input }
             }
             Residual::PostNorm => {
                 let Residuals { x, .. } = x;
-                let added = vec![self.attend(block, x.clone(), places, kv)];
+                let added = vec![self.attend(block, x.clone(), places, kv, see)];
                 let [_, x] = self.norm(attention_norm, Residuals { x, added });
-                let added = vec![self.feed_forward(&block.mlp, x.clone())];
-                let [_, x] = self.norm(mlp_norm, Residuals { x, added });
-                Residuals { x, added: Vec::new() }
+                let input = self.feed_forward(&block.mlp, x.clone(), see);
+                Unfinished { residuals: Residuals { x, added: Vec::new() }, input }
             }
             Residual::Parallel => {
                 let [x, normed] = self.norm(attention_norm, x);
-                let attended = self.attend(block, normed, places, kv);
+                let attended = self.attend(block, normed, places, kv, see);
                 let [x, normed] = self.norm(mlp_norm, Residuals { x, added: Vec::new() });
-                Residuals { x, added: vec![attended, self.feed_forward(&block.mlp, normed)] }
+                let input = self.feed_forward(&block.mlp, normed, see);
+                Unfinished { residuals: Residuals { x, added: vec![attended] }, input }
+            }
+        }
+    }
+
+    fn end_block(&self, block: &Block, Unfinished { mut residuals, input }: Unfinished<B>) -> Residuals<B> {
+        residuals.added.push(self.product(block.mlp.down(), input));
+        match self.architecture.residual {
+            Residual::PreNorm | Residual::Parallel => residuals,
+            Residual::PostNorm => {
+                let [_, x] = self.norm(block.mlp_norm, residuals);
+                Residuals { x, added: Vec::new() }
             }
         }
     }
@@ -350,27 +410,49 @@ impl<B: SparseBackend> Decoder<B> {
         B::norm(x, added, Norm { kind: self.architecture.norm, gain, bias: bias.as_ref() })
     }
 
-    fn feed_forward(&self, mlp: &Mlp, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    /// Up to what the last linear reads.
+    fn feed_forward(&self, mlp: &Mlp, x: Tensor<B, 2>, see: See<'_, B>) -> Tensor<B, 2> {
         let function = self.architecture.activation;
-        match *mlp {
-            Mlp::Plain { up, down } => self.product(down, B::activate(function, self.product(up, x))),
-            Mlp::Gated { gate, up, down } => {
-                let gates = self.product(gate, x.clone());
-                self.product(down, B::gate(function, gates, self.product(up, x)))
+        let input = match *mlp {
+            Mlp::Plain { up, .. } => {
+                see(&[up], &x);
+                B::activate(function, self.product(up, x))
             }
-        }
+            Mlp::Gated { gate, up, .. } => {
+                see(&[gate, up], &x);
+                let gates = self.product(gate, x.clone());
+                B::gate(function, gates, self.product(up, x))
+            }
+        };
+        see(&[mlp.down()], &input);
+        input
     }
 
-    fn attend(&self, block: &Block, x: Tensor<B, 2>, places: &Places<B>, kv: &mut KvBlock<B>) -> Tensor<B, 2> {
+    fn attend(
+        &self,
+        block: &Block,
+        x: Tensor<B, 2>,
+        places: &Places<B>,
+        kv: &mut KvBlock<B>,
+        see: See<'_, B>,
+    ) -> Tensor<B, 2> {
         let projected = match block.projections {
             Projections::Separate { q, k, v } => {
+                see(&[q, k, v], &x);
                 Projected::Separate([self.product(q, x.clone()), self.product(k, x.clone()), self.product(v, x)])
             }
-            Projections::PerHead(fused) => Projected::PerHead(self.product(fused, x)),
-            Projections::Stacked(fused) => Projected::Stacked(self.product(fused, x)),
+            Projections::PerHead(fused) => {
+                see(&[fused], &x);
+                Projected::PerHead(self.product(fused, x))
+            }
+            Projections::Stacked(fused) => {
+                see(&[fused], &x);
+                Projected::Stacked(self.product(fused, x))
+            }
         };
         let shape = &self.architecture.attention;
         let attended = self.timed(Section::Attention, || attend(shape, projected, places, self.rotary.as_ref(), kv));
+        see(&[block.output], &attended);
         self.product(block.output, attended)
     }
 

@@ -6,7 +6,7 @@
 //!                                                                    │  and how a block uses them
 //!   weights ────────────────────────────────────────────────────> Decoder<B>: forward
 //!                                                                    │
-//!                                                ├─ linear.rs: Dense | Csr, the one swap point
+//!                                                ├─ linear.rs: Dense | Sparse, the one swap point
 //!                                                └─ attention.rs, on what cache.rs remembers
 //! ```
 //!
@@ -35,7 +35,7 @@ pub use architecture::{
 pub use cache::KvCache;
 pub use clock::SectionTimes;
 pub use config::{ConfigError, FAMILIES, Family, architecture};
-pub use decoder::{Batch, Decoder, DecoderError, Part};
+pub use decoder::{Activations, Batch, Decoder, DecoderError, Part, Stage};
 pub(crate) use linear::transpose;
 pub use linear::{DenseWeight, Linear, LinearWeight};
 pub use shapes::published;

@@ -1,5 +1,7 @@
 //! Runs the planned cells in groups that share work, and stores each as soon as it is done.
 
+use super::calibrate::{Stopped, calibrate};
+use super::memory::Room;
 use super::panics;
 use super::point::{CellError, Point, dense};
 use super::prepare::{PlannedCell, Prepared, PreparedModel};
@@ -7,7 +9,7 @@ use super::session::Session;
 use crate::config::experiment::Variant;
 use crate::execute::SparseBackend;
 use crate::load::{Checkpoint, LoadError};
-use crate::plan::{Backend, Cell, Work};
+use crate::plan::{Backend, Cell, PrunePoint, Work};
 use crate::record::{CellRecord, Failure, FailureKind, Measured, Program, Record, Store, StoreError, Timings};
 use burn::backend::{Flex, NdArray};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -139,11 +141,13 @@ impl Runner<'_> {
                 return self.all_fail(cells, &format!("loading `{}` failed: {message}", model.files.source));
             }
         };
+        let mut rest = cells;
         for point in cells.chunk_by(|a, b| a.cell.same_point(&b.cell)) {
-            self.point(&mut session, point)?;
+            self.point(&mut session, point, rest)?;
             if self.stopped {
                 break;
             }
+            rest = &rest[point.len()..];
         }
         Ok(())
     }
@@ -161,8 +165,13 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Runs the cells of one prune point.
-    fn point<B: SparseBackend>(&mut self, session: &mut Session<B>, cells: &[&PlannedCell]) -> Result<(), RunError> {
+    /// Runs the cells of one prune point, with which `rest` begins.
+    fn point<B: SparseBackend>(
+        &mut self,
+        session: &mut Session<B>,
+        cells: &[&PlannedCell],
+        rest: &[&PlannedCell],
+    ) -> Result<(), RunError> {
         let mut point: Option<Point> = None;
         for planned in cells {
             if self.stop() {
@@ -170,13 +179,17 @@ impl Runner<'_> {
             }
             let cell = &planned.cell;
             self.watch.begins(Work::Model(cell));
-            let result = caught(|| self.measure(session, &mut point, cell));
-            let (timings, mut result) = result.unwrap_or_else(|message| {
-                // A panic may have left the point half made.
-                point = None;
-                let failure = Failure { kind: FailureKind::Other, message, gate: None };
-                (Timings::default(), Err(failure))
-            });
+            let (timings, mut result) = match caught(|| self.measure(session, &mut point, cell, rest)) {
+                Ok(Some(result)) => result,
+                // Interrupted: the cell is as if it had not begun.
+                Ok(None) => return Ok(()),
+                Err(message) => {
+                    // A panic may have left the point half made.
+                    point = None;
+                    let failure = Failure { kind: FailureKind::Other, message, gate: None };
+                    (Timings::default(), Err(failure))
+                }
+            };
             if panicked(&mut result) {
                 point = None;
                 session.forget_reference();
@@ -186,31 +199,89 @@ impl Runner<'_> {
             }
             self.record(planned, timings, result)?;
         }
+        if let Some(Cell { prune: Some(point), seed, .. }) = cells.first().map(|planned| &planned.cell) {
+            session.forget(point, *seed);
+        }
         Ok(())
     }
 
+    /// Runs a cell; none where the user wants to stop.
     fn measure<B: SparseBackend>(
         &self,
         session: &mut Session<B>,
         point: &mut Option<Point>,
         cell: &Cell,
-    ) -> (Timings, Result<Measured, Failure>) {
+        rest: &[&PlannedCell],
+    ) -> Option<(Timings, Result<Measured, Failure>)> {
         let stage = |stage: &str| self.watch.stage(stage);
         let failure = |error: CellError| error.failure();
         let Some(prune) = cell.prune.as_ref().filter(|_| cell.variant != Variant::Dense) else {
             let (timings, result) = dense(session, cell, &stage);
-            return (timings, result.map_err(failure));
+            return Some((timings, result.map_err(failure)));
         };
         if point.is_none() {
-            stage("pruning");
-            match Point::new(session, prune, cell.seed, cell.dtype) {
+            let new = match prune.method.calibrates() {
+                true => self.calibrated(session, prune, cell, rest)?,
+                false => {
+                    stage("pruning");
+                    Point::new(session, prune, cell.seed, cell.dtype).map_err(failure)
+                }
+            };
+            match new {
                 Ok(new) => *point = Some(new),
-                Err(error) => return (Timings::default(), Err(error.failure())),
+                Err(failure) => return Some((Timings::default(), Err(failure))),
             }
         }
         let Some(point) = point else { unreachable!("the point was made above") };
         let (timings, result) = point.variant(session, cell, &stage);
-        (timings, result.map_err(failure))
+        Some((timings, result.map_err(failure)))
+    }
+
+    /// A calibrated point: what waits for it, or the result of a calibration of this point and of those that are
+    /// still to run and see the same windows. None where the user wants to stop.
+    fn calibrated<B: SparseBackend>(
+        &self,
+        session: &mut Session<B>,
+        prune: &PrunePoint,
+        cell: &Cell,
+        rest: &[&PlannedCell],
+    ) -> Option<Result<Point, Failure>> {
+        if !session.has(prune, cell.seed) {
+            let windows = cell.seed.and_then(|seed| session.tokens.calibration_of(seed)).unwrap_or_default().to_vec();
+            let points = self.companions(session, prune, cell, rest, &windows);
+            match calibrate(session, &windows, &points, cell.dtype, self.watch) {
+                Err(Stopped::Interrupted) => return None,
+                Err(Stopped::Failed(error)) => return Some(Err(error.failure())),
+                Ok(results) => {
+                    for (point, result) in points.into_iter().zip(results) {
+                        session.keep(point, cell.seed, result.map_err(|error| error.failure()));
+                    }
+                }
+            }
+        }
+        Some(session.take(prune, cell.seed)?.map(Point::calibrated))
+    }
+
+    /// A point, and those that may be calibrated with it; as many as memory has room for.
+    fn companions<'c, B: SparseBackend>(
+        &self,
+        session: &Session<B>,
+        prune: &'c PrunePoint,
+        cell: &Cell,
+        rest: &[&'c PlannedCell],
+        windows: &[Vec<u32>],
+    ) -> Vec<&'c PrunePoint> {
+        let mut points = vec![prune];
+        let others = rest.iter().map(|planned| &planned.cell).filter(|other| other.seed == cell.seed);
+        for point in others.filter_map(|other| other.prune.as_ref()) {
+            if point.method.calibrates() && !points.contains(&point) && !session.has(point, cell.seed) {
+                points.push(point);
+            }
+        }
+        let tokens = windows.iter().map(Vec::len).sum();
+        let room = Room::current(self.prepared.experiment.device_index, cell.backend);
+        points.truncate(room.fitting(&points, session.decoder.architecture(), tokens, cell.dtype));
+        points
     }
 
     fn record(

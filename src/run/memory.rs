@@ -2,15 +2,18 @@
 //!
 //! ```text
 //!   dense model                    stays while the cells of a model run
-//!   + the larger of: masked linears (for the gate; gone before the sparse ones come), sparse linears
+//!   + the larger of: masked linears (for the gate; gone before the sparse ones come), sparse linears,
+//!     activations of the calibration windows
 //!   + a linear once more           on a device: what is expanded or sent
 //!   + cache and logits
 //! ```
 
 use super::prepare::{PlannedCell, PreparedModel};
 use super::session::bytes_per_number;
+use crate::config::experiment::{Dtype, Propagate};
 use crate::model::{Architecture, Module};
-use crate::plan::{Backend, Cell};
+use crate::plan::{Backend, Cell, PrunePoint};
+use crate::prune;
 use crate::record::Machine;
 
 /// Logits that are on a device at a time; on the host all are kept.
@@ -19,10 +22,14 @@ const DEVICE_LOGITS: u64 = 64 << 20;
 /// An upper estimate in bytes: of the host's memory, of a GPU's for cells on it.
 pub(super) fn memory(cell: &Cell, model: &PreparedModel) -> u64 {
     let positions: usize = model.tokens.agreement.iter().map(Vec::len).sum();
-    estimate(cell, &model.architecture, positions as u64)
+    let windows = cell.seed.and_then(|seed| model.tokens.calibration_of(seed)).unwrap_or_default();
+    let calibrates = cell.prune.as_ref().is_some_and(|point| point.method.calibrates());
+    let calibration = if calibrates { windows.iter().map(Vec::len).sum() } else { 0 };
+    estimate(cell, &model.architecture, positions as u64, calibration)
 }
 
-fn estimate(cell: &Cell, architecture: &Architecture, positions: u64) -> u64 {
+/// `positions` tokens have their logits compared, `calibration` tokens run through the model while it is pruned.
+fn estimate(cell: &Cell, architecture: &Architecture, positions: u64, calibration: usize) -> u64 {
     let number = bytes_per_number(cell.dtype);
     let dense = architecture.parameters() as u64 * number;
     let prunable = || architecture.linears().filter(|(_, m)| m.tied_to.is_none()).map(|(_, m)| m);
@@ -32,7 +39,11 @@ fn estimate(cell: &Cell, architecture: &Architecture, positions: u64) -> u64 {
     let variant = match &cell.prune {
         None => 0,
         // CSR, the largest sparse format.
-        Some(point) => (linears * number).max((linears as f64 * (1.0 - point.sparsity)) as u64 * (number + 2)),
+        Some(point) => {
+            let stored = (linears * number).max((linears as f64 * (1.0 - point.sparsity)) as u64 * (number + 2));
+            // Inputs and outputs of a stage; they are gone before the variant is made.
+            stored.max(2 * activations(architecture, calibration, cell.dtype)) + new_weights(point, linears)
+        }
     };
     let attention = architecture.attention;
     let kept_per_token = 2 * (architecture.blocks.len() * attention.kv_heads * attention.head_dim) as u64 * number;
@@ -50,6 +61,55 @@ fn estimate(cell: &Cell, architecture: &Architecture, positions: u64) -> u64 {
             Backend::NdArray => 3 * logits + dense / 2,
             Backend::Cuda => largest + logits.min(DEVICE_LOGITS),
         }
+}
+
+/// Bytes that the points of a calibration may take together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    host: u64,
+    /// Of a GPU, which holds the activations; without one the host does.
+    device: Option<u64>,
+}
+
+impl Room {
+    /// A quarter of the memory that there is.
+    pub fn current(device_index: usize, backend: Backend) -> Self {
+        let machine = Machine::current("");
+        let device = (!backend.is_cpu()).then(|| machine.gpu_memory(device_index).unwrap_or(machine.memory_bytes) / 4);
+        Self { host: machine.memory_bytes / 4, device }
+    }
+
+    /// How many of some points fit, at least one. Each takes memory for its patterns and new weights and, unless
+    /// it looks at dense inputs, for the activations of all windows, `tokens` in sum.
+    pub fn fitting(self, points: &[&PrunePoint], architecture: &Architecture, tokens: usize, dtype: Dtype) -> usize {
+        let prunable = architecture.linears().filter(|(_, module)| module.tied_to.is_none());
+        let weights: u64 = prunable.map(|(_, module)| module.weights() as u64).sum();
+        let activations = activations(architecture, tokens, dtype);
+        let (mut kept, mut held) = (0, 0);
+        let fits = |point: &&&PrunePoint| {
+            kept += weights / 8 + new_weights(point, weights);
+            held += if point.propagate == Some(Propagate::Dense) { 0 } else { activations };
+            match self.device {
+                Some(device) => kept <= self.host && held <= device,
+                None => kept + held <= self.host,
+            }
+        };
+        points.iter().take_while(fits).count().max(1)
+    }
+}
+
+/// Bytes of the activations of so many tokens between two blocks.
+fn activations(architecture: &Architecture, tokens: usize, dtype: Dtype) -> u64 {
+    let width = architecture.blocks.first().map_or(0, |block| architecture.modules[block.output].shape[0]);
+    (tokens * width) as u64 * bytes_per_number(dtype)
+}
+
+/// Bytes of the values of weights kept, of methods that change them: those that look at products of inputs.
+fn new_weights(point: &PrunePoint, weights: u64) -> u64 {
+    match prune::entry(point.method).inputs {
+        prune::Needs::Gram => (weights as f64 * (1.0 - point.sparsity)) as u64 * 4,
+        _ => 0,
+    }
 }
 
 /// A warning for each device that may lack memory for cells that will run.
@@ -100,7 +160,7 @@ mod tests {
     #[test]
     fn seven_billion_weights_of_two_bytes() {
         let architecture = architecture(&published("llama-2-7b").unwrap()).unwrap();
-        let gigabytes = |cell: &Cell| estimate(cell, &architecture, 200) as f64 / 1e9;
+        let gigabytes = |cell: &Cell| estimate(cell, &architecture, 200, 0) as f64 / 1e9;
         let dense = gigabytes(&cell(Backend::Cuda, None));
         // 13.48 of weights, 0.26 for the largest, and some logits.
         assert!((13.7..13.9).contains(&dense), "{dense}");

@@ -8,7 +8,7 @@
 //!   session.rs   Session<B>: the dense model on a device, its logits on the agreement texts
 //!                                 │  group by prune point
 //!                                 v
-//!   patterns.rs  which weights go
+//!   patterns.rs  which weights go               calibrate.rs  the same, for all points that look at inputs at once
 //!   point.rs     patterns ─> masked ─> logits ──gate──> sparse ─> logits ─> metrics
 //!                                 │
 //!   kernels.rs   bare kernels: copies of a weight, times, error      format.rs: a weight in its format
@@ -17,9 +17,13 @@
 //!   record/      one Record a cell, written at once
 //! ```
 //!
+//! export.rs makes a checkpoint of a point.
+//!
 //! This module brings the others together; it computes nothing itself and prints nothing.
 
+mod calibrate;
 mod cells;
+mod export;
 mod format;
 mod kernels;
 mod memory;
@@ -30,6 +34,7 @@ mod prepare;
 mod session;
 
 pub use cells::{Outcome, RunError, RunOptions, Watch, run};
+pub use export::{ExportError, ExportFormat, ExportOptions, Exported, export};
 pub use prepare::{
     Planned, PlannedCell, PlannedKernel, PrepareError, PrepareOptions, Prepared, PreparedModel, prepare,
 };

@@ -6,18 +6,21 @@
 //!   within layers, otherwise    one weight after the other comes to the host
 //!   random                      no weight is looked at
 //! ```
+//! Methods that look at inputs are calibrate.rs's affair.
 
 use super::point::CellError;
-use super::session::{Session, nonzero};
+use super::session::{Session, nonzero, nonzero_as};
 use crate::config::experiment::{Dtype, Method, NmPattern, Scope};
 use crate::execute::{ReadError, SparseBackend};
 use crate::model::DenseWeight;
 use crate::plan::PrunePoint;
-use crate::prune::{self, Layer, Magnitudes, Request};
+use crate::prune::{self, InputStatistics, Layer, Magnitudes, PruneError, Remaining, Request};
 use crate::sparse::{Digit, Pattern};
+use burn::tensor::DType;
 use std::borrow::Cow;
 
 /// A pruned linear.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Pruned {
     /// Its module's index.
     pub module: usize,
@@ -25,6 +28,38 @@ pub(super) struct Pruned {
     pub pattern: Pattern,
     /// Those of them that are not zero.
     pub kept: u64,
+    /// The new values of the weights kept, row after row, where the method changes them.
+    values: Option<Vec<f32>>,
+}
+
+impl Pruned {
+    /// The weights `[rows, cols]`: those kept have the values that the pruned model has; what stands elsewhere
+    /// means nothing. `dense` is the same linear's weight in the dense model.
+    pub fn weights<'a, B: SparseBackend>(&self, dense: &'a DenseWeight<B>) -> Cow<'a, [f32]> {
+        match &self.values {
+            Some(values) => self.pattern.unpack(values).into(),
+            None => dense.host(),
+        }
+    }
+
+    /// The weights `[rows, cols]` of the pruned model, zeros in place, where the method changes them.
+    pub fn updated(&self) -> Option<Vec<f32>> {
+        self.values.as_ref().map(|values| self.pattern.unpack(values))
+    }
+
+    /// Whether the method changes the weights that it keeps.
+    pub fn is_updated(&self) -> bool {
+        self.values.is_some()
+    }
+
+    /// The weight of the pruned model, zeros in place.
+    pub fn masked<B: SparseBackend>(&self, dense: &DenseWeight<B>, dtype: DType, device: &B::Device) -> DenseWeight<B> {
+        let shape = [self.pattern.rows(), self.pattern.cols()];
+        match &self.values {
+            Some(values) => DenseWeight::new(self.pattern.unpack(values).into(), shape, dtype, device),
+            None => dense.masked(&self.pattern),
+        }
+    }
 }
 
 /// Decides which weights go.
@@ -51,17 +86,38 @@ pub(super) fn patterns<B: SparseBackend>(
     };
     let pruned = linears.iter().zip(patterns).map(|(linear, pattern)| {
         let kept = linear.kept_nonzero(&pattern, above);
-        Pruned { module: linear.module, pattern, kept }
+        Pruned { module: linear.module, pattern, kept, values: None }
     });
     Ok(pruned.collect())
 }
 
+/// Prunes a linear by a method that looks at its inputs; `request.sparsity` is this linear's own.
+///
+/// # Errors
+/// As [`prune::prune_calibrated`].
+pub(super) fn prune_linear<B: SparseBackend>(
+    linear: &Prunable<'_, B>,
+    inputs: &InputStatistics,
+    request: &Request,
+    dtype: Dtype,
+) -> Result<Pruned, PruneError> {
+    let Remaining { pattern, weights } = prune::prune_calibrated(&linear.layer(request.method), inputs, request)?;
+    let (kept, values) = match weights {
+        Some(weights) => (nonzero_as(&weights, dtype), Some(pattern.pack(&weights))),
+        None => (linear.kept_nonzero(&pattern, false), None),
+    };
+    Ok(Pruned { module: linear.module, pattern, kept, values })
+}
+
 /// A linear that a point prunes.
-struct Prunable<'a, B: SparseBackend> {
-    module: usize,
+pub(super) struct Prunable<'a, B: SparseBackend> {
+    /// Its module's index.
+    pub module: usize,
     name: &'a str,
-    rows: usize,
-    cols: usize,
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
     weight: &'a DenseWeight<B>,
     /// Weights other than zero of the dense model.
     nonzero: u64,
@@ -69,7 +125,7 @@ struct Prunable<'a, B: SparseBackend> {
 
 impl<B: SparseBackend> Prunable<'_, B> {
     /// As methods see it; the weights come to the host if they are not there.
-    fn layer(&self, method: Method) -> Layer<'_> {
+    pub fn layer(&self, method: Method) -> Layer<'_> {
         let read = B::ON_HOST || prune::entry(method).reads_weights;
         let weights = if read { self.weight.host() } else { Cow::Borrowed(&[][..]) };
         Layer { name: self.name, rows: self.rows, cols: self.cols, weights }
@@ -126,7 +182,10 @@ impl<B: SparseBackend> Magnitudes for OnDevice<'_, B> {
 /// The linears that a point prunes.
 ///
 /// A tied head is the embedding table under another name, so it is never pruned.
-fn prunable<'a, B: SparseBackend>(
+///
+/// # Errors
+/// When there is none.
+pub(super) fn prunable<'a, B: SparseBackend>(
     session: &'a Session<B>,
     point: &PrunePoint,
 ) -> Result<Vec<Prunable<'a, B>>, CellError> {

@@ -1,12 +1,13 @@
 //! One prune point: its pattern, its variants, and their numbers.
 
+use super::calibrate::Calibrated;
 use super::patterns::{Pruned, patterns};
 use super::session::{Session, burn_dtype, bytes_per_number};
 use crate::config::experiment::{Dtype, Metric, Variant};
 use crate::execute::{Format, LayerShape, PackError, ReadError, SparseBackend, SparseWeight};
 use crate::measure::{
-    Agreement, ForwardError, Gate, GateMiss, Latency, Stored, Workload, agreement, all_logits, gate, latency,
-    peak_rss_bytes, perplexity, structure,
+    Agreement, ForwardError, Gate, GateMiss, Latency, Stored, Workload, agreement, all_logits, decoded_logits, gate,
+    latency, peak_rss_bytes, perplexity, structure,
 };
 use crate::model::{Decoder, LinearWeight};
 use crate::plan::{Cell, LatencyPoint, PrunePoint};
@@ -78,8 +79,9 @@ pub(super) fn dense<B: SparseBackend>(
 /// A prune point whose patterns are known, and whose masked logits are computed when they are needed.
 pub(super) struct Point {
     layers: Vec<Pruned>,
+    calibrate_seconds: Option<f64>,
     prune_seconds: f64,
-    /// The masked variant's logits on the agreement texts.
+    /// The masked variant's [`gate_logits`].
     masked: Option<Vec<f32>>,
 }
 
@@ -93,7 +95,12 @@ impl Point {
     ) -> Result<Self, CellError> {
         let start = Instant::now();
         let layers = patterns(session, point, seed, dtype)?;
-        Ok(Self { layers, prune_seconds: start.elapsed().as_secs_f64(), masked: None })
+        Ok(Self { layers, calibrate_seconds: None, prune_seconds: start.elapsed().as_secs_f64(), masked: None })
+    }
+
+    /// Takes what calibration decided.
+    pub fn calibrated(Calibrated { layers, calibrate_seconds, prune_seconds }: Calibrated) -> Self {
+        Self { layers, calibrate_seconds: Some(calibrate_seconds), prune_seconds, masked: None }
     }
 
     /// Measures a variant of this point.
@@ -103,8 +110,12 @@ impl Point {
         cell: &Cell,
         stage: Stage<'_>,
     ) -> (Timings, Result<Measured, CellError>) {
-        let prune_seconds = Some(self.prune_seconds);
-        let mut timings = Timings { load_seconds: session.load_seconds, prune_seconds, ..Default::default() };
+        let mut timings = Timings {
+            load_seconds: session.load_seconds,
+            calibrate_seconds: self.calibrate_seconds,
+            prune_seconds: Some(self.prune_seconds),
+            ..Default::default()
+        };
         let measured = match cell.variant {
             variant if variant.is_sparse() => self.sparse(session, cell, &mut timings, stage),
             _ => self.masked(session, cell, &mut timings, stage),
@@ -124,7 +135,7 @@ impl Point {
     ) -> Result<Measured, CellError> {
         stage("masking");
         let start = Instant::now();
-        let mut decoder = self.masked_decoder(session);
+        let mut decoder = self.masked_decoder(session, cell);
         timings.convert_seconds = Some(start.elapsed().as_secs_f64());
         let start = Instant::now();
         let mut stored = session.stored.clone();
@@ -136,7 +147,7 @@ impl Point {
             stage("agreement");
             let logits = self.masked_logits(&mut decoder, session)?;
             let vocabulary = decoder.architecture().vocabulary;
-            measured.agreement = Some(agreement(session.reference()?, logits, vocabulary));
+            measured.agreement = Some(agreement_of(session, logits, vocabulary)?);
         }
         measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
         measured.latency = self.own_memory::<B>(latency_of(&mut decoder, cell, stage)?, cell);
@@ -154,7 +165,7 @@ impl Point {
         // The masked logits come first and their model goes, so that the two never share the memory.
         if self.masked.is_none() {
             stage("masked logits for the gate");
-            let mut masked = self.masked_decoder(session);
+            let mut masked = self.masked_decoder(session, cell);
             self.masked_logits(&mut masked, session)?;
             drop(masked);
             // What a device's memory pools keep of it would stand in the way of the sparse model.
@@ -169,14 +180,14 @@ impl Point {
         let mut measured = sizes(session, cell, &stored);
         measured.kernels = self.kernels(&decoder, &tokens_of(session, cell));
         stage("gate");
-        let logits = all_logits(&mut decoder, &session.tokens.agreement)?;
+        let logits = gate_logits(&mut decoder, session)?;
         let vocabulary = decoder.architecture().vocabulary;
         let masked = self.masked.as_deref().unwrap_or_default();
         measured.gate =
             Some(gate(masked, &logits, vocabulary, cell.dtype).map_err(|(g, miss)| CellError::Gate(g, miss))?);
         if cell.metrics.contains(&Metric::Agreement) {
             stage("agreement");
-            measured.agreement = Some(agreement(session.reference()?, &logits, vocabulary));
+            measured.agreement = Some(agreement_of(session, &logits, vocabulary)?);
         }
         drop(logits);
         measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
@@ -207,8 +218,9 @@ impl Point {
         let mut decoder = session.decoder.clone();
         let mut stored = session.stored.clone();
         let tokens = decisive_tokens(session, cell);
-        for Pruned { module, pattern, kept } in &self.layers {
-            let weight = session.dense(*module);
+        for pruned in &self.layers {
+            let Pruned { module, pattern, kept, .. } = pruned;
+            let dense = session.dense(*module);
             let shape = LayerShape { rows: pattern.rows(), cols: pattern.cols(), kept: pattern.kept() };
             let format = match cell.variant {
                 Variant::Bitmap => Some(Format::Bitmap),
@@ -220,13 +232,13 @@ impl Point {
             let weight = match format {
                 Some(format) => {
                     let bias = session.decoder.linear(*module).bias.as_ref();
-                    let (weights, device) = (weight.host(), decoder.device());
+                    let (weights, device) = (pruned.weights(dense), decoder.device());
                     let packed = SparseWeight::new(format, &weights, pattern, bias, dtype, tokens, device)?;
                     slot.weight_bytes = packed.bytes() as u64;
                     (slot.entries, slot.format) = (Some(shape.kept as u64), packed.layout().into());
                     LinearWeight::Sparse(packed)
                 }
-                None => LinearWeight::Dense(weight.masked(pattern)),
+                None => LinearWeight::Dense(pruned.masked(dense, dtype, decoder.device())),
             };
             decoder.set_weight(*module, weight);
         }
@@ -248,10 +260,11 @@ impl Point {
         uses
     }
 
-    fn masked_decoder<B: SparseBackend>(&self, session: &Session<B>) -> Decoder<B> {
-        let mut decoder = session.decoder.clone();
-        for Pruned { module, pattern, .. } in &self.layers {
-            decoder.set_weight(*module, LinearWeight::Dense(session.dense(*module).masked(pattern)));
+    fn masked_decoder<B: SparseBackend>(&self, session: &Session<B>, cell: &Cell) -> Decoder<B> {
+        let (mut decoder, dtype) = (session.decoder.clone(), burn_dtype(cell.dtype));
+        for pruned in &self.layers {
+            let masked = pruned.masked(session.dense(pruned.module), dtype, session.decoder.device());
+            decoder.set_weight(pruned.module, LinearWeight::Dense(masked));
         }
         decoder
     }
@@ -262,10 +275,31 @@ impl Point {
         session: &Session<B>,
     ) -> Result<&[f32], ForwardError> {
         if self.masked.is_none() {
-            self.masked = Some(all_logits(masked, &session.tokens.agreement)?);
+            self.masked = Some(gate_logits(masked, session)?);
         }
         Ok(self.masked.as_deref().unwrap_or_default())
     }
+}
+
+/// What the gate compares: the logits on the agreement texts, and behind them those of decoded tokens, since other
+/// kernels run for one token than for a text.
+fn gate_logits<B: SparseBackend>(decoder: &mut Decoder<B>, session: &Session<B>) -> Result<Vec<f32>, ForwardError> {
+    let texts = &session.tokens.agreement;
+    let mut logits = all_logits(decoder, texts)?;
+    if let Some(text) = texts.first() {
+        logits.extend(decoded_logits(decoder, text)?);
+    }
+    Ok(logits)
+}
+
+/// How far a variant whose [`gate_logits`] these are agrees with the dense model.
+fn agreement_of<B: SparseBackend>(
+    session: &mut Session<B>,
+    logits: &[f32],
+    vocabulary: usize,
+) -> Result<Agreement, ForwardError> {
+    let reference = session.reference()?;
+    Ok(agreement(reference, &logits[..reference.len()], vocabulary))
 }
 
 /// Tokens that linears see at once in what a cell measures: the texts; prompts and single tokens, if timed.

@@ -1,10 +1,13 @@
 //! The dense model on a device: loaded once, shared by all cells of a model and backend.
 
+use super::calibrate::Calibrated;
 use crate::config::experiment::Dtype;
 use crate::execute::SparseBackend;
 use crate::load::{Checkpoint, LoadError, Tokens};
 use crate::measure::{ForwardError, Stored, all_logits};
 use crate::model::{Decoder, DenseWeight, LinearWeight, Part};
+use crate::plan::PrunePoint;
+use crate::record::Failure;
 use burn::tensor::DType;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -24,6 +27,15 @@ pub(super) struct Session<B: SparseBackend> {
     /// How long loading took.
     pub load_seconds: f64,
     reference: Option<Vec<f32>>,
+    /// Calibrated points whose cells have not run yet.
+    waiting: Vec<Waiting>,
+}
+
+/// A calibrated point, or why there is none.
+struct Waiting {
+    point: PrunePoint,
+    seed: Option<u64>,
+    result: Result<Calibrated, Failure>,
 }
 
 impl<B: SparseBackend> Session<B> {
@@ -66,7 +78,7 @@ impl<B: SparseBackend> Session<B> {
             }
         }
         let load_seconds = start.elapsed().as_secs_f64();
-        Ok(Self { decoder, stored, tokens, load_seconds, reference: None })
+        Ok(Self { decoder, stored, tokens, load_seconds, reference: None, waiting: Vec::new() })
     }
 
     /// Non-zero parameters of the dense model, each counted once.
@@ -97,6 +109,37 @@ impl<B: SparseBackend> Session<B> {
         Ok(self.reference.as_deref().unwrap_or_default())
     }
 
+    /// Keeps what calibration made of a point until its cells run.
+    pub fn keep(&mut self, point: &PrunePoint, seed: Option<u64>, result: Result<Calibrated, Failure>) {
+        self.forget(point, seed);
+        self.waiting.push(Waiting { point: point.clone(), seed, result });
+    }
+
+    /// Whether there is a result of a point.
+    pub fn has(&self, point: &PrunePoint, seed: Option<u64>) -> bool {
+        self.place(point, seed).is_some()
+    }
+
+    /// Takes what calibration made of a point, if it is there; a failure stays until it is forgotten.
+    pub fn take(&mut self, point: &PrunePoint, seed: Option<u64>) -> Option<Result<Calibrated, Failure>> {
+        let place = self.place(point, seed)?;
+        match &self.waiting[place].result {
+            Ok(_) => Some(self.waiting.swap_remove(place).result),
+            Err(failure) => Some(Err(failure.clone())),
+        }
+    }
+
+    /// Forgets what calibration made of a point.
+    pub fn forget(&mut self, point: &PrunePoint, seed: Option<u64>) {
+        if let Some(place) = self.place(point, seed) {
+            self.waiting.swap_remove(place);
+        }
+    }
+
+    fn place(&self, point: &PrunePoint, seed: Option<u64>) -> Option<usize> {
+        self.waiting.iter().position(|waiting| (&waiting.point, waiting.seed) == (point, seed))
+    }
+
     /// Forgets the dense model's logits: the device failed meanwhile, and they may be anything.
     pub fn forget_reference(&mut self) {
         self.reference = None;
@@ -104,7 +147,7 @@ impl<B: SparseBackend> Session<B> {
 }
 
 /// Numbers other than zero, once they are of a dtype: the smallest of 16 bits are rounded to it.
-fn nonzero_as(numbers: &[f32], dtype: Dtype) -> u64 {
+pub(super) fn nonzero_as(numbers: &[f32], dtype: Dtype) -> u64 {
     // Half of the smallest number rounds to the even neighbour, which is zero.
     let zero = match dtype {
         Dtype::F32 => return nonzero(numbers),

@@ -157,6 +157,38 @@ impl Pattern {
         }
         masked
     }
+
+    /// The numbers of the weights kept, row after row.
+    ///
+    /// # Panics
+    /// When `weights.len() != rows * cols`.
+    pub fn pack(&self, weights: &[f32]) -> Vec<f32> {
+        assert_eq!(weights.len(), self.rows * self.cols, "the pattern is of another shape");
+        let of_row = |row: usize| self.columns_of(row).map(move |col| weights[row * self.cols + col]);
+        (0..self.rows).into_par_iter().flat_map_iter(of_row).collect()
+    }
+
+    /// The weights whose kept ones [`Pattern::pack`] gave, with +0.0 elsewhere.
+    ///
+    /// # Panics
+    /// When there is not one number for every weight kept.
+    pub fn unpack(&self, packed: &[f32]) -> Vec<f32> {
+        assert_eq!(packed.len(), self.kept(), "the pattern keeps another number of weights");
+        let mut weights = vec![0.0; self.rows * self.cols];
+        let mut rest = packed;
+        let rows = weights.chunks_mut(self.cols.max(1)).enumerate().map(|(row, to)| {
+            let (these, behind) = rest.split_at(self.kept_in_row(row));
+            rest = behind;
+            (row, to, these)
+        });
+        let rows: Vec<(usize, &mut [f32], &[f32])> = rows.collect();
+        rows.into_par_iter().with_min_len(ROWS_PER_TASK).for_each(|(row, to, these)| {
+            for (col, &number) in self.columns_of(row).zip(these) {
+                to[col] = number;
+            }
+        });
+        weights
+    }
 }
 
 /// The bits of the last word that belong to columns.
@@ -217,6 +249,9 @@ mod tests {
             let positive = weights.iter().filter(|&&w| w > 0.0).count();
             prop_assert_eq!(pattern.kept(), positive);
             prop_assert_eq!(masked.iter().filter(|&&w| w != 0.0).count(), positive);
+            let packed = pattern.pack(&weights);
+            prop_assert_eq!(packed.len(), positive);
+            prop_assert_eq!(&pattern.unpack(&packed), &masked);
             for row in 0..rows {
                 let columns: Vec<usize> = pattern.columns_of(row).collect();
                 prop_assert_eq!(columns.len(), pattern.kept_in_row(row));

@@ -165,6 +165,11 @@ fn only_the_drawing_knows_plotters() {
 }
 
 #[test]
+fn only_the_linear_algebra_of_pruning_knows_faer() {
+    only_in(|source| source.of("prune/linalg"), &["faer"]);
+}
+
+#[test]
 fn only_the_hub_opens_sockets() {
     let words = ["ureq", "hf_hub", "std::net", "TcpStream", "TcpListener", "UdpSocket", "rustls"];
     only_in(|source| source.of("load/hub"), &words);

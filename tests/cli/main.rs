@@ -3,7 +3,9 @@
 //! One test binary for all of it, since each links the whole program.
 
 mod architecture;
+mod calibration;
 mod errors;
+mod export;
 mod kernels;
 mod latency;
 mod output;

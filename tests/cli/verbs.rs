@@ -100,7 +100,7 @@ fn report_needs_no_plan() {
 fn list_names_what_a_file_can_use() {
     let lab = Lab::empty();
     for (what, words) in [
-        ("methods", &["magnitude", "random"][..]),
+        ("methods", &["magnitude", "random", "wanda", "ria", "sparsegpt", "admm", "given"][..]),
         ("models", &["hf:ORG/NAME", "builtin:tiny-opt", "synthetic:opt-125m", "model_type opt", "model_type llama"]),
         ("metrics", &["structure", "agreement", "perplexity"]),
         ("variants", &["dense", "masked", "csr"]),
@@ -166,7 +166,7 @@ fn info_and_version() {
 #[test]
 fn help_tells_every_verb_and_flag() {
     let lab = Lab::empty();
-    lab.run(["--help"]).exits(0).prints(&["run", "plan", "check", "report", "list", "schema", "info"]);
+    lab.run(["--help"]).exits(0).prints(&["run", "plan", "check", "report", "export", "list", "schema", "info"]);
     let help = lab.run(["run", "--help"]);
     for flag in [
         "-s",

@@ -1,0 +1,140 @@
+//! Sums over the inputs of linears, batch after batch: what calibrated pruning looks at.
+//!
+//! ```text
+//!   X [tokens, cols] ── add ──> squares [cols]: sum of x_j^2        in f32, whatever X is made of
+//!                          └──> gram [cols, cols]: XᵀX, where it is wanted
+//!   host: kernels on borrowed numbers    device: tensor operations, the sums stay there
+//! ```
+
+use super::backend::{ReadError, SparseBackend};
+use super::convert::widen;
+use super::kernels::cpu::{Gram, Simd, add_squares};
+use burn::tensor::{DType, Tensor, TensorData};
+
+/// Sums over batches of inputs, added in the order in which they come.
+pub struct InputSums<B: SparseBackend> {
+    tokens: usize,
+    sums: Sums<B>,
+}
+
+enum Sums<B: SparseBackend> {
+    Host {
+        squares: Vec<f32>,
+        gram: Option<Gram>,
+    },
+    /// `[1, cols]` and `[cols, cols]`; none before the first batch.
+    Device {
+        squares: Option<Tensor<B, 2>>,
+        gram: Option<Tensor<B, 2>>,
+        wanted: bool,
+    },
+}
+
+/// What was summed up, on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InputTotals {
+    /// Tokens seen.
+    pub tokens: usize,
+    /// `[cols]`
+    pub squares: Vec<f32>,
+    /// `[cols, cols]`, symmetric; where it was wanted.
+    pub gram: Option<Vec<f32>>,
+}
+
+impl<B: SparseBackend> InputSums<B> {
+    /// Zeros, for inputs of so many columns.
+    pub fn new(cols: usize, gram: bool) -> Self {
+        let sums = match B::ON_HOST {
+            true => Sums::Host { squares: vec![0.0; cols], gram: gram.then(|| Gram::new(cols)) },
+            false => Sums::Device { squares: None, gram: None, wanted: gram },
+        };
+        Self { tokens: 0, sums }
+    }
+
+    /// Adds a batch `[tokens, cols]`.
+    pub fn add(&mut self, x: &Tensor<B, 2>) {
+        let tokens = x.dims()[0];
+        self.tokens += tokens;
+        match &mut self.sums {
+            Sums::Host { squares, gram } => {
+                let x = x.clone().into_primitive().tensor();
+                let (x, simd) = (B::host_f32(&x), Simd::detect());
+                add_squares(squares, &x, tokens, simd);
+                if let Some(gram) = gram {
+                    gram.add(&x, tokens, simd);
+                }
+            }
+            Sums::Device { squares, gram, wanted } => {
+                let x = if x.dtype() == DType::F32 { x.clone() } else { x.clone().cast(DType::F32) };
+                add(squares, x.clone().square().sum_dim(0));
+                if *wanted {
+                    add(gram, x.clone().transpose().matmul(x));
+                }
+            }
+        }
+    }
+
+    /// Brings the sums to the host.
+    ///
+    /// # Errors
+    /// When the device does not give them back.
+    pub fn finish(self) -> Result<InputTotals, ReadError> {
+        let tokens = self.tokens;
+        match self.sums {
+            Sums::Host { squares, gram } => Ok(InputTotals { tokens, squares, gram: gram.map(Gram::into_matrix) }),
+            Sums::Device { squares, gram, .. } => {
+                let squares = squares.map(read).transpose()?.unwrap_or_default();
+                Ok(InputTotals { tokens, squares, gram: gram.map(read).transpose()? })
+            }
+        }
+    }
+}
+
+fn add<B: SparseBackend>(sum: &mut Option<Tensor<B, 2>>, more: Tensor<B, 2>) {
+    *sum = Some(match sum.take() {
+        Some(sum) => sum + more,
+        None => more,
+    });
+}
+
+fn read<B: SparseBackend>(tensor: Tensor<B, 2>) -> Result<Vec<f32>, ReadError> {
+    let data: TensorData = tensor.try_into_data().map_err(|error| ReadError(format!("{error:?}")))?;
+    widen(data).ok_or_else(|| ReadError("sums are no floating-point numbers".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::{Flex, NdArray};
+
+    fn batch<B: SparseBackend>(tokens: usize, cols: usize, seed: usize) -> Tensor<B, 2> {
+        let number = |i: usize| (((i + seed) * 7919) % 1013) as f32 / 506.0 - 1.0;
+        let data = TensorData::new((0..tokens * cols).map(number).collect::<Vec<f32>>(), [tokens, cols]);
+        Tensor::from_data(data, &Default::default())
+    }
+
+    fn totals<B: SparseBackend>(mut sums: InputSums<B>) -> InputTotals {
+        for (tokens, seed) in [(50, 0), (7, 3), (130, 9)] {
+            sums.add(&batch(tokens, 70, seed));
+        }
+        sums.finish().unwrap()
+    }
+
+    #[test]
+    fn host_and_device_agree() {
+        let on_device = Sums::<Flex>::Device { squares: None, gram: None, wanted: true };
+        let device = totals(InputSums { tokens: 0, sums: on_device });
+        let host = totals(InputSums::<Flex>::new(70, true));
+        assert_eq!(host, totals(InputSums::<NdArray<f32>>::new(70, true)));
+        assert_eq!((host.tokens, device.tokens), (187, 187));
+        let close = |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
+        assert!(close(&host.squares, &device.squares));
+        assert!(close(&host.gram.unwrap(), &device.gram.unwrap()));
+    }
+
+    #[test]
+    fn squares_do_not_depend_on_what_else_is_wanted() {
+        let (alone, both) = (totals(InputSums::<Flex>::new(70, false)), totals(InputSums::<Flex>::new(70, true)));
+        assert_eq!((alone.gram, alone.squares), (None, both.squares));
+    }
+}

@@ -1,0 +1,62 @@
+//! Methods that look at the inputs of layers.
+
+use crate::support::Lab;
+
+const GRID: &str = "name = \"e\"\nseed = 3\n[model]\nsource = \"builtin:tiny-opt\"\n\
+    [data]\ncontext = 64\nperplexity_windows = 2\ncalibration_samples = 4\n[measure]\nmetrics = [\"structure\", \"agreement\", \"perplexity\"]\n\
+    [execute]\nvariants = [\"masked\", \"csr\"]\n\
+    [[prune]]\nmethod = [\"wanda\", \"sparsegpt\"]\nsparsity = [0.4, 0.6]\n\
+    [[prune]]\nmethod = \"magnitude\"\nsparsity = 0.5\n";
+
+#[test]
+fn calibrated_points_run_in_every_form_and_once() {
+    let lab = Lab::with(GRID);
+    lab.run(["run", "e.toml"]).exits(0).says(&["10 cells measured, 0 cached, 0 failed"]);
+    let rows = lab.table("results/e/tables/summary.csv");
+    for row in &rows {
+        let what = format!("{row:?}");
+        let calibrated = row["method"] != "magnitude";
+        assert_eq!(row["seed"], if calibrated { "3" } else { "" }, "{what}");
+        assert!(row["perplexity"].parse::<f64>().unwrap() > 1.0, "{what}");
+    }
+    // The two forms of a point compute the same model, as the gate made sure; nothing but rounding differs.
+    let column = |row: usize, name: &str| rows[row][name].parse::<f64>().unwrap();
+    for pair in (0..rows.len()).step_by(2) {
+        let (masked, csr) = (column(pair, "perplexity"), column(pair + 1, "perplexity"));
+        assert!((masked / csr - 1.0).abs() < 1e-4, "{masked} {csr}");
+    }
+    let gates = lab.cells().into_values().filter(|cell| cell["measured"]["gate"].is_object()).count();
+    assert_eq!(gates, 5);
+    for cell in lab.cells().into_values() {
+        let calibrated = cell["cell"]["prune"]["method"] != "magnitude";
+        assert_eq!(cell["timings"]["calibrate_seconds"].is_number(), calibrated);
+        assert!(cell["timings"]["prune_seconds"].is_number());
+        assert_eq!(cell["inputs"]["calibration"].is_string(), calibrated);
+    }
+    let before = lab.files("results/e/cells");
+    lab.run(["run", "e.toml"]).exits(0).says(&["0 cells measured, 10 cached, 0 failed"]);
+    assert!(lab.files("results/e/cells") == before);
+}
+
+#[test]
+fn what_is_calibrated_beside_a_point_does_not_matter() {
+    let together = Lab::with(GRID);
+    together.run(["run", "e.toml"]).exits(0);
+    let one_by_one = Lab::with(GRID);
+    for only in ["method=wanda,sparsity=0.6", "method=sparsegpt,sparsity=0.4", "method=sparsegpt", "method=wanda"] {
+        one_by_one.run(["run", "e.toml", "--only", only]).exits(0);
+    }
+    one_by_one.run(["run", "e.toml"]).exits(0);
+    assert!(together.stable_report() == one_by_one.stable_report());
+}
+
+#[test]
+fn a_point_that_can_not_be_pruned_fails_alone() {
+    let lab = Lab::with(&GRID.replace("sparsity = [0.4, 0.6]", "pattern = [\"2:5\", \"2:4\"]"));
+    lab.run(["run", "e.toml"]).exits(100).says(&["10 cells measured, 0 cached, 4 failed"]);
+    for cell in lab.cells().into_values() {
+        let failed = cell["cell"]["prune"]["pattern"] == "2:5";
+        assert_eq!(cell["failure"].is_object(), failed, "{cell}");
+        assert!(!failed || cell["failure"]["kind"] == "pruning", "{cell}");
+    }
+}
