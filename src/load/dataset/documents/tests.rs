@@ -1,3 +1,5 @@
+//! Files as the hub has them, written here or by Python, whole and damaged.
+
 use super::*;
 use flate2::Compression;
 use flate2::write::GzEncoder;
