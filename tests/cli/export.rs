@@ -1,6 +1,6 @@
 //! `export`: a pruned model as a checkpoint, and what keeps it from being one.
 
-use crate::support::{Lab, Model, THREE_CELLS};
+use crate::support::{Lab, THREE_CELLS};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::BTreeMap;
