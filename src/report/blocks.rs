@@ -61,15 +61,19 @@ fn block_count(points: &[Seeds<'_>]) -> usize {
     blocks.map(|matrix| matrix.block + 1).max().unwrap_or(0)
 }
 
-/// Sparsity of every block, a panel a target, a line a method.
+/// Sparsity of every block, a panel a target, a line a method. Where some targets have unequal blocks, only these
+/// are shown.
 pub(super) fn layers(records: &[&CellRecord], names: &Names) -> Option<Figure> {
     let points = points(records, names);
     let blocks = block_count(&points);
     if blocks < 2 {
         return None;
     }
-    let shown = spread_out(targets(&points), MOST_LINES);
-    let panels: Vec<Panel> = shown.iter().map(|target| lines(&points, target, blocks, names)).collect();
+    let mut panels: Vec<Panel> = targets(&points).iter().map(|target| lines(&points, target, blocks, names)).collect();
+    if panels.iter().any(|panel| !has_equal_blocks(panel)) {
+        panels.retain(|panel| !has_equal_blocks(panel));
+    }
+    let panels = spread_out(panels, MOST_LINES);
     let columns = panels.len().min(2);
     let rows = panels.len().div_ceil(columns.max(1)) as u32;
     let width = if columns > 1 { PAGE } else { PAGE * 7 / 10 };
@@ -91,6 +95,18 @@ fn lines(points: &[Seeds<'_>], target: &Target, blocks: usize, names: &Names) ->
     let y = Axis { format: Format::Percent(0), range: Some(room(values)), ..Axis::linear("Sparsity") };
     let x = Axis { ticks: block_ticks(blocks), ..Axis::linear("Block") };
     Panel { title: target.label(), legend: true, ..Panel::new(x, y, Marks::Points(series)) }
+}
+
+/// Whether every line of a panel is flat.
+fn has_equal_blocks(panel: &Panel) -> bool {
+    let Marks::Points(series) = &panel.marks else { return true };
+    series.iter().all(|line| is_uniform(line.points.iter().filter_map(|(_, value)| value.finite())))
+}
+
+/// Whether some shares are one.
+fn is_uniform(shares: impl Iterator<Item = f64>) -> bool {
+    let (low, high) = shares.fold((1.0, 0.0), |(low, high): (f64, f64), v| (low.min(v), high.max(v)));
+    high - low < UNIFORM
 }
 
 /// A value and its bounds.
@@ -157,8 +173,7 @@ impl Rows {
     }
 
     fn is_uniform(&self) -> bool {
-        let (low, high) = self.numbers().fold((1.0, 0.0), |(low, high): (f64, f64), v| (low.min(v), high.max(v)));
-        high - low < UNIFORM
+        is_uniform(self.numbers())
     }
 }
 
@@ -250,6 +265,7 @@ mod tests {
         let names = Names::among(records.iter().map(|record| &record.cell));
         let figure = layers(&records, &names).unwrap();
         let Marks::Points(series) = &figure.panels[0].marks else { panic!("no lines") };
+        assert_eq!(figure.panels.len(), 1);
         let shares = |index: usize| series[index].points.iter().map(|(_, v)| v.y.unwrap()).collect::<Vec<_>>();
         assert_eq!((shares(0), shares(1)), (vec![0.5, 0.5], vec![0.5, 0.5]));
         assert!(series[0].points[0].1.bounds.is_none() && series[1].points[0].1.bounds.is_some());
@@ -260,6 +276,10 @@ mod tests {
         let close = |a: Option<f64>, b: f64| (a.unwrap() - b).abs() < 1e-12;
         assert!(close(map.values[0][0], 0.6) && close(map.values[0][1], 0.8) && close(map.values[1][1], 0.2));
         assert_eq!(map.scale.range, Some((0.2, 0.8)));
+        let uneven = cell("m", Method::Magnitude, 0.7, Variant::Masked, None);
+        let uneven = record(uneven, 1.0, &[("layers.0.fc1", 20), ("layers.1.fc1", 40)]);
+        let figure = layers(&[records[0], &uneven], &names).unwrap();
+        assert_eq!(figure.panels.iter().map(|p| p.title.as_str()).collect::<Vec<_>>(), ["70 %"], "50 % is even");
         let even = heatmap(&records[1..], &names).unwrap();
         assert_eq!(even.panels.len(), 1, "a map of one colour is better than none");
     }

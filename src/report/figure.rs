@@ -223,6 +223,15 @@ impl Panel {
         if self.title.is_empty() { &self.y.label } else { &self.title }
     }
 
+    /// The names of the series.
+    pub fn series_names(&self) -> Vec<&str> {
+        match &self.marks {
+            Marks::Bars { series, .. } => series.iter().map(|s| s.name.as_str()).collect(),
+            Marks::Points(series) => series.iter().map(|s| s.name.as_str()).collect(),
+            Marks::Heat(_) => Vec::new(),
+        }
+    }
+
     /// Rows `series, x, y, lo, hi` of the CSV.
     fn rows(&self) -> Vec<[String; 5]> {
         let mut rows = Vec::new();

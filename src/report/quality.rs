@@ -135,9 +135,14 @@ pub(super) fn perplexity(records: &[&CellRecord], names: &Names) -> Option<Figur
         single.splice(0..0, swept.drain(..));
     }
     let lines = (!swept.is_empty()).then(|| panel(&method_lines(&points, names), y.clone(), records, &of)).flatten();
+    let named = lines.iter().flat_map(Panel::series_names).map(ToOwned::to_owned).collect::<Vec<String>>();
     let bars = bars(&points, &single, names, &of).map(|marks| {
-        let x = Axis::linear("Pattern or sparsity");
-        Panel { legend: true, rules: dense(records, &of), ..Panel::new(x, y, marks) }
+        let patterns = single.iter().all(|target| target.free().is_none());
+        let x = Axis::linear(if patterns { "Pattern" } else { "Sparsity or pattern" });
+        let panel = Panel { rules: dense(records, &of), ..Panel::new(x, y, marks) };
+        // The lines' legend has the colours already.
+        let legend = panel.series_names().iter().any(|name| !named.iter().any(|known| known == name));
+        Panel { legend, ..panel }
     });
     let panels: Vec<Panel> = lines.into_iter().chain(bars).collect();
     // One bar alone shows nothing that the table does not.

@@ -1,6 +1,6 @@
 //! `export`: a pruned model as a checkpoint, and what keeps it from being one.
 
-use crate::support::{Lab, Model, THREE_CELLS};
+use crate::support::{Lab, THREE_CELLS};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -19,9 +19,9 @@ fn tensors(lab: &Lab, file: &str) -> BTreeMap<String, (String, Vec<usize>, Vec<u
     file.names().into_iter().map(of).collect()
 }
 
-/// The perplexity of a checkpoint as it is, or of the experiment's masked cell.
-fn perplexity(lab: &Lab, source: &str, variant: &str) -> String {
-    let text = THREE_CELLS
+/// The perplexity of a checkpoint as it is, or of the masked cell of an experiment like [`THREE_CELLS`].
+fn perplexity(lab: &Lab, experiment: &str, source: &str, variant: &str) -> String {
+    let text = experiment
         .replace("path:model", &format!("path:{source}"))
         .replace("[data]", "[data]\ncontext = 4\nperplexity = \"file:texts.txt\"")
         .replace("\"agreement\"]", "\"perplexity\"]")
@@ -76,10 +76,10 @@ fn what_is_exported_is_what_was_measured() {
     let lab = Lab::tiny(THREE_CELLS);
     lab.run(TO).exits(0);
     lab.run(["export", "e.toml", "--to", "small", "--format", "sparse"]).exits(0);
-    let measured = perplexity(&lab, "model", "masked");
-    assert!(measured != perplexity(&lab, "model", "dense"));
-    assert_eq!(perplexity(&lab, "out", "dense"), measured);
-    assert_eq!(perplexity(&lab, "small", "dense"), measured);
+    let measured = perplexity(&lab, THREE_CELLS, "model", "masked");
+    assert!(measured != perplexity(&lab, THREE_CELLS, "model", "dense"));
+    assert_eq!(perplexity(&lab, THREE_CELLS, "out", "dense"), measured);
+    assert_eq!(perplexity(&lab, THREE_CELLS, "small", "dense"), measured);
 }
 
 #[test]
@@ -214,18 +214,33 @@ fn a_damaged_sparse_checkpoint_is_refused() {
 }
 
 #[test]
-fn updated_weights_are_exported() {
-    // A calibrated method on the tiny checkpoint: whatever it does to the weights, the checkpoint predicts the same.
-    let mut model = Model::tiny();
-    model.config["max_position_embeddings"] = 16.into();
-    let calibrated = THREE_CELLS
-        .replace("method = \"magnitude\"", "method = \"wanda\"")
-        .replace("[data]", "[data]\ncalibration = \"file:texts.txt\"\ncalibration_samples = 2\ncalibration_length = 4");
-    let lab = Lab::tiny(&calibrated);
-    lab.run(TO).exits(0).says(&["path:model wanda row seed 0 Masked50 flex f32: 6 linears pruned"]);
-    let after = tensors(&lab, "out/model.safetensors");
-    let (_, shape, bytes) = &after["model.decoder.layers.0.fc2.weight"];
-    for row in bytes.chunks(4 * shape[1]) {
-        assert_eq!(row.chunks(4).filter(|number| *number == [0; 4]).count(), shape[1] / 2, "half of every row");
+fn calibrated_points_are_exported() {
+    let data = "[data]\ncalibration = \"file:texts.txt\"\ncalibration_samples = 4\ncalibration_length = 4";
+    for (method, changes) in [("wanda", false), ("sparsegpt", true)] {
+        let experiment = THREE_CELLS.replace("\"magnitude\"", &format!("\"{method}\"")).replace("[data]", data);
+        let lab = Lab::tiny(&experiment);
+        lab.run(TO).exits(0).says(&[method, "seed 0 Masked50 flex f32: 6 linears pruned"]);
+        let name = "model.decoder.layers.0.fc2.weight";
+        let (before, after) = (tensors(&lab, "model/model.safetensors"), tensors(&lab, "out/model.safetensors"));
+        let pairs = || before[name].2.chunks(4).zip(after[name].2.chunks(4));
+        let kept = pairs().filter(|(_, to)| *to != [0; 4]).count();
+        assert!((60..=68).contains(&kept), "{method} keeps {kept} of 128");
+        assert_eq!(pairs().any(|(from, to)| to != [0; 4] && from != to), changes, "{method}");
+        // The checkpoint predicts what the masked model was measured to predict, updated weights and all.
+        let measured = perplexity(&lab, &experiment, "model", "masked");
+        assert_eq!(perplexity(&lab, THREE_CELLS, "out", "dense"), measured, "{method}");
     }
+}
+
+#[test]
+fn updated_weights_are_rounded_to_the_checkpoints_dtype() {
+    let fixture = format!("{}/tests/fixtures/families/opt-hub", crate::support::ROOT);
+    let experiment = THREE_CELLS
+        .replace("path:model", &format!("path:{fixture}"))
+        .replace("\"magnitude\"", "\"sparsegpt\"")
+        .replace("[data]", "[data]\ncontext = 8\ncalibration_samples = 2\ncalibration_length = 8");
+    let lab = Lab::tiny(&experiment);
+    lab.run(TO).exits(0).says(&["12 linears pruned", "updated weights are rounded to f16"]);
+    let tensors = tensors(&lab, "out/model.safetensors");
+    assert!(tensors.values().all(|(dtype, _, _)| dtype == "F16"));
 }

@@ -185,7 +185,7 @@ fn plots_of_several_methods_and_blocks() {
     };
     let series = column("perplexity", "series").into_iter().collect::<Vec<_>>();
     assert_eq!(series, ["dense", "magnitude", "random"]);
-    assert_eq!(column("layers", "panel").into_iter().collect::<Vec<_>>(), ["2:4", "30 %", "50 %"]);
+    assert_eq!(column("layers", "panel").into_iter().collect::<Vec<_>>(), ["30 %", "50 %"], "2:4 is even");
     assert_eq!(column("layers", "x").len(), 6, "a point a block");
     let kinds = column("heatmap", "series").into_iter().collect::<Vec<_>>();
     assert_eq!(kinds, ["fc1", "fc2", "k_proj", "out_proj", "q_proj", "v_proj"]);
