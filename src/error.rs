@@ -5,7 +5,7 @@ use crate::load::LoadError;
 use crate::load::hub::HubError;
 use crate::record::StoreError;
 use crate::report::ReportError;
-use crate::run::{PrepareError, RunError};
+use crate::run::{ExportError, PrepareError, RunError};
 
 /// Exit codes, as the documentation lists them.
 pub mod exit {
@@ -97,6 +97,25 @@ impl From<RunError> for CliError {
         let code = match &error {
             RunError::Load(error) => load_code(error),
             RunError::Store(_) => exit::UNEXPECTED,
+        };
+        Self::new(code, &error, error.hint())
+    }
+}
+
+impl From<ExportError> for CliError {
+    fn from(error: ExportError) -> Self {
+        let code = match &error {
+            ExportError::NoPoint => exit::NOTHING,
+            ExportError::SeveralPoints(_)
+            | ExportError::Synthetic(_)
+            | ExportError::Exists(_)
+            | ExportError::Occupied(_)
+            | ExportError::Source(_)
+            | ExportError::NoName(_) => exit::USAGE,
+            ExportError::Load(error) => load_code(error),
+            ExportError::Prune { .. } => exit::FAILED,
+            ExportError::Write(_) => exit::UNEXPECTED,
+            ExportError::Interrupted => exit::INTERRUPTED,
         };
         Self::new(code, &error, error.hint())
     }

@@ -22,6 +22,7 @@
 //! `tests/architecture.rs` holds the modules to what each may know.
 #![recursion_limit = "256"]
 
+mod cache;
 pub mod config;
 pub mod diagnostic;
 pub mod error;

@@ -24,6 +24,8 @@ pub enum Verb {
     Check(CheckArgs),
     /// Make the tables and plots of results folders again, from the cells alone.
     Report(ReportArgs),
+    /// Prune one point of an experiment and write it as a Hugging Face checkpoint.
+    Export(ExportArgs),
     /// List what an experiment file can name.
     List {
         /// What to list.
@@ -109,6 +111,41 @@ pub struct ReportArgs {
     /// Folders of experiments, `results/NAME`.
     #[arg(required = true)]
     pub folders: Vec<PathBuf>,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, ClapArgs)]
+pub struct ExportArgs {
+    /// The experiment file.
+    pub file: PathBuf,
+    /// Set a key of the file, as in `-s prune.sparsity=0.5`; may be repeated.
+    #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// The point to export, as in `--only 'method=magnitude, sparsity=0.5'`; needed where the file has several.
+    #[arg(long, value_name = "EXPR", help_heading = "Selection options")]
+    pub only: Vec<Only>,
+    /// The folder to make.
+    #[arg(long, value_name = "DIR", help_heading = "Output options")]
+    pub to: PathBuf,
+    /// How pruned weights are written.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output options")]
+    pub format: WeightsForm,
+    /// Replace a checkpoint that is there already.
+    #[arg(long, help_heading = "Output options")]
+    pub overwrite: bool,
+    /// Use no network, only the hub's local cache; as `HF_HUB_OFFLINE=1`.
+    #[arg(long, help_heading = "Runner options")]
+    pub offline: bool,
+}
+
+/// How pruned weights are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum WeightsForm {
+    /// With zeros in place: a checkpoint that every program reads.
+    #[default]
+    Dense,
+    /// Without zeros, in a smaller file that this program alone reads, by `path:DIR`.
+    Sparse,
 }
 
 /// What `list` lists.

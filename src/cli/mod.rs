@@ -4,6 +4,7 @@
 
 mod args;
 mod check;
+mod export;
 mod info;
 mod interrupt;
 mod list;
@@ -30,6 +31,7 @@ pub fn dispatch(args: Args) -> Result<u8, CliError> {
         Verb::Plan(plan) => plan::plan(&plan),
         Verb::Check(check) => check::check(&check),
         Verb::Report(report) => report::report(&report),
+        Verb::Export(export) => export::export(&export),
         Verb::List { what } => list::list(what),
         Verb::Schema { name } => schema::schema(name),
         Verb::Info => info::info(),

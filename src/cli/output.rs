@@ -1,5 +1,6 @@
 //! Where words go: data to stdout, the rest to stderr.
 
+use super::run::counted;
 use crate::error::CliError;
 use crate::plan::{Cell, CellId, KernelCell};
 use crate::record::{Failure, KernelMeasured, Measured, Record, Timings};
@@ -45,6 +46,21 @@ impl Printer {
         let tables = [&report.summary, &report.kernels, &expectations].into_iter().flatten();
         let texts: Vec<String> = tables.map(|table| table.terminal()).collect();
         Self::data(&texts.join("\n"));
+    }
+
+    /// What the tables say that a reader should not miss.
+    pub fn findings(report: &Report) {
+        let (comparisons, inconclusive) = report.comparisons;
+        if inconclusive > 0 {
+            Self::note(&format!(
+                "{inconclusive} of {comparisons} comparisons of methods are inconclusive, the difference no larger than \
+                 the spread over seeds: see tables/comparisons.csv"
+            ));
+        }
+        if report.missed > 0 {
+            let missed = counted(report.missed, "expectation");
+            Self::note(&format!("{missed} missed: see tables/expectations.csv"));
+        }
     }
 
     /// A message on a line of its own.

@@ -16,6 +16,7 @@ pub(super) fn report(args: &ReportArgs) -> Result<u8, CliError> {
         }
         missed += report.missed;
         Printer::note(&format!("tables and plots: {}", folder.display()));
+        Printer::findings(&report);
     }
     Ok(if missed > 0 { exit::FAILED } else { exit::OK })
 }

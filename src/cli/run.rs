@@ -129,7 +129,7 @@ pub(super) fn prepare_selection(
     Ok(prepared)
 }
 
-fn limit_threads(experiment: &Experiment) -> Result<(), CliError> {
+pub(super) fn limit_threads(experiment: &Experiment) -> Result<(), CliError> {
     /// More threads than any machine has; a typing mistake should not start them.
     const MOST: usize = 1024;
     if experiment.threads > MOST {
@@ -198,10 +198,7 @@ fn finish(
         failed + kept_failed,
         store.root().display()
     ));
-    if report.missed > 0 {
-        let missed = counted(report.missed, "expectation");
-        Printer::note(&format!("{missed} missed: see tables/expectations.csv"));
-    }
+    Printer::findings(&report);
     Ok(if failed + kept_failed + report.missed > 0 { exit::FAILED } else { exit::OK })
 }
 

@@ -94,15 +94,7 @@ pub fn default_dtype(backend: Backend, checkpoint: Dtype) -> Dtype {
 
 /// The folder for compiled kernels and for what was found to be fastest; none where the user has no folder.
 pub fn kernel_cache() -> Option<PathBuf> {
-    cache_folder(|name| std::env::var_os(name))
-}
-
-/// `$XDG_CACHE_HOME`, `%LOCALAPPDATA%` or `~/.cache`, and the program's name.
-fn cache_folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let folder = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || folder("HOME").map(|home| home.join(".cache"));
-    let caches = folder("XDG_CACHE_HOME").or_else(|| folder("LOCALAPPDATA")).or_else(home)?;
-    Some(caches.join(env!("CARGO_PKG_NAME")))
+    crate::cache::folder()
 }
 
 /// A header that every kernel with halves includes.
@@ -189,19 +181,6 @@ mod tests {
             DeviceError::NoSuchGpu { index: 2, count: 2 }.to_string(),
             "`device.index` is 2, but 2 GPUs are there"
         );
-    }
-
-    #[test]
-    #[cfg(unix)]
-    fn the_cache_is_the_users() {
-        let folder = |set: &[(&str, &str)]| {
-            cache_folder(|name| set.iter().find(|(of, _)| *of == name).map(|(_, value)| value.into()))
-        };
-        let home = ("HOME", "/home/me");
-        assert_eq!(folder(&[home]), Some("/home/me/.cache/sparsify-exp".into()));
-        assert_eq!(folder(&[home, ("XDG_CACHE_HOME", "/scratch")]), Some("/scratch/sparsify-exp".into()));
-        assert_eq!(folder(&[home, ("XDG_CACHE_HOME", "relative")]), Some("/home/me/.cache/sparsify-exp".into()));
-        assert_eq!(folder(&[]), None);
     }
 
     #[test]

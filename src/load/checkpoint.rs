@@ -1,7 +1,7 @@
 //! A checkpoint: an architecture and its tensors, checked against each other.
 
 use super::model_files::{ModelFiles, WeightFiles};
-use super::weights::Weights;
+use super::weights::{TensorInfo, Weights};
 use super::{LoadError, synthetic};
 use crate::model::{self, Architecture, Module, Part};
 use rayon::prelude::*;
@@ -14,6 +14,19 @@ pub struct Checkpoint {
     files: ModelFiles,
     architecture: Arc<Architecture>,
     store: Store,
+}
+
+/// A tensor as a checkpoint's files have it.
+#[derive(Clone, Debug)]
+pub struct StoredTensor<'a> {
+    /// The module that it belongs to.
+    pub module: usize,
+    /// Which of the module's tensors it is.
+    pub part: Part,
+    /// Its name in the files.
+    pub name: &'a str,
+    /// Its type, and its shape as stored: `[in_features, out_features]` where the module is `transposed`.
+    pub info: &'a TensorInfo,
 }
 
 enum Store {
@@ -79,6 +92,31 @@ impl Checkpoint {
             && let Some(name) = names.get(&(module, part == Part::Bias))
         {
             weights.release(name);
+        }
+    }
+
+    /// The network's tensors as the files have them, in the order of their names; none of a synthetic model. What
+    /// else is in the files, such as causal masks and copies of a tied weight, is no part of the network.
+    pub fn stored(&self) -> Vec<StoredTensor<'_>> {
+        let Store::Files { weights, names } = &self.store else { return Vec::new() };
+        let mut tensors = Vec::with_capacity(names.len());
+        for (&(module, bias), name) in names {
+            if let Some(info) = weights.info(name) {
+                tensors.push(StoredTensor { module, part: if bias { Part::Bias } else { Part::Weight }, name, info });
+            }
+        }
+        tensors.sort_by_key(|tensor| tensor.name);
+        tensors
+    }
+
+    /// A tensor's bytes as its file has them: little-endian, row-major in [`StoredTensor::info`]'s shape and dtype.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn stored_bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, LoadError> {
+        match &self.store {
+            Store::Files { weights, .. } => Ok(weights.read_bytes(name)?),
+            Store::Synthetic(_) => Ok(Cow::Borrowed(&[])),
         }
     }
 

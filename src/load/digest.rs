@@ -28,9 +28,7 @@ pub(super) fn sha256_of(path: &Path) -> io::Result<String> {
 }
 
 fn folder() -> Option<PathBuf> {
-    let set = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
-    let caches = set.or_else(|| Some(std::env::home_dir()?.join(".cache")))?;
-    Some(caches.join("sparsify-exp").join("digests"))
+    Some(crate::cache::folder()?.join("digests"))
 }
 
 fn remembered(path: &Path, folder: &Path, large: u64) -> io::Result<String> {

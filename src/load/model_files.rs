@@ -85,6 +85,34 @@ impl Loader {
         }
     }
 
+    /// The files beside the weights of a model that [`Loader::find`] has found, of the same commit; where needed
+    /// and allowed, they are downloaded. Of a model inside the program, what it has; of a synthetic one, none.
+    ///
+    /// # Errors
+    /// When one can't be downloaded or read.
+    pub fn companions(&self, source: &ModelSource, files: &ModelFiles) -> Result<Vec<Companion>, LoadError> {
+        let all = |find: &dyn Fn(&str) -> Result<Option<PathBuf>, LoadError>| {
+            let companion = |name: &&str| {
+                let path = find(name).transpose()?;
+                Some(path.and_then(|path| Ok(Companion { name: (*name).into(), bytes: read(&path)? })))
+            };
+            COMPANIONS.iter().filter_map(companion).collect()
+        };
+        match source {
+            ModelSource::Builtin(_) => {
+                let of = |name: &str, bytes: &[u8]| Companion { name: name.into(), bytes: bytes.into() };
+                Ok(vec![of("config.json", builtin::CONFIG), of("tokenizer.json", builtin::TOKENIZER)])
+            }
+            ModelSource::Synthetic(_) => Ok(Vec::new()),
+            ModelSource::Path(folder) => all(&|name| Ok(Some(folder.join(name)).filter(|path| path.is_file()))),
+            ModelSource::Hub { repo, revision } => {
+                let revision = files.commit.as_deref().or(revision.as_deref());
+                let snapshot = self.hub()?.repo(RepoKind::Model, repo, revision)?;
+                all(&|name| Ok(snapshot.find(name)?))
+            }
+        }
+    }
+
     /// The hub, or its cache where the network is not to be used.
     pub(super) fn hub(&self) -> Result<Hub, LoadError> {
         let observer = self.observer.clone();
@@ -92,6 +120,29 @@ impl Loader {
         Ok(Hub::with_observer(settings, move |p| observer(p.file, p.received, p.total))?)
     }
 }
+
+/// A file beside the weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Companion {
+    /// Its name.
+    pub name: String,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
+/// Files that a checkpoint may have beside its weights: its configuration, and all that makes its tokenizer.
+const COMPANIONS: [&str; 10] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+];
 
 impl ModelFiles {
     /// The digest of configuration and weights together.
@@ -118,6 +169,14 @@ impl ModelFiles {
             Some("float16") => Dtype::F16,
             Some("bfloat16") => Dtype::Bf16,
             _ => Dtype::F32,
+        }
+    }
+
+    /// The folder that its weights are in, if they are in files.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.weights {
+            WeightFiles::Files(paths) => paths.first()?.parent(),
+            WeightFiles::Static(_) | WeightFiles::Synthetic(_) => None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Sequences → logits, so many rows at a time that memory stays bounded whatever the vocabulary.
 
 use crate::execute::SparseBackend;
-use crate::model::{Batch, Decoder, DecoderError};
+use crate::model::{Batch, Decoder, DecoderError, KvCache};
 use burn::tensor::Tensor;
 use thiserror::Error;
 
@@ -9,6 +9,9 @@ use thiserror::Error;
 const TOKENS_PER_BATCH: usize = 512;
 /// Logits held at a time, in elements: 64 MiB.
 const LOGITS_PER_CHUNK: usize = 16 << 20;
+
+/// Tokens that [`decoded_logits`] runs one at a time.
+const DECODED_TOKENS: usize = 4;
 
 /// Why there are no logits.
 #[derive(Debug, Error)]
@@ -70,6 +73,28 @@ pub fn all_logits<B: SparseBackend>(
     let mut all = Vec::with_capacity(tokens * decoder.architecture().vocabulary);
     each_logits(decoder, sequences, |_, logits| all.extend_from_slice(logits))?;
     Ok(all)
+}
+
+/// The logits of the last tokens of a sequence, run one at a time as they are when text is generated, behind the
+/// others: `[tokens, vocabulary]`, of [`DECODED_TOKENS`] tokens if the sequence has as many.
+///
+/// # Errors
+/// As [`each_logits`]; `NotFinite` counts from the first of these tokens.
+pub fn decoded_logits<B: SparseBackend>(decoder: &mut Decoder<B>, sequence: &[u32]) -> Result<Vec<f32>, ForwardError> {
+    let prompt = sequence.len().saturating_sub(DECODED_TOKENS);
+    let mut cache = KvCache::new(decoder.architecture(), 1, sequence.len());
+    if prompt > 0 {
+        decoder.extend(&Batch::new([&sequence[..prompt]]), &mut cache)?;
+    }
+    let mut all = Vec::new();
+    for token in sequence[prompt..].chunks(1) {
+        let hidden = decoder.extend(&Batch::new([token]), &mut cache)?;
+        all.extend(host(decoder.logits(hidden))?);
+    }
+    match all.iter().position(|logit| !logit.is_finite()) {
+        Some(bad) => Err(ForwardError::NotFinite { token: bad / decoder.architecture().vocabulary }),
+        None => Ok(all),
+    }
 }
 
 /// Consecutive sequences, together at most [`TOKENS_PER_BATCH`] tokens unless one alone has more.

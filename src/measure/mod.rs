@@ -24,7 +24,7 @@ mod stats;
 mod structure;
 
 pub use agreement::{Agreement, agreement};
-pub use forward::{ForwardError, all_logits, each_logits};
+pub use forward::{ForwardError, all_logits, decoded_logits, each_logits};
 pub use gate::{Gate, GateMiss, gate};
 pub use kernel::{
     BackToBack, CallTimes, KernelError, MaskedInput, Product, Traffic, input_threshold, masked_input, max_rel_err,

@@ -6,7 +6,7 @@
 //!                                                                    │  and how a block uses them
 //!   weights ────────────────────────────────────────────────────> Decoder<B>: forward
 //!                                                                    │
-//!                                                ├─ linear.rs: Dense | Csr, the one swap point
+//!                                                ├─ linear.rs: Dense | Sparse, the one swap point
 //!                                                └─ attention.rs, on what cache.rs remembers
 //! ```
 //!

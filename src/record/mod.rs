@@ -12,12 +12,14 @@
 //! The only sign of an unfinished cell is that its file is missing. This module knows files and
 //! their formats; it does not know models or devices.
 
+mod folder;
 mod formats;
 mod kernel;
 mod provenance;
 mod store;
 
-pub use crate::measure::{Latency as LatencyRecord, Phase as PhaseRecord};
+pub use crate::measure::{Latency as LatencyRecord, LayerRow, Phase as PhaseRecord, Structure};
+pub use folder::{NewFolder, WriteError};
 pub use formats::{
     CellRecord, ExpectRecord, Failure, FailureKind, InputRecord, KernelEntry, KernelUse, Manifest, Measured, PlanEntry,
     PlanRecord, RunRecord, Timings,

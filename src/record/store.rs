@@ -211,7 +211,7 @@ impl Store {
 }
 
 /// What a file is called while it is written.
-const WRITING: &str = ".writing-";
+pub(super) const WRITING: &str = ".writing-";
 
 /// Removes files that a killed process was writing: whole days old, so that no living one misses them.
 fn clear_leftovers(folder: &Path) {

@@ -8,13 +8,14 @@
 //! glyph and puts the baseline elsewhere than in SVG.
 //!
 //! ```text
-//! Figure ── layout ─┬─ panel ── bars | points ─┐          ┌─ SVGBackend ──── String
-//!                   └─ legend ─────────────────┴─ Shapes ─┴─ BitMapBackend ─ smaller ─ PNG
+//! Figure ── layout ─┬─ panel ── bars | points | heat ─┐          ┌─ SVGBackend ──── String
+//!                   └─ legend ────────────────────────┴─ Shapes ─┴─ BitMapBackend ─ smaller ─ PNG
 //! ```
 
 mod axis;
 mod bars;
 mod font;
+mod heat;
 mod layout;
 mod legend;
 mod number;
@@ -51,14 +52,14 @@ pub enum DrawError {
     /// The grid of panels has no columns.
     #[error("the figure has panels but 0 columns")]
     NoColumns,
-    /// A bar series and the categories differ in number.
+    /// A bar series and the categories, or a row of a heat map and the columns, differ in number.
     #[error("panel `{panel}`: series `{series}` has {found} values for {expected} categories")]
     Values {
         /// The panel's name.
         panel: String,
-        /// The series' name.
+        /// The series' name, or the row's.
         series: String,
-        /// Number of categories.
+        /// Number of categories or columns.
         expected: usize,
         /// Number of values.
         found: usize,

@@ -7,6 +7,7 @@
 //! Figure ─ Panel ┬ x, y: Axis
 //!                ├ marks: Bars   = categories × series of values
 //!                │        Points = series of (x, value), joined by a line or not
+//!                │        Heat   = rows × columns of values, as colours
 //!                └ rules: labelled reference lines across the panel
 //! ```
 //!
@@ -34,9 +35,9 @@ pub struct Figure {
 pub struct Panel {
     /// Heading of this panel; empty for none.
     pub title: String,
-    /// The horizontal axis. Of [`Marks::Bars`] only its label is used.
+    /// The horizontal axis. Of [`Marks::Bars`] and [`Marks::Heat`] only its label is used.
     pub x: Axis,
-    /// The vertical axis.
+    /// The vertical axis. Of [`Marks::Heat`] only its label is used.
     pub y: Axis,
     /// What is drawn.
     pub marks: Marks,
@@ -96,6 +97,21 @@ pub enum Marks {
     },
     /// Points over a numeric horizontal axis.
     Points(Vec<PointSeries>),
+    /// A colour per row and column.
+    Heat(HeatMap),
+}
+
+/// A table of numbers drawn as colours, light for low ones and dark for high ones.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeatMap {
+    /// The labels below the columns. As many are drawn as there is room for.
+    pub columns: Vec<String>,
+    /// The labels on the left of the rows, from the top.
+    pub rows: Vec<String>,
+    /// A number per row and column, or nothing.
+    pub values: Vec<Vec<Option<f64>>>,
+    /// What the colours stand for, on a linear scale: the label, format and range are used.
+    pub scale: Axis,
 }
 
 /// A place on the horizontal axis of a bar chart.
@@ -180,8 +196,8 @@ impl Figure {
 
     /// What the figure draws as tidy CSV: `panel,series,x,y,lo,hi`, a row per value or rule.
     ///
-    /// `x` is the category's label or the number; what is missing is an empty field. A panel
-    /// without a title goes by its vertical axis' label.
+    /// `x` is the category's label or the number; of a heat map, `series` is the row's label and `x` the column's.
+    /// What is missing is an empty field. A panel without a title goes by its vertical axis' label.
     pub fn csv(&self) -> String {
         let mut out = csv::Writer::from_writer(Vec::new());
         let mut write = |row: [&str; 6]| out.write_record(row).expect("a Vec takes every write");
@@ -226,6 +242,13 @@ impl Panel {
                 for s in series {
                     for (x, value) in &s.points {
                         push(&s.name, field(Some(*x)), value);
+                    }
+                }
+            }
+            Marks::Heat(map) => {
+                for (row, values) in map.rows.iter().zip(&map.values) {
+                    for (column, value) in map.columns.iter().zip(values) {
+                        push(row, column.clone(), &Value::from(*value));
                     }
                 }
             }
@@ -336,6 +359,20 @@ mod tests {
             rows,
             ["t,\"a, b\",0.30000000000000004,7,,", "t,\"a, b\",1,,,", "t,dense,,3,,", "t,break-even,0.5,,,"]
         );
+    }
+
+    #[test]
+    fn csv_of_a_heat_map_has_a_row_per_number() {
+        let map = HeatMap {
+            columns: vec!["0".into(), "1".into()],
+            rows: vec!["q".into(), "v".into()],
+            values: vec![vec![Some(0.5), None], vec![Some(0.25), Some(0.0)]],
+            scale: Axis::linear("Sparsity"),
+        };
+        let panel =
+            Panel { title: "t".into(), ..Panel::new(Axis::linear("Block"), Axis::linear(""), Marks::Heat(map)) };
+        let csv = Figure::new(vec![panel], 300, 200).csv();
+        assert_eq!(csv, "panel,series,x,y,lo,hi\nt,q,0,0.5,,\nt,q,1,,,\nt,v,0,0.25,,\nt,v,1,0,,\n");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use super::Cells;
 use super::figure::{Axis, BarSeries, Category, Figure, Marks, Panel, Value as Mark};
-use super::plots::{MOST_BARS, PAGE, label, speed_panel, variant_style};
+use super::plots::{MOST_BARS, PAGE, labels, variant_style};
+use super::quality::speed_panel;
 use super::table::Table;
 use super::tables::{finished, keyed, row};
 use crate::config::experiment::Variant;
@@ -170,8 +171,8 @@ pub(super) fn figure(records: &[&CellRecord]) -> Option<Figure> {
 /// One bar a setup for each batch size and prompt length.
 fn bars(records: &[&CellRecord], work: &[&Timed<'_>], axis: Axis) -> Panel {
     let several = work.len() > 1;
-    let category = |record: &&CellRecord| Category {
-        label: label(record, records),
+    let category = |(label, record): (String, &&CellRecord)| Category {
+        label,
         style: (!several).then(|| variant_style(record.cell.variant)),
     };
     let series = work.iter().enumerate().map(|(index, work)| BarSeries {
@@ -179,7 +180,8 @@ fn bars(records: &[&CellRecord], work: &[&Timed<'_>], axis: Axis) -> Panel {
         style: index + 1,
         values: records.iter().map(|record| Mark::from(speed(record, work))).collect(),
     });
-    let marks = Marks::Bars { categories: records.iter().map(category).collect(), series: series.collect() };
+    let categories = labels(records).into_iter().zip(records).map(category).collect();
+    let marks = Marks::Bars { categories, series: series.collect() };
     Panel { legend: several, ..Panel::new(Axis::linear(""), axis, marks) }
 }
 

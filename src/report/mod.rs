@@ -4,17 +4,22 @@
 //!   Store ──> Cells (in the plan's order) ─┬─ tables.rs ──> Table ──> .csv  .md  .tex  terminal
 //!                                          └─ plots.rs  ──> Figure ─> .svg  .png  .csv
 //! ```
+//! points.rs says what prune points are called; comparisons.rs is a table, quality.rs and blocks.rs are plots of them.
 //! Kernel cells have tables and plots of their own: kernel_tables.rs, kernel_plots.rs.
 //!
 //! This module reads `record/`. It does not know models, pruning or devices, and it runs nothing, so
 //! that a report can be made on any machine. Equal cells give equal bytes.
 
+mod blocks;
+mod comparisons;
 pub mod draw;
 pub mod figure;
 mod kernel_plots;
 mod kernel_tables;
 mod latency;
 mod plots;
+mod points;
+mod quality;
 pub mod table;
 mod tables;
 
@@ -70,6 +75,8 @@ pub struct Report {
     pub expectations: Option<Table>,
     /// Expectations that were measured and missed.
     pub missed: usize,
+    /// Comparisons of two methods, and those of them that are inconclusive.
+    pub comparisons: (usize, usize),
     /// Cells of the plan that are not there yet.
     pub unfinished: usize,
     /// Cells of the plan whose files can't be read, one message each.
@@ -137,6 +144,7 @@ fn write(store: &Store, cells: &Cells) -> Result<Report, ReportError> {
         kernels: kernel_tables::terminal(&cells.kernels),
         expectations: find("expectations"),
         missed: tables::missed(cells),
+        comparisons: find("comparisons").map_or((0, 0), |table| comparisons::counts(&table)),
         unfinished: cells.unfinished,
         damaged: cells.damaged.clone(),
     })
@@ -182,5 +190,70 @@ impl Cells {
         };
         self.unfinished += usize::from(found.is_none());
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::experiment::{Dtype, Method, NmPattern, Scope, Variant};
+    use crate::plan::{Backend, Cell, InputDigests, PrunePoint};
+    use crate::record::{LayerRow, Measured, Program, Structure, Timings};
+
+    /// A cell for the tests of this folder.
+    pub(super) fn cell(model: &str, method: Method, sparsity: f64, variant: Variant, seed: Option<u64>) -> Cell {
+        let exclude = vec!["lm_head".into()];
+        let point = PrunePoint::new(method, Some(Scope::Global), NmPattern::Unstructured, sparsity, exclude);
+        Cell {
+            model: model.into(),
+            backend: Backend::Flex,
+            dtype: Dtype::F32,
+            prune: (variant != Variant::Dense).then_some(point),
+            seed,
+            variant,
+            metrics: Vec::new(),
+            latency: None,
+        }
+    }
+
+    /// A finished cell for the tests of this folder: its perplexity, and the non-zero weights of each linear of 100.
+    pub(super) fn record(cell: Cell, perplexity: f64, linears: &[(&str, u64)]) -> CellRecord {
+        let layer = |(name, nonzero): &(&str, u64)| LayerRow {
+            module_name: (*name).into(),
+            group: "mlp_linear".into(),
+            nonzero: *nonzero,
+            total: 100,
+            shape: Some([10, 10]),
+            flops_per_token: 0,
+            bytes: 0,
+            format: "dense".into(),
+            tied: false,
+        };
+        let layers: Vec<LayerRow> = linears.iter().map(layer).collect();
+        let nonzero = layers.iter().map(|layer| layer.nonzero).sum();
+        let total = layers.iter().map(|layer| layer.total).sum();
+        let structure = Structure { nonzero, total, bytes: 0, layers };
+        let measured = Measured {
+            structure,
+            dense_nonzero: total,
+            agreement: None,
+            perplexity: Some(perplexity),
+            gate: None,
+            kernels: Vec::new(),
+            latency: None,
+        };
+        let (model, agreement) = (String::new(), String::new());
+        let inputs = InputDigests { model, agreement, perplexity: None, calibration: None };
+        CellRecord {
+            format: CellRecord::FORMAT,
+            id: CellId::new(&cell, &inputs),
+            cell,
+            inputs,
+            program: Program::current(),
+            measured: Some(measured),
+            failure: None,
+            timings: Timings::default(),
+            finished: String::new(),
+        }
     }
 }

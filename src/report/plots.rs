@@ -3,14 +3,13 @@
 //! Every model and backend has its own figures; their names carry it where there are several.
 
 use super::Cells;
-use super::figure::{
-    Axis, BarSeries, Category, Figure, Format, Marks, Panel, PointSeries, Rule, RuleAxis, Trace, Value,
-};
-use super::latency;
-use super::tables::{by_seed, group_sums, is_unstructured, mean, metric, number, sd, sparsity};
+use super::figure::{Axis, BarSeries, Category, Figure, Format, Marks, Panel, Value};
+use super::points::Names;
+use super::tables::{GroupSum, by_seed, group_sums, mean, metric, number, sd, sparsity};
+use super::{blocks, latency, quality};
 use crate::config::experiment::Variant;
 use crate::plan::Cell;
-use crate::record::CellRecord;
+use crate::record::{CellRecord, Measured};
 
 /// The most bars of a panel that stay legible.
 pub(super) const MOST_BARS: usize = 16;
@@ -25,10 +24,14 @@ pub(super) fn all(cells: &Cells) -> Vec<(String, Figure)> {
     let several = runs.len() > 1;
     let mut figures = Vec::new();
     for records in runs {
+        let names = Names::among(records.iter().map(|record| &record.cell));
         let made = [
             ("setups", setups(&records)),
             ("groups", groups(&records)),
-            ("sweep", sweep(&records)),
+            ("sweep", quality::sweep(&records, &names)),
+            ("perplexity", quality::perplexity(&records, &names)),
+            ("layers", blocks::layers(&records, &names)),
+            ("heatmap", blocks::heatmap(&records, &names)),
             ("latency", latency::figure(&records)),
         ];
         for (name, figure) in made {
@@ -44,7 +47,7 @@ pub(super) fn all(cells: &Cells) -> Vec<(String, Figure)> {
 }
 
 /// The finished cells, by model, backend and dtype.
-fn runs(records: &[CellRecord]) -> Vec<Vec<&CellRecord>> {
+pub(super) fn runs(records: &[CellRecord]) -> Vec<Vec<&CellRecord>> {
     let same = |a: &Cell, b: &Cell| (&a.model, a.backend, a.dtype) == (&b.model, b.backend, b.dtype);
     let mut runs: Vec<Vec<&CellRecord>> = Vec::new();
     for record in records.iter().filter(|record| record.measured.is_some()) {
@@ -61,17 +64,20 @@ fn file_name(cell: &Cell) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect()
 }
 
-/// Size, relative compute and agreement of every setup, as the notebooks plot them.
+/// Size, relative compute and agreement of every setup, as the notebooks plot them; means over seeds.
 fn setups(records: &[&CellRecord]) -> Option<Figure> {
-    if !(2..=MOST_BARS).contains(&records.len()) {
+    let setups = by_seed(records.iter().copied());
+    if !(2..=MOST_BARS).contains(&setups.len()) {
         return None;
     }
-    let categories: Vec<Category> = records
-        .iter()
-        .map(|record| Category { label: label(record, records), style: Some(variant_style(record.cell.variant)) })
+    let labels = labels(&setups.iter().map(|cells| cells[0]).collect::<Vec<_>>());
+    let categories = labels.into_iter().zip(&setups);
+    let categories: Vec<Category> = categories
+        .map(|(label, cells)| Category { label, style: Some(variant_style(cells[0].cell.variant)) })
         .collect();
     let panel = |column: &str, axis: Axis| {
-        let values: Vec<Value> = records.iter().map(|r| Value::from(number(&metric(r, column)))).collect();
+        let value = |cells: &Vec<&CellRecord>| over_seeds(cells, &|record| number(&metric(record, column)));
+        let values: Vec<Value> = setups.iter().map(value).collect();
         let measured = values.iter().any(|value| value.finite().is_some());
         let series = vec![BarSeries { name: axis.label.clone(), style: 1, values }];
         let marks = Marks::Bars { categories: categories.clone(), series };
@@ -91,19 +97,30 @@ fn setups(records: &[&CellRecord]) -> Option<Figure> {
     Some(Figure { columns: 2, ..Figure::new(panels, PAGE, 250 * rows) })
 }
 
-/// The setup, with what tells it apart from others of the same label.
-pub(super) fn label(record: &CellRecord, among: &[&CellRecord]) -> String {
-    let setup = record.cell.setup();
-    let namesakes = among.iter().filter(|other| other.cell.setup() == setup).count();
-    let Some(point) = record.cell.prune.as_ref().filter(|_| namesakes > 1) else { return setup };
-    let mut label = format!("{setup} {}", point.method.name());
-    if let Some(scope) = point.scope {
-        label.push_str(&format!(" {}", scope.name()));
+/// The mean of a number over seeds, with one standard deviation on each side.
+pub(super) fn over_seeds(cells: &[&CellRecord], number: &dyn Fn(&CellRecord) -> Option<f64>) -> Value {
+    let values: Vec<f64> = cells.iter().filter_map(|record| number(record)).collect();
+    match (mean(&values), sd(&values)) {
+        (Some(mean), Some(sd)) => Value::with_bounds(mean, mean - sd, mean + sd),
+        (mean, _) => Value::from(mean),
     }
-    if let Some(seed) = record.cell.seed {
-        label.push_str(&format!(" seed {seed}"));
-    }
-    label
+}
+
+/// The setups, each with what tells it apart from others of the same label.
+pub(super) fn labels(records: &[&CellRecord]) -> Vec<String> {
+    let label = |record: &&CellRecord| {
+        let setup = record.cell.setup();
+        let namesakes: Vec<&Cell> =
+            records.iter().map(|other| &other.cell).filter(|cell| cell.setup() == setup).collect();
+        let Some(point) = record.cell.prune.as_ref().filter(|_| namesakes.len() > 1) else { return setup };
+        let names = Names::among(namesakes.iter().copied());
+        let same_name = |cell: &&&Cell| cell.prune.as_ref().is_some_and(|other| names.of(other) == names.of(point));
+        let alike = namesakes.iter().filter(same_name).count();
+        let name = (alike < namesakes.len()).then(|| names.parts(point).join(" "));
+        let seed = record.cell.seed.filter(|_| alike > 1).map(|seed| format!("seed {seed}"));
+        [Some(setup), name, seed].into_iter().flatten().collect::<Vec<_>>().join(" ")
+    };
+    records.iter().map(label).collect()
 }
 
 /// The style of a variant in every figure.
@@ -117,158 +134,39 @@ pub(super) fn variant_style(variant: Variant) -> usize {
     }
 }
 
-/// Sparsity, parameter share and operations of every group and setup, as notebook 2 plots them.
+/// Sparsity, parameter share and operations of every group and setup, as notebook 2 plots them; means over seeds.
 fn groups(records: &[&CellRecord]) -> Option<Figure> {
     const MOST_SETUPS: usize = 7;
-    if records.is_empty() || records.len() > MOST_SETUPS {
+    let setups = by_seed(records.iter().copied());
+    if setups.is_empty() || setups.len() > MOST_SETUPS {
         return None;
     }
-    let sums: Vec<_> = records.iter().filter_map(|r| r.measured.as_ref()).map(|m| (m, group_sums(m))).collect();
-    let names: Vec<&str> = sums.first()?.1.keys().copied().collect();
-    let panel = |title: &str, axis: Axis, value: &dyn Fn(usize, &str) -> f64| {
-        let series = records.iter().enumerate().map(|(index, record)| BarSeries {
-            name: label(record, records),
-            style: index,
-            values: names.iter().map(|name| Value::from(value(index, name))).collect(),
+    let labels = labels(&setups.iter().map(|cells| cells[0]).collect::<Vec<_>>());
+    let first = setups[0][0].measured.as_ref()?;
+    let names: Vec<&str> = group_sums(first).into_keys().collect();
+    let panel = |axis: Axis, value: &dyn Fn(&Measured, GroupSum) -> f64| {
+        let of = |cells: &Vec<&CellRecord>, name: &str| {
+            over_seeds(cells, &|record| {
+                let measured = record.measured.as_ref()?;
+                Some(value(measured, group_sums(measured).get(name).copied().unwrap_or_default()))
+            })
+        };
+        let series = setups.iter().zip(&labels).enumerate().map(|(style, (cells, label))| BarSeries {
+            name: label.clone(),
+            style,
+            values: names.iter().map(|name| of(cells, name)).collect(),
         });
         let categories = names.iter().map(|&name| Category::from(name)).collect();
         let marks = Marks::Bars { categories, series: series.collect() };
-        Panel { title: title.into(), legend: true, ..Panel::new(Axis::linear(""), axis, marks) }
+        Panel { legend: true, ..Panel::new(Axis::linear(""), axis, marks) }
     };
     let from_zero = |label: &str| Axis { from_zero: true, ..Axis::linear(label) };
     let percent = |label: &str| Axis { format: Format::Percent(0), ..from_zero(label) };
-    let group = |index: usize, name: &str| sums[index].1.get(name).copied().unwrap_or_default();
     let panels = vec![
-        panel("", percent("Sparsity"), &|i, name| sparsity(group(i, name).nonzero, group(i, name).total)),
-        panel("", percent("Share of parameters"), &|i, name| {
-            group(i, name).total as f64 / sums[i].0.structure.total as f64
-        }),
-        panel("", from_zero("MFLOP per token"), &|i, name| group(i, name).flops_per_token as f64 / 1e6),
-        panel("", from_zero("Stored size (MiB)"), &|i, name| group(i, name).bytes as f64 / f64::from(1 << 20)),
+        panel(percent("Sparsity"), &|_, sum| sparsity(sum.nonzero, sum.total)),
+        panel(percent("Share of parameters"), &|measured, sum| sum.total as f64 / measured.structure.total as f64),
+        panel(from_zero("MFLOP per token"), &|_, sum| sum.flops_per_token as f64 / 1e6),
+        panel(from_zero("Stored size (MiB)"), &|_, sum| sum.bytes as f64 / f64::from(1 << 20)),
     ];
     Some(Figure { columns: 1, ..Figure::new(panels, PAGE, 840) })
-}
-
-/// Perplexity and agreement against sparsity, one line a method, the dense model dashed.
-fn sweep(records: &[&CellRecord]) -> Option<Figure> {
-    let mut points = by_seed(records.iter().copied());
-    points.retain(|group| is_unstructured(&group[0].cell));
-    let mut sparsities: Vec<f64> = points.iter().filter_map(|g| Some(g[0].cell.prune.as_ref()?.sparsity)).collect();
-    sparsities.sort_by(f64::total_cmp);
-    sparsities.dedup();
-    if sparsities.len() < 2 {
-        return None;
-    }
-    // Masked and sparse execution of a point predict the same: one line a method, of whichever ran.
-    let variant = points.iter().map(|group| group[0].cell.variant).min()?;
-    let behaviour: Vec<_> = points.iter().filter(|group| group[0].cell.variant == variant).cloned().collect();
-    let behaviour = lines(&behaviour, method_name(&behaviour));
-    // Size depends on how the kept weights are stored, hardly on which they are: one line a variant.
-    let first = points[0][0].cell.prune.as_ref()?;
-    let like_first =
-        |cell: &Cell| cell.prune.as_ref().is_some_and(|p| (p.method, p.scope) == (first.method, first.scope));
-    let storage: Vec<_> = points.iter().filter(|group| like_first(&group[0].cell)).cloned().collect();
-    let storage = lines(&storage, |cell: &Cell| format!("stored {}", cell.variant.name()));
-
-    let panel = |lines: &[Line<'_>], first_style: usize, column: &str, y: Axis| {
-        let value = |record: &CellRecord| number(&metric(record, column));
-        let series = lines.iter().enumerate().map(|(i, line)| line.series(i + first_style, &value));
-        let series: Vec<PointSeries> = series.collect();
-        let measured = series.iter().flat_map(|s| &s.points).any(|(_, value)| value.finite().is_some());
-        let x = Axis { format: Format::Percent(0), ..Axis::linear("Target sparsity") };
-        let dense = records.iter().find(|record| record.cell.variant == Variant::Dense);
-        let dense = dense.and_then(|record| number(&metric(record, column)));
-        let rules = dense.map(|at| Rule { axis: RuleAxis::Y, at, label: "dense".into() });
-        let rules = rules.into_iter().collect();
-        let panel = Panel { rules, legend: true, ..Panel::new(x, y, Marks::Points(series)) };
-        measured.then_some(panel)
-    };
-    let sizes = behaviour.len() + 1;
-    let panels: Vec<Panel> = [
-        panel(&behaviour, 1, "perplexity", Axis::log10("Perplexity")),
-        panel(&behaviour, 1, "top1_match", Axis { range: Some((0.0, 1.0)), ..Axis::linear("Top-1 agreement") }),
-        panel(&behaviour, 1, "kl_nats", Axis { from_zero: true, ..Axis::linear("KL from dense (nats)") }),
-        panel(&storage, sizes, "size_mb", Axis { from_zero: true, ..Axis::linear("Stored size (MiB)") }),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    let rows = panels.len().div_ceil(2) as u32;
-    (!panels.is_empty()).then(|| Figure { columns: 2, ..Figure::new(panels, PAGE, 290 * rows) })
-}
-
-/// How fast every variant is over the sparsity, the dense model dashed: of the first method, since it hardly
-/// matters which weights are kept.
-pub(super) fn speed_panel(
-    records: &[&CellRecord],
-    y: Axis,
-    speed: &dyn Fn(&CellRecord) -> Option<f64>,
-) -> Option<Panel> {
-    let mut points = by_seed(records.iter().copied());
-    points.retain(|group| is_unstructured(&group[0].cell));
-    let first = points.first()?[0].cell.prune.clone()?;
-    points.retain(|group| {
-        group[0].cell.prune.as_ref().is_some_and(|p| (p.method, p.scope) == (first.method, first.scope))
-    });
-    let lines = lines(&points, |cell: &Cell| cell.variant.name().into());
-    let series = lines.iter().map(|line| {
-        let style = variant_style(line.points[0].1[0].cell.variant);
-        line.series(style, speed)
-    });
-    let series = series.collect();
-    let x = Axis { format: Format::Percent(0), ..Axis::linear("Target sparsity") };
-    let dense = records.iter().find(|record| record.cell.variant == Variant::Dense);
-    let rules = dense.and_then(|record| speed(record)).map(|at| Rule { axis: RuleAxis::Y, at, label: "dense".into() });
-    Some(Panel { rules: rules.into_iter().collect(), legend: true, ..Panel::new(x, y, Marks::Points(series)) })
-}
-
-/// Cells of one name over all sparsities.
-struct Line<'a> {
-    name: String,
-    points: Vec<(f64, Vec<&'a CellRecord>)>,
-}
-
-/// The method, with its scope where there are several.
-fn method_name(points: &[Vec<&CellRecord>]) -> impl Fn(&Cell) -> String + use<> {
-    let mut scopes: Vec<_> = points.iter().filter_map(|g| g[0].cell.prune.as_ref()).map(|p| p.scope).collect();
-    scopes.sort();
-    scopes.dedup();
-    let several = scopes.len() > 1;
-    move |cell| {
-        let Some(point) = &cell.prune else { return cell.setup() };
-        let scope = point.scope.filter(|_| several).map(|scope| format!(", {}", scope.name()));
-        format!("{}{}", point.method.name(), scope.unwrap_or_default())
-    }
-}
-
-fn lines<'a>(points: &[Vec<&'a CellRecord>], name: impl Fn(&Cell) -> String) -> Vec<Line<'a>> {
-    let mut lines: Vec<Line<'a>> = Vec::new();
-    for group in points {
-        let cell = &group[0].cell;
-        let Some(point) = &cell.prune else { continue };
-        let (name, entry) = (name(cell), (point.sparsity, group.clone()));
-        match lines.iter_mut().find(|line| line.name == name) {
-            Some(line) => line.points.push(entry),
-            None => lines.push(Line { name, points: vec![entry] }),
-        }
-    }
-    for line in &mut lines {
-        line.points.sort_by(|a, b| a.0.total_cmp(&b.0));
-    }
-    lines
-}
-
-impl Line<'_> {
-    /// Means over seeds, with a band of one standard deviation.
-    fn series(&self, style: usize, number: &dyn Fn(&CellRecord) -> Option<f64>) -> PointSeries {
-        let value = |group: &[&CellRecord]| {
-            let values: Vec<f64> = group.iter().filter_map(|record| number(record)).collect();
-            match (mean(&values), sd(&values)) {
-                (Some(mean), Some(sd)) => Value::with_bounds(mean, mean - sd, mean + sd),
-                (mean, _) => Value::from(mean),
-            }
-        };
-        let points = self.points.iter().map(|(sparsity, group)| (*sparsity, value(group))).collect();
-        PointSeries { name: self.name.clone(), style, trace: Trace::Marked, points }
-    }
 }

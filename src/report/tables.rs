@@ -1,9 +1,8 @@
 //! The tables: which columns, and which number goes where.
 
 use super::Cells;
-use super::latency;
 use super::table::{Table, Value};
-use crate::config::experiment::NmPattern;
+use super::{comparisons, latency};
 use crate::plan::Cell;
 use crate::record::{CellRecord, Measured};
 use std::collections::BTreeMap;
@@ -33,6 +32,7 @@ pub(super) fn all(cells: &Cells) -> Vec<Table> {
         return Vec::new();
     }
     let mut tables = vec![summary(cells), timings(cells), spread(cells), layers(cells), groups(cells)];
+    tables.extend(comparisons::table(cells));
     tables.extend(execution(cells));
     tables.extend(latency::tables(cells));
     tables.extend(expectations(cells));
@@ -157,13 +157,19 @@ const SEED_IN_KEY: usize = 6;
 pub(super) fn by_seed<'a>(records: impl IntoIterator<Item = &'a CellRecord>) -> Vec<Vec<&'a CellRecord>> {
     let mut groups: Vec<Vec<&CellRecord>> = Vec::new();
     for record in records.into_iter().filter(|record| record.measured.is_some()) {
-        let unseeded = |record: &CellRecord| Cell { seed: None, ..record.cell.clone() };
-        match groups.iter_mut().find(|group| unseeded(group[0]) == unseeded(record)) {
+        match groups.iter_mut().find(|group| same_but_seed(&group[0].cell, &record.cell)) {
             Some(group) => group.push(record),
             None => groups.push(vec![record]),
         }
     }
     groups
+}
+
+fn same_but_seed(a: &Cell, b: &Cell) -> bool {
+    // What tells most cells apart comes first. A new field does not compile here until it is compared.
+    let Cell { prune, variant, model, backend, dtype, metrics, latency, seed: _ } = a;
+    (variant, prune, model, backend) == (&b.variant, &b.prune, &b.model, &b.backend)
+        && (dtype, metrics, latency) == (&b.dtype, &b.metrics, &b.latency)
 }
 
 /// A number as a float.
@@ -338,11 +344,6 @@ fn expected(cells: &Cells) -> impl Iterator<Item = (&crate::record::ExpectRecord
 /// How many expectations were measured and missed.
 pub(super) fn missed(cells: &Cells) -> usize {
     expected(cells).filter(|(e, measured)| matches!(verdict(*measured, e.value, e.tolerance), Verdict::Fail)).count()
-}
-
-/// The label of a pattern or sparsity on an axis.
-pub(super) fn is_unstructured(cell: &Cell) -> bool {
-    cell.prune.as_ref().is_some_and(|point| point.pattern == NmPattern::Unstructured)
 }
 
 #[cfg(test)]

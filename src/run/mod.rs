@@ -17,10 +17,13 @@
 //!   record/      one Record a cell, written at once
 //! ```
 //!
+//! export.rs makes a checkpoint of a point.
+//!
 //! This module brings the others together; it computes nothing itself and prints nothing.
 
 mod calibrate;
 mod cells;
+mod export;
 mod format;
 mod kernels;
 mod memory;
@@ -31,6 +34,7 @@ mod prepare;
 mod session;
 
 pub use cells::{Outcome, RunError, RunOptions, Watch, run};
+pub use export::{ExportError, ExportFormat, ExportOptions, Exported, export};
 pub use prepare::{
     Planned, PlannedCell, PlannedKernel, PrepareError, PrepareOptions, Prepared, PreparedModel, prepare,
 };

@@ -42,6 +42,16 @@ impl Pruned {
         }
     }
 
+    /// The weights `[rows, cols]` of the pruned model, zeros in place, where the method changes them.
+    pub fn updated(&self) -> Option<Vec<f32>> {
+        self.values.as_ref().map(|values| self.pattern.unpack(values))
+    }
+
+    /// Whether the method changes the weights that it keeps.
+    pub fn is_updated(&self) -> bool {
+        self.values.is_some()
+    }
+
     /// The weight of the pruned model, zeros in place.
     pub fn masked<B: SparseBackend>(&self, dense: &DenseWeight<B>, dtype: DType, device: &B::Device) -> DenseWeight<B> {
         let shape = [self.pattern.rows(), self.pattern.cols()];

@@ -7,8 +7,8 @@ use crate::config::experiment::{Dtype, Metric, Variant};
 use crate::execute::{Format, LayerShape, PackError, ReadError, SparseBackend, SparseWeight};
 use crate::load::LoadError;
 use crate::measure::{
-    Agreement, ForwardError, Gate, GateMiss, Latency, Stored, Workload, agreement, all_logits, gate, latency,
-    peak_rss_bytes, perplexity, structure,
+    Agreement, ForwardError, Gate, GateMiss, Latency, Stored, Workload, agreement, all_logits, decoded_logits, gate,
+    latency, peak_rss_bytes, perplexity, structure,
 };
 use crate::model::{Decoder, LinearWeight};
 use crate::plan::{Cell, LatencyPoint, PrunePoint};
@@ -84,7 +84,7 @@ pub(super) struct Point {
     layers: Vec<Pruned>,
     calibrate_seconds: Option<f64>,
     prune_seconds: f64,
-    /// The masked variant's logits on the agreement texts.
+    /// The masked variant's [`gate_logits`].
     masked: Option<Vec<f32>>,
 }
 
@@ -151,7 +151,7 @@ impl Point {
             stage("agreement");
             let logits = self.masked_logits(&mut decoder, session)?;
             let vocabulary = decoder.architecture().vocabulary;
-            measured.agreement = Some(agreement(session.reference()?, logits, vocabulary));
+            measured.agreement = Some(agreement_of(session, logits, vocabulary)?);
         }
         measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
         measured.latency = self.own_memory::<B>(latency_of(&mut decoder, cell, stage)?, cell);
@@ -186,14 +186,14 @@ impl Point {
         let mut measured = sizes(session, cell, &stored);
         measured.kernels = self.kernels(&decoder, &tokens_of(session, cell));
         stage("gate");
-        let logits = all_logits(&mut decoder, &session.tokens.agreement)?;
+        let logits = gate_logits(&mut decoder, session)?;
         let vocabulary = decoder.architecture().vocabulary;
         let masked = self.masked.as_deref().unwrap_or_default();
         measured.gate =
             Some(gate(masked, &logits, vocabulary, cell.dtype).map_err(|(g, miss)| CellError::Gate(g, miss))?);
         if cell.metrics.contains(&Metric::Agreement) {
             stage("agreement");
-            measured.agreement = Some(agreement(session.reference()?, &logits, vocabulary));
+            measured.agreement = Some(agreement_of(session, &logits, vocabulary)?);
         }
         drop(logits);
         measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
@@ -283,7 +283,7 @@ impl Point {
         session: &Session<B>,
     ) -> Result<&[f32], ForwardError> {
         if self.masked.is_none() {
-            self.masked = Some(all_logits(masked, &session.tokens.agreement)?);
+            self.masked = Some(gate_logits(masked, session)?);
         }
         Ok(self.masked.as_deref().unwrap_or_default())
     }
@@ -296,6 +296,27 @@ fn reference_of<B: SparseBackend>(session: &mut Session<B>, cell: &Cell, stage: 
         session.reference()?;
     }
     Ok(())
+}
+
+/// What the gate compares: the logits on the agreement texts, and behind them those of decoded tokens, since other
+/// kernels run for one token than for a text.
+fn gate_logits<B: SparseBackend>(decoder: &mut Decoder<B>, session: &Session<B>) -> Result<Vec<f32>, ForwardError> {
+    let texts = &session.tokens.agreement;
+    let mut logits = all_logits(decoder, texts)?;
+    if let Some(text) = texts.first() {
+        logits.extend(decoded_logits(decoder, text)?);
+    }
+    Ok(logits)
+}
+
+/// How far a variant whose [`gate_logits`] these are agrees with the dense model.
+fn agreement_of<B: SparseBackend>(
+    session: &mut Session<B>,
+    logits: &[f32],
+    vocabulary: usize,
+) -> Result<Agreement, ForwardError> {
+    let reference = session.reference()?;
+    Ok(agreement(reference, &logits[..reference.len()], vocabulary))
 }
 
 /// Tokens that linears see at once in what a cell measures: the texts; prompts and single tokens, if timed.

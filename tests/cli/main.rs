@@ -5,6 +5,7 @@
 mod architecture;
 mod calibration;
 mod errors;
+mod export;
 mod kernels;
 mod latency;
 mod output;

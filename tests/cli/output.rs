@@ -155,13 +155,51 @@ fn plots_come_with_what_they_draw() {
     lab.run(["run", "e.toml"]).exits(0);
     let files = lab.files("results/e/plots");
     let names: Vec<&str> = files.keys().filter_map(|name| name.strip_suffix(".svg")).collect();
-    assert_eq!(names, ["groups", "setups", "sweep"]);
+    assert_eq!(names, ["groups", "heatmap", "setups", "sweep"]);
     assert_eq!(files.len(), 3 * names.len(), "{:?}", files.keys());
     for name in names {
         assert!(files[&format!("{name}.svg")].starts_with(b"<svg"));
         assert!(files[&format!("{name}.png")].starts_with(b"\x89PNG\r\n\x1a\n"));
         assert!(files[&format!("{name}.csv")].iter().filter(|byte| **byte == b'\n').count() > 1);
     }
+}
+
+#[test]
+fn plots_of_several_methods_and_blocks() {
+    let lab = Lab::with(
+        "name = \"e\"\nseed = [0, 1]\n[model]\nsource = \"builtin:tiny-opt\"\n\
+         [data]\ncontext = 16\nperplexity_windows = 2\n\
+         [[prune]]\nmethod = [\"magnitude\", \"random\"]\npattern = [\"unstructured\", \"2:4\"]\nsparsity = 0.5\n\
+         [[prune]]\nmethod = \"magnitude\"\nsparsity = 0.3\n\
+         [execute]\nvariants = [\"dense\", \"masked\"]\n\
+         [measure]\nmetrics = [\"structure\", \"perplexity\"]\n",
+    );
+    let run = lab.run(["run", "e.toml"]);
+    run.exits(0);
+    let files = lab.files("results/e/plots");
+    let names: Vec<&str> = files.keys().filter_map(|name| name.strip_suffix(".svg")).collect();
+    assert_eq!(names, ["groups", "heatmap", "layers", "perplexity", "setups", "sweep"]);
+    let column = |name: &str, column: &str| {
+        let rows = lab.table(&format!("results/e/plots/{name}.csv"));
+        rows.into_iter().map(|row| row[column].clone()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let series = column("perplexity", "series").into_iter().collect::<Vec<_>>();
+    assert_eq!(series, ["dense", "magnitude", "random"]);
+    assert_eq!(column("layers", "panel").into_iter().collect::<Vec<_>>(), ["2:4", "30 %", "50 %"]);
+    assert_eq!(column("layers", "x").len(), 6, "a point a block");
+    let kinds = column("heatmap", "series").into_iter().collect::<Vec<_>>();
+    assert_eq!(kinds, ["fc1", "fc2", "k_proj", "out_proj", "q_proj", "v_proj"]);
+    // The comparison of two methods that differ by less than their seeds do is called what it is.
+    let rows = lab.table("results/e/tables/comparisons.csv");
+    assert_eq!(rows.len(), 2, "one at 50 %, one at 2:4");
+    let inconclusive = rows.iter().filter(|row| row["verdict"] == "inconclusive").count();
+    assert_eq!(run.stderr.contains("comparisons of methods are inconclusive"), inconclusive > 0);
+    // The same from the cells alone, byte for byte.
+    for folder in ["results/e/tables", "results/e/plots"] {
+        std::fs::remove_dir_all(lab.path(folder)).unwrap();
+    }
+    lab.run(["report", "results/e"]).exits(0);
+    assert!(lab.files("results/e/plots") == files);
 }
 
 #[test]
@@ -202,6 +240,20 @@ fn seeds_are_an_axis_of_what_is_random() {
     assert_eq!(kl.len(), 3);
     let mean = kl.iter().sum::<f64>() / 3.0;
     let sd = (kl.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 2.0).sqrt();
+    let compared = lab.table("results/e/tables/comparisons.csv");
+    let kl = compared.iter().find(|row| row["metric"] == "kl_nats").unwrap();
+    assert_eq!((kl["a"].as_str(), kl["b"].as_str(), kl["variant"].as_str()), ("magnitude", "random", "masked"));
+    assert_eq!((kl["seeds_a"].as_str(), kl["sd_a"].as_str(), kl["seeds_b"].as_str()), ("1", "0", "3"));
+    let value = |column: &str| kl[column].parse::<f64>().unwrap();
+    assert_eq!((value("mean_b"), value("sd_b"), value("spread")), (mean, sd, sd));
+    let verdict = if value("difference").abs() <= sd {
+        "inconclusive"
+    } else if value("difference") < 0.0 {
+        "magnitude"
+    } else {
+        "random"
+    };
+    assert_eq!(kl["verdict"], verdict);
     let near = |column: &str, value: f64| (spread[3][column].parse::<f64>().unwrap() - value).abs() < 1e-12;
     assert!(sd > 0.0 && near("kl_nats_mean", mean) && near("kl_nats_sd", sd), "{kl:?} {:?}", spread[3]);
 }

@@ -166,7 +166,7 @@ fn info_and_version() {
 #[test]
 fn help_tells_every_verb_and_flag() {
     let lab = Lab::empty();
-    lab.run(["--help"]).exits(0).prints(&["run", "plan", "check", "report", "list", "schema", "info"]);
+    lab.run(["--help"]).exits(0).prints(&["run", "plan", "check", "report", "export", "list", "schema", "info"]);
     let help = lab.run(["run", "--help"]);
     for flag in [
         "-s",

@@ -1,26 +1,11 @@
 //! Linears on a GPU against sums in double precision, at the edges of every kernel.
 
+use crate::panics;
 use burn::tensor::{DType, Tensor, TensorData};
 use half::{bf16, f16};
 use sparsify_exp::execute::{Cuda, Format, SparseWeight, cuda_device};
 use sparsify_exp::model::{DenseWeight, Linear, LinearWeight};
 use sparsify_exp::sparse::Pattern;
-use std::sync::Once;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-static PANICS: AtomicUsize = AtomicUsize::new(0);
-
-fn watch_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            PANICS.fetch_add(1, Ordering::SeqCst);
-            before(panic);
-        }));
-    });
-    PANICS.store(0, Ordering::SeqCst);
-}
 
 fn numbers(seed: u64, length: usize) -> Vec<f32> {
     let number = |index: usize| {
@@ -105,12 +90,12 @@ fn check(case: &Case, findings: &mut Vec<String>) {
         }
         let error = if difference == 0.0 { 0.0 } else { (difference / size).sqrt() };
         let kernel = linear.weight.kernel(tokens);
-        let panics = PANICS.swap(0, Ordering::SeqCst);
+        let count = panics::take();
         // NaN is no small error.
-        if panics > 0 || error.is_nan() || error > tolerance(dtype) {
+        if count > 0 || error.is_nan() || error > tolerance(dtype) {
             let (format, sparsity) = (case.format, case.sparsity);
             findings.push(format!(
-                "{kernel} {rows}x{cols} {dtype:?} {format:?} {sparsity} {tokens} tokens: error {error:e}, {panics} panics"
+                "{kernel} {rows}x{cols} {dtype:?} {format:?} {sparsity} {tokens} tokens: error {error:e}, {count} panics"
             ));
         }
         println!("{kernel} {rows}x{cols} {dtype:?} {} {tokens}: {error:.1e}", case.sparsity);
@@ -120,7 +105,7 @@ fn check(case: &Case, findings: &mut Vec<String>) {
 #[test]
 #[ignore = "needs a GPU"]
 fn every_kernel_is_right_at_its_edges() {
-    watch_panics();
+    panics::watch();
     let mut findings = Vec::new();
     for dtype in [DType::F16, DType::F32, DType::BF16] {
         for format in [None, Some(Format::Csr), Some(Format::Bitmap)] {
@@ -153,7 +138,7 @@ fn every_kernel_is_right_at_its_edges() {
 #[test]
 #[ignore = "needs a GPU"]
 fn large_matrices_are_right_for_any_number_of_tokens() {
-    watch_panics();
+    panics::watch();
     let mut findings = Vec::new();
     for (format, packed_for) in [(None, 1), (Some(Format::Csr), 1), (Some(Format::Csr), 16), (Some(Format::Bitmap), 1)]
     {

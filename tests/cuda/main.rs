@@ -5,4 +5,5 @@
 
 mod decode;
 mod linear;
+mod panics;
 mod prune;

@@ -1,6 +1,7 @@
 //! Pruning on a GPU decides what pruning on the host decides, bit by bit.
 //! Run with `cargo test --release --features cuda --test cuda -- --ignored --test-threads 1`.
 
+use crate::panics;
 use burn::tensor::{DType, Tensor, TensorData};
 use sparsify_exp::config::experiment::{Dtype, Method, NmPattern, Scope};
 use sparsify_exp::execute::{Cuda, SparseBackend, cuda_device};
@@ -8,29 +9,14 @@ use sparsify_exp::model::DenseWeight;
 use sparsify_exp::prune::{Layer, Magnitudes, Request, by_magnitude, prune};
 use sparsify_exp::sparse::{Digit, Pattern};
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 const DTYPES: [(DType, Dtype); 3] = [(DType::F32, Dtype::F32), (DType::F16, Dtype::F16), (DType::BF16, Dtype::Bf16)];
 /// Rows and columns: words that are not full, rows of one word and of many, one number.
 const SHAPES: [[usize; 2]; 9] =
     [[1, 1], [3, 31], [5, 32], [7, 33], [2, 64], [9, 70], [129, 1000], [1, 70001], [1030, 4096]];
 
-static PANICS: AtomicUsize = AtomicUsize::new(0);
-
-/// A kernel that can't be compiled panics on a thread of the device, and leaves whatever lay in memory.
-fn watch_panics() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            PANICS.fetch_add(1, Ordering::SeqCst);
-            before(panic);
-        }));
-    });
-}
-
 fn no_panics() {
-    assert_eq!(PANICS.load(Ordering::SeqCst), 0, "a thread of the device has panicked");
+    assert_eq!(panics::take(), 0, "a thread of the device has panicked");
 }
 
 /// Numbers of many magnitudes, with ties, zeros of both signs and subnormal numbers.
@@ -74,7 +60,7 @@ impl Magnitudes for OnDevice {
 #[test]
 #[ignore = "needs a GPU"]
 fn patterns_equal_those_of_the_host() {
-    watch_panics();
+    panics::watch();
     let device = cuda_device(0);
     for (burn_dtype, dtype) in DTYPES {
         let weight = |(index, shape): (usize, &[usize; 2])| {
@@ -107,7 +93,7 @@ fn patterns_equal_those_of_the_host() {
 #[test]
 #[ignore = "needs a GPU"]
 fn counts_and_masked_weights_equal_those_of_the_host() {
-    watch_panics();
+    panics::watch();
     let device = cuda_device(0);
     for (burn_dtype, dtype) in DTYPES {
         for (index, shape) in SHAPES.into_iter().enumerate() {
@@ -130,7 +116,7 @@ fn counts_and_masked_weights_equal_those_of_the_host() {
 #[test]
 #[ignore = "needs a GPU"]
 fn a_matrix_that_is_not_contiguous_is_read_in_order() {
-    watch_panics();
+    panics::watch();
     let device = cuda_device(0);
     let data = TensorData::new(numbers(70 * 90, 3), [90, 70]);
     let transposed = Tensor::<Cuda, 2>::from_data(data, (&device, DType::F32)).transpose();

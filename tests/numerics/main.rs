@@ -1,6 +1,7 @@
 //! Numbers against references: what PyTorch with transformers computes from the same checkpoints.
 
 mod cache;
+mod export;
 mod families;
 mod golden;
 mod texts;

@@ -183,7 +183,7 @@ fn launch(x: Tensor, weight: Tensor, bias: Option<Tensor>, tile: Tile, parts: u3
 }
 
 /// `y` from the sums of its parts.
-fn add_parts(sums: Tensor, bias: Tensor, y: &Tensor, parts: u32, has_bias: bool) {
+pub(super) fn add_parts(sums: Tensor, bias: Tensor, y: &Tensor, parts: u32, has_bias: bool) {
     let (tokens, rows) = (y.shape()[0], y.shape()[1]);
     let vector = if rows.is_multiple_of(4) { 4 } else { 1 };
     let outputs = (tokens * rows / vector) as u32;

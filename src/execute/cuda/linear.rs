@@ -8,13 +8,14 @@
 //!   bitmap tiles      tiles        tiles           tiles       expand      expand
 //!
 //!   expand            the dense matrix in a scratch buffer, then the dense kernel for so many tokens
-//!   f32, and devices without matrix units: groups, bitmap tiles to 4 tokens (f32), expand, Burn's matrix product
+//!   f32               fma rows to 16 tokens, fma blocks; groups, bitmap tiles to 4 tokens, expand
+//!   16 bits on devices without matrix units: groups, expand, Burn's matrix product
 //! ```
 //! The bounds are measurements on an H200 with matrices of 11008 x 4096 and 4096 x 4096.
 
-use super::gemm;
 use super::weight::{CudaWeight, Stored};
 use super::{Cuda, Tensor, matrix_unit, processors};
+use super::{fma, gemm};
 use crate::execute::kernels::cuda::{groups, squares, tiles, tiles_f32};
 use crate::sparse::TILE_COLUMNS;
 use burn::tensor::ops::FloatTensorOps;
@@ -48,6 +49,7 @@ pub(super) fn dense(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor
     let (tokens, [rows, cols]) = (x.shape()[0], two(weight));
     match DenseKernel::of(weight, tokens) {
         DenseKernel::Tiles => dense_tiles(into_contiguous(x), weight.clone(), bias, [tokens, rows, cols]),
+        DenseKernel::Fma => fma::product(x, weight.clone(), bias),
         DenseKernel::Gemm => match gemm::gemm(x.clone(), weight.clone(), bias) {
             Some(y) => y,
             None => matmul(x, weight, bias),
@@ -78,7 +80,7 @@ pub(super) fn sparse(x: Tensor, weight: &CudaWeight) -> Tensor {
 
 /// The name of the kernel behind [`dense`].
 pub(super) fn dense_kernel(weight: &Tensor, tokens: usize) -> String {
-    DenseKernel::of(weight, tokens).name().into()
+    DenseKernel::of(weight, tokens).name(tokens).into()
 }
 
 /// The name of the kernel behind [`sparse`].
@@ -95,8 +97,9 @@ pub(super) fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
                 Stored::Squares { .. } => ("csr", weight.cols.next_multiple_of(TILE_COLUMNS)),
                 Stored::Groups { .. } => ("csr", weight.cols.next_multiple_of(SPAN)),
             };
-            let dense = DenseKernel::new(has_unit, gemm::can(client, weight.dtype), width, tokens);
-            format!("{format}-cube-expand+{}", dense.name())
+            let gemm = || gemm::can(client, weight.dtype);
+            let dense = DenseKernel::new(weight.dtype, has_unit, gemm, [tokens, weight.rows, width]);
+            format!("{format}-cube-expand+{}", dense.name(tokens))
         }
     }
 }
@@ -105,28 +108,35 @@ pub(super) fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
 enum DenseKernel {
     Tiles,
     Gemm,
+    Fma,
     Matmul,
 }
 
 impl DenseKernel {
     fn of(weight: &Tensor, tokens: usize) -> Self {
-        let unit = matrix_unit(&weight.client, weight.dtype) && weight.is_contiguous();
-        Self::new(unit, gemm::can(&weight.client, weight.dtype), two(weight)[1], tokens)
+        let [rows, cols] = two(weight);
+        let unit = weight.is_contiguous() && matrix_unit(&weight.client, weight.dtype);
+        let gemm = || gemm::can(&weight.client, weight.dtype);
+        Self::new(weight.dtype, unit, gemm, [tokens, rows, cols])
     }
 
-    fn new(matrix_unit: bool, gemm: bool, cols: usize, tokens: usize) -> Self {
+    /// Matrix units read matrices without gaps; whether `gemm` can be used is asked where it matters.
+    fn new(dtype: DType, matrix_unit: bool, gemm: impl FnOnce() -> bool, [tokens, rows, cols]: [usize; 3]) -> Self {
         match tokens {
-            _ if !matrix_unit || !cols.is_multiple_of(SPAN) || cols == 0 || tokens == 0 => Self::Matmul,
+            _ if tokens * rows * cols == 0 => Self::Matmul,
+            _ if dtype == DType::F32 => Self::Fma,
+            _ if !matrix_unit || !cols.is_multiple_of(SPAN) => Self::Matmul,
             ..=DENSE_TILE_TOKENS => Self::Tiles,
-            _ if gemm => Self::Gemm,
+            _ if gemm() => Self::Gemm,
             _ => Self::Matmul,
         }
     }
 
-    fn name(self) -> &'static str {
+    fn name(self, tokens: usize) -> &'static str {
         match self {
             Self::Tiles => "dense-cube-tiles",
             Self::Gemm => gemm::NAME,
+            Self::Fma => fma::name(tokens),
             Self::Matmul => "dense-cube-matmul",
         }
     }
@@ -399,16 +409,19 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
     unsafe {
         match &weight.stored {
             Stored::Groups { bits, row_ptr, bases, steps, values } => {
+                let vector = 16 / weight.dtype.size();
                 groups::groups_expand::launch_unchecked::<CudaRuntime>(
                     client,
                     CubeCount::Static(rows, 1, 1),
                     CubeDim::new_1d(EXPAND_THREADS),
+                    vector,
                     values.clone().into_array_arg(),
                     steps.clone().into_array_arg(),
                     bases.clone().into_array_arg(),
                     row_ptr.clone().into_array_arg(),
                     dense.clone().into_array_arg(),
                     width,
+                    vector,
                     bits.words(),
                     weight.dtype.into(),
                 );
@@ -522,11 +535,17 @@ mod tests {
 
     #[test]
     fn dense_kernels_need_their_hardware_and_whole_steps() {
-        let kernel = |unit, gemm, cols, tokens| DenseKernel::new(unit, gemm, cols, tokens).name();
+        let name = |dtype, unit, gemm: bool, cols, tokens| {
+            DenseKernel::new(dtype, unit, || gemm, [tokens, 100, cols]).name(tokens)
+        };
+        let kernel = |unit, gemm, cols, tokens| name(DType::F16, unit, gemm, cols, tokens);
         assert_eq!(kernel(true, true, 4096, 16), "dense-cube-tiles");
         assert_eq!(kernel(true, true, 4096, 17), "dense-cube-gemm");
         assert_eq!(kernel(true, false, 4096, 17), "dense-cube-matmul");
         assert_eq!(kernel(false, true, 4096, 1), "dense-cube-matmul");
         assert_eq!(kernel(true, true, 4100, 1), "dense-cube-matmul");
+        assert_eq!(name(DType::F32, false, false, 4099, 16), "dense-cube-fma-rows");
+        assert_eq!(name(DType::F32, false, false, 4099, 17), "dense-cube-fma-blocks");
+        assert_eq!(name(DType::F32, false, false, 0, 17), "dense-cube-matmul");
     }
 }

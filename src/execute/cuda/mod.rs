@@ -2,6 +2,7 @@
 
 pub(super) mod cache;
 mod decode;
+mod fma;
 mod gemm;
 mod hold;
 mod linear;

@@ -168,6 +168,9 @@ pub enum TensorProblem {
     /// More elements than the storage has, as `torch.Tensor.expand` makes them.
     #[error("repeats elements of its storage (an expanded tensor)")]
     Expanded,
+    /// A matrix without its zeros whose parts contradict each other.
+    #[error("is not a matrix without its zeros: {0}")]
+    Packed(String),
     /// A finite F64 value that F32 has no room for.
     #[error("has the value {0:e}, which is beyond the range of f32")]
     OutOfRange(f64),
@@ -213,7 +216,7 @@ impl FileProblem {
 impl TensorProblem {
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::StorageTooShort { .. } => "the file is damaged: download it again",
+            Self::StorageTooShort { .. } | Self::Packed(_) => "the file is damaged: download or export it again",
             Self::Expanded => "call `.contiguous()` on the tensor and save it again",
             Self::UnsupportedDtype(_) | Self::OutOfRange(_) => "convert the checkpoint to float32 and save it again",
         };

@@ -10,8 +10,17 @@ use serde::Deserialize;
 use super::WeightsError;
 
 /// The files that may hold a checkpoint's weights, best first. The names with `.index.json` list shards.
-pub const WEIGHT_FILES: &[&str] =
-    &["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+pub const WEIGHT_FILES: &[&str] = &[
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    SPARSE_FILE,
+];
+
+/// A file of matrices without their zeros. Other programs, which cannot read these, must not take it for a whole
+/// model whose other weights they may make up.
+pub const SPARSE_FILE: &str = "model.sparse.safetensors";
 
 /// The files of a local checkpoint folder that hold its weights, in the order of [`WEIGHT_FILES`]: one
 /// file, or all the shards that an index names, sorted by name.

@@ -6,6 +6,8 @@
 //! .bin (old)  ┘                                    └ read_f32: &[f32] in place, or a widened copy
 //! ```
 //!
+//! packed.rs: matrices without their zeros, read as the whole matrices that they stand for. write.rs: safetensors out.
+//!
 //! Opening reads only the descriptions. Tensors are read one at a time, so that no more than one needs
 //! memory besides the mapping. Untrusted files are refused with an error: lengths are checked against the
 //! file before anything is allocated, and pickles execute nothing.
@@ -22,19 +24,24 @@ use memmap2::Mmap;
 
 mod error;
 mod files;
+mod packed;
 mod pickle;
 mod safetensors_file;
 #[cfg(test)]
 mod tests;
 mod torch_file;
 mod view;
+mod write;
 
 pub use error::{FileProblem, TensorProblem, WeightsError};
-pub use files::{WEIGHT_FILES, find_files, index_shards};
+pub use files::{SPARSE_FILE, WEIGHT_FILES, find_files, index_shards};
+pub use packed::{SUFFIXES, bitmap, mask, values};
 pub use pickle::PickleError;
 pub use safetensors::Dtype;
 pub use view::TensorInfo;
+pub use write::write_safetensors;
 
+use packed::Packed;
 use view::View;
 
 const LFS_MAGIC: &[u8] = b"version https://git-lfs";
@@ -62,7 +69,22 @@ enum Bytes {
 struct Place {
     /// Index into [`Weights::files`].
     file: usize,
-    view: View,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Whole(View),
+    Packed(Packed),
+}
+
+impl Content {
+    fn info(&self) -> &TensorInfo {
+        match self {
+            Self::Whole(view) => &view.info,
+            Self::Packed(packed) => &packed.info,
+        }
+    }
 }
 
 impl Weights {
@@ -95,7 +117,7 @@ impl Weights {
 
     /// Type and shape of a tensor, if there is one of this name.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.tensors.get(name).map(|place| &place.view.info)
+        self.tensors.get(name).map(|place| place.content.info())
     }
 
     /// Whether there is a tensor of this name.
@@ -115,33 +137,64 @@ impl Weights {
     /// If there is no such tensor, it isn't of a floating-point type of 16 to 64 bits, it is an expanded
     /// tensor, or a finite F64 value is beyond the range of f32.
     pub fn read_f32(&self, name: &str) -> Result<Cow<'_, [f32]>, WeightsError> {
-        let Some(Place { file, view }) = self.tensors.get(name) else {
-            let files = self.files.iter().map(|file| file.path.clone()).collect();
-            return Err(WeightsError::NoSuchTensor { name: name.into(), files });
+        let (file, content) = self.find(name)?;
+        let read = match content {
+            Content::Whole(view) => view.read(&file.bytes),
+            Content::Packed(packed) => packed.bytes(&file.bytes).and_then(|bytes| {
+                let whole = View::contiguous(packed.info.dtype, packed.info.shape.clone(), 0..bytes.len());
+                whole.read(&bytes).map(|numbers| Cow::Owned(numbers.into_owned()))
+            }),
         };
-        let file = &self.files[*file];
-        view.read(&file.bytes).map_err(|problem| tensor_error(&file.path, name, problem))
+        read.map_err(|problem| tensor_error(&file.path, name, problem))
+    }
+
+    /// A tensor's elements in row-major order as the file has them: little-endian, of its own dtype. Borrowed from
+    /// the file if they are in that order already.
+    ///
+    /// # Errors
+    /// If there is no such tensor, it isn't of a floating-point type of 16 to 64 bits, or it is an expanded tensor.
+    pub fn read_bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightsError> {
+        let (file, content) = self.find(name)?;
+        let read = match content {
+            Content::Whole(view) => view.bytes(&file.bytes),
+            Content::Packed(packed) => packed.bytes(&file.bytes).map(Cow::Owned),
+        };
+        read.map_err(|problem| tensor_error(&file.path, name, problem))
+    }
+
+    fn find(&self, name: &str) -> Result<(&Source, &Content), WeightsError> {
+        match self.tensors.get(name) {
+            Some(Place { file, content }) => Ok((&self.files[*file], content)),
+            None => {
+                let files = self.files.iter().map(|file| file.path.clone()).collect();
+                Err(WeightsError::NoSuchTensor { name: name.into(), files })
+            }
+        }
     }
 
     /// Gives the memory pages of a tensor that is no longer needed back to the system. The tensor can be
     /// read again. Without this, a file's pages count as the process's memory from their first use on.
     pub fn release(&self, name: &str) {
-        let Some(Place { file, view }) = self.tensors.get(name) else {
-            return;
+        let Ok((file, content)) = self.find(name) else { return };
+        let views = match content {
+            Content::Whole(view) => vec![view],
+            Content::Packed(packed) => vec![&packed.bitmap, &packed.values],
         };
-        self.files[*file].bytes.release(view.storage.start, view.storage.len());
+        for view in views {
+            file.bytes.release(view.storage.start, view.storage.len());
+        }
     }
 
     fn new(files: Vec<Source>) -> Result<Self, WeightsError> {
         let mut places: BTreeMap<String, Place> = BTreeMap::new();
         for (index, file) in files.iter().enumerate() {
-            for (name, view) in tensors(&file.path, &file.bytes)? {
+            for (name, content) in contents(file)? {
                 match places.get(&name) {
                     Some(place) if place.file != index => {
                         let first = files[place.file].path.clone();
                         return Err(WeightsError::DuplicateTensor { name, first, second: file.path.clone() });
                     }
-                    _ => places.insert(name, Place { file: index, view }),
+                    _ => places.insert(name, Place { file: index, content }),
                 };
             }
         }
@@ -170,6 +223,15 @@ fn tensors(path: &Path, bytes: &[u8]) -> Result<Vec<(String, View)>, WeightsErro
         view.check_bounds().map_err(|problem| tensor_error(path, name, problem))?;
     }
     Ok(tensors)
+}
+
+/// The tensors of a file as they are seen from outside.
+fn contents(file: &Source) -> Result<Vec<(String, Content)>, WeightsError> {
+    let mut views: BTreeMap<String, View> = tensors(&file.path, &file.bytes)?.into_iter().collect();
+    let packed = Packed::take_from(&mut views, &file.bytes);
+    let packed = packed.map_err(|(name, problem)| tensor_error(&file.path, &name, problem))?;
+    let whole = views.into_iter().map(|(name, view)| (name, Content::Whole(view)));
+    Ok(whole.chain(packed.into_iter().map(|(name, packed)| (name, Content::Packed(packed)))).collect())
 }
 
 impl Bytes {

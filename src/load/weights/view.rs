@@ -63,22 +63,11 @@ impl View {
     /// The tensor in row-major order; borrowed from `file` if it is already that, in f32 and aligned.
     /// The view must have passed [`View::check_bounds`] for a file of this length.
     pub fn read<'a>(&self, file: &'a [u8]) -> Result<Cow<'a, [f32]>, TensorProblem> {
-        let width = match self.info.dtype {
-            Dtype::F64 => 8,
-            Dtype::F32 => 4,
-            Dtype::F16 | Dtype::BF16 => 2,
-            other => return Err(TensorProblem::UnsupportedDtype(other)),
-        };
-        let storage = &file[self.storage.clone()];
-        // Also bounds the allocation by the file's length.
-        let elements = match self.elements() {
-            Some(elements) if elements <= storage.len() / width => elements,
-            _ => return Err(TensorProblem::Expanded),
-        };
+        let (width, storage, elements) = self.extent(file)?;
         if elements == 0 {
             return Ok(Cow::Borrowed(&[]));
         }
-        if self.strides_of_long_dimensions() != long_dimensions(&self.info.shape, &row_major(&self.info.shape)) {
+        if !self.is_row_major() {
             return self.gather(storage, width, elements).map(Cow::Owned);
         }
         let bytes = &storage[self.offset * width..][..elements * width];
@@ -95,14 +84,53 @@ impl View {
         Ok(Cow::Owned(values))
     }
 
+    /// The elements' bytes in row-major order, as the file has them: little-endian, of [`TensorInfo::dtype`].
+    /// Borrowed if they are in that order already. The view must have passed [`View::check_bounds`] for a file of
+    /// this length.
+    pub fn bytes<'a>(&self, file: &'a [u8]) -> Result<Cow<'a, [u8]>, TensorProblem> {
+        let (width, storage, elements) = self.extent(file)?;
+        if elements == 0 {
+            return Ok(Cow::Borrowed(&[]));
+        }
+        if self.is_row_major() {
+            return Ok(Cow::Borrowed(&storage[self.offset * width..][..elements * width]));
+        }
+        let mut bytes = Vec::with_capacity(elements * width);
+        let mut index = self.unravel(0);
+        for _ in 0..elements {
+            bytes.extend_from_slice(&storage[self.place(&index) * width..][..width]);
+            increment(&mut index, &self.info.shape);
+        }
+        Ok(Cow::Owned(bytes))
+    }
+
+    /// Bytes of an element, the storage, and how many elements there are.
+    fn extent<'a>(&self, file: &'a [u8]) -> Result<(usize, &'a [u8], usize), TensorProblem> {
+        let width = width(self.info.dtype).ok_or(TensorProblem::UnsupportedDtype(self.info.dtype))?;
+        let storage = &file[self.storage.clone()];
+        // Also bounds the allocation by the file's length.
+        match self.elements() {
+            Some(elements) if elements <= storage.len() / width => Ok((width, storage, elements)),
+            _ => Err(TensorProblem::Expanded),
+        }
+    }
+
+    fn is_row_major(&self) -> bool {
+        self.strides_of_long_dimensions() == long_dimensions(&self.info.shape, &row_major(&self.info.shape))
+    }
+
+    /// The place of an element in the storage, in elements.
+    fn place(&self, index: &[usize]) -> usize {
+        self.offset + index.iter().zip(&self.strides).map(|(i, stride)| i * stride).sum::<usize>()
+    }
+
     /// Reads element by element, for strides that are not row-major.
     fn gather(&self, storage: &[u8], width: usize, elements: usize) -> Result<Vec<f32>, TensorProblem> {
         let mut values = vec![0.0; elements];
         values.par_chunks_mut(TASK).enumerate().try_for_each(|(task, values)| {
             let mut index = self.unravel(task * TASK);
             for value in values {
-                let at = self.offset + index.iter().zip(&self.strides).map(|(i, stride)| i * stride).sum::<usize>();
-                widen(self.info.dtype, &storage[at * width..][..width], std::slice::from_mut(value))?;
+                widen(self.info.dtype, &storage[self.place(&index) * width..][..width], std::slice::from_mut(value))?;
                 increment(&mut index, &self.info.shape);
             }
             Ok(())
@@ -138,6 +166,16 @@ impl View {
 
     fn strides_of_long_dimensions(&self) -> Vec<usize> {
         long_dimensions(&self.info.shape, &self.strides)
+    }
+}
+
+/// Bytes of an element of a type that weights have.
+pub(super) fn width(dtype: Dtype) -> Option<usize> {
+    match dtype {
+        Dtype::F64 => Some(8),
+        Dtype::F32 => Some(4),
+        Dtype::F16 | Dtype::BF16 => Some(2),
+        _ => None,
     }
 }
 
@@ -230,6 +268,12 @@ mod tests {
         };
         assert!(matches!(read(&[2, 3], &[3, 1], 0), Cow::Borrowed(v) if v == values));
         assert!(matches!(read(&[3, 2], &[1, 3], 0), Cow::Owned(v) if v == [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]));
+        let bytes = |shape: &[usize], strides: &[usize], offset| {
+            strided(Dtype::F32, shape, strides, offset, file.len()).bytes(file).unwrap()
+        };
+        assert!(matches!(bytes(&[2, 3], &[3, 1], 0), Cow::Borrowed(b) if b == file));
+        assert!(matches!(bytes(&[3, 2], &[1, 3], 0), Cow::Owned(b) if b == f32_bytes(&[0.0, 3.0, 1.0, 4.0, 2.0, 5.0])));
+        assert_eq!(*bytes(&[2], &[1], 4), *f32_bytes(&[4.0, 5.0]));
         assert!(matches!(read(&[2], &[1], 4), Cow::Borrowed([4.0, 5.0])));
         assert!(matches!(read(&[2, 1, 3], &[3, 77, 1], 0), Cow::Borrowed(v) if v == values));
         assert_eq!(*read(&[], &[], 5), [5.0]);

@@ -6,7 +6,7 @@ use super::panel::{self, Frame, Margins};
 use super::shape::{Anchor, Rect, Shape, Text};
 use super::style::TITLE;
 use super::{DrawError, font, legend};
-use crate::report::figure::{Axis, Figure, Marks, Scale};
+use crate::report::figure::{Axis, Figure, Marks, Panel, Scale};
 
 /// A plot smaller than this shows nothing.
 const SMALLEST_PLOT: (f64, f64) = (40.0, 30.0);
@@ -130,19 +130,31 @@ fn check(figure: &Figure) -> Result<(), DrawError> {
         for axis in [&panel.x, &panel.y] {
             check_range(panel.name(), axis)?;
         }
-        if let Marks::Bars { categories, series } = &panel.marks
-            && let Some(series) = series.iter().find(|s| s.values.len() != categories.len())
-        {
-            return Err(DrawError::Values {
-                panel: panel.name().to_owned(),
-                series: series.name.clone(),
-                expected: categories.len(),
-                found: series.values.len(),
-            });
-        }
+        check_values(panel)?;
     }
     // One empty panel among others is a result, a figure of nothing else a mistake.
     if figure.panels.iter().any(panel::has_data) { Ok(()) } else { Err(DrawError::NoData) }
+}
+
+/// Refuses rows of another length than the labels below them.
+fn check_values(panel: &Panel) -> Result<(), DrawError> {
+    let (expected, rows): (usize, Vec<(&str, usize)>) = match &panel.marks {
+        Marks::Bars { categories, series } => {
+            (categories.len(), series.iter().map(|s| (s.name.as_str(), s.values.len())).collect())
+        }
+        Marks::Heat(map) => {
+            check_range(panel.name(), &map.scale)?;
+            let labels = map.rows.iter().map(String::as_str).chain(std::iter::repeat(""));
+            (map.columns.len(), labels.zip(map.values.iter().map(Vec::len)).collect())
+        }
+        Marks::Points(_) => return Ok(()),
+    };
+    match rows.into_iter().find(|(_, found)| *found != expected) {
+        None => Ok(()),
+        Some((series, found)) => {
+            Err(DrawError::Values { panel: panel.name().to_owned(), series: series.to_owned(), expected, found })
+        }
+    }
 }
 
 fn check_range(panel: &str, axis: &Axis) -> Result<(), DrawError> {

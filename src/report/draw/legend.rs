@@ -4,22 +4,42 @@
 
 use super::bars::draw_bar;
 use super::font;
+use super::heat::{draw_ramp, range};
+use super::number;
 use super::shape::{Anchor, Point, Rect, Shape, Text, dashes};
 use super::style::{Look, TICK};
-use crate::report::figure::{Marks, Panel, Trace};
+use crate::report::figure::{HeatMap, Marks, Panel, Trace};
 
 const SWATCH: f64 = 24.0;
 const SWATCH_GAP: f64 = 5.0;
+/// Length of the colours of a heat map.
+const RAMP: f64 = 130.0;
 const ENTRY_GAP: f64 = 16.0;
 const ROW: f64 = 15.0;
 /// Between a legend and what is above it.
 const MARGIN: f64 = 6.0;
 
 /// What a name stands beside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Swatch {
     Bar,
     Points(Trace),
+    /// The colours of a heat map between its lowest and highest number.
+    Ramp([String; 2]),
+}
+
+impl Swatch {
+    fn width(&self) -> f64 {
+        match self {
+            Self::Bar | Self::Points(_) => SWATCH,
+            Self::Ramp(ends) => ends.iter().map(|end| font::width(end, TICK) + SWATCH_GAP).sum::<f64>() + RAMP,
+        }
+    }
+
+    /// Whether two entries of it with one name or style must be the same entry.
+    fn competes(&self, other: &Self) -> bool {
+        self == other || matches!((self, other), (Self::Ramp(_), Self::Ramp(_)))
+    }
 }
 
 /// A name and its look.
@@ -39,15 +59,21 @@ pub(super) fn entries(panel: &Panel) -> Vec<Entry> {
     let all: Vec<Entry> = match &panel.marks {
         Marks::Bars { series, .. } => series.iter().map(|s| entry(&s.name, s.style, Swatch::Bar)).collect(),
         Marks::Points(series) => series.iter().map(|s| entry(&s.name, s.style, Swatch::Points(s.trace))).collect(),
+        Marks::Heat(map) => vec![entry(&map.scale.label, 0, Swatch::Ramp(ends(map)))],
     };
     all.into_iter().filter(|e| !e.name.is_empty()).collect()
+}
+
+fn ends(map: &HeatMap) -> [String; 2] {
+    let (low, high) = range(map);
+    [low, high].map(|end| number::value(end, map.scale.format))
 }
 
 /// One legend for all panels, if no style stands for two names and no name has two styles.
 pub(super) fn merged(panels: &[Vec<Entry>]) -> Option<Vec<Entry>> {
     let mut all: Vec<Entry> = Vec::new();
     for entry in panels.iter().flatten() {
-        let same = |e: &Entry| e.swatch == entry.swatch && (e.name == entry.name || e.style == entry.style);
+        let same = |e: &Entry| e.swatch.competes(&entry.swatch) && (e.name == entry.name || e.style == entry.style);
         match all.iter().find(|e| same(e)) {
             None => all.push(entry.clone()),
             Some(e) if e == entry => {}
@@ -70,8 +96,9 @@ pub(super) fn draw(entries: &[Entry], area: &Rect, out: &mut Vec<Shape>) {
         let mut x = (area.center().0 - total / 2.0).max(area.left);
         for entry in row {
             draw_swatch(entry, (x, y), out);
-            let at = (x + SWATCH + SWATCH_GAP, y);
-            let name = font::shortened(&entry.name, TICK, area.width() - SWATCH - SWATCH_GAP);
+            let beside = entry.swatch.width() + SWATCH_GAP;
+            let at = (x + beside, y);
+            let name = font::shortened(&entry.name, TICK, area.width() - beside);
             out.push(Shape::Text(Text::centered(name, at, TICK, Anchor::Start)));
             x += width(entry) + ENTRY_GAP;
         }
@@ -81,13 +108,20 @@ pub(super) fn draw(entries: &[Entry], area: &Rect, out: &mut Vec<Shape>) {
 fn draw_swatch(entry: &Entry, (x, y): Point, out: &mut Vec<Shape>) {
     let look = Look::of(entry.style);
     let (from, to) = ((x, y), (x + SWATCH, y));
-    match entry.swatch {
+    match &entry.swatch {
+        Swatch::Ramp([low, high]) => {
+            let left = x + font::width(low, TICK) + SWATCH_GAP;
+            let rect = Rect { left, top: y - 4.5, right: left + RAMP, bottom: y + 4.5 };
+            draw_ramp(&rect, out);
+            out.push(Shape::Text(Text::centered(low, (x, y), TICK, Anchor::Start)));
+            out.push(Shape::Text(Text::centered(high, (rect.right + SWATCH_GAP, y), TICK, Anchor::Start)));
+        }
         Swatch::Bar => draw_bar(&Rect { left: x + 10.0, top: y - 4.5, right: to.0, bottom: y + 4.5 }, &look, out),
         Swatch::Points(Trace::Scatter) => out.extend(look.marker((to.0 - 6.0, y))),
         Swatch::Points(trace) => {
             let parts = dashes(&[from, to], look.dash).into_iter();
             out.extend(parts.map(|points| Shape::Stroke { points, width: 1.5, color: look.color }));
-            if trace == Trace::Marked {
+            if *trace == Trace::Marked {
                 out.extend(look.marker((x + SWATCH / 2.0, y)));
             }
         }
@@ -95,7 +129,7 @@ fn draw_swatch(entry: &Entry, (x, y): Point, out: &mut Vec<Shape>) {
 }
 
 fn width(entry: &Entry) -> f64 {
-    SWATCH + SWATCH_GAP + font::width(&entry.name, TICK)
+    entry.swatch.width() + SWATCH_GAP + font::width(&entry.name, TICK)
 }
 
 /// Fills rows in order. Rows are balanced: as even as their number allows.
@@ -144,6 +178,14 @@ mod tests {
     fn legends_that_disagree_are_not() {
         assert_eq!(merged(&[vec![entry("a", 0)], vec![entry("b", 0)]]), None);
         assert_eq!(merged(&[vec![entry("a", 0)], vec![entry("a", 1)]]), None);
+    }
+
+    #[test]
+    fn colours_stand_for_one_range() {
+        let ramp =
+            |high: &str| Entry { name: "Sparsity".into(), style: 0, swatch: Swatch::Ramp(["0%".into(), high.into()]) };
+        assert_eq!(merged(&[vec![ramp("50%")], vec![ramp("50%")]]), Some(vec![ramp("50%")]));
+        assert_eq!(merged(&[vec![ramp("50%")], vec![ramp("60%")]]), None);
     }
 
     #[test]

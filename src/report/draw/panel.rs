@@ -5,6 +5,7 @@
 
 use super::axis::{Content, Mapping};
 use super::bars::Bars;
+use super::heat::Heat;
 use super::shape::{Anchor, Point, Rect, Shape, Text, dashes};
 use super::style::{DARK, FAINT, FRAME, GRID, HEADING, LABEL, MINOR_GRID, RULE_DASH, TICK};
 use super::{font, points};
@@ -44,6 +45,7 @@ pub(super) struct Frame<'a> {
     panel: &'a Panel,
     plot: Rect,
     bars: Option<Bars<'a>>,
+    heat: Option<Heat<'a>>,
     x: Option<Mapping>,
     y: Option<Mapping>,
 }
@@ -65,7 +67,7 @@ impl<'a> Frame<'a> {
             Marks::Bars { categories, series } => {
                 let bars = Bars::new(categories, series, panel.y.format, &plot);
                 let y = Mapping::new(&panel.y, Content::Bars, ys(), down, bars.headroom());
-                Frame { panel, plot, bars: Some(bars), x: None, y }
+                Frame { panel, plot, bars: Some(bars), heat: None, x: None, y }
             }
             Marks::Points(series) => {
                 let points = || series.iter().flat_map(|s| &s.points);
@@ -74,19 +76,22 @@ impl<'a> Frame<'a> {
                 let xs = xs.iter().copied().chain(rules(RuleAxis::X).filter(|_| !xs.is_empty()));
                 let x = Mapping::new(&panel.x, Content::Points, xs, across, 0.0);
                 let y = Mapping::new(&panel.y, Content::Points, ys(), down, 0.0);
-                Frame { panel, plot, bars: None, x, y }
+                Frame { panel, plot, bars: None, heat: None, x, y }
             }
+            Marks::Heat(map) => Frame { panel, plot, bars: None, heat: Some(Heat::new(map, plot)), x: None, y: None },
         }
     }
 
     fn has_data(&self) -> bool {
-        self.y.is_some() && (self.x.is_some() || self.bars.is_some())
+        let plotted = self.y.is_some() && (self.x.is_some() || self.bars.is_some());
+        plotted || self.heat.as_ref().is_some_and(Heat::has_data)
     }
 
     /// The space that this panel's labels need around its plot.
     pub(super) fn margins(&self) -> Margins {
         let (x_label, y_label) = (self.x_label().len() as f64, self.y_label().len() as f64);
         let y_ticks = self.y_ticks().iter().map(|(_, label)| font::width(label, TICK)).fold(0.0, f64::max);
+        let y_ticks = self.heat.as_ref().map_or(y_ticks, Heat::row_width);
         let x_height = match &self.bars {
             Some(bars) => bars.category_height(),
             None => TICK * font::LINE,
@@ -109,6 +114,9 @@ impl<'a> Frame<'a> {
     pub(super) fn draw(&self, cell: &Rect, out: &mut Vec<Shape>) {
         self.draw_title(cell, out);
         self.draw_axis_labels(cell, out);
+        if let Some(heat) = self.heat.as_ref().filter(|heat| heat.has_data()) {
+            return heat.draw(NOTCH + GAP / 2.0, out);
+        }
         if let (true, Some(y)) = (self.has_data(), &self.y) {
             self.draw_grid(out);
             self.draw_rules(out);
@@ -296,6 +304,7 @@ fn y_values(marks: &Marks) -> Vec<f64> {
     let values: Vec<&Value> = match marks {
         Marks::Bars { series, .. } => series.iter().flat_map(|s| &s.values).collect(),
         Marks::Points(series) => series.iter().flat_map(|s| s.points.iter().map(|(_, value)| value)).collect(),
+        Marks::Heat(_) => Vec::new(),
     };
     let parts = |value: &Value| {
         let (lo, hi) = value.finite_bounds().unzip();

@@ -41,6 +41,20 @@ const COLORS: [Color; 8] = [
     (240, 228, 66),
 ];
 
+/// Colours of a heat map from its lowest number to its highest: the palette's blue from white to black, so that
+/// lightness alone tells them apart.
+const RAMP: [Color; 4] = [(243, 248, 253), (139, 189, 222), (0, 114, 178), (3, 38, 78)];
+
+/// The colour of a heat map at `share` of its range, and one for text upon it.
+pub(super) fn ramp(share: f64) -> (Color, Color) {
+    let at = share.clamp(0.0, 1.0) * (RAMP.len() - 1) as f64;
+    let index = (at as usize).min(RAMP.len() - 2);
+    let mix = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * (at - index as f64)).round() as u8;
+    let (a, b) = (RAMP[index], RAMP[index + 1]);
+    let color = (mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2));
+    (color, if share < 0.5 { BLACK } else { WHITE })
+}
+
 /// Lengths drawn and skipped in turn.
 const DASHES: [&[f64]; 5] = [&[], &[6.0, 2.5], &[9.0, 2.5, 2.0, 2.5], &[2.0, 2.0], &[12.0, 3.0]];
 
@@ -119,6 +133,15 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ramp_darkens_and_its_text_stands_out() {
+        let lightness = |(r, g, b): Color| 0.299 * f64::from(r) + 0.587 * f64::from(g) + 0.114 * f64::from(b);
+        let colors: Vec<(Color, Color)> = (0..=100).map(|i| ramp(f64::from(i) / 100.0)).collect();
+        assert!(colors.windows(2).all(|pair| lightness(pair[1].0) < lightness(pair[0].0)));
+        assert!(colors.iter().all(|(ground, text)| (lightness(*ground) - lightness(*text)).abs() > 100.0));
+        assert_eq!((ramp(-1.0), ramp(2.0)), (ramp(0.0), ramp(1.0)));
+    }
 
     #[test]
     fn looks_differ_up_to_the_fifty_sixth() {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::shape::Rect;
 use super::*;
 use crate::report::figure::{
-    Axis, BarSeries, Category, Format, Marks, Panel, PointSeries, Rule, RuleAxis, Scale, Trace, Value,
+    Axis, BarSeries, Category, Format, HeatMap, Marks, Panel, PointSeries, Rule, RuleAxis, Scale, Trace, Value,
 };
 
 fn bar_panel(labels: &[&str], series: Vec<(&str, Vec<Value>)>) -> Panel {
@@ -98,6 +98,15 @@ fn what_cannot_be_drawn_is_an_error() {
     assert!(matches!(svg(&missing), Err(DrawError::NoData)));
     let short = Figure::new(vec![bar_panel(&["a", "b"], vec![("s", vec![1.0.into()])])], 300, 200);
     assert!(matches!(svg(&short), Err(DrawError::Values { expected: 2, found: 1, .. })));
+    let map = HeatMap {
+        columns: vec!["0".into(), "1".into()],
+        rows: vec!["q".into()],
+        values: vec![vec![Some(0.5)]],
+        scale: Axis::linear("Sparsity"),
+    };
+    let ragged = Panel::new(Axis::linear("Block"), Axis::linear(""), Marks::Heat(map));
+    let ragged = Figure::new(vec![ragged], 300, 200);
+    assert!(matches!(svg(&ragged), Err(DrawError::Values { expected: 2, found: 1, .. })));
     let tiny = Figure { width: 60, ..sample() };
     assert!(matches!(svg(&tiny), Err(DrawError::TooSmall { width: 60, .. })));
     let mut range = sample();
@@ -192,13 +201,21 @@ fn arbitrary_panel() -> impl Strategy<Value = Panel> {
         let one = |(style, (trace, points))| PointSeries { name: format!("series {style}"), style, trace, points };
         Marks::Points(all.into_iter().enumerate().map(one).collect())
     });
+    let heat = (1usize..40, 1usize..9).prop_flat_map(|(columns, rows)| {
+        let values = prop::collection::vec(prop::collection::vec(proptest::option::of(0f64..1.0), columns), rows);
+        values.prop_map(move |values| {
+            let scale = Axis { format: Format::Percent(0), ..Axis::linear("Sparsity") };
+            let rows = (0..rows).map(|row| format!("self_attn.{row}_proj")).collect();
+            Marks::Heat(HeatMap { columns: (0..columns).map(|c| c.to_string()).collect(), rows, values, scale })
+        })
+    });
     let rule = (any::<bool>(), 1e-2f64..1e3).prop_map(|(x, at)| Rule {
         axis: if x { RuleAxis::X } else { RuleAxis::Y },
         at,
         label: "a reference".into(),
     });
     let axes = (arbitrary_axis("a horizontal label (unit)"), arbitrary_axis("a vertical label (unit)"));
-    (prop_oneof![bars, points], axes, prop::collection::vec(rule, 0..3), any::<bool>(), any::<bool>()).prop_map(
+    (prop_oneof![bars, points, heat], axes, prop::collection::vec(rule, 0..3), any::<bool>(), any::<bool>()).prop_map(
         |(marks, (x, y), rules, legend, titled)| {
             let title = if titled { "a title that may need two lines".to_owned() } else { String::new() };
             Panel { title, x, y, marks, rules, legend }

@@ -104,6 +104,9 @@ pub fn finish<F: Float>(
 }
 
 /// Writes a lane's weights of four squares side by side: 16 columns of two rows of a dense matrix.
+///
+/// Those are 32 bytes a row, a sector of memory, in two stores. Neighbouring lanes swap halves, so that each store
+/// fills sectors: first that of the even lane, then that of the odd one.
 #[cube]
 pub fn write_span(
     dense: &mut Array<Vector<u32, Const<4>>>,
@@ -113,19 +116,35 @@ pub fn write_span(
     at: u32,
     eighths: u32,
 ) {
+    let odd = UNIT_POS_X % 2;
     #[unroll]
     for half in 0..2usize {
+        let left = eight(squares[0], squares[1], half);
+        let right = eight(squares[2], squares[3], half);
+        let mut first = Vector::<u32, Const<4>>::empty();
+        let mut second = Vector::<u32, Const<4>>::empty();
+        #[unroll]
+        for word in 0..4usize {
+            let other = plane_shuffle_xor(select(odd == 1, left[word], right[word]), 1);
+            first[word] = select(odd == 1, other, left[word]);
+            second[word] = select(odd == 1, right[word], other);
+        }
         if row + comptime!(8 * half as u32) < rows {
-            #[unroll]
-            for pair in 0..2usize {
-                let (left, right) = (squares[comptime!(2 * pair)], squares[comptime!(2 * pair + 1)]);
-                let mut eight = Vector::<u32, Const<4>>::empty();
-                eight[0] = left[half];
-                eight[1] = left[comptime!(half + 2)];
-                eight[2] = right[half];
-                eight[3] = right[comptime!(half + 2)];
-                dense[((row + comptime!(8 * half as u32)) * eighths + at + comptime!(pair as u32)) as usize] = eight;
-            }
+            // The even lane's sector begins two eights before the odd lane's.
+            let line = (row + comptime!(8 * half as u32)) * eighths + at - odd;
+            dense[line as usize] = first;
+            dense[line as usize + 2] = second;
         }
     }
+}
+
+/// Eight neighbouring columns: a lane's pairs of two squares, of its upper or its lower row.
+#[cube]
+fn eight(left: Vector<u32, Const<4>>, right: Vector<u32, Const<4>>, #[comptime] half: usize) -> Vector<u32, Const<4>> {
+    let mut eight = Vector::<u32, Const<4>>::empty();
+    eight[0] = left[half];
+    eight[1] = left[comptime!(half + 2)];
+    eight[2] = right[half];
+    eight[3] = right[comptime!(half + 2)];
+    eight
 }

@@ -143,22 +143,25 @@ fn step(steps: &Array<u32>, base: u32, before: u32, #[comptime] entry: usize, #[
     }
 }
 
-/// The dense matrix `[rows, stride]`; a cube a row. `stride` is not less than the columns.
+/// The dense matrix `[rows, stride]`; a cube a row. `stride` is not less than the columns, and a multiple of `vector`.
 #[cube(launch_unchecked)]
-pub fn groups_expand<F: Float>(
-    values: &Array<F>,
+#[allow(clippy::too_many_arguments)]
+pub fn groups_expand<F: Float, N: Size>(
+    values: &Array<Vector<F, Const<8>>>,
     steps: &Array<u32>,
     bases: &Array<u16>,
     row_ptr: &Array<u32>,
-    dense: &mut Array<F>,
+    dense: &mut Array<Vector<F, N>>,
     #[comptime] stride: usize,
+    #[comptime] vector: usize,
     #[comptime] words: usize,
     #[define(F)] _dtype: StorageType,
 ) {
-    let mut row = SharedMemory::<F>::new(stride);
+    let mut row = SharedMemory::<F>::new_aligned(stride, 16usize);
+    let mut wide = row.slice_mut(0, stride).into_vectorized().with_vector_size::<N>();
     let mut i = UNIT_POS_X;
-    while i < comptime!(stride as u32) {
-        row[i as usize] = F::new(0.0);
+    while i < comptime!((stride / vector) as u32) {
+        wide[i as usize] = Vector::<F, N>::new(F::new(0.0));
         i += CUBE_DIM_X;
     }
     sync_cube();
@@ -166,6 +169,7 @@ pub fn groups_expand<F: Float>(
     let mut group = row_ptr[CUBE_POS_X as usize] + UNIT_POS_X;
     while group < end {
         let base = u32::cast_from(bases[group as usize]);
+        let entries = values[group as usize];
         let mut these = Array::<u32>::new(words);
         #[unroll]
         for word in 0..words {
@@ -175,7 +179,7 @@ pub fn groups_expand<F: Float>(
         #[unroll]
         for entry in 0..8usize {
             column = step(&these, base, column, entry, words);
-            let value = values[group as usize * 8 + entry];
+            let value = entries[entry];
             // The zeros that fill a group up stand where an entry may be.
             if value != F::new(0.0) {
                 row[column as usize] = value;
@@ -184,9 +188,10 @@ pub fn groups_expand<F: Float>(
         group += CUBE_DIM_X;
     }
     sync_cube();
+    let wide = row.to_slice().into_vectorized().with_vector_size::<N>();
     let mut i = UNIT_POS_X;
-    while i < comptime!(stride as u32) {
-        dense[CUBE_POS_X as usize * stride + i as usize] = row[i as usize];
+    while i < comptime!((stride / vector) as u32) {
+        dense[CUBE_POS_X as usize * comptime!(stride / vector) + i as usize] = wide[i as usize];
         i += CUBE_DIM_X;
     }
 }

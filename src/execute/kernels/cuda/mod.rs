@@ -2,6 +2,7 @@
 
 pub mod argmax;
 pub mod attention;
+pub mod fma;
 pub mod fragments;
 pub mod gate;
 pub mod gemm;

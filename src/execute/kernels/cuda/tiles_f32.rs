@@ -32,7 +32,7 @@ pub fn bitmap_f32(
     let lane = UNIT_POS_X % 32;
     let plane = UNIT_POS_X / 32;
     let quarters = cols / 4;
-    let mut stage = SharedMemory::<f32>::new_aligned(comptime!(planes as usize * chunks as usize * 128), 16usize);
+    let mut stage = SharedMemory::<f32>::new_aligned(comptime!(planes as usize * chunks as usize * 128 + 1), 16usize);
     let mine = plane as usize * comptime!(chunks as usize * 128);
     let mut sums = Array::<f32>::new(comptime!(2 * tokens));
     #[unroll]
@@ -106,7 +106,7 @@ pub fn bitmap_f32_expand(
 ) {
     let lane = UNIT_POS_X % 32;
     let plane = UNIT_POS_X / 32;
-    let mut stage = SharedMemory::<f32>::new_aligned(comptime!(planes as usize * chunks as usize * 128), 16usize);
+    let mut stage = SharedMemory::<f32>::new_aligned(comptime!(planes as usize * chunks as usize * 128 + 1), 16usize);
     let mine = plane as usize * comptime!(chunks as usize * 128);
     let tiles = cols / 64;
     let tile = CUBE_POS_X * planes + plane;
@@ -168,11 +168,10 @@ fn decode(
     let mut lower = Vector::<f32, Const<4>>::empty();
     #[unroll]
     for bit in 0..8usize {
-        let mut weight = 0.0f32;
-        if byte & comptime!(1u32 << bit as u32) != 0 {
-            weight = stage[next as usize];
-            next += 1;
-        }
+        // Without branches: a compiler has run out of predicates. The place behind the last value is there to read.
+        let kept = (byte >> comptime!(bit as u32)) & 1u32;
+        let weight = select(kept == 1, stage[next as usize], 0.0f32);
+        next += kept;
         let slot = comptime!(bit / 4 * 2 + bit % 2);
         if comptime!(bit / 2 % 2 == 0) {
             upper[slot] = weight;

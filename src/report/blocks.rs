@@ -1,0 +1,266 @@
+//! Where the zeros are: sparsity by block, and by block and matrix.
+//!
+//! Owns what a module's name says of its place in the network, and which points have room in a figure.
+
+use super::figure::{Axis, Figure, Format, HeatMap, Marks, Panel, PointSeries, Trace, Value};
+use super::plots::{PAGE, over_seeds};
+use super::points::{Names, Seeds, Target, points, spread_out, targets};
+use super::tables::sparsity;
+use crate::record::CellRecord;
+
+/// The most panels that stay legible.
+const MOST_LINES: usize = 4;
+const MOST_MAPS: usize = 6;
+/// Sparsities of matrices closer than this are one.
+const UNIFORM: f64 = 0.01;
+/// A vertical axis shows at least so much, so that rounding looks like rounding.
+const LEAST_SPAN: f64 = 0.1;
+/// Heat maps of more blocks are as wide as a page.
+const WIDE: usize = 16;
+
+/// One linear of a block.
+struct Matrix<'a> {
+    block: usize,
+    /// Its name within the block, `self_attn.q_proj`.
+    kind: &'a str,
+    nonzero: u64,
+    total: u64,
+}
+
+/// The linears within blocks.
+fn matrices(record: &CellRecord) -> impl Iterator<Item = Matrix<'_>> {
+    let layers = record.measured.iter().flat_map(|measured| &measured.structure.layers);
+    let linears = layers.filter(|layer| matches!(layer.group.as_str(), "attention_linear" | "mlp_linear"));
+    linears.filter_map(|layer| {
+        let (block, kind) = place(&layer.module_name)?;
+        Some(Matrix { block, kind, nonzero: layer.nonzero, total: layer.total })
+    })
+}
+
+/// The block of a module and its name there: `model.layers.3.mlp.up_proj` is 3, `mlp.up_proj`.
+fn place(name: &str) -> Option<(usize, &str)> {
+    let mut rest = name;
+    while let Some((part, behind)) = rest.split_once('.') {
+        if let Ok(block) = part.parse() {
+            return Some((block, behind));
+        }
+        rest = behind;
+    }
+    None
+}
+
+/// Share of zeros of the matrices that are wanted.
+fn share(record: &CellRecord, wanted: impl Fn(&Matrix<'_>) -> bool) -> Option<f64> {
+    let wanted = matrices(record).filter(|matrix| wanted(matrix));
+    let (nonzero, total) = wanted.fold((0, 0), |sum, m| (sum.0 + m.nonzero, sum.1 + m.total));
+    (total > 0).then(|| sparsity(nonzero, total))
+}
+
+fn block_count(points: &[Seeds<'_>]) -> usize {
+    let blocks = points.iter().take(1).flat_map(|point| matrices(point.cells[0]));
+    blocks.map(|matrix| matrix.block + 1).max().unwrap_or(0)
+}
+
+/// Sparsity of every block, a panel a target, a line a method.
+pub(super) fn layers(records: &[&CellRecord], names: &Names) -> Option<Figure> {
+    let points = points(records, names);
+    let blocks = block_count(&points);
+    if blocks < 2 {
+        return None;
+    }
+    let shown = spread_out(targets(&points), MOST_LINES);
+    let panels: Vec<Panel> = shown.iter().map(|target| lines(&points, target, blocks, names)).collect();
+    let columns = panels.len().min(2);
+    let rows = panels.len().div_ceil(columns.max(1)) as u32;
+    let width = if columns > 1 { PAGE } else { PAGE * 7 / 10 };
+    Some(Figure { columns, ..Figure::new(panels, width, 230 * rows + 20) })
+}
+
+fn lines(points: &[Seeds<'_>], target: &Target, blocks: usize, names: &Names) -> Panel {
+    let series = points.iter().filter(|point| point.target == *target).map(|point| {
+        let value = |block| over_seeds(&point.cells, &|record| share(record, |matrix| matrix.block == block));
+        PointSeries {
+            name: point.name.clone(),
+            style: names.style(&point.name),
+            trace: if blocks <= 3 * WIDE { Trace::Marked } else { Trace::Line },
+            points: (0..blocks).map(|block| (block as f64, value(block))).collect(),
+        }
+    });
+    let series: Vec<PointSeries> = series.collect();
+    let values = series.iter().flat_map(|s| &s.points).flat_map(|(_, value)| ends(value));
+    let y = Axis { format: Format::Percent(0), range: Some(room(values)), ..Axis::linear("Sparsity") };
+    let x = Axis { ticks: block_ticks(blocks), ..Axis::linear("Block") };
+    Panel { title: target.label(), legend: true, ..Panel::new(x, y, Marks::Points(series)) }
+}
+
+/// A value and its bounds.
+fn ends(value: &Value) -> impl Iterator<Item = f64> + use<> {
+    let (low, high) = value.finite_bounds().unzip();
+    [value.finite(), low, high].into_iter().flatten()
+}
+
+/// A range of shares around some, with a margin.
+fn room(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (low, high) = values.fold((1.0, 0.0), |(low, high): (f64, f64), v| (low.min(v), high.max(v)));
+    let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
+    let span = (high - low).max(LEAST_SPAN);
+    let (center, half) = ((low + high) / 2.0, span * 0.55);
+    ((center - half).max(-0.02), (center + half).min(1.02))
+}
+
+/// Every block, or every second, fifth, ..., of many.
+fn block_ticks(blocks: usize) -> Vec<f64> {
+    const MOST: usize = 12;
+    let stride = [1, 2, 5, 10, 20, 50].into_iter().find(|stride| blocks.div_ceil(*stride) <= MOST).unwrap_or(100);
+    (0..blocks).step_by(stride).map(|block| block as f64).collect()
+}
+
+/// Sparsity of every matrix of every block, a panel a point. Where some points spread their zeros unevenly over the
+/// matrices, only these are shown.
+pub(super) fn heatmap(records: &[&CellRecord], names: &Names) -> Option<Figure> {
+    let points = points(records, names);
+    let blocks = block_count(&points);
+    if blocks == 0 {
+        return None;
+    }
+    let maps = points.iter().map(|point| (format!("{}, {}", point.name, point.target.label()), rows(point, blocks)));
+    let mut maps: Vec<(String, Rows)> = maps.collect();
+    if maps.iter().any(|(_, rows)| !rows.is_uniform()) {
+        maps.retain(|(_, rows)| !rows.is_uniform());
+    }
+    let maps = spread_out(maps, MOST_MAPS);
+    // One range for all, so that a colour means the same in every panel.
+    let range = colour_range(maps.iter().flat_map(|(_, rows)| rows.numbers()));
+    let kinds = maps.iter().map(|(_, rows)| rows.kinds.len()).max().unwrap_or(0) as u32;
+    let panel = |(title, rows): (String, Rows)| {
+        let scale = Axis { format: Format::Percent(0), range: Some(range), ..Axis::linear("Sparsity") };
+        let columns = (0..blocks).map(|block| block.to_string()).collect();
+        let map = HeatMap { columns, rows: rows.kinds, values: rows.values, scale };
+        Panel { title, legend: true, ..Panel::new(Axis::linear("Block"), Axis::linear(""), Marks::Heat(map)) }
+    };
+    let panels: Vec<Panel> = maps.into_iter().map(panel).collect();
+    let columns = if blocks > WIDE { 1 } else { panels.len().min(2) };
+    let figure_rows = panels.len().div_ceil(columns) as u32;
+    let width = if panels.len() > 1 || blocks > WIDE { PAGE } else { PAGE * 7 / 10 };
+    Some(Figure { columns, ..Figure::new(panels, width, (17 * kinds + 68) * figure_rows + 24) })
+}
+
+/// Shares of zeros, a row a kind of matrix, a column a block.
+struct Rows {
+    kinds: Vec<String>,
+    values: Vec<Vec<Option<f64>>>,
+}
+
+impl Rows {
+    fn numbers(&self) -> impl Iterator<Item = f64> + '_ {
+        self.values.iter().flatten().flatten().copied()
+    }
+
+    fn is_uniform(&self) -> bool {
+        let (low, high) = self.numbers().fold((1.0, 0.0), |(low, high): (f64, f64), v| (low.min(v), high.max(v)));
+        high - low < UNIFORM
+    }
+}
+
+fn rows(point: &Seeds<'_>, blocks: usize) -> Rows {
+    let mut kinds: Vec<&str> = Vec::new();
+    for matrix in matrices(point.cells[0]) {
+        if !kinds.contains(&matrix.kind) {
+            kinds.push(matrix.kind);
+        }
+    }
+    let value = |kind: &str, block| {
+        over_seeds(&point.cells, &|record| share(record, |m| (m.block, m.kind) == (block, kind))).finite()
+    };
+    let values = kinds.iter().map(|kind| (0..blocks).map(|block| value(kind, block)).collect()).collect();
+    Rows { kinds: short(&kinds), values }
+}
+
+/// The last parts of names, where these tell them apart.
+fn short(names: &[&str]) -> Vec<String> {
+    let last = |name: &str| name.rsplit('.').next().unwrap_or(name).to_owned();
+    let short: Vec<String> = names.iter().map(|name| last(name)).collect();
+    let unique = short.iter().enumerate().all(|(index, name)| !short[..index].contains(name));
+    if unique { short } else { names.iter().map(|name| (*name).to_owned()).collect() }
+}
+
+/// The range of some shares in whole steps of 5 %, at least four of them.
+fn colour_range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    const STEPS: f64 = 20.0;
+    let (low, high) = values.fold((1.0, 0.0), |(low, high): (f64, f64), v| (low.min(v), high.max(v)));
+    if low > high {
+        return (0.0, 1.0);
+    }
+    // Rounding beforehand keeps 0.30000000000000004 at 30 %.
+    let steps = |v: f64| (v * STEPS * 1e6).round() / 1e6;
+    let (mut low, mut high) = (steps(low).floor(), steps(high).ceil());
+    while high - low < 4.0 {
+        if low > 0.0 {
+            low -= 1.0;
+        }
+        if high < STEPS && high - low < 4.0 {
+            high += 1.0;
+        }
+    }
+    (low / STEPS, high / STEPS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::experiment::{Method, Variant};
+    use crate::report::tests::{cell, record};
+
+    #[test]
+    fn a_name_tells_the_place() {
+        assert_eq!(place("model.decoder.layers.0.self_attn.k_proj"), Some((0, "self_attn.k_proj")));
+        assert_eq!(place("gpt_neox.layers.12.mlp.dense_h_to_4h"), Some((12, "mlp.dense_h_to_4h")));
+        assert_eq!(place("transformer.h.3.attn.c_proj"), Some((3, "attn.c_proj")));
+        assert_eq!(place("lm_head"), None);
+        assert_eq!(short(&["self_attn.q_proj", "mlp.up_proj"]), ["q_proj", "up_proj"]);
+        assert_eq!(short(&["attn.c_proj", "mlp.c_proj"]), ["attn.c_proj", "mlp.c_proj"]);
+    }
+
+    #[test]
+    fn ranges_and_ticks() {
+        assert_eq!(colour_range([0.3, 0.1 + 0.2].into_iter()), (0.2, 0.4));
+        assert_eq!(colour_range([0.0, 0.02].into_iter()), (0.0, 0.2));
+        assert_eq!(colour_range([1.0].into_iter()), (0.8, 1.0));
+        assert_eq!(colour_range([0.42, 0.77].into_iter()), (0.4, 0.8));
+        assert_eq!(colour_range(std::iter::empty()), (0.0, 1.0));
+        assert_eq!(block_ticks(6), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(block_ticks(30), [0.0, 5.0, 10.0, 15.0, 20.0, 25.0]);
+    }
+
+    /// Two blocks of two linears, whose kept weights of 100 are given.
+    fn point(method: Method, seed: Option<u64>, kept: [u64; 4]) -> CellRecord {
+        let names = ["layers.0.fc1", "layers.0.fc2", "layers.1.fc1", "layers.1.fc2"];
+        let linears: Vec<(&str, u64)> = names.into_iter().zip(kept).collect();
+        record(cell("m", method, 0.5, Variant::Masked, seed), 1.0, &linears)
+    }
+
+    #[test]
+    fn blocks_and_matrices_have_their_shares_of_zeros() {
+        let records = [
+            point(Method::Magnitude, None, [40, 60, 20, 80]),
+            point(Method::Random, Some(0), [49, 50, 50, 50]),
+            point(Method::Random, Some(1), [51, 50, 50, 50]),
+        ];
+        let records: Vec<&CellRecord> = records.iter().collect();
+        let names = Names::among(records.iter().map(|record| &record.cell));
+        let figure = layers(&records, &names).unwrap();
+        let Marks::Points(series) = &figure.panels[0].marks else { panic!("no lines") };
+        let shares = |index: usize| series[index].points.iter().map(|(_, v)| v.y.unwrap()).collect::<Vec<_>>();
+        assert_eq!((shares(0), shares(1)), (vec![0.5, 0.5], vec![0.5, 0.5]));
+        assert!(series[0].points[0].1.bounds.is_none() && series[1].points[0].1.bounds.is_some());
+        let figure = heatmap(&records, &names).unwrap();
+        let [Panel { title, marks: Marks::Heat(map), .. }] = &figure.panels[..] else { panic!("one map") };
+        assert_eq!(title, "magnitude, 50 %", "random is even");
+        assert_eq!(map.rows, ["fc1", "fc2"]);
+        let close = |a: Option<f64>, b: f64| (a.unwrap() - b).abs() < 1e-12;
+        assert!(close(map.values[0][0], 0.6) && close(map.values[0][1], 0.8) && close(map.values[1][1], 0.2));
+        assert_eq!(map.scale.range, Some((0.2, 0.8)));
+        let even = heatmap(&records[1..], &names).unwrap();
+        assert_eq!(even.panels.len(), 1, "a map of one colour is better than none");
+    }
+}

@@ -1,0 +1,460 @@
+//! A prune point as a checkpoint: the model's own files again, its pruned weights with zeros in place or without them.
+//!
+//! ```text
+//!   Prepared ──> the one selected point ──> Session, Point: which weights go
+//!                                                 │
+//!   the checkpoint's tensors, byte for byte ──mask | pack──> model.safetensors | model.sparse.safetensors
+//!   config.json, tokenizer files ──────────────────────────> copied
+//! ```
+//!
+//! The folder is written beside its place and renamed: it is whole or not there. What the checkpoint has, the copy
+//! has too, under the same names, in the same dtype and layout.
+
+use super::calibrate::{Stopped, calibrate};
+use super::cells::{Watch, caught};
+use super::panics;
+use super::patterns::{Pruned, patterns};
+use super::point::CellError;
+use super::prepare::{PlannedCell, Prepared, PreparedModel};
+use super::session::Session;
+use crate::config::experiment::Variant;
+use crate::execute::SparseBackend;
+use crate::load::weights::{self, Dtype, SPARSE_FILE, TensorInfo};
+use crate::load::{Checkpoint, Companion, LoadError, Loader, StoredTensor};
+use crate::model::{self, Part};
+use crate::plan::{Backend, Cell};
+use crate::record::{NewFolder, Program, WriteError};
+use crate::sparse::Pattern;
+use burn::backend::{Flex, NdArray};
+use half::{bf16, f16};
+use serde_json::json;
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// The file of a checkpoint with its zeros.
+const DENSE_FILE: &str = "model.safetensors";
+/// The file that says what was pruned, how, and by what.
+const ORIGIN_FILE: &str = "sparsify_exp.json";
+/// Points that a message names.
+const NAMED: usize = 8;
+
+/// How pruned weights are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExportFormat {
+    /// With zeros in place: a checkpoint like any other.
+    #[default]
+    Dense,
+    /// Without zeros: a bit a weight and the kept values, which this program alone reads.
+    Sparse,
+}
+
+/// Where to and how.
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
+    /// The folder to be made.
+    pub to: PathBuf,
+    /// How pruned weights are written.
+    pub format: ExportFormat,
+    /// Whether a checkpoint that is there already may be replaced.
+    pub overwrite: bool,
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exported {
+    /// The point.
+    pub point: String,
+    /// Pruned linears.
+    pub pruned: usize,
+    /// Bytes of the file of weights.
+    pub bytes: u64,
+    /// Bytes that the weights have with their zeros.
+    pub dense_bytes: u64,
+    /// What updated weights were rounded to, where that is less than the f32 that they were computed in.
+    pub rounded: Option<&'static str>,
+}
+
+/// Why nothing was exported.
+#[derive(Debug, Error)]
+pub enum ExportError {
+    /// Only dense cells are selected.
+    #[error("no prune point is selected")]
+    NoPoint,
+    /// More than one prune point is selected.
+    #[error("{} prune points are selected, and a checkpoint is of one:\n{}", .0.len(), listed(.0))]
+    SeveralPoints(Vec<String>),
+    /// The model has no files.
+    #[error("`{0}` has random weights that are in no file")]
+    Synthetic(String),
+    /// There is a checkpoint already.
+    #[error("`{}` is there already", .0.display())]
+    Exists(PathBuf),
+    /// There is something else already.
+    #[error("`{}` is there already and is no checkpoint", .0.display())]
+    Occupied(PathBuf),
+    /// The place is that of the model itself.
+    #[error("`{}` is the checkpoint that is to be pruned", .0.display())]
+    Source(PathBuf),
+    /// The place has no name, as `.` and `..`.
+    #[error("`{}` names no folder that can be made", .0.display())]
+    NoName(PathBuf),
+    /// The model.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The point does not fit the model, or the device failed.
+    #[error("pruning failed for {point}: {message}")]
+    Prune {
+        /// The point.
+        point: String,
+        /// Why.
+        message: String,
+    },
+    /// A file.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The user wants to stop.
+    #[error("interrupted: nothing was written")]
+    Interrupted,
+}
+
+impl ExportError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoPoint => "select one that prunes, as in `--only 'method=magnitude, sparsity=0.5'`".into(),
+            Self::SeveralPoints(_) => {
+                "narrow them down with `--only 'method=..., sparsity=...'`, or with `-s prune.KEY=VALUE`".into()
+            }
+            Self::Synthetic(_) => "take a model from the hub, a folder or inside the program".into(),
+            Self::Exists(_) => "give another folder, or `--overwrite` to replace the checkpoint".into(),
+            Self::Occupied(_) => "give another folder: only a checkpoint, which has a config.json, is replaced".into(),
+            Self::Source(_) | Self::NoName(_) => "give another folder with `--to DIR`".into(),
+            Self::Load(error) => return error.hint(),
+            Self::Write(error) if error.source.kind() == io::ErrorKind::StorageFull => {
+                "free some space and export again".into()
+            }
+            Self::Write(_) => "give a folder that can be written with `--to DIR`".into(),
+            Self::Prune { .. } | Self::Interrupted => return None,
+        })
+    }
+}
+
+/// Some of the points, a line each.
+fn listed(points: &[String]) -> String {
+    let mut lines: Vec<String> = points.iter().take(NAMED).map(|point| format!("  {point}")).collect();
+    if points.len() > NAMED {
+        lines.push(format!("  and {} more", points.len() - NAMED));
+    }
+    lines.join("\n")
+}
+
+/// Prunes the one point that is selected, and writes the checkpoint.
+///
+/// # Errors
+/// When not one point is selected, it can't be pruned, or the folder can't be made. Nothing is written then.
+pub fn export(
+    prepared: &Prepared,
+    loader: &Loader,
+    options: &ExportOptions,
+    watch: &dyn Watch,
+) -> Result<Exported, ExportError> {
+    let planned = the_point(prepared)?;
+    let point = name(&planned.cell);
+    let model = model_of(prepared, planned)?;
+    let source = prepared.experiment.models.iter().find(|source| source.to_string() == planned.cell.model);
+    let source = source.ok_or(ExportError::NoPoint)?;
+    free(&options.to, options.overwrite, model)?;
+    let checkpoint = Checkpoint::open(model.files.clone())?;
+    if checkpoint.stored().is_empty() {
+        return Err(ExportError::Synthetic(planned.cell.model.clone()));
+    }
+    let companions = loader.companions(source, &model.files)?;
+    let layers = layers(prepared, planned, watch)?;
+    watch.stage("writing");
+    let origin = origin(planned, options.format);
+    let folder = NewFolder::beside(&options.to)?;
+    for Companion { name, bytes } in companions.iter().chain([&origin]) {
+        folder.write(name, |file| file.write_all(bytes).map_err(|source| write_error(&options.to, name, source)))?;
+    }
+    let tensors = Tensors::new(&checkpoint, &layers, options.format);
+    let file = if options.format == ExportFormat::Dense { DENSE_FILE } else { SPARSE_FILE };
+    let bytes = folder.write(file, |out| {
+        let written = weights::write_safetensors(out, &tensors.infos, |index| {
+            let interrupted = watch.interrupted();
+            if interrupted { Err(Problem::Interrupted) } else { Ok(tensors.bytes(index)?) }
+        });
+        written.map_err(|problem| match problem {
+            Problem::Io(source) => write_error(&options.to, file, source).into(),
+            Problem::Load(error) => ExportError::Load(error),
+            Problem::Interrupted => ExportError::Interrupted,
+        })
+    })?;
+    folder.finish()?;
+    Ok(Exported { point, pruned: layers.len(), bytes, dense_bytes: tensors.dense_bytes, rounded: tensors.rounded })
+}
+
+fn write_error(folder: &Path, name: &str, source: io::Error) -> WriteError {
+    WriteError { path: folder.join(name), source }
+}
+
+/// The cell whose point is the only one selected.
+fn the_point(prepared: &Prepared) -> Result<&PlannedCell, ExportError> {
+    let mut points: Vec<&PlannedCell> = Vec::new();
+    for planned in prepared.cells.iter().filter(|planned| planned.selected && planned.cell.prune.is_some()) {
+        if !points.iter().any(|point| point.cell.same_point(&planned.cell)) {
+            points.push(planned);
+        }
+    }
+    match points[..] {
+        [] => Err(ExportError::NoPoint),
+        [point] => Ok(point),
+        _ => Err(ExportError::SeveralPoints(points.iter().map(|point| name(&point.cell)).collect())),
+    }
+}
+
+fn model_of<'a>(prepared: &'a Prepared, planned: &PlannedCell) -> Result<&'a PreparedModel, ExportError> {
+    let model = prepared.models.iter().find(|model| model.files.source == planned.cell.model);
+    model.ok_or(ExportError::NoPoint)
+}
+
+/// A point as people call it, whichever of its variants the cell is.
+fn name(cell: &Cell) -> String {
+    Cell { variant: Variant::Masked, ..cell.clone() }.to_string()
+}
+
+/// Whether the folder may be made or replaced.
+fn free(to: &Path, overwrite: bool, model: &PreparedModel) -> Result<(), ExportError> {
+    if to.file_name().is_none() {
+        return Err(ExportError::NoName(to.into()));
+    }
+    let entries = match std::fs::read_dir(to) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(_) if !to.exists() => return Ok(()),
+        Err(_) => return Err(ExportError::Occupied(to.into())),
+    };
+    let here = |path: &Path| std::fs::canonicalize(path).ok();
+    if model.files.folder().is_some_and(|folder| here(folder) == here(to)) {
+        return Err(ExportError::Source(to.into()));
+    }
+    match entries {
+        false => Ok(()),
+        true if !to.join("config.json").is_file() => Err(ExportError::Occupied(to.into())),
+        true if overwrite => Ok(()),
+        true => Err(ExportError::Exists(to.into())),
+    }
+}
+
+/// What the checkpoint is of, for those who find it.
+fn origin(planned: &PlannedCell, format: ExportFormat) -> Companion {
+    let Cell { model, backend, dtype, prune, seed, .. } = &planned.cell;
+    let origin = json!({
+        "model": model,
+        "backend": backend,
+        "dtype": dtype.name(),
+        "prune": prune,
+        "seed": seed,
+        "inputs": planned.inputs,
+        "format": if format == ExportFormat::Dense { "dense" } else { "sparse" },
+        "program": Program::current(),
+    });
+    Companion { name: ORIGIN_FILE.into(), bytes: format!("{origin:#}\n").into_bytes() }
+}
+
+/// Which weights go, decided on the backend of the point.
+fn layers(prepared: &Prepared, planned: &PlannedCell, watch: &dyn Watch) -> Result<Vec<Pruned>, ExportError> {
+    let model = model_of(prepared, planned)?;
+    watch.loading(&model.files.source, planned.cell.backend.name());
+    match planned.cell.backend {
+        Backend::Flex => prune::<Flex>(model, planned, &Default::default(), watch),
+        Backend::NdArray => prune::<NdArray<f32>>(model, planned, &Default::default(), watch),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => {
+            panics::collect();
+            let device = crate::execute::cuda_device(prepared.experiment.device_index);
+            prune::<crate::execute::Cuda>(model, planned, &device, watch)
+        }
+        #[cfg(not(feature = "cuda"))]
+        Backend::Cuda => unreachable!("no cell is planned on a backend that is not built in"),
+    }
+}
+
+fn prune<B: SparseBackend>(
+    model: &PreparedModel,
+    planned: &PlannedCell,
+    device: &B::Device,
+    watch: &dyn Watch,
+) -> Result<Vec<Pruned>, ExportError> {
+    let Cell { prune: Some(point), seed, dtype, .. } = &planned.cell else { return Err(ExportError::NoPoint) };
+    let work = || -> Result<Result<Vec<Pruned>, CellError>, ExportError> {
+        let checkpoint = Checkpoint::open(model.files.clone())?;
+        let mut session = Session::<B>::load(checkpoint, model.tokens.clone(), *dtype, device)?;
+        watch.stage("pruning");
+        if !point.method.calibrates() {
+            return Ok(patterns(&session, point, *seed, *dtype));
+        }
+        let windows = seed.and_then(|seed| session.tokens.calibration_of(seed)).unwrap_or_default().to_vec();
+        match calibrate(&mut session, &windows, &[point], *dtype, watch) {
+            Err(Stopped::Interrupted) => Err(ExportError::Interrupted),
+            Err(Stopped::Failed(error)) => Ok(Err(error)),
+            // One point, one result.
+            Ok(results) => Ok(results.into_iter().map(|result| Ok(result?.layers)).next().unwrap_or(Ok(Vec::new()))),
+        }
+    };
+    let failure = |message| ExportError::Prune { point: name(&planned.cell), message };
+    match (caught(work), panics::take()) {
+        (_, Some(message)) | (Err(message), None) => Err(failure(panics::brief(&message))),
+        (Ok(Err(error)), None) => Err(error),
+        (Ok(Ok(Err(error))), None) => Err(failure(error.to_string())),
+        (Ok(Ok(Ok(layers))), None) => Ok(layers),
+    }
+}
+
+/// Why a file of weights can't be written.
+enum Problem {
+    Io(io::Error),
+    Load(LoadError),
+    Interrupted,
+}
+
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<LoadError> for Problem {
+    fn from(error: LoadError) -> Self {
+        Self::Load(error)
+    }
+}
+
+/// The tensors of a file to be written.
+struct Tensors<'a> {
+    checkpoint: &'a Checkpoint,
+    infos: Vec<(String, TensorInfo)>,
+    pieces: Vec<Piece<'a>>,
+    dense_bytes: u64,
+    rounded: Option<&'static str>,
+}
+
+/// What a tensor's bytes are made of.
+struct Piece<'a> {
+    tensor: StoredTensor<'a>,
+    pruned: Option<&'a Pruned>,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The tensor, with zeros in place where it is pruned.
+    Whole,
+    Shape,
+    Bitmap,
+    Values,
+}
+
+impl<'a> Tensors<'a> {
+    fn new(checkpoint: &'a Checkpoint, layers: &'a [Pruned], format: ExportFormat) -> Self {
+        let (infos, pieces) = (Vec::new(), Vec::new());
+        let mut tensors = Self { checkpoint, infos, pieces, dense_bytes: 0, rounded: None };
+        for tensor in checkpoint.stored() {
+            let of = |layer: &&Pruned| layer.module == tensor.module && tensor.part == Part::Weight;
+            let pruned = layers.iter().find(of);
+            let TensorInfo { dtype, shape } = tensor.info.clone();
+            if pruned.is_some_and(Pruned::is_updated) && matches!(dtype, Dtype::F16 | Dtype::BF16) {
+                tensors.rounded = Some(if dtype == Dtype::F16 { "f16" } else { "bf16" });
+            }
+            tensors.dense_bytes += (shape.iter().product::<usize>() * dtype.bitsize() / 8) as u64;
+            let mut add = |kind, suffix: &str, dtype, shape| {
+                tensors.infos.push((format!("{}{suffix}", tensor.name), TensorInfo { dtype, shape }));
+                tensors.pieces.push(Piece { tensor: tensor.clone(), pruned, kind });
+            };
+            match pruned.filter(|_| format == ExportFormat::Sparse) {
+                None => add(Kind::Whole, "", dtype, shape),
+                Some(layer) => {
+                    let [of_shape, of_bitmap, of_values] = weights::SUFFIXES;
+                    add(Kind::Shape, of_shape, Dtype::I64, vec![2]);
+                    add(Kind::Bitmap, of_bitmap, Dtype::U8, vec![shape[0], shape[1].div_ceil(8)]);
+                    add(Kind::Values, of_values, dtype, vec![layer.pattern.kept()]);
+                }
+            }
+        }
+        tensors
+    }
+
+    /// The bytes of one tensor.
+    fn bytes(&self, index: usize) -> Result<Cow<'a, [u8]>, LoadError> {
+        let Piece { tensor, pruned, kind } = &self.pieces[index];
+        let checkpoint = self.checkpoint;
+        let Some(pruned) = pruned else { return checkpoint.stored_bytes(tensor.name) };
+        let (shape, cols) = (&tensor.info.shape, tensor.info.shape[1]);
+        if *kind == Kind::Shape {
+            return Ok(shape.iter().flat_map(|&extent| (extent as i64).to_le_bytes()).collect::<Vec<u8>>().into());
+        }
+        let transposed = checkpoint.architecture().modules[tensor.module].transposed;
+        let pattern = if transposed { Cow::Owned(transpose(&pruned.pattern)) } else { Cow::Borrowed(&pruned.pattern) };
+        let bitmap = weights::bitmap(cols, pattern.words());
+        if *kind == Kind::Bitmap {
+            return Ok(bitmap.into());
+        }
+        let width = tensor.info.dtype.bitsize() / 8;
+        let bytes = match pruned.updated() {
+            None => checkpoint.stored_bytes(tensor.name)?,
+            Some(weights) if transposed => {
+                let [rows, cols] = [pruned.pattern.rows(), pruned.pattern.cols()];
+                encode(&model::transpose(&weights, rows, cols), tensor.info.dtype).into()
+            }
+            Some(weights) => encode(&weights, tensor.info.dtype).into(),
+        };
+        Ok(match kind {
+            Kind::Values => weights::values(cols, width, &bitmap, &bytes).into(),
+            _ => {
+                let mut bytes = bytes.into_owned();
+                weights::mask(cols, width, &bitmap, &mut bytes);
+                bytes.into()
+            }
+        })
+    }
+}
+
+/// Numbers as a file has them.
+fn encode(numbers: &[f32], dtype: Dtype) -> Vec<u8> {
+    match dtype {
+        Dtype::F16 => numbers.iter().flat_map(|&number| f16::from_f32(number).to_le_bytes()).collect(),
+        Dtype::BF16 => numbers.iter().flat_map(|&number| bf16::from_f32(number).to_le_bytes()).collect(),
+        Dtype::F64 => numbers.iter().flat_map(|&number| f64::from(number).to_le_bytes()).collect(),
+        _ => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+    }
+}
+
+/// The pattern of the transposed matrix.
+fn transpose(pattern: &Pattern) -> Pattern {
+    Pattern::from_rows(pattern.cols(), pattern.rows(), |row, words| {
+        for col in (0..pattern.rows()).filter(|&col| pattern.get(col, row)) {
+            words[col / 64] |= 1 << (col % 64);
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transposed_pattern_keeps_the_same_weights() {
+        let pattern = Pattern::from_rows(3, 70, |row, words| words[row % 2] = 1 << row | 1 << 5);
+        let transposed = transpose(&pattern);
+        assert_eq!((transposed.rows(), transposed.cols(), transposed.kept()), (70, 3, pattern.kept()));
+        assert!((0..3).all(|row| (0..70).all(|col| pattern.get(row, col) == transposed.get(col, row))));
+        assert_eq!(transpose(&transposed), pattern);
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let points: Vec<String> = (0..10).map(|i| format!("point {i}")).collect();
+        assert_eq!(listed(&points[..2]), "  point 0\n  point 1");
+        assert!(listed(&points).ends_with("point 7\n  and 2 more"));
+    }
+}
