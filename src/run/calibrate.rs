@@ -42,6 +42,9 @@ pub(super) struct Calibrated {
     pub prune_seconds: f64,
 }
 
+/// What a stage's linears read, group by group, and the stage's outputs.
+type Looked<B> = (Vec<Option<InputStatistics>>, Vec<Activations<B>>);
+
 /// Why calibration ended early, for all of its points.
 pub(super) enum Stopped {
     /// The user wants to stop.
@@ -304,7 +307,7 @@ impl<B: SparseBackend> Engine<'_, B> {
         wanted: &[Needs],
         batches: Vec<Activations<B>>,
         advance: bool,
-    ) -> Result<(Vec<Option<InputStatistics>>, Vec<Activations<B>>), Stopped> {
+    ) -> Result<Looked<B>, Stopped> {
         let decoder = &self.session.decoder;
         let sums = |(group, needs): (&Vec<usize>, &Needs)| {
             let cols = decoder.architecture().modules[group[0]].shape[1];

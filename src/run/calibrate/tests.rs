@@ -1,3 +1,5 @@
+//! The engine against naive calibration, and against itself beside other points.
+
 use super::*;
 use crate::config::experiment::{Method, NmPattern, Owl};
 use crate::load::{Checkpoint, Loader, Tokens};
