@@ -23,6 +23,7 @@ mod host;
 pub mod kernels;
 mod ndarray;
 mod policy;
+mod rows;
 mod sums;
 
 pub use backend::{

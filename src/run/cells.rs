@@ -129,7 +129,7 @@ impl Runner<'_> {
         self.watch.loading(&model.files.source, cells[0].cell.backend.name());
         let load = || {
             let checkpoint = Checkpoint::open(model.files.clone())?;
-            let session = Session::<B>::load(&checkpoint, model.tokens.clone(), cells[0].cell.dtype, device)?;
+            let session = Session::<B>::load(checkpoint, model.tokens.clone(), cells[0].cell.dtype, device)?;
             // A device may still be at it, or have failed.
             Ok(B::sync(device).map(|()| session).map_err(|error| error.to_string()))
         };
@@ -215,6 +215,9 @@ impl Runner<'_> {
     ) -> Option<(Timings, Result<Measured, Failure>)> {
         let stage = |stage: &str| self.watch.stage(stage);
         let failure = |error: CellError| error.failure();
+        if let Err(error) = session.restore() {
+            return Some((Timings::default(), Err(failure(error.into()))));
+        }
         let Some(prune) = cell.prune.as_ref().filter(|_| cell.variant != Variant::Dense) else {
             let (timings, result) = dense(session, cell, &stage);
             return Some((timings, result.map_err(failure)));

@@ -171,7 +171,7 @@ pub fn export(
         return Err(ExportError::Synthetic(planned.cell.model.clone()));
     }
     let companions = loader.companions(source, &model.files)?;
-    let layers = layers(prepared, &checkpoint, planned, watch)?;
+    let layers = layers(prepared, planned, watch)?;
     watch.stage("writing");
     let origin = origin(planned, options.format);
     let folder = NewFolder::beside(&options.to)?;
@@ -263,22 +263,17 @@ fn origin(planned: &PlannedCell, format: ExportFormat) -> Companion {
 }
 
 /// Which weights go, decided on the backend of the point.
-fn layers(
-    prepared: &Prepared,
-    checkpoint: &Checkpoint,
-    planned: &PlannedCell,
-    watch: &dyn Watch,
-) -> Result<Vec<Pruned>, ExportError> {
+fn layers(prepared: &Prepared, planned: &PlannedCell, watch: &dyn Watch) -> Result<Vec<Pruned>, ExportError> {
     let model = model_of(prepared, planned)?;
     watch.loading(&model.files.source, planned.cell.backend.name());
     match planned.cell.backend {
-        Backend::Flex => prune::<Flex>(model, checkpoint, planned, &Default::default(), watch),
-        Backend::NdArray => prune::<NdArray<f32>>(model, checkpoint, planned, &Default::default(), watch),
+        Backend::Flex => prune::<Flex>(model, planned, &Default::default(), watch),
+        Backend::NdArray => prune::<NdArray<f32>>(model, planned, &Default::default(), watch),
         #[cfg(feature = "cuda")]
         Backend::Cuda => {
             panics::collect();
             let device = crate::execute::cuda_device(prepared.experiment.device_index);
-            prune::<crate::execute::Cuda>(model, checkpoint, planned, &device, watch)
+            prune::<crate::execute::Cuda>(model, planned, &device, watch)
         }
         #[cfg(not(feature = "cuda"))]
         Backend::Cuda => unreachable!("no cell is planned on a backend that is not built in"),
@@ -287,13 +282,13 @@ fn layers(
 
 fn prune<B: SparseBackend>(
     model: &PreparedModel,
-    checkpoint: &Checkpoint,
     planned: &PlannedCell,
     device: &B::Device,
     watch: &dyn Watch,
 ) -> Result<Vec<Pruned>, ExportError> {
     let Cell { prune: Some(point), seed, dtype, .. } = &planned.cell else { return Err(ExportError::NoPoint) };
     let work = || -> Result<Result<Vec<Pruned>, CellError>, ExportError> {
+        let checkpoint = Checkpoint::open(model.files.clone())?;
         let mut session = Session::<B>::load(checkpoint, model.tokens.clone(), *dtype, device)?;
         watch.stage("pruning");
         if !point.method.calibrates() {

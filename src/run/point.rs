@@ -5,6 +5,7 @@ use super::patterns::{Pruned, patterns};
 use super::session::{Session, burn_dtype, bytes_per_number};
 use crate::config::experiment::{Dtype, Metric, Variant};
 use crate::execute::{Format, LayerShape, PackError, ReadError, SparseBackend, SparseWeight};
+use crate::load::LoadError;
 use crate::measure::{
     Agreement, ForwardError, Gate, GateMiss, Latency, Stored, Workload, agreement, all_logits, decoded_logits, gate,
     latency, peak_rss_bytes, perplexity, structure,
@@ -29,6 +30,8 @@ pub(super) enum CellError {
     Pack(#[from] PackError),
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
     #[error("`exclude` leaves no linear to prune: {0}")]
     NothingToPrune(String),
 }
@@ -133,6 +136,7 @@ impl Point {
         timings: &mut Timings,
         stage: Stage<'_>,
     ) -> Result<Measured, CellError> {
+        reference_of(session, cell, stage)?;
         stage("masking");
         let start = Instant::now();
         let mut decoder = self.masked_decoder(session, cell);
@@ -162,6 +166,7 @@ impl Point {
         timings: &mut Timings,
         stage: Stage<'_>,
     ) -> Result<Measured, CellError> {
+        reference_of(session, cell, stage)?;
         // The masked logits come first and their model goes, so that the two never share the memory.
         if self.masked.is_none() {
             stage("masked logits for the gate");
@@ -170,6 +175,7 @@ impl Point {
             drop(masked);
             // What a device's memory pools keep of it would stand in the way of the sparse model.
             B::memory_cleanup(session.decoder.device());
+            session.restore()?;
         }
         stage("converting");
         let start = Instant::now();
@@ -211,7 +217,7 @@ impl Point {
     /// The model with its pruned linears in the variant's form, and what it stores.
     fn sparse_decoder<B: SparseBackend>(
         &self,
-        session: &Session<B>,
+        session: &mut Session<B>,
         cell: &Cell,
     ) -> Result<(Decoder<B>, Vec<Stored>), CellError> {
         let dtype = burn_dtype(cell.dtype);
@@ -241,6 +247,7 @@ impl Point {
                 None => LinearWeight::Dense(pruned.masked(dense, dtype, decoder.device())),
             };
             decoder.set_weight(*module, weight);
+            session.let_go(*module);
         }
         Ok((decoder, stored))
     }
@@ -260,11 +267,12 @@ impl Point {
         uses
     }
 
-    fn masked_decoder<B: SparseBackend>(&self, session: &Session<B>, cell: &Cell) -> Decoder<B> {
+    fn masked_decoder<B: SparseBackend>(&self, session: &mut Session<B>, cell: &Cell) -> Decoder<B> {
         let (mut decoder, dtype) = (session.decoder.clone(), burn_dtype(cell.dtype));
         for pruned in &self.layers {
             let masked = pruned.masked(session.dense(pruned.module), dtype, session.decoder.device());
             decoder.set_weight(pruned.module, LinearWeight::Dense(masked));
+            session.let_go(pruned.module);
         }
         decoder
     }
@@ -279,6 +287,15 @@ impl Point {
         }
         Ok(self.masked.as_deref().unwrap_or_default())
     }
+}
+
+/// Computes the dense model's logits where they are compared with, before its weights may go.
+fn reference_of<B: SparseBackend>(session: &mut Session<B>, cell: &Cell, stage: Stage<'_>) -> Result<(), ForwardError> {
+    if cell.metrics.contains(&Metric::Agreement) {
+        stage("logits of the dense model");
+        session.reference()?;
+    }
+    Ok(())
 }
 
 /// What the gate compares: the logits on the agreement texts, and behind them those of decoded tokens, since other

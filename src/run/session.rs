@@ -11,10 +11,13 @@ use crate::record::Failure;
 use burn::tensor::DType;
 use half::{bf16, f16};
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::time::Instant;
 
 /// Numbers that a task counts.
 const CHUNK: usize = 1 << 16;
+/// Models with fewer weights than this in their linears keep them: 64 MiB, where reading again saves little.
+const KEPT_BELOW: usize = 16 << 20;
 
 /// The dense model on a device, and what is known of it.
 pub(super) struct Session<B: SparseBackend> {
@@ -27,6 +30,12 @@ pub(super) struct Session<B: SparseBackend> {
     /// How long loading took.
     pub load_seconds: f64,
     reference: Option<Vec<f32>>,
+    checkpoint: Checkpoint,
+    dtype: DType,
+    /// Whether dense weights go while variants have others in their place.
+    lean: bool,
+    /// Linears whose dense weights have gone.
+    absent: Vec<usize>,
     /// Calibrated points whose cells have not run yet.
     waiting: Vec<Waiting>,
 }
@@ -43,9 +52,9 @@ impl<B: SparseBackend> Session<B> {
     ///
     /// # Errors
     /// When a tensor can't be used.
-    pub fn load(checkpoint: &Checkpoint, tokens: Tokens, dtype: Dtype, device: &B::Device) -> Result<Self, LoadError> {
+    pub fn load(checkpoint: Checkpoint, tokens: Tokens, dtype: Dtype, device: &B::Device) -> Result<Self, LoadError> {
         let start = Instant::now();
-        let architecture = checkpoint.architecture();
+        let architecture = checkpoint.architecture().clone();
         let number = bytes_per_number(dtype);
         let mut stored: Vec<Stored> = architecture
             .modules
@@ -78,7 +87,39 @@ impl<B: SparseBackend> Session<B> {
             }
         }
         let load_seconds = start.elapsed().as_secs_f64();
-        Ok(Self { decoder, stored, tokens, load_seconds, reference: None, waiting: Vec::new() })
+        // A device has memory of its own; what is drawn takes longer to draw than to read.
+        let linears: usize = architecture.linears().map(|(_, module)| module.weights()).sum();
+        let lean = B::ON_HOST && !checkpoint.files().is_stand_in() && linears >= KEPT_BELOW;
+        let dtype = burn_dtype(dtype);
+        let (reference, absent, waiting) = (None, Vec::new(), Vec::new());
+        Ok(Self { decoder, stored, tokens, load_seconds, reference, checkpoint, dtype, lean, absent, waiting })
+    }
+
+    /// Lets a linear's dense weight go, now that a variant has another in its place, so that the memory does not
+    /// hold both models; [`Session::restore`] brings it back. Small models and devices keep it.
+    pub fn let_go(&mut self, module: usize) {
+        if self.lean {
+            let nothing = DenseWeight::new(Cow::Borrowed(&[]), [0, 0], self.dtype, self.decoder.device());
+            self.decoder.set_weight(module, LinearWeight::Dense(nothing));
+            self.absent.push(module);
+        }
+    }
+
+    /// Reads the dense weights that were let go: no cell begins without them.
+    ///
+    /// # Errors
+    /// When a file can't be read any more.
+    pub fn restore(&mut self) -> Result<(), LoadError> {
+        while let Some(&module) = self.absent.last() {
+            let shape = &self.checkpoint.architecture().modules[module].shape;
+            let shape = [shape[0], shape[1]];
+            let numbers = self.checkpoint.read(module, Part::Weight)?;
+            let weight = DenseWeight::new(numbers, shape, self.dtype, self.decoder.device());
+            self.checkpoint.release(module, Part::Weight);
+            self.decoder.set_weight(module, LinearWeight::Dense(weight));
+            self.absent.pop();
+        }
+        Ok(())
     }
 
     /// Non-zero parameters of the dense model, each counted once.
@@ -87,11 +128,12 @@ impl<B: SparseBackend> Session<B> {
         modules.map(|(m, s)| s.nonzero_bias + if m.tied_to.is_none() { s.nonzero } else { 0 }).sum()
     }
 
-    /// A linear's weight.
+    /// A linear's weight in the dense model.
     ///
     /// # Panics
-    /// When the module is no linear.
+    /// When the module is no linear, or its weight was let go.
     pub fn dense(&self, module: usize) -> &DenseWeight<B> {
+        assert!(!self.absent.contains(&module), "a cell begins with all dense weights");
         match &self.decoder.linear(module).weight {
             LinearWeight::Dense(weight) => weight,
             LinearWeight::Sparse(_) => unreachable!("a session's model is dense"),
@@ -177,8 +219,51 @@ pub(super) fn burn_dtype(dtype: Dtype) -> DType {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::load::Loader;
+    use burn::backend::Flex;
+    use std::ops::ControlFlow;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    /// A model without texts, for the tests of this folder.
+    pub(in super::super) fn session(model: &str) -> Session<Flex> {
+        let text = format!("name = 'test'\n[model]\nsource = \"{model}\"\n");
+        let experiment = crate::config::parse(Path::new("test.toml"), &text, &[]).unwrap();
+        let loader = Loader::new(true, Arc::new(|_: &str, _, _| ControlFlow::Continue(())));
+        let checkpoint = Checkpoint::open(loader.find(&experiment.models[0]).unwrap()).unwrap();
+        let tokens = Tokens { agreement: vec![vec![1, 2, 3]], perplexity: None, context: 64, calibration: Vec::new() };
+        Session::load(checkpoint, tokens, Dtype::F32, &Default::default()).unwrap()
+    }
+
+    /// The source of a checkpoint in `tests/fixtures`.
+    pub(in super::super) fn fixture(name: &str) -> String {
+        format!("path:{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
+    }
+
+    #[test]
+    fn weights_that_were_let_go_come_back() {
+        let mut session = session(&fixture("golden/tiny-llama/model"));
+        assert!(!session.lean);
+        session.lean = true;
+        let logits = session.reference().unwrap().to_vec();
+        let modules: Vec<usize> = session.decoder.architecture().linears().map(|(index, _)| index).take(9).collect();
+        let before: Vec<Vec<f32>> = modules.iter().map(|&module| session.dense(module).host().to_vec()).collect();
+        modules.iter().for_each(|&module| session.let_go(module));
+        let weight = |session: &Session<Flex>| match &session.decoder.linear(modules[0]).weight {
+            LinearWeight::Dense(weight) => weight.host().len(),
+            LinearWeight::Sparse(_) => unreachable!(),
+        };
+        assert_eq!(weight(&session), 0);
+        session.restore().unwrap();
+        assert!(modules.iter().zip(&before).all(|(&module, before)| session.dense(module).host()[..] == before[..]));
+        session.forget_reference();
+        assert!(session.reference().unwrap() == logits);
+        session.lean = false;
+        session.let_go(modules[0]);
+        assert_eq!(weight(&session), before[0].len());
+    }
 
     #[test]
     fn what_rounds_to_zero_is_counted_as_zero() {

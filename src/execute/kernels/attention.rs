@@ -105,6 +105,9 @@ fn tasks<'a>(shape: &Heads, sequences: &[Sequence<'a>]) -> Vec<Task<'a>> {
     let (dim, group) = (shape.head_dim, shape.heads / shape.kv_heads);
     let width = shape.heads * dim;
     let block = (ROWS / group).max(1);
+    // Rows are multiplied four at a time: fewer are left over where their number is a multiple of it.
+    let step = if group.is_multiple_of(4) { 1 } else { 4 / (1 + usize::from(group.is_multiple_of(2))) };
+    let block = if block < step { block } else { block / step * step };
     let mut tasks = Vec::new();
     let mut first_token = 0;
     for sequence in sequences {
