@@ -10,7 +10,6 @@
 
 use super::burn_ops;
 use super::kernels::attention::Heads;
-use super::rows::by_rows;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
@@ -238,25 +237,6 @@ pub trait DecodeOps: Backend {
     }
 }
 
-impl DecodeOps for burn::backend::Flex {
-    fn norm(x: Tensor<Self, 2>, added: Vec<Tensor<Self, 2>>, norm: Norm<'_, Self>) -> [Tensor<Self, 2>; 2] {
-        match <[Tensor<Self, 2>; 1]>::try_from(added) {
-            Ok([added]) => by_rows([x, added], |[x, added]| burn_ops::norm(x, vec![added], norm)),
-            Err(added) if added.is_empty() => by_rows([x], |[x]| burn_ops::norm(x, Vec::new(), norm)),
-            Err(added) => burn_ops::norm(x, added, norm),
-        }
-    }
-
-    fn activate(function: Activation, x: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        let [y] = by_rows([x], |[x]| [burn_ops::activate(function, x)]);
-        y
-    }
-
-    fn gate(function: Activation, x: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        let [y] = by_rows([x, up], |[x, up]| [burn_ops::activate(function, x) * up]);
-        y
-    }
-}
 impl DecodeOps for burn::backend::NdArray<f32> {}
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 //! bf16 activations are widened on the way in and rounded on the way out.
 
 use super::backend::{Format, LayerShape, PackError, Packing, Peaks, SparseBackend};
+use super::burn_ops;
+use super::decode::{Activation, DecodeOps, Norm};
 use super::host::{self, HostWeight};
-use super::kernels::cpu::{Simd, dense_linear};
+use super::kernels::cpu::{NormRows, Simd, activate, dense_linear, norm_rows};
 use super::policy;
 use crate::sparse::{Pattern, Value};
 use burn::backend::Flex;
-use burn::tensor::{Bytes, DType, Shape};
+use burn::tensor::{Bytes, DType, Shape, Tensor, TensorPrimitive};
 use burn_flex::{FlexDevice, FlexTensor, Layout};
 use half::bf16;
 use std::borrow::Cow;
@@ -76,6 +78,42 @@ impl SparseBackend for Flex {
             _ => Cow::Owned(tensor.to_contiguous().storage::<f32>().to_vec()),
         }
     }
+}
+
+impl DecodeOps for Flex {
+    fn norm(x: Tensor<Self, 2>, added: Vec<Tensor<Self, 2>>, norm: Norm<'_, Self>) -> [Tensor<Self, 2>; 2] {
+        if x.dtype() != DType::F32 {
+            return burn_ops::norm(x, added, norm);
+        }
+        let sum = added.into_iter().fold(x, |sum, added| sum + added);
+        let [gain, bias] = [Some(norm.gain), norm.bias].map(|each| each.map(|it| it.clone().into_primitive().tensor()));
+        let (gain, bias) = (gain.as_ref().map(Self::host_f32), bias.as_ref().map(Self::host_f32));
+        let rows = NormRows { kind: norm.kind, gain: gain.as_deref().unwrap_or(&[]), bias: bias.as_deref() };
+        let normed = map(&sum, |x| norm_rows(x, rows, Simd::detect()));
+        [sum, normed]
+    }
+
+    fn activate(function: Activation, x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        match x.dtype() {
+            DType::F32 => map(&x, |x| activate(function, x, None, Simd::detect())),
+            _ => burn_ops::activate(function, x),
+        }
+    }
+
+    fn gate(function: Activation, x: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        if x.dtype() != DType::F32 {
+            return burn_ops::activate(function, x) * up;
+        }
+        let up = up.into_primitive().tensor();
+        map(&x, |x| activate(function, x, Some(&Self::host_f32(&up)), Simd::detect()))
+    }
+}
+
+/// A matrix of new numbers, as large as `x`.
+fn map(x: &Tensor<Flex, 2>, work: impl FnOnce(&[f32]) -> Vec<f32>) -> Tensor<Flex, 2> {
+    let [rows, cols] = x.dims();
+    let x = x.clone().into_primitive().tensor();
+    Tensor::from_primitive(TensorPrimitive::Float(tensor(work(&Flex::host_f32(&x)), rows, cols, DType::F32)))
 }
 
 fn tensor(numbers: Vec<f32>, rows: usize, cols: usize, dtype: DType) -> FlexTensor {

@@ -23,7 +23,6 @@ mod host;
 pub mod kernels;
 mod ndarray;
 mod policy;
-mod rows;
 mod sums;
 
 pub use backend::{

@@ -188,6 +188,23 @@ impl Store {
         read.is_ok() && head.windows(bytes.len()).any(|window| window == bytes)
     }
 
+    /// The bytes of a file of the folder, if it can be read.
+    pub fn bytes(&self, relative: &Path) -> Option<Vec<u8>> {
+        std::fs::read(self.root.join(relative)).ok()
+    }
+
+    /// The files of one of its folders that have an extension, without it.
+    pub fn stems(&self, folder: &Path, extension: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == extension));
+        paths.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect()
+    }
+
+    /// Removes a file of the folder; another process may have done so.
+    pub fn remove(&self, relative: &Path) {
+        let _ = std::fs::remove_file(self.root.join(relative));
+    }
+
     fn cell_path(&self, id: &CellId) -> PathBuf {
         self.root.join("cells").join(format!("{id}.json"))
     }

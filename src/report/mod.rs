@@ -26,7 +26,8 @@ mod tables;
 use crate::plan::CellId;
 use crate::record::{CellRecord, ExpectRecord, KernelRecord, PlanRecord, Record, Store, StoreError, sha256};
 use draw::DrawError;
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use table::Table;
 use thiserror::Error;
 
@@ -126,18 +127,21 @@ fn write(store: &Store, cells: &Cells) -> Result<Report, ReportError> {
         store.write(&path("tex"), table.latex().as_bytes())?;
     }
     let figures = plots::all(cells).into_iter().chain(kernel_plots::all(&cells.kernels, cells.title.as_deref()));
+    let mut drawn = HashSet::new();
     for (name, figure) in figures {
         let draw_error = |source| ReportError::Draw { name: name.clone(), source };
-        let path = |extension: &str| Path::new("plots").join(format!("{name}.{extension}"));
+        let path = |extension| plot_path(&name, extension);
         let svg = draw::svg(&figure).map_err(draw_error)?;
         // Pixels take a hundred times as long as the SVG of the same figure, so they carry its digest.
-        let digest = format!("SVG with SHA-256 {}", sha256(svg.as_bytes()));
+        let digest = digest_of(svg.as_bytes());
         if !store.mentions(&path("png"), digest.as_bytes()) {
             store.write(&path("png"), &draw::png(&figure, PNG_SCALE, &digest).map_err(draw_error)?)?;
         }
         store.write(&path("svg"), svg.as_bytes())?;
         store.write(&path("csv"), figure.csv().as_bytes())?;
+        drawn.insert(name);
     }
+    remove_earlier(store, &drawn);
     let find = |name: &str| tables.iter().find(|table| table.name == name).cloned();
     Ok(Report {
         summary: tables::terminal_summary(cells),
@@ -148,6 +152,25 @@ fn write(store: &Store, cells: &Cells) -> Result<Report, ReportError> {
         unfinished: cells.unfinished,
         damaged: cells.damaged.clone(),
     })
+}
+
+fn plot_path(name: &str, extension: &str) -> PathBuf {
+    Path::new("plots").join(format!("{name}.{extension}"))
+}
+
+fn digest_of(svg: &[u8]) -> String {
+    format!("SVG with SHA-256 {}", sha256(svg))
+}
+
+/// Removes plots that an earlier report drew and this one does not, since they show other cells. What is not ours, or was
+/// changed by hand, stays: its pixels do not carry its digest.
+fn remove_earlier(store: &Store, drawn: &HashSet<String>) {
+    for name in store.stems(Path::new("plots"), "svg").iter().filter(|name| !drawn.contains(*name)) {
+        let svg = store.bytes(&plot_path(name, "svg")).unwrap_or_default();
+        if store.mentions(&plot_path(name, "png"), digest_of(&svg).as_bytes()) {
+            ["svg", "png", "csv"].iter().for_each(|extension| store.remove(&plot_path(name, extension)));
+        }
+    }
 }
 
 /// The cells of the plan; all cells of the folder, by name, where there is no plan.

@@ -162,6 +162,15 @@ fn plots_come_with_what_they_draw() {
         assert!(files[&format!("{name}.png")].starts_with(b"\x89PNG\r\n\x1a\n"));
         assert!(files[&format!("{name}.csv")].iter().filter(|byte| **byte == b'\n').count() > 1);
     }
+    // With one sparsity there is no curve: the earlier one goes; what somebody put there stays.
+    lab.write("results/e/plots/mine.svg", "<svg/>");
+    lab.write("results/e/plots/mine.png", "pixels");
+    lab.write("results/e/plots/heatmap-mine.svg", &files["heatmap.svg"]);
+    lab.write("e.toml", THREE_CELLS);
+    lab.run(["run", "e.toml"]).exits(0);
+    let left = lab.files("results/e/plots");
+    let left: Vec<&str> = left.keys().filter_map(|name| name.strip_suffix(".svg")).collect();
+    assert_eq!(left, ["groups", "heatmap-mine", "heatmap", "mine", "setups"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! vectors (see [`lanes`]), units past a row's end do nothing, and positions and rows of a cache come from
 //! [`Places`], whose tensors are as large as it says.
 
+use super::outputs::{self, array};
 use super::{Cuda, Tensor};
 use crate::execute::decode::{Activation, Column, DecodeOps, Norm, NormKind, Order, Places, Projected, Turns};
 use crate::execute::kernels::attention::Heads;
@@ -14,7 +15,6 @@ use crate::execute::kernels::cuda::norm::{NormForm, norm_rows};
 use crate::execute::kernels::cuda::table::table_rows;
 use burn::tensor::{Shape, Tensor as BurnTensor, TensorPrimitive};
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use cubecl::cuda::CudaRuntime;
 use cubecl::prelude::*;
 
@@ -63,10 +63,10 @@ impl DecodeOps for Cuda {
                 CubeCount::Static(places.tokens() as u32, 1, 1),
                 CubeDim::new_1d(units(width / lanes, UNITS)),
                 lanes,
-                x.into_array_arg(),
-                table.into_array_arg(),
-                places.numbers().clone().into_primitive().into_array_arg(),
-                y.clone().into_array_arg(),
+                array(&x),
+                array(&table),
+                array(&places.numbers().clone().into_primitive()),
+                array(&y),
                 (width / lanes) as u32,
                 (stride / lanes) as u32,
                 places.column(column) as u32,
@@ -92,9 +92,7 @@ impl DecodeOps for Cuda {
         let (NormKind::Layer { eps } | NormKind::Rms { eps }) = norm.kind;
         let gain = norm.gain.clone().into_primitive().tensor();
         let bias = norm.bias.map_or_else(|| gain.clone(), |bias| bias.clone().into_primitive().tensor());
-        let mut terms = terms.into_iter();
-        let mut term = || terms.next().unwrap_or_else(|| x.clone()).into_array_arg();
-        let (first, second) = (term(), term());
+        let term = |index: usize| array(terms.get(index).unwrap_or(&x));
         // SAFETY: see the module; a cube has its row, of `width` numbers in every array. Without terms,
         // `sum` is `x` and not written.
         unsafe {
@@ -103,13 +101,13 @@ impl DecodeOps for Cuda {
                 CubeCount::Static(rows as u32, 1, 1),
                 CubeDim::new_1d(form.planes * PLANE as u32),
                 form.lanes,
-                x.clone().into_array_arg(),
-                first,
-                second,
-                into_contiguous(gain).into_array_arg(),
-                into_contiguous(bias).into_array_arg(),
-                sum.clone().into_array_arg(),
-                normed.clone().into_array_arg(),
+                array(&x),
+                term(0),
+                term(1),
+                array(&into_contiguous(gain)),
+                array(&into_contiguous(bias)),
+                array(&sum),
+                array(&normed),
                 (width / form.lanes) as u32,
                 eps as f32,
                 form,
@@ -142,7 +140,7 @@ impl DecodeOps for Cuda {
         let [count, width] = [rows.meta.shape()[0], rows.meta.shape()[1]];
         let lanes = lanes(&rows, &[width]);
         let client = client(&rows);
-        let found = client.empty(count * 2 * size_of::<u32>());
+        let found = outputs::memory(&client, rows.device.index, count * 2 * size_of::<u32>());
         // SAFETY: see the module; `found` has two numbers a row.
         unsafe {
             arg_max_rows::launch_unchecked::<CudaRuntime>(
@@ -150,7 +148,7 @@ impl DecodeOps for Cuda {
                 CubeCount::Static(count as u32, 1, 1),
                 CubeDim::new_1d((ARG_MAX_PLANES * PLANE) as u32),
                 lanes,
-                rows.clone().into_array_arg(),
+                array(&rows),
                 ArrayArg::from_raw_parts(found.clone(), count * 2),
                 (width / lanes) as u32,
                 lanes,
@@ -240,14 +238,14 @@ impl Attending {
                 CubeCount::Static(self.tokens as u32, self.form.heads, shares as u32),
                 CubeDim::new_1d(self.form.planes * PLANE as u32),
                 self.form.lanes,
-                q.into_array_arg(),
-                k.into_array_arg(),
-                v.into_array_arg(),
-                self.numbers.into_array_arg(),
-                self.turns.into_array_arg(),
-                keys.into_array_arg(),
-                values.into_array_arg(),
-                out.clone().into_array_arg(),
+                array(&q),
+                array(&k),
+                array(&v),
+                array(&self.numbers),
+                array(&self.turns),
+                array(&keys),
+                array(&values),
+                array(&out),
                 ArrayArg::from_raw_parts(parts.clone(), part_count),
                 self.tokens as u32,
                 self.head_rows,
@@ -263,7 +261,7 @@ impl Attending {
                     CubeCount::Static((self.tokens * heads) as u32, 1, 1),
                     CubeDim::new_1d(units(dim, UNITS)),
                     ArrayArg::from_raw_parts(parts, part_count),
-                    out.clone().into_array_arg(),
+                    array(&out),
                     shares as u32,
                     dim as u32,
                     dtype,
@@ -283,12 +281,12 @@ impl Attending {
                 &client(k),
                 CubeCount::Static(self.tokens as u32, 1, 1),
                 CubeDim::new_1d(units(self.form.kv_heads as usize * dim, UNITS)),
-                k.clone().into_array_arg(),
-                v.clone().into_array_arg(),
-                self.numbers.clone().into_array_arg(),
-                self.turns.clone().into_array_arg(),
-                keys.clone().into_array_arg(),
-                values.clone().into_array_arg(),
+                array(k),
+                array(v),
+                array(&self.numbers),
+                array(&self.turns),
+                array(keys),
+                array(values),
                 self.tokens as u32,
                 self.head_rows,
                 self.form,
@@ -352,9 +350,9 @@ fn elements(function: Activation, x: Tensor, up: Option<Tensor>) -> BurnTensor<C
             CubeCount::Static(vectors.div_ceil(UNITS) as u32, 1, 1),
             CubeDim::new_1d(UNITS as u32),
             lanes,
-            x.into_array_arg(),
-            up.into_array_arg(),
-            y.clone().into_array_arg(),
+            array(&x),
+            array(&up),
+            array(&y),
             vectors as u32,
             lanes,
             function,
@@ -393,7 +391,7 @@ fn by_rows(table: Tensor) -> Tensor {
 }
 
 fn like(tensor: &Tensor, shape: [usize; 2]) -> Tensor {
-    empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), Shape::new(shape), tensor.dtype)
+    outputs::output(tensor, Shape::new(shape), tensor.dtype)
 }
 
 fn burn(tensor: Tensor) -> BurnTensor<Cuda, 2> {

@@ -3,11 +3,11 @@
 //! Burn's own choice among its products takes the fastest, which rounds f32 to 19 bits on the way.
 
 use super::gemm::add_parts;
+use super::outputs::{self, array};
 use super::{Tensor, processors};
 use crate::execute::kernels::cuda::fma::{self as kernel, Block, MOST_TOKENS, PLANES, ROWS, STEP};
 use burn::tensor::{DType, Shape, TensorMetadata};
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use cubecl::cuda::CudaRuntime;
 use cubecl::prelude::*;
 
@@ -49,10 +49,10 @@ fn rows(x: Tensor, weight: Tensor, bias: Option<&Tensor>) -> Tensor {
             CubeCount::Static(rows.div_ceil(ROWS) as u32, 1, 1),
             CubeDim::new_1d(32 * PLANES as u32),
             vector,
-            x.into_array_arg(),
-            weight.into_array_arg(),
-            bias.into_array_arg(),
-            y.clone().into_array_arg(),
+            array(&x),
+            array(&weight),
+            array(&bias),
+            array(&y),
             rows as u32,
             tokens as u32,
             (cols / vector) as u32,
@@ -83,10 +83,10 @@ fn blocks(x: Tensor, weight: Tensor, bias: Option<&Tensor>) -> Tensor {
             CubeCount::Static(across, down, parts),
             CubeDim::new_1d(block.units()),
             vector,
-            x.into_array_arg(),
-            weight.into_array_arg(),
-            bias.clone().into_array_arg(),
-            sums.clone().into_array_arg(),
+            array(&x),
+            array(&weight),
+            array(&bias),
+            array(&sums),
             rows as u32,
             tokens as u32,
             cols as u32,
@@ -113,7 +113,7 @@ fn divided(tokens: usize, rows: usize, cols: usize, processors: usize) -> (Block
 }
 
 fn empty(like: &Tensor, shape: [usize; 2]) -> Tensor {
-    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), Shape::new(shape), DType::F32)
+    outputs::output(like, Shape::new(shape), DType::F32)
 }
 
 /// Columns of a load.

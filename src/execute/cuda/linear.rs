@@ -13,6 +13,7 @@
 //! ```
 //! The bounds are measurements on an H200 with matrices of 11008 x 4096 and 4096 x 4096.
 
+use super::outputs::{self, array};
 use super::weight::{CudaWeight, Stored};
 use super::{Cuda, Tensor, matrix_unit, processors};
 use super::{fma, gemm};
@@ -21,7 +22,6 @@ use crate::sparse::TILE_COLUMNS;
 use burn::tensor::ops::FloatTensorOps;
 use burn::tensor::{DType, Shape, Tensor as BurnTensor, TensorMetadata, TensorPrimitive};
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use cubecl::cuda::CudaRuntime;
 use cubecl::prelude::*;
 
@@ -212,9 +212,8 @@ impl Grid {
 
 fn dense_tiles(x: Tensor, weight: Tensor, bias: Option<&Tensor>, [tokens, rows, cols]: [usize; 3]) -> Tensor {
     let dtype = x.dtype;
-    let y = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), Shape::new([tokens, rows]), dtype);
+    let y = outputs::output(&x, Shape::new([tokens, rows]), dtype);
     let (client, grid) = (x.client.clone(), Grid::dense(rows, tokens, processors(&x.client)));
-    let no_bias = x.clone();
     // SAFETY: `weight` is [rows, cols] and `x` [tokens, cols] without gaps, `cols` a multiple of a step; rows and
     // tokens behind the last are clamped when they are read and not written.
     unsafe {
@@ -222,10 +221,10 @@ fn dense_tiles(x: Tensor, weight: Tensor, bias: Option<&Tensor>, [tokens, rows, 
             &client,
             grid.cubes(rows),
             grid.threads(),
-            x.into_array_arg(),
-            weight.into_array_arg(),
-            bias.cloned().unwrap_or(no_bias).into_array_arg(),
-            y.clone().into_array_arg(),
+            array(&x),
+            array(&weight),
+            array(bias.unwrap_or(&x)),
+            array(&y),
             rows as u32,
             cols as u32,
             tokens as u32,
@@ -256,7 +255,6 @@ fn groups_rows(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
     let vector = if tokens == 1 && weight.cols.is_multiple_of(8) { 8 } else { 1 };
     let lanes = if weight.rows < MANY_ROWS { 32 } else { 16 };
     let count = CubeCount::Static((weight.rows as u32).div_ceil(groups::THREADS / lanes), 1, 1);
-    let no_bias = x.clone();
     // SAFETY: a weight is only made from `Groups`: groups are inside the arrays, columns inside a row of `x`, for
     // which there is room in shared memory; rows behind the last have no groups and write nothing.
     unsafe {
@@ -265,13 +263,13 @@ fn groups_rows(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
             count,
             CubeDim::new_1d(groups::THREADS),
             vector,
-            x.into_array_arg(),
-            values.clone().into_array_arg(),
-            steps.clone().into_array_arg(),
-            bases.clone().into_array_arg(),
-            row_ptr.clone().into_array_arg(),
-            weight.bias.clone().unwrap_or(no_bias).into_array_arg(),
-            y.clone().into_array_arg(),
+            array(&x),
+            array(values),
+            array(steps),
+            array(bases),
+            array(row_ptr),
+            array(weight.bias.as_ref().unwrap_or(&x)),
+            array(&y),
             weight.rows as u32,
             weight.cols as u32,
             input_room(weight.cols),
@@ -294,7 +292,6 @@ fn squares_tiles(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
     let cols = weight.cols.next_multiple_of(TILE_COLUMNS);
     let x = padded(x, weight.cols, cols);
     let grid = Grid::new(SparseKernel::Squares, weight.rows, tokens, processors(&client));
-    let no_bias = x.clone();
     // SAFETY: a weight is only made from `Squares`: chunks are inside the arrays and at most `chunks` a lane, places
     // inside a square; `x` has whole tiles of columns; tokens behind the last are clamped, rows not written.
     unsafe {
@@ -302,13 +299,13 @@ fn squares_tiles(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
             &client,
             grid.cubes(weight.rows),
             grid.threads(),
-            x.into_array_arg(),
-            values.clone().into_array_arg(),
-            places.clone().into_array_arg(),
-            squares.clone().into_array_arg(),
-            starts.clone().into_array_arg(),
-            weight.bias.clone().unwrap_or(no_bias).into_array_arg(),
-            y.clone().into_array_arg(),
+            array(&x),
+            array(values),
+            array(places),
+            array(squares),
+            array(starts),
+            array(weight.bias.as_ref().unwrap_or(&x)),
+            array(&y),
             weight.rows as u32,
             cols as u32,
             tokens as u32,
@@ -331,7 +328,6 @@ fn bitmap_tiles(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
     let cols = weight.cols.next_multiple_of(SPAN);
     let x = padded(x, weight.cols, cols);
     let grid = Grid::new(SparseKernel::Tiles, weight.rows, tokens, processors(&client));
-    let no_bias = x.clone();
     // SAFETY: a weight is only made from `BitTiles`: values are inside the array and at most `chunks` loads a lane;
     // `x` has whole tiles of columns; tokens behind the last are clamped, rows not written.
     unsafe {
@@ -339,12 +335,12 @@ fn bitmap_tiles(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
             &client,
             grid.cubes(weight.rows),
             grid.threads(),
-            x.into_array_arg(),
-            masks.clone().into_array_arg(),
-            starts.clone().into_array_arg(),
-            values.clone().into_array_arg(),
-            weight.bias.clone().unwrap_or(no_bias).into_array_arg(),
-            y.clone().into_array_arg(),
+            array(&x),
+            array(masks),
+            array(starts),
+            array(values),
+            array(weight.bias.as_ref().unwrap_or(&x)),
+            array(&y),
             weight.rows as u32,
             cols as u32,
             tokens as u32,
@@ -365,19 +361,18 @@ fn bitmap_f32(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
     let (y, client) = (output(&x, tokens, weight), x.client.clone());
     let cols = weight.cols.next_multiple_of(SPAN);
     let x = padded(x, weight.cols, cols);
-    let no_bias = x.clone();
     // SAFETY: as of the kernel for 16-bit numbers; a load is half as many values, so there are twice as many.
     unsafe {
         tiles_f32::bitmap_f32::launch_unchecked::<CudaRuntime>(
             &client,
             CubeCount::Static(weight.rows.div_ceil(16) as u32, 1, 1),
             CubeDim::new_1d(32 * F32_PLANES),
-            x.into_array_arg(),
-            masks.clone().into_array_arg(),
-            starts.clone().into_array_arg(),
-            values.clone().into_array_arg(),
-            weight.bias.clone().unwrap_or(no_bias).into_array_arg(),
-            y.clone().into_array_arg(),
+            array(&x),
+            array(masks),
+            array(starts),
+            array(values),
+            array(weight.bias.as_ref().unwrap_or(&x)),
+            array(&y),
             weight.rows as u32,
             cols as u32,
             tokens,
@@ -396,7 +391,7 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
         _ => weight.cols.next_multiple_of(SPAN),
     };
     let shape = Shape::new([weight.rows, width]);
-    let dense = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, weight.dtype);
+    let dense = outputs::output(x, shape, weight.dtype);
     let client = &x.client;
     let cubes = |tile: usize| {
         let tiles = weight.rows.div_ceil(16) * (width / tile);
@@ -415,11 +410,11 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
                     CubeCount::Static(rows, 1, 1),
                     CubeDim::new_1d(EXPAND_THREADS),
                     vector,
-                    values.clone().into_array_arg(),
-                    steps.clone().into_array_arg(),
-                    bases.clone().into_array_arg(),
-                    row_ptr.clone().into_array_arg(),
-                    dense.clone().into_array_arg(),
+                    array(values),
+                    array(steps),
+                    array(bases),
+                    array(row_ptr),
+                    array(&dense),
                     width,
                     vector,
                     bits.words(),
@@ -431,11 +426,11 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
                     client,
                     cubes(TILE_COLUMNS),
                     threads,
-                    values.clone().into_array_arg(),
-                    places.clone().into_array_arg(),
-                    squares.clone().into_array_arg(),
-                    starts.clone().into_array_arg(),
-                    dense.clone().into_array_arg(),
+                    array(values),
+                    array(places),
+                    array(squares),
+                    array(starts),
+                    array(&dense),
                     rows,
                     cols,
                     EXPAND_PLANES,
@@ -447,10 +442,10 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
                     client,
                     cubes(SPAN),
                     threads,
-                    masks.clone().into_array_arg(),
-                    starts.clone().into_array_arg(),
-                    values.clone().into_array_arg(),
-                    dense.clone().into_array_arg(),
+                    array(masks),
+                    array(starts),
+                    array(values),
+                    array(&dense),
                     rows,
                     cols,
                     EXPAND_PLANES,
@@ -462,10 +457,10 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
                     client,
                     cubes(SPAN),
                     threads,
-                    masks.clone().into_array_arg(),
-                    starts.clone().into_array_arg(),
-                    values.clone().into_array_arg(),
-                    dense.clone().into_array_arg(),
+                    array(masks),
+                    array(starts),
+                    array(values),
+                    array(&dense),
                     rows,
                     cols,
                     EXPAND_PLANES,
@@ -487,8 +482,7 @@ impl Stored {
 }
 
 fn output(x: &Tensor, tokens: usize, weight: &CudaWeight) -> Tensor {
-    let shape = Shape::new([tokens, weight.rows]);
-    empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, x.dtype)
+    outputs::output(x, Shape::new([tokens, weight.rows]), x.dtype)
 }
 
 /// `x` `[tokens, cols]` with zeros up to a width.

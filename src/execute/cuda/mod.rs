@@ -6,6 +6,7 @@ mod fma;
 mod gemm;
 mod hold;
 mod linear;
+mod outputs;
 pub(super) mod probe;
 mod prune;
 mod threshold;

@@ -250,7 +250,7 @@ fn weigh(scores: &mut [f32; TILE], seen: &mut Seen, (first, end): (usize, usize)
             *lane = if score > *lane { score } else { *lane };
         }
     }
-    let max = lanes.into_iter().fold(seen.max, f32::max);
+    let max = seen.max.max(fold(lanes, |a, b| if b > a { b } else { a }));
     for score in scores.iter_mut() {
         // 0, or NaN of what is not finite.
         let poison = *score * 0.0;
@@ -266,15 +266,28 @@ fn weigh(scores: &mut [f32; TILE], seen: &mut Seen, (first, end): (usize, usize)
         }
     }
     let scale = if seen.sum == 0.0 { 1.0 } else { exp(seen.max - max) };
-    *seen = Seen { max, sum: seen.sum * scale + lanes.into_iter().sum::<f32>() };
+    *seen = Seen { max, sum: seen.sum * scale + fold(lanes, |a, b| a + b) };
     scale
 }
 
 /// `[keys, dim]` → `[dim, TILE]`; what is behind the last key stays.
 #[inline(always)]
 fn transpose(keys: &[f32], dim: usize, to: &mut [[f32; TILE]]) {
+    /// Keys and features of a block that is turned in registers.
+    const SIDE: usize = 8;
+    let (whole_keys, whole_features) = (keys.len() / dim / SIDE * SIDE, dim / SIDE * SIDE);
+    for first in (0..whole_keys).step_by(SIDE) {
+        for feature in (0..whole_features).step_by(SIDE) {
+            let block: [[f32; SIDE]; SIDE] = std::array::from_fn(|key| load(&keys[(first + key) * dim..], feature));
+            for (turned, to) in to[feature..feature + SIDE].iter_mut().enumerate() {
+                let column: [f32; SIDE] = std::array::from_fn(|key| block[key][turned]);
+                to[first..first + SIDE].copy_from_slice(&column);
+            }
+        }
+    }
     for (column, key) in keys.chunks_exact(dim).enumerate() {
-        for (row, &number) in to.iter_mut().zip(key) {
+        let first = if column < whole_keys { whole_features } else { 0 };
+        for (row, &number) in to[first..].iter_mut().zip(&key[first..]) {
             row[column] = number;
         }
     }
@@ -290,7 +303,21 @@ fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     let rest = a_rest.iter().zip(b_rest).fold(0.0, |sum, (&a, &b)| add::<FMA>(sum, a, b));
-    lanes.into_iter().sum::<f32>() + rest
+    fold(lanes, |a, b| a + b) + rest
+}
+
+/// Halves folded onto each other, which takes four steps instead of sixteen.
+#[inline(always)]
+fn fold(mut lanes: [f32; LANES], both: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        let (low, high) = lanes.split_at_mut(width);
+        for (low, &mut high) in low.iter_mut().zip(high) {
+            *low = both(*low, high);
+        }
+        width /= 2;
+    }
+    lanes[0]
 }
 
 /// `sum + a * b`

@@ -13,14 +13,17 @@ pub fn exp(x: f32) -> f32 {
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // Below it, 2^k would no longer be a normal number.
     let x = x.max(-87.0);
-    let k = x * std::f32::consts::LOG2_E + ROUND - ROUND;
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let k = rounded - ROUND;
     let r = x - k * LN2_HIGH - k * LN2_LOW;
     let mut y = 1.987_569_1e-4f32;
     for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         y = y * r + coefficient;
     }
     let y = y * r * r + r + 1.0;
-    y * f32::from_bits(((k as i32 + 127) << 23) as u32)
+    // k as an integer, without a conversion that saturates: compilers take those one by one.
+    let exponent = rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
+    y * f32::from_bits(exponent << 23)
 }
 
 #[cfg(test)]

@@ -16,8 +16,10 @@ const FEW: usize = 8;
 const ROWS_FEW: usize = 40;
 /// Rows of a task, and columns of a block, where there is one tile: weights are used once.
 const ONE_TILE: (usize, usize) = (24, 1024);
-/// The same for several tiles: the tiles' blocks and the rows' fit the second cache.
-const MANY_TILES: (usize, usize) = (48, 512);
+/// The same for several tiles: a tile's block stays in the first cache while a task's rows use it.
+const MANY_TILES: (usize, usize) = (96, 128);
+/// Rows of a task where there would be too few tasks.
+const ROWS_LEAST: usize = 48;
 
 /// `y = x · Wᵀ + bias`.
 ///
@@ -42,16 +44,18 @@ pub fn dense_linear<V: Number>(
     assert!(simd.is_available(), "this machine has no {}", simd.name());
     assert_eq!(x.len(), tokens * cols, "x is [tokens, cols]");
     assert!(bias.is_none_or(|bias| bias.len() == rows), "one bias a row");
-    let mut y = vec![0.0; tokens * rows];
-    if y.is_empty() {
-        return y;
+    // Not zeros first: on one thread that takes a while.
+    let mut y = Vec::with_capacity(tokens * rows);
+    if tokens * rows > 0 {
+        let (matrix, out) = (Matrix { weights, rows, cols, bias }, Shared(y.as_mut_ptr()));
+        if tokens <= few_tokens(simd) {
+            few(matrix, x, tokens, out, simd);
+        } else {
+            with_tiles(x, cols, tokens, lanes_for(tokens), simd, |tiles| many(matrix, tiles, out, simd));
+        }
     }
-    let matrix = Matrix { weights, rows, cols, bias };
-    if tokens <= few_tokens(simd) {
-        few(matrix, x, tokens, &mut y, simd);
-    } else {
-        with_tiles(x, cols, tokens, lanes_for(tokens), simd, |tiles| many(matrix, tiles, &mut y, simd));
-    }
+    // SAFETY: there is room for them, and the tasks have written every row of every token.
+    unsafe { y.set_len(tokens * rows) };
     y
 }
 
@@ -82,8 +86,7 @@ pub(super) fn lanes_for(tokens: usize) -> usize {
     }
 }
 
-fn few<V: Number>(matrix: Matrix<'_, V>, x: &[f32], tokens: usize, y: &mut [f32], simd: Simd) {
-    let out = Shared(y.as_mut_ptr());
+fn few<V: Number>(matrix: Matrix<'_, V>, x: &[f32], tokens: usize, out: Shared, simd: Simd) {
     share(matrix.rows.div_ceil(ROWS_FEW), matrix.rows * matrix.cols * tokens / 16, |task| {
         let rows = task * ROWS_FEW..matrix.rows.min((task + 1) * ROWS_FEW);
         // SAFETY: `simd` is there; the matrix, `x` and `y` have their shapes; a task alone has its rows.
@@ -177,9 +180,12 @@ impl<V: Number> Dots<'_, V> {
     }
 }
 
-fn many<V: Number>(matrix: Matrix<'_, V>, tiles: Tiles<'_>, y: &mut [f32], simd: Simd) {
-    let (chunk, width) = if tiles.count() == 1 { ONE_TILE } else { MANY_TILES };
-    let out = Shared(y.as_mut_ptr());
+fn many<V: Number>(matrix: Matrix<'_, V>, tiles: Tiles<'_>, out: Shared, simd: Simd) {
+    let (chunk, width) = match (tiles.count() == 1, matrix.rows / MANY_TILES.0 < 2 * rayon::current_num_threads()) {
+        (true, _) => ONE_TILE,
+        (false, true) => (ROWS_LEAST, MANY_TILES.1),
+        (false, false) => MANY_TILES,
+    };
     let work = matrix.rows * matrix.cols * tiles.count() * tiles.lanes / 16;
     share(matrix.rows.div_ceil(chunk), work, |task| {
         let rows = task * chunk..matrix.rows.min((task + 1) * chunk);

@@ -1,5 +1,5 @@
-//! Linear layers on the CPU: dense, sliced CSR and bitmap, `y = x · Wᵀ + bias`; and what calibration sums over their
-//! inputs. Weights are f32 or bf16; inputs, sums and results are f32.
+//! Linear layers on the CPU: dense, sliced CSR and bitmap, `y = x · Wᵀ + bias`; what lies between them, row by row; and
+//! what calibration sums over their inputs. Weights are f32 or bf16; inputs, sums and results are f32.
 //!
 //! ```text
 //!   y [tokens, rows] = x [tokens, cols] · Wᵀ + bias
@@ -24,6 +24,7 @@ mod bitmap_pairs;
 mod dense;
 mod lanes;
 mod peaks;
+mod rows;
 mod sliced;
 mod sums;
 mod tiles;
@@ -32,6 +33,7 @@ pub use bitmap::{bitmap_kernel_name, bitmap_linear};
 pub use bitmap_pairs::bitmap_pairs_linear;
 pub use dense::{dense_kernel_name, dense_linear};
 pub use peaks::peaks;
+pub use rows::{NormRows, activate, norm_rows};
 pub use sliced::{sliced_kernel_name, sliced_linear};
 pub use sums::{Gram, add_squares};
 
