@@ -150,7 +150,7 @@ impl Kernel for Activations<'_> {
             Activation::Relu => self.map(|x| if x < 0.0 { 0.0 } else { x }),
             Activation::Gelu => self.map(|x| 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))),
             // Hendrycks and Gimpel, arXiv 1606.08415, section 2, with (1 + tanh u) / 2 = σ(2u).
-            Activation::GeluTanh => self.map(|x| x * sigmoid(1.595_769_1 * (x + 0.044_715 * x * x * x))),
+            Activation::GeluTanh => self.map(|x| x * sigmoid(1.595_769 * (x + 0.044_715 * x * x * x))),
             Activation::Silu => self.map(|x| x * sigmoid(x)),
         }
     }
