@@ -194,11 +194,12 @@ impl Grid {
     /// Of the skinny dense kernel.
     fn dense(rows: usize, tokens: usize, processors: usize) -> Self {
         let many = rows.div_ceil(16) >= 4 * processors;
-        Self {
-            planes: if many && tokens <= 8 { 4 } else { 16 },
-            tall: 1,
-            blocks: tokens.div_ceil(8).next_power_of_two(),
-        }
+        let (planes, tall) = match (many, tokens) {
+            (true, ..=8) => (4, 1),
+            (true, _) => (8, 2),
+            (false, _) => (16, 1),
+        };
+        Self { planes, tall, blocks: tokens.div_ceil(8).next_power_of_two() }
     }
 
     fn cubes(self, rows: usize) -> CubeCount {
@@ -229,6 +230,7 @@ fn dense_tiles(x: Tensor, weight: Tensor, bias: Option<&Tensor>, [tokens, rows, 
             cols as u32,
             tokens as u32,
             grid.planes,
+            grid.tall,
             grid.blocks,
             bias.is_some(),
             dtype.into(),
@@ -523,8 +525,10 @@ mod tests {
         assert_eq!(squares(768, 1), (16, 1, 1));
         let tiles = |rows, tokens| grid(SparseKernel::Tiles, rows, tokens);
         assert_eq!([tiles(11008, 1), tiles(4096, 16), tiles(4096, 32)], [(4, 1, 1), (16, 1, 2), (8, 1, 4)]);
-        assert_eq!(Grid::dense(11008, 1, 132).planes, 4);
-        assert_eq!(Grid::dense(11008, 16, 132).planes, 16);
+        let dense = |rows, tokens| Grid::dense(rows, tokens, 132);
+        assert_eq!(dense(11008, 1), Grid { planes: 4, tall: 1, blocks: 1 });
+        assert_eq!(dense(11008, 16), Grid { planes: 8, tall: 2, blocks: 2 });
+        assert_eq!(dense(4096, 16), Grid { planes: 16, tall: 1, blocks: 2 });
     }
 
     #[test]

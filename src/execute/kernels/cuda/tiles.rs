@@ -14,7 +14,7 @@ use cubecl::prelude::*;
 /// the end.
 const PAST: usize = 8;
 
-/// Dense `[rows, cols]` times `x` `[tokens, cols]`.
+/// Dense `[rows, cols]` times `x` `[tokens, cols]`. A plane takes `tall` rows of tiles at a time, which share the inputs.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub fn dense_tiles<F: Float>(
@@ -26,36 +26,54 @@ pub fn dense_tiles<F: Float>(
     cols: u32,
     tokens: u32,
     #[comptime] planes: u32,
+    #[comptime] tall: u32,
     #[comptime] blocks: usize,
     #[comptime] has_bias: bool,
     #[define(F)] _dtype: StorageType,
 ) {
     let lane = UNIT_POS_X % 32;
     let eighths = cols / 8;
-    let row0 = CUBE_POS_X * 16;
-    let row = row0 + lane / 4;
-    // Rows behind the last read the last one's weights: their sums are not written.
-    let upper = select(row < rows, row, rows - 1) * eighths + 2 * (lane % 4);
-    let lower = select(row + 8 < rows, row + 8, rows - 1) * eighths + 2 * (lane % 4);
+    let row0 = CUBE_POS_X * comptime!(16 * tall);
+    // Where the lane's rows begin, an upper and a lower one of every tile.
+    let mut lines = Sequence::<u32>::new();
+    #[unroll]
+    for half in 0..comptime!(2 * tall) {
+        let row = row0 + comptime!(8 * half) + lane / 4;
+        // Rows behind the last read the last one's weights: their sums are not written.
+        lines.push(select(row < rows, row, rows - 1) * eighths + 2 * (lane % 4));
+    }
     let starts = token_starts(tokens, eighths, lane, blocks);
-    let mut all = zero_sums(blocks);
+    let mut all = zero_sums(comptime!(blocks * tall as usize));
     let mut span = UNIT_POS_X / 32;
     while span < cols / 64 {
         let at = span * 8;
-        let (u0, u1) = (weight[(upper + at) as usize], weight[(upper + at + 1) as usize]);
-        let (l0, l1) = (weight[(lower + at) as usize], weight[(lower + at + 1) as usize]);
+        let mut w = Sequence::<Vector<u32, Const<4>>>::new();
+        #[unroll]
+        for half in 0..comptime!(2 * tall as usize) {
+            w.push(weight[(*lines.index(half) + at) as usize]);
+            w.push(weight[(*lines.index(half) + at + 1) as usize]);
+        }
         #[unroll]
         for block in 0..blocks {
             let (x0, x1) = (x[(starts[block] + at) as usize], x[(starts[block] + at + 1) as usize]);
-            let sums = all.index_mut(block);
-            multiply::<F>(u0[0], l0[0], u0[1], l0[1], x0[0], x0[1], sums);
-            multiply::<F>(u0[2], l0[2], u0[3], l0[3], x0[2], x0[3], sums);
-            multiply::<F>(u1[0], l1[0], u1[1], l1[1], x1[0], x1[1], sums);
-            multiply::<F>(u1[2], l1[2], u1[3], l1[3], x1[2], x1[3], sums);
+            #[unroll]
+            for tile in 0..comptime!(tall as usize) {
+                let (u0, u1) = (*w.index(comptime!(4 * tile)), *w.index(comptime!(4 * tile + 1)));
+                let (l0, l1) = (*w.index(comptime!(4 * tile + 2)), *w.index(comptime!(4 * tile + 3)));
+                let sums = all.index_mut(comptime!(tile * blocks + block));
+                multiply::<F>(u0[0], l0[0], u0[1], l0[1], x0[0], x0[1], sums);
+                multiply::<F>(u0[2], l0[2], u0[3], l0[3], x0[2], x0[3], sums);
+                multiply::<F>(u1[0], l1[0], u1[1], l1[1], x1[0], x1[1], sums);
+                multiply::<F>(u1[2], l1[2], u1[3], l1[3], x1[2], x1[3], sums);
+            }
         }
         span += planes;
     }
-    finish::<F>(&all, bias, y, row0, rows, tokens, planes, blocks, 0usize, has_bias);
+    #[unroll]
+    for tile in 0..tall {
+        let row = row0 + comptime!(16 * tile);
+        finish::<F>(&all, bias, y, row, rows, tokens, planes, blocks, comptime!(tile as usize * blocks), has_bias);
+    }
 }
 
 /// A bitmap weight ([`crate::sparse::BitTiles`]) times `x` `[tokens, cols]`; a tile has at most `chunks` times 256
