@@ -86,9 +86,10 @@ impl DecodeOps for Flex {
             return burn_ops::norm(x, added, norm);
         }
         let sum = added.into_iter().fold(x, |sum, added| sum + added);
-        let [gain, bias] = [Some(norm.gain), norm.bias].map(|each| each.map(|it| it.clone().into_primitive().tensor()));
-        let (gain, bias) = (gain.as_ref().map(Self::host_f32), bias.as_ref().map(Self::host_f32));
-        let rows = NormRows { kind: norm.kind, gain: gain.as_deref().unwrap_or(&[]), bias: bias.as_deref() };
+        let gain = norm.gain.clone().into_primitive().tensor();
+        let bias = norm.bias.map(|bias| bias.clone().into_primitive().tensor());
+        let (gain, bias) = (Self::host_f32(&gain), bias.as_ref().map(Self::host_f32));
+        let rows = NormRows { kind: norm.kind, gain: &gain, bias: bias.as_deref() };
         let normed = map(&sum, |x| norm_rows(x, rows, Simd::detect()));
         [sum, normed]
     }

@@ -247,6 +247,21 @@ mod tests {
     }
 
     #[test]
+    fn threads_change_no_bit() {
+        let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for (rows, width) in [(1, 70_000), (33, 2048), (700, 192), (257, 576), (5, 3)] {
+            let (x, gain) = (numbers(rows * width), numbers(width));
+            let norm = NormRows { kind: NormKind::Layer { eps: 1e-5 }, gain: &gain, bias: Some(&gain) };
+            let all = || {
+                let functions = [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu];
+                let each = |function| activate(function, &x, Some(&x), Simd::detect());
+                (norm_rows(&x, norm, Simd::detect()), functions.map(each))
+            };
+            assert!(pool(1).install(all) == pool(3).install(all), "{rows} {width}");
+        }
+    }
+
+    #[test]
     fn what_is_no_number_stays_none() {
         for simd in Simd::available() {
             for function in [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
