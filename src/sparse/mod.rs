@@ -16,6 +16,7 @@
 //!
 //! This module knows no layer, model or device: it turns slices into other slices.
 
+mod banks;
 mod bitmap;
 mod bitmap_pairs;
 mod csr;

@@ -33,8 +33,13 @@ const SQUARE_TOKENS: usize = 64;
 const BITMAP_TOKENS: usize = 32;
 /// Columns that a step of the tile kernels takes.
 const SPAN: usize = 64;
-/// Shared memory that the inputs of the groups kernel may take: two cubes fit a multiprocessor of an A100.
-const INPUT_BYTES: usize = 80 << 10;
+/// Shared memory that the inputs of the groups kernel may take: two cubes fit a multiprocessor of an H200.
+const INPUT_BYTES: usize = 96 << 10;
+/// Threads that a cube of the groups kernel should have: each cube lays the inputs out for itself, but few large cubes
+/// start and end together.
+const GROUP_THREADS: usize = 768;
+/// Planes that it has at least, to lay inputs out.
+const GROUP_PLANES: usize = 4;
 /// From so many rows on, half a plane a row keeps an H200 busy.
 pub(super) const MANY_ROWS: usize = 8192;
 /// Threads that expand a row of groups.
@@ -65,7 +70,7 @@ pub(super) fn sparse(x: Tensor, weight: &CudaWeight) -> Tensor {
     if tokens == 0 || weight.rows == 0 {
         return output(&x, tokens, weight);
     }
-    match SparseKernel::of(weight, tokens, matrix_unit(&x.client, weight.dtype)) {
+    match SparseKernel::of(weight, tokens) {
         SparseKernel::Groups => groups_rows(x, weight, tokens),
         SparseKernel::Squares => squares_tiles(x, weight, tokens),
         SparseKernel::Tiles => bitmap_tiles(x, weight, tokens),
@@ -86,8 +91,7 @@ pub(super) fn dense_kernel(weight: &Tensor, tokens: usize) -> String {
 /// The name of the kernel behind [`sparse`].
 pub(super) fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
     let client = &weight.stored.any().client;
-    let has_unit = matrix_unit(client, weight.dtype);
-    match SparseKernel::of(weight, tokens, has_unit) {
+    match SparseKernel::of(weight, tokens) {
         SparseKernel::Groups => "csr-cube-groups".into(),
         SparseKernel::Squares => "csr-cube-squares".into(),
         SparseKernel::Tiles | SparseKernel::TilesF32 => "bitmap-cube-tiles".into(),
@@ -97,7 +101,7 @@ pub(super) fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
                 Stored::Squares { .. } => ("csr", weight.cols.next_multiple_of(TILE_COLUMNS)),
                 Stored::Groups { .. } => ("csr", weight.cols.next_multiple_of(SPAN)),
             };
-            let gemm = || gemm::can(client, weight.dtype);
+            let (has_unit, gemm) = (matrix_unit(client, weight.dtype), || gemm::can(client, weight.dtype));
             let dense = DenseKernel::new(weight.dtype, has_unit, gemm, [tokens, weight.rows, width]);
             format!("{format}-cube-expand+{}", dense.name(tokens))
         }
@@ -152,15 +156,16 @@ enum SparseKernel {
 }
 
 impl SparseKernel {
-    fn of(weight: &CudaWeight, tokens: usize, matrix_unit: bool) -> Self {
+    fn of(weight: &CudaWeight, tokens: usize) -> Self {
+        let client = &weight.stored.any().client;
+        let inputs = || {
+            let most = INPUT_BYTES.min(client.properties().hardware.max_shared_memory_size);
+            input_room(weight.cols) * tokens.next_power_of_two() * weight.dtype.size() <= most
+        };
         match weight.stored {
-            Stored::Groups { .. }
-                if tokens <= groups::MOST_TOKENS && input_room(weight.cols) * tokens * 4 <= INPUT_BYTES =>
-            {
-                Self::Groups
-            }
+            Stored::Groups { .. } if tokens <= groups::MOST_TOKENS && inputs() => Self::Groups,
             Stored::Squares { .. } if tokens <= SQUARE_TOKENS => Self::Squares,
-            Stored::Tiles { .. } if tokens <= BITMAP_TOKENS && matrix_unit => Self::Tiles,
+            Stored::Tiles { .. } if tokens <= BITMAP_TOKENS && matrix_unit(client, weight.dtype) => Self::Tiles,
             Stored::Tiles { .. } if tokens <= tiles_f32::MOST_TOKENS && weight.dtype == DType::F32 => Self::TilesF32,
             _ => Self::Expand,
         }
@@ -181,8 +186,8 @@ impl Grid {
         let (tile_rows, blocks) = (rows.div_ceil(16), tokens.div_ceil(8).next_power_of_two());
         let many = tile_rows >= 4 * processors;
         let (planes, tall) = match (kernel, blocks) {
+            (SparseKernel::Squares, 2 | 4) if many => (4, 2),
             (SparseKernel::Squares, 3..) => (8, 2),
-            (SparseKernel::Squares, 2) if many => (4, 2),
             (SparseKernel::Squares, _) if !many && tile_rows >= processors => (8, 1),
             (SparseKernel::Tiles, 3..) => (8, 1),
             _ if many => (4, 1),
@@ -253,18 +258,21 @@ fn groups_rows(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
         unreachable!("the kernel was chosen by the layout")
     };
     let (y, client) = (output(&x, tokens, weight), x.client.clone());
-    // Eight at a time where rows of inputs begin at 16 bytes, and lanes' stores do not meet in a bank.
+    // Eight at a time where there are eights.
     let vector = if tokens == 1 && weight.cols.is_multiple_of(8) { 8 } else { 1 };
     let lanes = if weight.rows < MANY_ROWS { 32 } else { 16 };
-    let count = CubeCount::Static((weight.rows as u32).div_ceil(groups::THREADS / lanes), 1, 1);
+    let width = tokens.next_power_of_two();
+    let threads = group_threads(weight.rows, lanes, processors(&client));
+    let count = CubeCount::Static((weight.rows * lanes).div_ceil(threads) as u32, 1, 1);
     // SAFETY: a weight is only made from `Groups`: groups are inside the arrays, columns inside a row of `x`, for
     // which there is room in shared memory; rows behind the last have no groups and write nothing.
     unsafe {
         groups::groups_rows::launch_unchecked::<CudaRuntime>(
             &client,
             count,
-            CubeDim::new_1d(groups::THREADS),
+            CubeDim::new_1d(threads as u32),
             vector,
+            width,
             array(&x),
             array(values),
             array(steps),
@@ -276,9 +284,10 @@ fn groups_rows(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
             weight.cols as u32,
             input_room(weight.cols),
             tokens,
+            width,
             bits.words(),
             vector,
-            lanes,
+            lanes as u32,
             weight.bias.is_some(),
             weight.dtype.into(),
         );
@@ -498,6 +507,13 @@ fn padded(x: Tensor, cols: usize, width: usize) -> Tensor {
     into_contiguous(wide.slice_assign([0..tokens, 0..cols], x).into_primitive().tensor())
 }
 
+/// Threads of a cube, in whole planes, that give every multiprocessor as many rows as another.
+fn group_threads(rows: usize, lanes: usize, processors: usize) -> usize {
+    let cubes = (rows * lanes).div_ceil(GROUP_THREADS * processors).max(1);
+    let rows = rows.div_ceil(processors * cubes);
+    (rows * lanes).next_multiple_of(32).max(32 * GROUP_PLANES)
+}
+
 /// Numbers of shared memory that a token's inputs take.
 fn input_room(cols: usize) -> usize {
     // In steps, so that layers of similar width share a kernel.
@@ -520,7 +536,8 @@ mod tests {
             (planes, tall, blocks)
         };
         let squares = |rows, tokens| grid(SparseKernel::Squares, rows, tokens);
-        assert_eq!([1, 16, 17, 64].map(|tokens| squares(11008, tokens)), [(4, 1, 1), (4, 2, 2), (8, 2, 4), (8, 2, 8)]);
+        assert_eq!([1, 16, 17, 64].map(|tokens| squares(11008, tokens)), [(4, 1, 1), (4, 2, 2), (4, 2, 4), (8, 2, 8)]);
+        assert_eq!(squares(4096, 17), (8, 2, 4));
         assert_eq!([1, 16, 64].map(|tokens| squares(4096, tokens)), [(8, 1, 1), (8, 1, 2), (8, 2, 8)]);
         assert_eq!(squares(768, 1), (16, 1, 1));
         let tiles = |rows, tokens| grid(SparseKernel::Tiles, rows, tokens);
@@ -529,6 +546,17 @@ mod tests {
         assert_eq!(dense(11008, 1), Grid { planes: 4, tall: 1, blocks: 1 });
         assert_eq!(dense(11008, 16), Grid { planes: 8, tall: 2, blocks: 2 });
         assert_eq!(dense(4096, 16), Grid { planes: 16, tall: 1, blocks: 2 });
+    }
+
+    #[test]
+    fn rows_of_groups_are_shared_out_evenly() {
+        for (rows, lanes, threads) in
+            [(11008, 16, 672), (4096, 32, 512), (13824, 16, 576), (100, 32, 128), (1, 32, 128)]
+        {
+            assert_eq!(group_threads(rows, lanes, 132), threads, "{rows}");
+        }
+        // Two cubes for each of 132 multiprocessors.
+        assert_eq!((11008 * 16usize).div_ceil(672), 263);
     }
 
     #[test]

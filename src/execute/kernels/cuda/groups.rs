@@ -2,24 +2,23 @@
 //!
 //! ```text
 //!   16 or 32 lanes a row; a lane takes every 16th or 32nd group: a load of values, of steps and of a base each
-//!   inputs in shared memory as f32, tokens of a column side by side: any lane may read any column
+//!   inputs in shared memory, tokens of a column side by side: any lane may read any column
 //!   two groups of a lane are on their way while two are multiplied
 //! ```
 //! Launched without bounds checks: every index comes from a well-formed matrix, or is compared before.
 
 use cubecl::prelude::*;
 
-/// Threads of a cube.
-pub const THREADS: u32 = 512;
 /// The most tokens: each has its own sum in a register.
 pub const MOST_TOKENS: usize = 4;
 
 /// `y[token, row] = bias[row] + Σ values · x[token, column]`, sums in f32.
 ///
-/// `x` is read eight numbers at a time where there is one token: it has `room` numbers then, a multiple of eight.
+/// `x` is read `N` numbers at a time, more than one only where there is one token. `S` is how many numbers a column has
+/// in shared memory: not less than `tokens`. There is room for `room` columns, in whole `N`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-pub fn groups_rows<F: Float, N: Size>(
+pub fn groups_rows<F: Float, N: Size, S: Size>(
     x: &Array<Vector<F, N>>,
     values: &Array<Vector<F, Const<8>>>,
     steps: &Array<u32>,
@@ -31,6 +30,7 @@ pub fn groups_rows<F: Float, N: Size>(
     cols: u32,
     #[comptime] room: usize,
     #[comptime] tokens: usize,
+    #[comptime] width: usize,
     #[comptime] words: usize,
     #[comptime] vector: usize,
     #[comptime] lanes: u32,
@@ -38,7 +38,7 @@ pub fn groups_rows<F: Float, N: Size>(
     #[define(F)] _dtype: StorageType,
 ) {
     let lane = UNIT_POS_X % lanes;
-    let row = CUBE_POS_X * comptime!(THREADS / lanes) + UNIT_POS_X / lanes;
+    let row = (CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X) / lanes;
     let mut group = 0u32;
     let mut end = 0u32;
     if row < rows {
@@ -61,20 +61,28 @@ pub fn groups_rows<F: Float, N: Size>(
             }
         }
     }
-    let mut inputs = SharedMemory::<f32>::new_aligned(comptime!(room * tokens), 16usize);
+    let mut inputs = SharedMemory::<F>::new_aligned(comptime!(room * width), 16usize);
     let mut i = UNIT_POS_X;
-    while i < cols.div_ceil(comptime!(vector as u32)) {
-        #[unroll]
-        for token in 0..tokens {
-            let several = x[token * cols as usize / vector + i as usize];
-            #[unroll]
-            for e in 0..vector {
-                inputs[(i as usize * vector + e) * tokens + token] = f32::cast_from(several[e]);
-            }
+    if comptime!(tokens == 1) {
+        let mut several = inputs.to_slice_mut().into_vectorized().with_vector_size::<N>();
+        while i < cols.div_ceil(comptime!(vector as u32)) {
+            several[i as usize] = x[i as usize];
+            i += CUBE_DIM_X;
         }
-        i += THREADS;
+    } else {
+        let mut columns = inputs.to_slice_mut().into_vectorized().with_vector_size::<S>();
+        while i < cols {
+            let mut column = Vector::<F, S>::new(F::new(0.0));
+            #[unroll]
+            for token in 0..tokens {
+                column[token] = x[token * cols as usize + i as usize][0];
+            }
+            columns[i as usize] = column;
+            i += CUBE_DIM_X;
+        }
     }
     sync_cube();
+    let columns = inputs.to_slice().into_vectorized().with_vector_size::<S>();
     let mut sums = Array::<f32>::new(tokens);
     #[unroll]
     for token in 0..tokens {
@@ -105,9 +113,10 @@ pub fn groups_rows<F: Float, N: Size>(
                 for entry in 0..8usize {
                     column = step(&these, base, column, entry, words);
                     let value = f32::cast_from(entries[entry]);
+                    let numbers = columns[column as usize];
                     #[unroll]
                     for token in 0..tokens {
-                        sums[token] += value * inputs[column as usize * tokens + token];
+                        sums[token] += value * f32::cast_from(numbers[token]);
                     }
                 }
             }

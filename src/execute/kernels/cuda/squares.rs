@@ -6,11 +6,14 @@
 //!   a plane's tile  [8 squares][32 lanes][8 weights]: a lane loads 16 bytes a square
 //!   and cleans up behind itself: few entries are scattered again as zeros, of many the whole tile is
 //! ```
-//! The next tile's chunks are on their way while one is multiplied. Weights are read once, whatever the number of
+//! The next tiles' chunks are on their way while one is multiplied. Weights are read once, whatever the number of
 //! tokens. Columns are a multiple of 128; `x` has as many.
 //!
-//! What bounds it is shared memory: on an H200 a tile of 2048 weights takes 64 rounds of it for loading and
-//! cleaning and about 1.2 for every 32 entries, where 132 multiprocessors do 240 rounds in a nanosecond.
+//! What bounds it is the first cache, which is shared memory too. Counted on an H200, 11008 x 4096, 70 % zeros, sixteen
+//! tokens: 161 rounds for a tile of 2048 weights, 33 of them to load it, 32 to clear it, 37 to scatter the entries and
+//! 59 to bring entries and inputs; four fifths of the time that multiprocessors work at all. Sharing the tiles out
+//! evenly over multiprocessors (5.2 rows of tiles each, the slowest has 6) was tried in three ways and took longer: the
+//! sums of a row that several share have to meet.
 
 use super::fragments::{finish, multiply, token_starts, write_span, zero_sums};
 use cubecl::prelude::*;
@@ -21,6 +24,10 @@ const TILE: usize = 2048;
 const HELD_BLOCKS: usize = 2;
 /// Up to so many chunks a lane, scattering zeros takes less than clearing the tile.
 const ERASED_CHUNKS: u32 = 2;
+/// Up to so many chunks a lane and blocks of tokens, two tiles' entries are on their way: more take registers that
+/// other planes need.
+const AHEAD_CHUNKS: u32 = 3;
+const AHEAD_BLOCKS: usize = 4;
 
 /// A weight in squares times `x` `[tokens, cols]`. A plane takes `tall` rows of tiles in turn, which share the inputs
 /// that it holds; a tile has at most `chunks` times 32 chunks.
@@ -58,25 +65,25 @@ pub fn squares_tiles<F: Float>(
     let first = CUBE_POS_X * comptime!(tall) * tiles;
     let last = rows.div_ceil(16) * tiles;
     let mut tile = plane;
-    // The entries of the next tile are on their way while one is multiplied.
-    let mut v = Array::<Vector<u32, Const<4>>>::new(comptime!(chunks as usize));
-    let mut p = Array::<Vector<u32, Const<2>>>::new(comptime!(chunks as usize));
-    let mut d = Array::<u32>::new(comptime!(chunks as usize));
-    let mut from = 0u32;
-    let mut count = 0u32;
-    if tile < tiles {
-        from = starts[(first + tile) as usize];
-        count = starts[(first + tile + 1) as usize] - from;
-    }
-    fetch(values, places, squares, from, count, lane, &mut v, &mut p, &mut d, chunks);
-    let step = if comptime!(tall == 1) { tile + planes } else { tile };
-    let row = comptime!(if tall == 1 { 0u32 } else { 1u32 });
-    let next = first + row * tiles + step;
-    let mut next_from = 0u32;
-    let mut next_count = 0u32;
-    if step < tiles && next < last {
-        next_from = starts[next as usize];
-        next_count = starts[next as usize + 1] - next_from;
+    // Entries are on their way while others are multiplied: a row of tiles' next ones where registers suffice, or those
+    // of the next tile; and where those behind them begin is known.
+    let sets = comptime!(if blocks <= AHEAD_BLOCKS && chunks <= AHEAD_CHUNKS { tall } else { 1 });
+    let each = comptime!(sets == tall);
+    let mut v = Array::<Vector<u32, Const<4>>>::new(comptime!((sets * chunks) as usize));
+    let mut p = Array::<Vector<u32, Const<2>>>::new(comptime!((sets * chunks) as usize));
+    let mut d = Array::<u32>::new(comptime!((sets * chunks) as usize));
+    let mut count = Array::<u32>::new(comptime!(sets as usize));
+    let mut next_from = Array::<u32>::new(comptime!(sets as usize));
+    let mut next_count = Array::<u32>::new(comptime!(sets as usize));
+    #[unroll]
+    for set in 0..sets {
+        let (from, here) = entries(starts, first + set * tiles, tile, tiles, last);
+        fetch(values, places, squares, from, here, lane, &mut v, &mut p, &mut d, set, chunks);
+        count[set as usize] = here;
+        let row = first + comptime!(if each { set } else { 1 }) * tiles;
+        let (from, next) = entries(starts, row, tile + comptime!(if each { planes } else { 0 }), tiles, last);
+        next_from[set as usize] = from;
+        next_count[set as usize] = next;
     }
     while tile < tiles {
         let at = tile * 16;
@@ -93,29 +100,25 @@ pub fn squares_tiles<F: Float>(
         }
         #[unroll]
         for r in 0..tall {
-            scatter(&mut stage, mine, count, lane, &v, &p, &d, chunks);
-            let held = count;
+            let set = comptime!(r % sets);
+            let held = count[set as usize];
+            scatter(&mut stage, mine, held, lane, &v, &p, &d, set, chunks);
             let mut kp = Array::<Vector<u32, Const<2>>>::new(comptime!(chunks as usize));
             let mut kd = Array::<u32>::new(comptime!(chunks as usize));
             #[unroll]
             for c in 0..chunks {
                 if comptime!(chunks <= ERASED_CHUNKS) {
-                    kp[c as usize] = p[c as usize];
-                    kd[c as usize] = d[c as usize];
+                    kp[c as usize] = p[comptime!((set * chunks + c) as usize)];
+                    kd[c as usize] = d[comptime!((set * chunks + c) as usize)];
                 }
             }
-            from = next_from;
-            count = next_count;
-            next_count = 0u32;
-            // Two tiles on: in the other row tile, one step of the planes behind the next.
-            let step = comptime!(if tall == 1 { 2u32 } else { 1u32 }) * planes + tile;
-            let row = comptime!(if tall == 1 { 0u32 } else { r });
-            if step < tiles && first + row * tiles < last {
-                let next = first + row * tiles + step;
-                next_from = starts[next as usize];
-                next_count = starts[next as usize + 1] - next_from;
-            }
-            fetch(values, places, squares, from, count, lane, &mut v, &mut p, &mut d, chunks);
+            let (from, next) = (next_from[set as usize], next_count[set as usize]);
+            fetch(values, places, squares, from, next, lane, &mut v, &mut p, &mut d, set, chunks);
+            count[set as usize] = next;
+            let behind = tile + comptime!(if each { 2 * planes } else { planes });
+            let (from, next) = entries(starts, first + r * tiles, behind, tiles, last);
+            next_from[set as usize] = from;
+            next_count[set as usize] = next;
             sync_plane();
             #[unroll]
             for s in 0..8usize {
@@ -162,6 +165,18 @@ pub fn squares_tiles<F: Float>(
     }
 }
 
+/// Where the entries of a row's tile begin and how many chunks they are; none behind its last tile or the last row.
+#[cube]
+fn entries(starts: &Array<u32>, row: u32, tile: u32, tiles: u32, last: u32) -> (u32, u32) {
+    let mut from = 0u32;
+    let mut count = 0u32;
+    if tile < tiles && row < last {
+        from = starts[(row + tile) as usize];
+        count = starts[(row + tile) as usize + 1] - from;
+    }
+    (from, count)
+}
+
 #[cube]
 fn clear(stage: &mut SharedMemory<u16>, mine: u32, lane: u32) {
     let mut view = stage.to_slice_mut().into_vectorized().with_vector_size::<Const<8>>();
@@ -183,15 +198,17 @@ fn fetch(
     v: &mut Array<Vector<u32, Const<4>>>,
     p: &mut Array<Vector<u32, Const<2>>>,
     d: &mut Array<u32>,
+    #[comptime] set: u32,
     #[comptime] chunks: u32,
 ) {
     #[unroll]
     for c in 0..chunks {
         if c * 32 + lane < count {
             let at = (from + c * 32 + lane) as usize;
-            v[c as usize] = values[at];
-            p[c as usize] = places[at];
-            d[c as usize] = u32::cast_from(squares[at]);
+            let to = comptime!((set * chunks + c) as usize);
+            v[to] = values[at];
+            p[to] = places[at];
+            d[to] = u32::cast_from(squares[at]);
         }
     }
 }
@@ -206,13 +223,15 @@ fn scatter(
     v: &Array<Vector<u32, Const<4>>>,
     p: &Array<Vector<u32, Const<2>>>,
     d: &Array<u32>,
+    #[comptime] set: u32,
     #[comptime] chunks: u32,
 ) {
     #[unroll]
     for c in 0..chunks {
         if c * 32 + lane < count {
-            let (vv, pp) = (v[c as usize], p[c as usize]);
-            let to = mine + d[c as usize] * 256;
+            let from = comptime!((set * chunks + c) as usize);
+            let (vv, pp) = (v[from], p[from]);
+            let to = mine + d[from] * 256;
             #[unroll]
             for e in 0..8usize {
                 let word = vv[comptime!(e / 2)];
@@ -276,10 +295,10 @@ pub fn squares_expand(
         let mut v = Array::<Vector<u32, Const<4>>>::new(comptime!(chunks as usize));
         let mut p = Array::<Vector<u32, Const<2>>>::new(comptime!(chunks as usize));
         let mut d = Array::<u32>::new(comptime!(chunks as usize));
-        fetch(values, places, squares, from, count, lane, &mut v, &mut p, &mut d, chunks);
+        fetch(values, places, squares, from, count, lane, &mut v, &mut p, &mut d, 0u32, chunks);
         clear(&mut stage, mine, lane);
         sync_plane();
-        scatter(&mut stage, mine, count, lane, &v, &p, &d, chunks);
+        scatter(&mut stage, mine, count, lane, &v, &p, &d, 0u32, chunks);
         sync_plane();
         let view = stage.to_slice().into_vectorized().with_vector_size::<Const<8>>();
         #[unroll]
