@@ -208,8 +208,8 @@ impl Chunks {
             for (position, &filled) in filled.iter().enumerate() {
                 let first = (begin + chunks[bounds[wave].min(chunks.len() - 1)]) * CHUNK + position;
                 let again = if filled == 0 { entries[0] } else { (self.values[first], self.places[first]) };
-                for chunk in bounds[wave] + filled..bounds[wave + 1] {
-                    self.put((begin + chunks[chunk]) * CHUNK + position, again.0, again.1);
+                for chunk in &chunks[bounds[wave] + filled..bounds[wave + 1]] {
+                    self.put((begin + chunk) * CHUNK + position, again.0, again.1);
                 }
             }
         }
