@@ -556,7 +556,7 @@ mod tests {
             assert_eq!(group_threads(rows, lanes, 132), threads, "{rows}");
         }
         // Two cubes for each of 132 multiprocessors.
-        assert_eq!((11008 * 16usize).div_ceil(672), 263);
+        assert_eq!((11008 * 16usize).div_ceil(group_threads(11008, 16, 132)), 263);
     }
 
     #[test]
