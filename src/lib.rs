@@ -26,6 +26,7 @@ mod cache;
 pub mod config;
 pub mod diagnostic;
 pub mod error;
+pub mod input;
 pub mod plan;
 
 pub mod load;
