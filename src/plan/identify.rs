@@ -22,6 +22,11 @@ pub const NUMERICS_VERSION: u32 = 3;
 pub struct CellId(String);
 
 impl CellId {
+    /// The name that a file has, which need not be a cell's.
+    pub fn named(text: String) -> Self {
+        Self(text)
+    }
+
     /// The digits.
     pub fn as_str(&self) -> &str {
         &self.0

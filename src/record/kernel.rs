@@ -30,6 +30,9 @@ pub struct KernelRecord {
     pub timings: Timings,
     /// When it was finished.
     pub finished: String,
+    /// SHA-256 of all of the above, white space aside.
+    #[serde(default)]
+    pub digest: String,
 }
 
 /// The numbers of a kernel cell, as measured.
@@ -65,8 +68,8 @@ pub struct KernelMeasured {
 }
 
 impl KernelRecord {
-    /// The version of the format.
-    pub const FORMAT: u32 = 1;
+    /// The version of the format, that of all cells' files.
+    pub const FORMAT: u32 = CellRecord::FORMAT;
 
     /// The numbers with what they are numbers of, of a finished cell.
     pub fn timed(&self) -> Option<Timed<'_>> {
@@ -170,6 +173,14 @@ impl Record {
         match self {
             Self::Model(record) => &record.id,
             Self::Kernel(record) => &record.id,
+        }
+    }
+
+    /// The name that follows from what was run and what it read.
+    pub fn own_id(&self) -> CellId {
+        match self {
+            Self::Model(record) => CellId::new(&record.cell, &record.inputs),
+            Self::Kernel(record) => CellId::of_kernel(&record.kernel, &record.inputs),
         }
     }
 

@@ -26,4 +26,4 @@ pub use formats::{
 };
 pub use kernel::{KernelMeasured, KernelRecord, Record, Timed};
 pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};
-pub use store::{Store, StoreError, experiment_folder};
+pub use store::{Mismatch, Store, StoreError, experiment_folder};

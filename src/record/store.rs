@@ -1,10 +1,12 @@
 //! A results folder: every file is written beside its place, synced and renamed.
 
-use super::formats::{Manifest, PlanRecord, RunRecord};
+use super::formats::{CellRecord, Manifest, PlanRecord, RunRecord};
 use super::kernel::Record;
+use super::sha256;
 use crate::plan::{CellId, Existing};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,9 +39,45 @@ pub enum StoreError {
         /// Where and why.
         source: serde_json::Error,
     },
+    /// A cell's file is whole, but not what this program wrote for that cell.
+    #[error("`{}` {mismatch}", path.display())]
+    Foreign {
+        /// Which.
+        path: PathBuf,
+        /// What does not match.
+        mismatch: Mismatch,
+    },
+}
+
+/// What shows that a cell's file is not what was written for that cell.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Mismatch {
+    /// Written by a program with other files.
+    #[error("has the format {found}, and this program reads {}", CellRecord::FORMAT)]
+    Format {
+        /// The format that it has.
+        found: String,
+    },
+    /// The content is not the one that was written.
+    #[error("was changed after it was written")]
+    Digest,
+    /// The file of one cell under the name of another.
+    #[error("is the file of cell `{0}`")]
+    Id(CellId),
+    /// The name does not follow from what the file says was run.
+    #[error("says that another cell was run")]
+    Cell,
 }
 
 impl StoreError {
+    /// Whether a cell's file can't be believed, so that the cell counts as not measured.
+    pub fn is_of_a_file(&self) -> bool {
+        match self {
+            Self::Format { .. } | Self::Foreign { .. } => true,
+            Self::Write { .. } | Self::Read { .. } => false,
+        }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -48,7 +86,7 @@ impl StoreError {
             }
             Self::Write { .. } => "make the folder writable, or give another one with `--results DIR`".into(),
             Self::Read { .. } => "check the path and its permissions".into(),
-            Self::Format { path, .. } => format!("move `{}` away and run again", path.display()),
+            Self::Format { path, .. } | Self::Foreign { path, .. } => format!("move `{}` away and run again", path.display()),
         })
     }
 }
@@ -105,28 +143,37 @@ impl Store {
     /// A cell's record, if there is one.
     ///
     /// # Errors
-    /// When the file is there and can't be read.
+    /// When the file is there and can't be read, or is not what was written for this cell.
     pub fn cell(&self, id: &CellId) -> Result<Option<Record>, StoreError> {
-        self.read(&self.cell_path(id))
+        let path = self.cell_path(id);
+        let Some(value) = self.read::<Value>(&path)? else { return Ok(None) };
+        let record = opened(value, &path)?;
+        let foreign = |mismatch| StoreError::Foreign { path: path.clone(), mismatch };
+        if record.id() != id {
+            return Err(foreign(Mismatch::Id(record.id().clone())));
+        }
+        if record.own_id() != *id {
+            return Err(foreign(Mismatch::Cell));
+        }
+        Ok(Some(record))
     }
 
-    /// Every cell record of the folder, in the order of their names.
+    /// Every cell record of the folder, in the order of their names, or why its file can't be believed.
     ///
     /// # Errors
-    /// When one can't be read.
-    pub fn cells(&self) -> Result<Vec<Record>, StoreError> {
-        let folder = self.root.join("cells");
-        let entries = match std::fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(StoreError::Read { path: folder, source }),
-        };
-        let mut paths: Vec<PathBuf> = entries
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-            .collect();
-        paths.sort();
-        paths.iter().filter_map(|path| self.read(path).transpose()).collect()
+    /// When the folder or a file can't be read.
+    pub fn cells(&self) -> Result<Vec<Result<Record, StoreError>>, StoreError> {
+        let mut ids: Vec<CellId> = self.stems(Path::new("cells"), "json").into_iter().map(CellId::named).collect();
+        ids.sort();
+        let mut records = Vec::new();
+        for id in ids {
+            match self.cell(&id) {
+                Ok(record) => records.extend(record.map(Ok)),
+                Err(error) if error.is_of_a_file() => records.push(Err(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(records)
     }
 
     /// Writes a cell's record.
@@ -134,7 +181,8 @@ impl Store {
     /// # Errors
     /// When it can't be written; what was there before is still there then.
     pub fn write_cell(&self, record: &Record) -> Result<(), StoreError> {
-        self.write_json(&self.cell_path(record.id()), record)
+        let path = self.cell_path(record.id());
+        self.write_json(&path, &sealed(record).map_err(|source| StoreError::Write { path: path.clone(), source })?)
     }
 
     /// The plan, if there is one.
@@ -227,6 +275,38 @@ impl Store {
     }
 }
 
+/// The key of a cell's file that holds the digest of all others.
+const DIGEST: &str = "digest";
+
+/// A record as it is written, with the digest of its content.
+fn sealed(record: &Record) -> io::Result<Value> {
+    let mut value = serde_json::to_value(record)?;
+    let digest = digest_of(&mut value);
+    value[DIGEST] = digest.into();
+    Ok(value)
+}
+
+/// The SHA-256 of a cell's content, whatever its white space; takes the digest out.
+fn digest_of(value: &mut Value) -> String {
+    if let Value::Object(keys) = value {
+        keys.shift_remove(DIGEST);
+    }
+    sha256(value.to_string().as_bytes())
+}
+
+/// A record whose format and digest are right.
+fn opened(mut value: Value, path: &Path) -> Result<Record, StoreError> {
+    let foreign = |mismatch| StoreError::Foreign { path: path.into(), mismatch };
+    // What is no cell at all is damaged rather than of another format.
+    if let Some(found) = value.get("format").filter(|found| **found != CellRecord::FORMAT) {
+        return Err(foreign(Mismatch::Format { found: found.to_string() }));
+    }
+    let written = value.get(DIGEST).cloned();
+    let digest = digest_of(&mut value);
+    let record = serde_json::from_value(value).map_err(|source| StoreError::Format { path: path.into(), source })?;
+    if written == Some(digest.into()) { Ok(record) } else { Err(foreign(Mismatch::Digest)) }
+}
+
 /// What a file is called while it is written.
 pub(super) const WRITING: &str = ".writing-";
 
@@ -279,7 +359,7 @@ mod tests {
         let path = folder.path().join("cells/00ff.json");
         std::fs::write(&path, "{\"format\": 1").unwrap();
         assert!(matches!(store.existing(&id), Existing::Unreadable { .. }));
-        assert!(matches!(store.cells(), Err(StoreError::Format { .. })));
+        assert!(matches!(store.cells().unwrap()[..], [Err(StoreError::Format { .. })]));
         assert_eq!(std::fs::read_to_string(path).unwrap(), "{\"format\": 1");
     }
 

@@ -80,7 +80,7 @@ pub struct Report {
     pub comparisons: (usize, usize),
     /// Cells of the plan that are not there yet.
     pub unfinished: usize,
-    /// Cells of the plan whose files can't be read, one message each.
+    /// Cells whose files can't be read or believed, one message each.
     pub damaged: Vec<String>,
 }
 
@@ -179,8 +179,9 @@ fn read(store: &Store) -> Result<Cells, StoreError> {
     let Some(PlanRecord { title, cells: models, kernels, expectations, .. }) = store.plan()? else {
         for record in store.cells()? {
             match record {
-                Record::Model(record) => cells.records.push(*record),
-                Record::Kernel(record) => cells.kernels.push(*record),
+                Ok(Record::Model(record)) => cells.records.push(*record),
+                Ok(Record::Kernel(record)) => cells.kernels.push(*record),
+                Err(error) => cells.damaged.push(error.to_string()),
             }
         }
         return Ok(cells);
@@ -205,7 +206,7 @@ impl Cells {
     fn find(&mut self, store: &Store, id: &CellId) -> Result<Option<Record>, StoreError> {
         let found = match store.cell(id) {
             // `run` measures it again; until then it is missing like any other.
-            Err(error @ StoreError::Format { .. }) => {
+            Err(error) if error.is_of_a_file() => {
                 self.damaged.push(error.to_string());
                 None
             }
@@ -277,6 +278,7 @@ mod tests {
             failure: None,
             timings: Timings::default(),
             finished: String::new(),
+            digest: String::new(),
         }
     }
 }

@@ -304,6 +304,7 @@ impl Runner<'_> {
             failure,
             timings,
             finished: crate::record::now(),
+            digest: String::new(),
         };
         self.store(Record::Model(Box::new(record)))
     }

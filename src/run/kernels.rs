@@ -200,6 +200,7 @@ impl Runner<'_> {
             failure,
             timings,
             finished: now(),
+            digest: String::new(),
         };
         self.store(Record::Kernel(Box::new(record)))
     }

@@ -197,7 +197,7 @@ fn a_kernel_that_the_backend_cannot_run_is_a_failed_cell() {
         lab.cells().into_iter().find(|(_, cell)| cell["kernel"]["format"] == "csr").expect("there is one");
     cell["measured"] = Value::Null;
     cell["failure"] = serde_json::json!({ "kind": "gate", "message": "gate missed", "gate": null });
-    lab.write(&format!("results/e/cells/{id}.json"), cell.to_string());
+    lab.write_cell(&id, cell);
     let kept = lab.run(["run", "e.toml", "--rerun", "none"]);
     kept.exits(100).says(&["0 cells measured, 12 cached, 1 failed"]);
     let row = lab.table("results/e/tables/kernels.csv").into_iter().find(|row| row["cell"] == id).unwrap();

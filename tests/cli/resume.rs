@@ -93,7 +93,7 @@ fn rerun_says_which_cells_are_measured_again() {
     lab.run(["run", "e.toml"]).exits(100);
     let (stale, mut cell) = lab.cells().into_iter().find(|(_, cell)| cell["cell"]["variant"] == "dense").unwrap();
     cell["program"]["version"] = "0.0.1".into();
-    lab.write(&format!("results/e/cells/{stale}.json"), cell.to_string());
+    lab.write_cell(&stale, cell);
 
     for (rerun, dense, bad, good) in [
         ("none", "stale", "failed", "cached"),
@@ -131,6 +131,71 @@ fn a_damaged_cell_is_measured_again() {
         lab.run(["run", "e.toml"]).exits(0).says(&["1 cell measured, 2 cached, 0 failed"]);
         assert!(lab.stable_report() == report);
     }
+}
+
+/// The cell of a variant: name and content.
+fn cell_of(lab: &Lab, variant: &str) -> (String, Value) {
+    lab.cells().into_iter().find(|(_, cell)| cell["cell"]["variant"] == variant).unwrap()
+}
+
+#[test]
+fn a_cell_that_is_not_what_was_written_is_measured_again() {
+    let lab = Lab::tiny(THREE_CELLS);
+    lab.run(["run", "e.toml"]).exits(0);
+    let (report, (id, masked), (other, csr)) = (lab.stable_report(), cell_of(&lab, "masked"), cell_of(&lab, "csr"));
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut cell = masked.clone();
+        change(&mut cell);
+        cell
+    };
+    let mut untouched = masked.clone();
+    untouched.as_object_mut().unwrap().shift_remove("digest");
+    // With the digest that the file had, and with one that fits the content.
+    let as_found = [
+        (csr.clone(), format!("is the file of cell `{other}`")),
+        (changed(&|cell| cell["format"] = 999.into()), "has the format 999, and this program reads 2".into()),
+        (changed(&|cell| cell["format"] = 1.into()), "has the format 1, and this program reads 2".into()),
+        (changed(&|cell| cell["id"] = "0123456789abcdef".into()), "was changed after it was written".into()),
+        (changed(&|cell| cell["cell"]["model"] = "path:other".into()), "was changed after it was written".into()),
+        (changed(&|cell| cell["cell"]["prune"]["sparsity"] = 0.25.into()), "was changed after it was written".into()),
+        (changed(&|cell| cell["timings"]["load_seconds"] = 7.5.into()), "was changed after it was written".into()),
+        (untouched, "was changed after it was written".into()),
+    ];
+    let sealed = [
+        (csr, format!("is the file of cell `{other}`")),
+        (changed(&|cell| cell["id"] = "0123456789abcdef".into()), "is the file of cell `0123456789abcdef`".into()),
+        (changed(&|cell| cell["cell"]["variant"] = "csr".into()), "says that another cell was run".into()),
+        (changed(&|cell| cell["cell"]["prune"]["sparsity"] = 0.25.into()), "says that another cell was run".into()),
+    ];
+    let as_found = as_found.map(|(cell, why)| (false, cell, why));
+    for (seal, cell, why) in as_found.into_iter().chain(sealed.map(|(cell, why)| (true, cell, why))) {
+        match seal {
+            true => lab.write_cell(&id, cell),
+            false => lab.write(&format!("results/e/cells/{id}.json"), format!("{cell:#}")),
+        }
+        assert_eq!(decisions(&lab, &[]), ["Dense cached", "Masked50 retry", "CSR50 cached"], "{why}");
+        lab.run(["plan", "e.toml"]).exits(0).says(&[&id, "retry: ", &why]);
+        // A report leaves it out, with the plan and without.
+        lab.run(["report", "results/e"]).exits(0).says(&["warning: ", &id, &why]);
+        assert_eq!(lab.table("results/e/tables/summary.csv").len(), 2, "{why}");
+        let plan = lab.read("results/e/plan.json");
+        std::fs::remove_file(lab.path("results/e/plan.json")).unwrap();
+        lab.run(["report", "results/e"]).exits(0).says(&["warning: ", &id, &why]);
+        assert_eq!(lab.table("results/e/tables/summary.csv").len(), 2, "{why}");
+        lab.write("results/e/plan.json", plan);
+        lab.run(["run", "e.toml"]).exits(0).says(&["1 cell measured, 2 cached, 0 failed"]);
+        assert!(lab.stable_report() == report, "{why}");
+    }
+}
+
+#[test]
+fn white_space_makes_no_other_cell() {
+    let lab = Lab::tiny(THREE_CELLS);
+    lab.run(["run", "e.toml"]).exits(0);
+    for (id, cell) in lab.cells() {
+        lab.write(&format!("results/e/cells/{id}.json"), cell.to_string());
+    }
+    lab.run(["run", "e.toml"]).exits(0).says(&["0 cells measured, 3 cached"]);
 }
 
 #[test]
