@@ -129,7 +129,7 @@ impl From<StoreError> for CliError {
 
 impl From<ReportError> for CliError {
     fn from(error: ReportError) -> Self {
-        let code = if matches!(error, ReportError::NoCells(_)) { exit::INPUT } else { exit::UNEXPECTED };
+        let code = if matches!(error, ReportError::NoCells { .. }) { exit::INPUT } else { exit::UNEXPECTED };
         Self::new(code, &error, error.hint())
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<u8, CliError> {
     limit_threads(&experiment)?;
     let store = Store::at(experiment_folder(&selection.results, &experiment.name));
     let interrupt = Interrupt::listen(|_| Printer::note("interrupted: nothing was written"));
-    let prepared = prepare_selection(experiment, &selection, &store, &interrupt)?;
+    let prepared = prepare_selection(experiment, &selection, &store, &interrupt, false)?;
     let loader = Loader::new(args.offline, download_observer(interrupt.clone()));
     let format = match args.format {
         WeightsForm::Dense => ExportFormat::Dense,

@@ -1,12 +1,13 @@
 //! Where words go: data to stdout, the rest to stderr.
 
-use super::run::counted;
 use crate::error::CliError;
-use crate::plan::{Cell, CellId, KernelCell};
-use crate::record::{Failure, KernelMeasured, Measured, Record, Timings};
+use crate::plan::{CellId, Task};
+use crate::record::{Failure, Numbers, Record, Timings};
 use crate::report::Report;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 
@@ -41,26 +42,13 @@ impl Printer {
 
     /// The tables of a report.
     pub fn report(report: &Report) {
-        let expectations = report.expectations.clone();
-        let expectations = expectations.map(|table| table.without_constant_columns(&["verdict"]));
-        let tables = [&report.summary, &report.kernels, &expectations].into_iter().flatten();
-        let texts: Vec<String> = tables.map(|table| table.terminal()).collect();
+        let texts: Vec<String> = report.shown.iter().chain(&report.verdicts).map(|table| table.terminal()).collect();
         Self::data(&texts.join("\n"));
     }
 
     /// What the tables say that a reader should not miss.
     pub fn findings(report: &Report) {
-        let (comparisons, inconclusive) = report.comparisons;
-        if inconclusive > 0 {
-            Self::note(&format!(
-                "{inconclusive} of {comparisons} comparisons of methods are inconclusive, the difference no larger than \
-                 the spread over seeds: see tables/comparisons.csv"
-            ));
-        }
-        if report.missed > 0 {
-            let missed = counted(report.missed, "expectation");
-            Self::note(&format!("{missed} missed: see tables/expectations.csv"));
-        }
+        report.findings.iter().for_each(|finding| Self::note(finding));
     }
 
     /// A message on a line of its own.
@@ -101,29 +89,14 @@ pub enum Event {
     Cell {
         /// Its name.
         id: CellId,
-        /// The notebooks' label.
+        /// A short label, the notebooks' of a model's.
         setup: String,
-        /// What was run.
-        cell: Box<Cell>,
+        /// What was run; `kind` says what kind of work it is.
+        cell: Box<Task>,
         /// Whether it was there already.
         cached: bool,
-        /// The numbers, of a finished cell.
-        measured: Option<Box<Measured>>,
-        /// Why it failed, of a failed one.
-        failure: Option<Failure>,
-        /// How long it took.
-        timings: Timings,
-    },
-    /// A bare kernel was timed, or was there already.
-    Kernel {
-        /// Its name.
-        id: CellId,
-        /// What was timed.
-        kernel: KernelCell,
-        /// Whether it was there already.
-        cached: bool,
-        /// The numbers, of a finished cell.
-        measured: Option<Box<KernelMeasured>>,
+        /// The numbers by group, of a finished cell, as its file has them: `perplexity`, say.
+        measured: Option<BTreeMap<String, Value>>,
         /// Why it failed, of a failed one.
         failure: Option<Failure>,
         /// How long it took.
@@ -145,26 +118,25 @@ pub enum Event {
 }
 
 impl Event {
-    /// The event of a cell.
+    /// The event of a cell, of which the record has what is wanted.
     pub fn cell(record: &Record, cached: bool) -> Self {
-        match record {
-            Record::Model(record) => Self::Cell {
-                id: record.id.clone(),
-                setup: record.cell.setup(),
-                cell: Box::new(record.cell.clone()),
-                cached,
-                measured: record.measured.clone().map(Box::new),
-                failure: record.failure.clone(),
-                timings: record.timings,
-            },
-            Record::Kernel(record) => Self::Kernel {
-                id: record.id.clone(),
-                kernel: record.kernel.clone(),
-                cached,
-                measured: record.measured.clone().map(Box::new),
-                failure: record.failure.clone(),
-                timings: record.timings,
-            },
+        let groups: BTreeMap<String, Value> = record.results.iter().flat_map(|part| group(&part.result)).collect();
+        Self::Cell {
+            id: record.id.clone(),
+            setup: record.cell.kind().setup(),
+            cell: Box::new(record.cell.clone()),
+            cached,
+            measured: Some(groups).filter(|groups| !groups.is_empty() && record.failure.is_none()),
+            failure: record.failure.clone(),
+            timings: record.timings,
         }
+    }
+}
+
+/// A group's name and numbers.
+fn group(numbers: &Numbers) -> serde_json::Map<String, Value> {
+    match serde_json::to_value(numbers) {
+        Ok(Value::Object(group)) => group,
+        Ok(_) | Err(_) => serde_json::Map::new(),
     }
 }

@@ -5,9 +5,10 @@ use super::interrupt::Interrupt;
 use super::output::Printer;
 use super::run::{counted, load_experiment, prepare_selection};
 use crate::error::{CliError, exit};
+use crate::plan::{Cell, Decision, KernelCell, Planned, Task};
 use crate::record::{Store, experiment_folder};
 use crate::report::table::{Table, Value};
-use crate::run::{Planned, PlannedCell, PlannedKernel, Prepared};
+use crate::run::Prepared;
 use indicatif::HumanBytes;
 use serde_json::json;
 
@@ -15,7 +16,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<u8, CliError> {
     let experiment = load_experiment(&args.selection)?;
     let store = Store::at(experiment_folder(&args.selection.results, &experiment.name));
     let interrupt = Interrupt::listen(|_| {});
-    let prepared = prepare_selection(experiment, &args.selection, &store, &interrupt)?;
+    let prepared = prepare_selection(experiment, &args.selection, &store, &interrupt, true)?;
     match args.output_format {
         OutputFormat::Json => json_lines(&prepared),
         OutputFormat::Human => show(&prepared),
@@ -25,23 +26,17 @@ pub(super) fn plan(args: &PlanArgs) -> Result<u8, CliError> {
 
 fn json_lines(prepared: &Prepared) {
     for planned in &prepared.cells {
+        let parts = planned.parts.iter().map(|part| (part.group.to_owned(), json!(part.id)));
+        let parts: serde_json::Map<String, serde_json::Value> = parts.collect();
         Printer::json(&json!({
             "id": planned.id,
-            "setup": planned.cell.setup(),
-            "cell": planned.cell,
+            "setup": planned.task.kind().setup(),
+            "cell": planned.task,
+            "parts": parts,
             "decision": planned.decision.word(),
             "reason": planned.decision.to_string(),
-            "selected": planned.selected,
-            "runs": planned.runs(),
-            "memory_bytes": planned.memory_bytes,
-        }));
-    }
-    for planned in &prepared.kernels {
-        Printer::json(&json!({
-            "id": planned.id,
-            "kernel": planned.cell,
-            "decision": planned.decision.word(),
-            "reason": planned.decision.to_string(),
+            "due": if planned.runs() { &planned.due[..] } else { &[] },
+            "taken_from": planned.taken_from,
             "selected": planned.selected,
             "runs": planned.runs(),
             "memory_bytes": planned.memory_bytes,
@@ -50,35 +45,54 @@ fn json_lines(prepared: &Prepared) {
 }
 
 fn show(prepared: &Prepared) {
-    let tables = [models(&prepared.cells), kernels(&prepared.kernels)];
+    let tables = KINDS.map(|table| table(&prepared.cells));
     let tables = tables.iter().filter(|table| !table.rows.is_empty());
     Printer::data(&tables.map(Table::terminal).collect::<Vec<_>>().join("\n"));
-    for (id, decision) in prepared.reasons() {
-        Printer::note(&format!("{id} {decision}"));
-    }
-    let needed = |runs: bool, bytes: u64| runs.then_some(bytes);
-    let models = prepared.cells.iter().filter_map(|planned| needed(planned.runs(), planned.memory_bytes));
-    let kernels = prepared.kernels.iter().filter_map(|planned| needed(planned.runs(), planned.memory_bytes));
-    let memory = match models.chain(kernels).max() {
+    reasons(prepared).iter().for_each(|reason| Printer::note(reason));
+    let running = prepared.cells.iter().filter(|planned| planned.runs());
+    let memory = match running.map(|planned| planned.memory_bytes).max() {
         Some(bytes) => format!(", at most about {} of memory", HumanBytes(bytes)),
         None => String::new(),
     };
-    Printer::note(&format!("{}, {} to measure{memory}", counted(prepared.total(), "cell"), prepared.running()));
+    let unused = match prepared.unused {
+        0 => String::new(),
+        count => format!("; {} of earlier settings in the folder, unused", counted(count, "cell")),
+    };
+    let total = counted(prepared.cells.len(), "cell");
+    Printer::note(&format!("{total}, {} to measure{memory}{unused}", prepared.running()));
 }
 
-fn action<C, I>(planned: &Planned<C, I>) -> Value {
+/// Why cells run or not, where there is more to say than a word; the same reason is said once.
+fn reasons(prepared: &Prepared) -> Vec<String> {
+    let mut reasons: Vec<(&Decision, String, usize)> = Vec::new();
+    for (id, decision) in prepared.reasons() {
+        match reasons.iter_mut().find(|(told, ..)| *told == decision) {
+            Some((.., more)) => *more += 1,
+            None => reasons.push((decision, id.to_string(), 0)),
+        }
+    }
+    let line = |(decision, id, more): (&Decision, String, usize)| match more {
+        0 => format!("{id} {decision}"),
+        more => format!("{id} and {more} more {decision}"),
+    };
+    reasons.into_iter().map(line).collect()
+}
+
+/// The table of each kind of work.
+const KINDS: [fn(&[Planned]) -> Table; 2] = [models, kernels];
+
+fn action(planned: &Planned) -> Value {
     if planned.selected { planned.decision.word().into() } else { "not selected".into() }
 }
 
-fn models(cells: &[PlannedCell]) -> Table {
+fn models(cells: &[Planned]) -> Table {
     let columns = [
         "cell", "do", "setup", "model", "method", "scope", "pattern", "sparsity", "seed", "backend", "dtype", "memory",
     ];
     let mut table = Table::new("plan", columns);
-    for planned in cells {
-        let cell = &planned.cell;
+    let row = |planned: &Planned, cell: &Cell| {
         let point = cell.prune.as_ref();
-        table.rows.push(vec![
+        vec![
             planned.id.as_str().into(),
             action(planned),
             cell.setup().into(),
@@ -91,12 +105,16 @@ fn models(cells: &[PlannedCell]) -> Table {
             cell.backend.name().into(),
             cell.dtype.name().into(),
             HumanBytes(planned.memory_bytes).to_string().into(),
-        ]);
-    }
+        ]
+    };
+    table.rows.extend(cells.iter().filter_map(|planned| match &planned.task {
+        Task::Model(cell) => Some(row(planned, cell)),
+        Task::Kernel(_) => None,
+    }));
     table
 }
 
-fn kernels(cells: &[PlannedKernel]) -> Table {
+fn kernels(cells: &[Planned]) -> Table {
     let columns = [
         "cell",
         "do",
@@ -111,9 +129,8 @@ fn kernels(cells: &[PlannedKernel]) -> Table {
         "memory",
     ];
     let mut table = Table::new("plan", columns);
-    for planned in cells {
-        let cell = &planned.cell;
-        table.rows.push(vec![
+    let row = |planned: &Planned, cell: &KernelCell| {
+        vec![
             planned.id.as_str().into(),
             action(planned),
             cell.format.name().into(),
@@ -125,7 +142,11 @@ fn kernels(cells: &[PlannedKernel]) -> Table {
             cell.sparsity.into(),
             cell.seed.into(),
             HumanBytes(planned.memory_bytes).to_string().into(),
-        ]);
-    }
+        ]
+    };
+    table.rows.extend(cells.iter().filter_map(|planned| match &planned.task {
+        Task::Kernel(cell) => Some(row(planned, cell)),
+        Task::Model(_) => None,
+    }));
     table
 }

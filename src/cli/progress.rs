@@ -3,8 +3,8 @@
 use super::interrupt::Interrupt;
 use super::output::{Event, Printer};
 use crate::load::Observer;
-use crate::plan::Work;
-use crate::record::{KernelRecord, Record};
+use crate::plan::Task;
+use crate::record::{KernelResult, Record};
 use crate::report::table::Value;
 use crate::run::Watch;
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -45,8 +45,8 @@ impl Watch for Progress {
         self.bar.set_message("loading");
     }
 
-    fn begins(&self, cell: Work<'_>) {
-        self.bar.set_prefix(cell.to_string());
+    fn begins(&self, task: &Task) {
+        self.bar.set_prefix(task.to_string());
         self.bar.set_message("");
     }
 
@@ -58,16 +58,9 @@ impl Watch for Progress {
         self.done.set(self.done.get() + 1);
         self.bar.inc(1);
         let count = format!("[{}/{}]", self.done.get(), self.total);
-        let (cell, result) = match record {
-            Record::Model(record) => {
-                let timings = &record.timings;
-                let seconds = timings.measure_seconds + timings.convert_seconds.unwrap_or(0.0);
-                (record.cell.to_string(), format!("{seconds:.2} s"))
-            }
-            Record::Kernel(record) => (record.kernel.to_string(), kernel_result(record)),
-        };
-        match record.failure() {
-            None => self.line(&format!("{count} {cell}  {result}")),
+        let cell = &record.cell;
+        match &record.failure {
+            None => self.line(&format!("{count} {cell}  {}", result(record))),
             Some(failure) => self.line(&format!("{count} {cell}  failed: {}", failure.message)),
         }
         if self.json {
@@ -80,11 +73,15 @@ impl Watch for Progress {
     }
 }
 
-/// `5.83 ms  1.31x`
-fn kernel_result(record: &KernelRecord) -> String {
-    let Some(timed) = record.timed() else { return String::new() };
+/// What a finished cell gave, in short: `5.83 ms  1.31x` of a kernel, else how long it took.
+fn result(record: &Record) -> String {
+    let kernel = KernelResult::of(record);
+    let Some(timed) = kernel.as_ref().and_then(KernelResult::timed) else {
+        let timings = &record.timings;
+        return format!("{:.2} s", timings.measure_seconds + timings.convert_seconds.unwrap_or(0.0));
+    };
     let median = Value::from(timed.median() * 1e3).rounded();
-    match timed.speedup().filter(|_| record.kernel.sparsity.is_some()) {
+    match timed.speedup().filter(|_| timed.cell.sparsity.is_some()) {
         Some(speedup) => format!("{median} ms  {speedup:.2}x"),
         None => format!("{median} ms"),
     }

@@ -10,9 +10,10 @@ use crate::diagnostic::RenderStyle;
 use crate::error::{CliError, exit};
 use crate::execute::kernels::cpu::Simd;
 use crate::load::Loader;
+use crate::plan::{CellId, Planned};
 use crate::record::{InputRecord, Machine, Manifest, Program, RunRecord, Store, experiment_folder, now, sha256};
 use crate::report;
-use crate::run::{Outcome, PrepareOptions, Prepared, RunOptions, prepare};
+use crate::run::{Outcome, PrepareOptions, Prepared, RunOptions, prepare, take_over};
 
 pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
     let experiment = load_experiment(&args.selection)?;
@@ -60,8 +61,9 @@ fn measure_and_report(
     started: &RunRecord,
     interrupt: &Interrupt,
 ) -> Result<(u8, Outcome), CliError> {
-    let prepared = prepare_selection(experiment, &args.selection, store, interrupt)?;
+    let prepared = prepare_selection(experiment, &args.selection, store, interrupt, false)?;
     store.create()?;
+    take_over(&prepared, store)?;
     let json = args.output_format == OutputFormat::Json;
     if json {
         kept_events(&prepared, store)?;
@@ -103,12 +105,13 @@ fn style() -> RenderStyle {
     if Printer::coloured() { RenderStyle::Coloured } else { RenderStyle::Plain }
 }
 
-/// What `plan` and `run` share.
+/// What `plan` and `run` share; `plan` wants to know more of new cells.
 pub(super) fn prepare_selection(
     experiment: Experiment,
     selection: &SelectionArgs,
     store: &Store,
     interrupt: &Interrupt,
+    explain: bool,
 ) -> Result<Prepared, CliError> {
     let loader = Loader::new(selection.offline, download_observer(interrupt.clone()));
     let options = PrepareOptions {
@@ -116,6 +119,7 @@ pub(super) fn prepare_selection(
         partition: selection.partition,
         rerun: selection.rerun,
         limit: selection.limit,
+        explain,
     };
     let prepared = prepare(experiment, &loader, store, &options)?;
     for model in &prepared.models {
@@ -145,12 +149,17 @@ pub(super) fn limit_threads(experiment: &Experiment) -> Result<(), CliError> {
 }
 
 fn kept_events(prepared: &Prepared, store: &Store) -> Result<(), CliError> {
-    for (id, _) in prepared.kept() {
-        if let Some(record) = store.cell(id)? {
-            Printer::json(&Event::cell(&record, true));
+    for planned in prepared.cells.iter().filter(|planned| planned.selected && !planned.runs()) {
+        if let Some(record) = store.cell(&planned.id)? {
+            Printer::json(&Event::cell(&record.only(&wanted(planned)), true));
         }
     }
     Ok(())
+}
+
+/// The names of a cell's groups of results.
+fn wanted(planned: &Planned) -> Vec<CellId> {
+    planned.parts.iter().map(|part| part.id.clone()).collect()
 }
 
 /// Manifest, tables and plots, and what to say at the end.
@@ -165,7 +174,7 @@ fn finish(
     store.write_manifest(&manifest(prepared, started))?;
     let report = match report::report(store) {
         // The one selected cell may have been `--limit 0` away.
-        Err(report::ReportError::NoCells(_)) => return Ok(exit::OK),
+        Err(report::ReportError::NoCells { .. }) => return Ok(exit::OK),
         report => report?,
     };
     if json {
@@ -192,8 +201,12 @@ fn finish(
     for damaged in &report.damaged {
         Printer::warning(&format!("{damaged}; `run` measures it again"));
     }
+    let copied = match outcome.copied {
+        0 => String::new(),
+        count => format!(" ({count} of them copied from other experiments)"),
+    };
     Printer::note(&format!(
-        "{} measured, {kept} cached, {} failed{unfinished}: {}",
+        "{} measured, {kept} cached{copied}, {} failed{unfinished}: {}",
         counted(ran, "cell"),
         failed + kept_failed,
         store.root().display()

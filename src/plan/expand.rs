@@ -1,16 +1,15 @@
 //! Experiment → cells: the product of every block's axes, the union of the blocks.
 
-use super::cell::{Backend, Cell, LatencyPoint, PrunePoint, TimedOn};
+use super::model::{Backend, Cell, PrunePoint};
 use crate::config::Experiment;
-use crate::config::experiment::{
-    Dtype, LatencySettings, MethodSettings, Metric, NmPattern, Point, PruneBlock, Variant,
-};
+use crate::config::experiment::{Dtype, MethodSettings, NmPattern, Point, PruneBlock, Variant};
 use crate::prune;
 
 /// Every cell of an experiment, each once.
 ///
 /// `backends` are the experiment's, with `auto` decided; `dtype` is the default of each backend for
-/// the checkpoint at hand, asked for by model and backend; `timed_on` is asked for where something is timed.
+/// the checkpoint at hand, asked for by model and backend; `tokens` is how many a model sees at once when it matters
+/// most.
 ///
 /// Order: model, backend; then `dense`; then block by block, the axes of a block as they are
 /// written, seeds and variants innermost, so that the cells of a prune point follow each other.
@@ -18,25 +17,17 @@ pub fn expand(
     experiment: &Experiment,
     backends: &[Backend],
     dtype: impl Fn(&str, Backend) -> Dtype,
-    timed_on: impl Fn(Backend) -> TimedOn,
+    tokens: impl Fn(&str) -> usize,
 ) -> Vec<Cell> {
     let mut cells: Vec<Cell> = Vec::new();
-    let mut metrics: Vec<Metric> = experiment.metrics.clone();
-    metrics.sort_unstable();
     for model in &experiment.models {
         let model = model.to_string();
         for &backend in backends {
             let dtype = experiment.dtype.unwrap_or_else(|| dtype(&model, backend));
-            let latency = metrics.contains(&Metric::Latency).then(|| latency(experiment, timed_on(backend)));
-            let cell = |prune, seed, variant| Cell {
-                model: model.clone(),
-                backend,
-                dtype,
-                prune,
-                seed,
-                variant,
-                metrics: metrics.clone(),
-                latency: latency.clone(),
+            let decisive = tokens(&model);
+            let cell = |prune, seed, variant| {
+                let tokens = Cell::form_tokens(variant, backend, decisive);
+                Cell { model: model.clone(), backend, dtype, prune, seed, variant, tokens }
             };
             let mut add = |cell: Cell| {
                 if !cells.contains(&cell) {
@@ -54,11 +45,6 @@ pub fn expand(
         }
     }
     cells
-}
-
-fn latency(experiment: &Experiment, timed_on: TimedOn) -> LatencyPoint {
-    let LatencySettings { warmup, repeats, batch, prompt, generate } = experiment.latency.clone();
-    LatencyPoint { warmup, repeats, batch, prompt, generate, timed_on }
 }
 
 /// The prune points of all blocks, each with the seeds that its result depends on.
@@ -100,7 +86,7 @@ mod tests {
 
     fn cells(text: &str) -> Vec<Cell> {
         let experiment = config::parse(Path::new("x.toml"), text, &[]).unwrap();
-        expand(&experiment, &[Backend::Flex], |_, _| Dtype::F32, |_| TimedOn { threads: 2, ..Default::default() })
+        expand(&experiment, &[Backend::Flex], |_, _| Dtype::F32, |_| 7)
     }
 
     #[test]
@@ -148,15 +134,10 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_timed_says_where() {
-        let text = |metrics: &str| {
-            format!(
-                "name = 'x'\n[model]\nsource = 'builtin:tiny-opt'\n[measure]\nmetrics = [{metrics}]\nbatch = [1, 4]\n"
-            )
-        };
-        assert_eq!(cells(&text("'structure'"))[0].latency, None);
-        let timed = cells(&text("'latency'"))[0].latency.clone().unwrap();
-        assert_eq!((timed.batch, timed.prompt, timed.timed_on.threads), (vec![1, 4], vec![128], 2));
+    fn only_auto_is_chosen_for_tokens() {
+        let text = "name = 'x'\n[model]\nsource = 'builtin:tiny-opt'\n[[prune]]\nmethod = 'magnitude'\nsparsity = 0.5\n\
+                    [execute]\nvariants = ['masked', 'csr', 'auto']\n";
+        assert_eq!(cells(text).iter().map(|cell| cell.tokens).collect::<Vec<_>>(), [None, None, Some(7)]);
     }
 
     proptest! {

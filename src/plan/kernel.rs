@@ -8,12 +8,15 @@
 //! A speed-up is over the dense kernel of the same group, timed by the same process: when any cell of
 //! a group runs, its dense cell runs too ([`accompany`]).
 
-use super::cell::{Backend, Cell};
+use super::model::{Backend, bits};
 use super::resume::Decision;
+use super::select::Column;
+use super::task::{Inputs, Kind, Planned, Task};
 use crate::config::Experiment;
 use crate::config::experiment::{Dtype, KernelBlock, KernelFormat};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::fmt;
 
 /// One kernel cell.
@@ -23,16 +26,12 @@ pub struct KernelCell {
     /// Where it runs.
     pub backend: Backend,
     /// What weight, input and output are made of.
-    #[serde(with = "crate::plan::cell::word")]
-    #[schemars(with = "String")]
     pub dtype: Dtype,
     /// `[out_features, in_features]` of the weight.
     pub shape: [usize; 2],
     /// Rows of the input.
     pub tokens: usize,
     /// How the weight is stored.
-    #[serde(with = "crate::plan::cell::word")]
-    #[schemars(with = "String")]
     pub format: KernelFormat,
     /// The share of weights that is zero, of `threshold` the share of the input; none for `dense`.
     pub sparsity: Option<f64>,
@@ -82,44 +81,66 @@ impl fmt::Display for KernelCell {
     }
 }
 
-/// What a kernel's time depends on beside its cell.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct KernelInputs {
-    /// The name of the processor or GPU.
-    pub device: String,
-    /// Threads, on the CPU.
-    pub threads: Option<usize>,
-    /// The version of how kernels are chosen and timed.
-    pub kernel_policy: u32,
+/// The part that has the times of a kernel.
+pub const TIMES: &str = "times";
+
+/// What a kernel's time depends on beside its cell: the name of the processor or GPU, threads on the CPU, and the
+/// version of how kernels are chosen and timed.
+pub fn kernel_inputs(device: &str, threads: Option<usize>, kernels: u32) -> Inputs {
+    let machine = [("device", json!(device)), ("threads", json!(threads)), ("kernels", json!(kernels))];
+    Inputs::default().with("machine", machine)
 }
 
-/// A cell of either kind.
-#[derive(Clone, Copy, Debug)]
-pub enum Work<'a> {
-    /// A model's.
-    Model(&'a Cell),
-    /// A bare kernel's.
-    Kernel(&'a KernelCell),
-}
+impl Kind for KernelCell {
+    fn name(&self) -> &'static str {
+        "kernel"
+    }
 
-impl Work<'_> {
-    /// Whether two cells must be run by one process.
-    pub fn belongs_with(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Model(a), Self::Model(b)) => a.same_point(b),
-            (Self::Kernel(a), Self::Kernel(b)) => a.same_matrix(b),
-            _ => false,
+    fn canonical(&self) -> Value {
+        let Self { backend, dtype, shape, tokens, format, sparsity, seed, warmup, repeats } = self;
+        json!({
+            "backend": backend.name(),
+            "dtype": dtype.name(),
+            "shape": shape,
+            "tokens": tokens,
+            "format": format.name(),
+            "sparsity": sparsity.map(bits),
+            "seed": seed,
+            "warmup": warmup,
+            "repeats": repeats,
+        })
+    }
+
+    fn belongs_with(&self, other: &Task) -> bool {
+        matches!(other, Task::Kernel(other) if self.same_matrix(other))
+    }
+
+    fn same_batch(&self, other: &Task) -> bool {
+        self.belongs_with(other)
+    }
+
+    fn setup(&self) -> String {
+        match self.sparsity {
+            Some(sparsity) => format!("{}{}", self.format, (sparsity * 1000.0).round() / 10.0),
+            None => self.format.to_string(),
         }
     }
-}
 
-impl fmt::Display for Work<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Model(cell) => cell.fmt(f),
-            Self::Kernel(cell) => cell.fmt(f),
-        }
+    fn column(&self, column: Column) -> Option<Option<String>> {
+        let [out_features, in_features] = self.shape;
+        Some(match column {
+            Column::Format => Some(self.format.name().into()),
+            Column::Tokens => Some(self.tokens.to_string()),
+            Column::OutFeatures => Some(out_features.to_string()),
+            Column::InFeatures => Some(in_features.to_string()),
+            Column::Sparsity => self.sparsity.map(|sparsity| sparsity.to_string()),
+            Column::Seed => Some(self.seed.to_string()),
+            Column::Backend => Some(self.backend.name().into()),
+            Column::Dtype => Some(self.dtype.name().into()),
+            Column::Model | Column::Method | Column::Scope | Column::Pattern | Column::Variant | Column::Setup => {
+                return None;
+            }
+        })
     }
 }
 
@@ -172,15 +193,22 @@ fn block_cells(block: &KernelBlock, backend: Backend, seeds: &[u64]) -> Vec<Kern
     cells
 }
 
-/// Adds the dense cell of every group of which a cell runs: `(cell, decision, selected)` each.
-pub fn accompany(cells: &mut [(&KernelCell, &mut Decision, &mut bool)]) {
-    let runs = |(_, decision, selected): &(&KernelCell, &mut Decision, &mut bool)| **selected && decision.runs();
-    let running: Vec<KernelCell> = cells.iter().filter(|cell| runs(cell)).map(|(cell, ..)| (*cell).clone()).collect();
-    for (cell, decision, selected) in cells.iter_mut().filter(|(cell, ..)| cell.format == KernelFormat::Dense) {
-        if running.iter().any(|other| other.same_group(cell)) {
-            **selected = true;
-            if !decision.runs() {
-                **decision = Decision::Beside;
+/// Adds the dense cell of every group of which a cell runs.
+pub fn accompany(cells: &mut [Planned]) {
+    fn of(planned: &Planned) -> Option<&KernelCell> {
+        match &planned.task {
+            Task::Kernel(cell) => Some(cell),
+            Task::Model(_) => None,
+        }
+    }
+    let running: Vec<KernelCell> = cells.iter().filter(|cell| cell.runs()).filter_map(of).cloned().collect();
+    for planned in cells {
+        let dense = of(planned).filter(|cell| cell.format == KernelFormat::Dense);
+        if dense.is_some_and(|cell| running.iter().any(|other| other.same_group(cell))) {
+            planned.selected = true;
+            if !planned.decision.runs() {
+                planned.taken_from = None;
+                planned.again(Decision::Beside);
             }
         }
     }
@@ -188,7 +216,8 @@ pub fn accompany(cells: &mut [(&KernelCell, &mut Decision, &mut bool)]) {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::Partition;
+    use super::super::task::Part;
+    use super::super::{CellId, Partition};
     use super::*;
     use crate::config;
     use std::path::Path;
@@ -200,8 +229,8 @@ pub(crate) mod tests {
     }
 
     /// What they run on.
-    pub(crate) fn inputs() -> KernelInputs {
-        KernelInputs { device: "a processor".into(), threads: Some(2), kernel_policy: 1 }
+    pub(crate) fn inputs() -> Inputs {
+        kernel_inputs("a processor", Some(2), 1)
     }
 
     fn cells(text: &str) -> Vec<KernelCell> {
@@ -241,9 +270,9 @@ pub(crate) mod tests {
         ];
         let cells = cells(&text);
         assert_eq!(shown(&cells), expected);
-        let work: Vec<Work<'_>> = cells.iter().map(Work::Kernel).collect();
+        let tasks: Vec<Task> = cells.into_iter().map(Task::from).collect();
         let part: Partition = "slice:2/2".parse().unwrap();
-        assert_eq!(part.mine(&work), [false, false, false, false, true, true]);
+        assert_eq!(part.mine(&tasks.iter().collect::<Vec<_>>()), [false, false, false, false, true, true]);
     }
 
     #[test]
@@ -252,14 +281,18 @@ pub(crate) mod tests {
         other.tokens = 7;
         let cells = [kernel(KernelFormat::Dense, None), other, kernel(KernelFormat::Csr, Some(0.5))];
         let run = |decisions: [Decision; 3], selected: [bool; 3]| {
-            let (mut decisions, mut selected) = (decisions, selected);
-            let mut all: Vec<_> =
-                cells.iter().zip(&mut decisions).zip(&mut selected).map(|((cell, d), s)| (cell, d, s)).collect();
+            let part = |id: &CellId| vec![Part::new(id, TIMES, Inputs::default())];
+            let planned = |cell: &KernelCell| Planned::new(cell.clone(), inputs(), part, 0);
+            let mut all: Vec<Planned> = cells.iter().map(planned).collect();
+            for ((planned, decision), selected) in all.iter_mut().zip(decisions).zip(selected) {
+                (planned.decision, planned.selected) = (decision, selected);
+            }
             accompany(&mut all);
-            let words = decisions.map(|decision| decision.word());
-            (words, selected)
+            let of = |index: usize| &all[index];
+            let words = [0, 1, 2].map(|index| of(index).decision.word());
+            (words, [0, 1, 2].map(|index| of(index).selected))
         };
-        let (cached, new) = (Decision::Cached, Decision::New);
+        let (cached, new) = (Decision::Cached, Decision::New { why: Vec::new() });
         let kept = run([cached.clone(), cached.clone(), cached.clone()], [true; 3]);
         assert_eq!(kept, (["cached"; 3], [true; 3]));
         let beside = run([cached.clone(), cached.clone(), new.clone()], [false, false, true]);
@@ -271,8 +304,9 @@ pub(crate) mod tests {
     #[test]
     fn a_cell_survives_its_file() {
         for cell in [kernel(KernelFormat::Dense, None), kernel(KernelFormat::Auto, Some(0.3))] {
-            let json = serde_json::to_string(&cell).unwrap();
-            assert_eq!(serde_json::from_str::<KernelCell>(&json).unwrap(), cell);
+            let task = Task::from(cell);
+            let json = serde_json::to_string(&task).unwrap();
+            assert_eq!(serde_json::from_str::<Task>(&json).unwrap(), task);
         }
     }
 }

@@ -1,23 +1,28 @@
 //! What will run and why: the pure step between the experiment and the runner.
 //!
 //! ```text
-//!   Experiment + resolved backends ──expand──> [Cell], [KernelCell] ──select──> those wanted
-//!   cell + digests of its inputs ──identify──> CellId ─┐
-//!   what cells/ID.json says ───────────────────────────┴─resume──> new | cached | stale | retry
+//!   Experiment + resolved backends ──expand──> Task, a kind of work each ──select──> those wanted
+//!   task + digests of its inputs ──identify──> CellId, of the cell and of each group of its results ─┐
+//!   what cells/ID.json says ─────────────────────────────────────────────────────────────────────────┴─resume──>
+//!                                                     new | add | copy | cached | stale | retry | rerun
 //! ```
+//!
+//! task.rs is the envelope around every kind; model.rs and kernel.rs are a kind each.
 //!
 //! Everything here is a function of its arguments: no files, no clock, no device.
 
-mod cell;
 mod expand;
 mod identify;
 mod kernel;
+mod model;
 mod resume;
 mod select;
+mod task;
 
-pub use cell::{Backend, Cell, LatencyPoint, PrunePoint, TimedOn};
 pub use expand::expand;
-pub use identify::{CellId, InputDigests, NUMERICS_VERSION};
-pub use kernel::{KernelCell, KernelInputs, Work, accompany, expand_kernels};
-pub use resume::{Decision, Existing, Rerun, decide};
-pub use select::{Only, Partition, SelectError};
+pub use identify::{CellId, NUMERICS_VERSION};
+pub use kernel::{KernelCell, TIMES, accompany, expand_kernels, kernel_inputs};
+pub use model::{Backend, Cell, GATE, LatencyPoint, PartInputs, PrunePoint, TimedOn, parts};
+pub use resume::{Decision, Existing, Failed, Known, Rerun, decide};
+pub use select::{Column, Only, Partition, SelectError};
+pub use task::{Inputs, Kind, Part, Planned, Settings, Task};

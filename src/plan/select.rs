@@ -1,7 +1,6 @@
 //! Which cells of the plan a process runs: `--only`, `--partition`.
 
-use super::cell::Cell;
-use super::kernel::{KernelCell, Work};
+use super::task::Task;
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -44,8 +43,10 @@ struct Condition {
     test: Test,
 }
 
+/// A key column, of one kind of cell or several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Column {
+#[allow(missing_docs)]
+pub enum Column {
     Model,
     Method,
     Scope,
@@ -122,18 +123,14 @@ fn condition(text: &str) -> Result<Condition, SelectError> {
 
 impl Only {
     /// Whether a cell is selected. No condition on a column that its kind of cell lacks holds.
-    pub fn matches(&self, work: Work<'_>) -> bool {
-        self.0.iter().all(|condition| condition.holds(work))
+    pub fn matches(&self, task: &Task) -> bool {
+        self.0.iter().all(|condition| condition.holds(task))
     }
 }
 
 impl Condition {
-    fn holds(&self, work: Work<'_>) -> bool {
-        let text = match work {
-            Work::Model(cell) => self.column.of_model(cell),
-            Work::Kernel(cell) => self.column.of_kernel(cell),
-        };
-        let Some(text) = text else { return false };
+    fn holds(&self, task: &Task) -> bool {
+        let Some(text) = task.kind().column(self.column) else { return false };
         match &self.test {
             Test::Is(value) => equal(text.as_deref(), value),
             Test::IsNot(value) => !equal(text.as_deref(), value),
@@ -152,42 +149,6 @@ fn equal(text: Option<&str>, value: &str) -> bool {
         (_, Some(a), Ok(b)) => (a - b).abs() < 1e-9,
         (Some(text), ..) => text == value,
         (None, ..) => value.is_empty(),
-    }
-}
-
-impl Column {
-    /// A model cell's text, which may be missing; none for a column of kernel cells.
-    fn of_model(self, cell: &Cell) -> Option<Option<String>> {
-        let point = cell.prune.as_ref();
-        Some(match self {
-            Self::Model => Some(cell.model.clone()),
-            Self::Method => point.map(|p| p.method.name().into()),
-            Self::Scope => point.and_then(|p| p.scope).map(|scope| scope.name().into()),
-            Self::Pattern => point.map(|p| p.pattern.to_string()),
-            Self::Sparsity => point.and_then(|p| p.target()).map(|target| target.to_string()),
-            Self::Seed => cell.seed.map(|seed| seed.to_string()),
-            Self::Variant => Some(cell.variant.name().into()),
-            Self::Backend => Some(cell.backend.name().into()),
-            Self::Dtype => Some(cell.dtype.name().into()),
-            Self::Setup => Some(cell.setup()),
-            Self::Format | Self::Tokens | Self::OutFeatures | Self::InFeatures => return None,
-        })
-    }
-
-    /// A kernel cell's text, which may be missing; none for a column of model cells.
-    fn of_kernel(self, cell: &KernelCell) -> Option<Option<String>> {
-        let [out_features, in_features] = cell.shape;
-        Some(match self {
-            Self::Format => Some(cell.format.name().into()),
-            Self::Tokens => Some(cell.tokens.to_string()),
-            Self::OutFeatures => Some(out_features.to_string()),
-            Self::InFeatures => Some(in_features.to_string()),
-            Self::Sparsity => cell.sparsity.map(|sparsity| sparsity.to_string()),
-            Self::Seed => Some(cell.seed.to_string()),
-            Self::Backend => Some(cell.backend.name().into()),
-            Self::Dtype => Some(cell.dtype.name().into()),
-            Self::Model | Self::Method | Self::Scope | Self::Pattern | Self::Variant | Self::Setup => return None,
-        })
     }
 }
 
@@ -220,11 +181,11 @@ impl fmt::Display for Partition {
 
 impl Partition {
     /// For each cell of a plan whether it is this process's.
-    pub fn mine(&self, cells: &[Work<'_>]) -> Vec<bool> {
+    pub fn mine(&self, tasks: &[&Task]) -> Vec<bool> {
         let mut point = 0;
-        let mut mine = Vec::with_capacity(cells.len());
-        for (index, cell) in cells.iter().enumerate() {
-            if index > 0 && !cell.belongs_with(&cells[index - 1]) {
+        let mut mine = Vec::with_capacity(tasks.len());
+        for (index, task) in tasks.iter().enumerate() {
+            if index > 0 && !task.kind().belongs_with(tasks[index - 1]) {
                 point += 1;
             }
             mine.push(point % self.slices == self.slice - 1);
@@ -235,15 +196,15 @@ impl Partition {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cell::tests::cell;
     use super::super::kernel::tests::kernel;
+    use super::super::model::tests::cell;
     use super::*;
     use crate::config::experiment::{KernelFormat, Variant};
 
     #[test]
     fn conditions_select() {
-        let (dense, csr) = (cell(0.5, Variant::Dense), cell(0.5, Variant::Csr));
-        let selects = |text: &str, cell: &Cell| text.parse::<Only>().unwrap().matches(Work::Model(cell));
+        let [dense, csr] = [Variant::Dense, Variant::Csr].map(|variant| Task::from(cell(0.5, variant)));
+        let selects = |text: &str, task: &Task| text.parse::<Only>().unwrap().matches(task);
         assert!(selects("variant=csr, sparsity=0.50", &csr));
         assert!(selects("sparsity >= 0.5 & sparsity<0.6", &csr));
         assert!(!selects("sparsity>0.5", &csr) && !selects("sparsity>0.1", &dense));
@@ -253,8 +214,9 @@ mod tests {
 
     #[test]
     fn conditions_select_kernels() {
-        let (dense, csr) = (kernel(KernelFormat::Dense, None), kernel(KernelFormat::Csr, Some(0.5)));
-        let selects = |text: &str, cell: &KernelCell| text.parse::<Only>().unwrap().matches(Work::Kernel(cell));
+        let [dense, csr] =
+            [(KernelFormat::Dense, None), (KernelFormat::Csr, Some(0.5))].map(|(f, s)| Task::from(kernel(f, s)));
+        let selects = |text: &str, task: &Task| text.parse::<Only>().unwrap().matches(task);
         assert!(selects("format=csr, sparsity=0.50, tokens>=2, out_features=8, in_features<5, seed=0", &csr));
         assert!(selects("backend=flex & dtype=f32", &dense) && !selects("sparsity<1", &dense));
         assert!(!selects("variant!=csr", &csr) && !selects("method=", &csr));
@@ -276,7 +238,8 @@ mod tests {
         for sparsity in [0.1, 0.2, 0.3, 0.4, 0.5] {
             cells.extend([Variant::Masked, Variant::Csr].map(|variant| cell(sparsity, variant)));
         }
-        let cells: Vec<Work<'_>> = cells.iter().map(Work::Model).collect();
+        let cells: Vec<Task> = cells.into_iter().map(Task::from).collect();
+        let cells: Vec<&Task> = cells.iter().collect();
         let parts: Vec<Vec<bool>> =
             (1..=4).map(|m| format!("slice:{m}/4").parse::<Partition>().unwrap().mine(&cells)).collect();
         for (index, cell) in cells.iter().enumerate() {

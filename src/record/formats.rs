@@ -1,120 +1,9 @@
-//! The files' formats. A change that old files don't fit raises [`CellRecord::FORMAT`].
+//! The formats of the files beside the cells: the plan, the runs, the manifest.
 
 use super::provenance::{Machine, Program};
-use crate::measure::{Agreement, Gate, Latency, Structure};
-use crate::plan::{Cell, CellId, InputDigests, KernelCell};
+use crate::plan::{CellId, Part, Planned, Task};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-/// `cells/ID.json` of a model: finished or failed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CellRecord {
-    /// The format's version.
-    pub format: u32,
-    /// The cell's name.
-    pub id: CellId,
-    /// What was run.
-    pub cell: Cell,
-    /// What it read.
-    pub inputs: InputDigests,
-    /// The program that ran it.
-    pub program: Program,
-    /// The numbers, of a finished cell.
-    pub measured: Option<Measured>,
-    /// Why it failed, of a failed one.
-    pub failure: Option<Failure>,
-    /// How long it took, and the memory it took.
-    pub timings: Timings,
-    /// When it was finished.
-    pub finished: String,
-    /// SHA-256 of all of the above, white space aside.
-    #[serde(default)]
-    pub digest: String,
-}
-
-impl CellRecord {
-    /// The version of the format, that of all cells' files. Cells of another are measured again.
-    pub const FORMAT: u32 = 2;
-}
-
-/// The numbers of a cell.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Measured {
-    /// How large the variant is.
-    pub structure: Structure,
-    /// Non-zero parameters of the dense model.
-    pub dense_nonzero: u64,
-    /// How closely it follows the dense model.
-    pub agreement: Option<Agreement>,
-    /// exp of the mean negative log-likelihood.
-    pub perplexity: Option<f64>,
-    /// How far a sparse variant is from the masked one.
-    pub gate: Option<Gate>,
-    /// The kernels that the pruned linears of a sparse variant ran.
-    pub kernels: Vec<KernelUse>,
-    /// How long it takes, for every batch size and prompt length.
-    pub latency: Option<Vec<Latency>>,
-}
-
-/// A kernel that linears of a model ran.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct KernelUse {
-    /// The code path, `csr-avx512-tiles`, say.
-    pub kernel: String,
-    /// Tokens of the forward pass.
-    pub tokens: usize,
-    /// Linears that ran it.
-    pub linears: usize,
-}
-
-/// Why a cell failed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Failure {
-    /// In a word.
-    pub kind: FailureKind,
-    /// In a sentence.
-    pub message: String,
-    /// The gate's figures, where it was missed.
-    pub gate: Option<Gate>,
-}
-
-/// Kinds of failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum FailureKind {
-    /// Sparse and masked execution disagree, or a kernel and its reference.
-    Gate,
-    /// A logit is NaN or infinite.
-    NotFinite,
-    /// The prune point does not fit the model.
-    Pruning,
-    /// Anything else.
-    Other,
-}
-
-/// How long a cell took, in seconds. Work shared by several cells is counted at each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Timings {
-    /// Reading the model and moving it to the device.
-    pub load_seconds: f64,
-    /// Gathering statistics for the pruning, where the method needs any.
-    pub calibrate_seconds: Option<f64>,
-    /// Deciding which weights go.
-    pub prune_seconds: Option<f64>,
-    /// Changing the format.
-    pub convert_seconds: Option<f64>,
-    /// The first call on a device: kernels are compiled and tuned in it, unless the cache has them.
-    pub compile_seconds: Option<f64>,
-    /// Everything that `metrics` lists, and the gate.
-    pub measure_seconds: f64,
-    /// The most memory that the process had held by then, where the system says so.
-    pub peak_rss_bytes: Option<u64>,
-}
 
 /// `plan.json`: the cells of the experiment, after defaults and overrides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -128,16 +17,13 @@ pub struct PlanRecord {
     pub title: Option<String>,
     /// Every cell, in order.
     pub cells: Vec<PlanEntry>,
-    /// Every kernel cell, in order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub kernels: Vec<KernelEntry>,
     /// Numbers that the run must reproduce.
     pub expectations: Vec<ExpectRecord>,
 }
 
 impl PlanRecord {
     /// The version of the format.
-    pub const FORMAT: u32 = 1;
+    pub const FORMAT: u32 = 2;
 }
 
 /// A cell of the plan.
@@ -147,17 +33,31 @@ pub struct PlanEntry {
     /// Its name.
     pub id: CellId,
     /// What it is.
-    pub cell: Cell,
+    pub cell: Task,
+    /// The groups of its results that the experiment wants.
+    pub parts: Vec<PlanPart>,
 }
 
-/// A kernel cell of the plan.
+/// A group of results of a cell of the plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct KernelEntry {
+pub struct PlanPart {
     /// Its name.
     pub id: CellId,
-    /// What it is.
-    pub kernel: KernelCell,
+    /// The group.
+    pub group: String,
+    /// Whether it only says how the others came to be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub check: bool,
+}
+
+impl PlanEntry {
+    /// Of a planned cell.
+    pub fn of(planned: &Planned) -> Self {
+        let part = |part: &Part| PlanPart { id: part.id.clone(), group: part.group.into(), check: part.check };
+        let parts = planned.parts.iter().map(part);
+        Self { id: planned.id.clone(), cell: planned.task.clone(), parts: parts.collect() }
+    }
 }
 
 /// An `[[expect]]` of the file.

@@ -1,39 +1,11 @@
-//! The format of kernel cells, what follows from their numbers, and a record of either kind.
+//! The numbers of kernel cells, and what follows from them.
 
-use super::formats::{CellRecord, Failure, Timings};
-use super::provenance::Program;
+use super::cell::{Numbers, Record};
 use crate::config::experiment::Dtype;
 use crate::measure::{BackToBack, quantile};
-use crate::plan::{CellId, KernelCell, KernelInputs};
+use crate::plan::{CellId, KernelCell, Task};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-/// `cells/ID.json` of a bare kernel: finished or failed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct KernelRecord {
-    /// The format's version.
-    pub format: u32,
-    /// The cell's name.
-    pub id: CellId,
-    /// What was timed.
-    pub kernel: KernelCell,
-    /// What its time depends on beside that.
-    pub inputs: KernelInputs,
-    /// The program that ran it.
-    pub program: Program,
-    /// The numbers, of a finished cell.
-    pub measured: Option<KernelMeasured>,
-    /// Why it failed, of a failed one.
-    pub failure: Option<Failure>,
-    /// How long making and timing it took.
-    pub timings: Timings,
-    /// When it was finished.
-    pub finished: String,
-    /// SHA-256 of all of the above, white space aside.
-    #[serde(default)]
-    pub digest: String,
-}
 
 /// The numbers of a kernel cell, as measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -67,9 +39,32 @@ pub struct KernelMeasured {
     pub peak_flops_per_s: f64,
 }
 
-impl KernelRecord {
-    /// The version of the format, that of all cells' files.
-    pub const FORMAT: u32 = CellRecord::FORMAT;
+/// A kernel cell as reports see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelResult {
+    /// The cell's name.
+    pub id: CellId,
+    /// What was timed.
+    pub kernel: KernelCell,
+    /// The numbers, of a finished cell.
+    pub measured: Option<KernelMeasured>,
+}
+
+impl KernelResult {
+    /// Of a record, if it is one of a kernel cell.
+    pub fn of(record: &Record) -> Option<Self> {
+        let Task::Kernel(kernel) = &record.cell else { return None };
+        let times = record.results.iter().find_map(|part| match &part.result {
+            Numbers::Times(times) => Some((**times).clone()),
+            Numbers::Structure(_)
+            | Numbers::Agreement(_)
+            | Numbers::Perplexity(_)
+            | Numbers::Latency(_)
+            | Numbers::Gate(_) => None,
+        });
+        let measured = times.filter(|_| record.failure.is_none());
+        Some(Self { id: record.id.clone(), kernel: kernel.clone(), measured })
+    }
 
     /// The numbers with what they are numbers of, of a finished cell.
     pub fn timed(&self) -> Option<Timed<'_>> {
@@ -141,63 +136,6 @@ impl Timed<'_> {
     /// The dense kernel's median over this one's.
     pub fn speedup(&self) -> Option<f64> {
         self.measured.dense_seconds.map(|dense| dense / self.median())
-    }
-}
-
-/// A cell's file, of either kind.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-#[serde(untagged)]
-#[schemars(title = "CellRecord or KernelRecord")]
-pub enum Record {
-    /// A model's.
-    Model(Box<CellRecord>),
-    /// A bare kernel's.
-    Kernel(Box<KernelRecord>),
-}
-
-impl<'de> Deserialize<'de> for Record {
-    /// By the key that only kernel cells have, so that an error says what is wrong with which kind.
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(deserializer)?;
-        let record = match value.get("kernel") {
-            Some(_) => serde_json::from_value(value).map(Self::Kernel),
-            None => serde_json::from_value(value).map(Self::Model),
-        };
-        record.map_err(serde::de::Error::custom)
-    }
-}
-
-impl Record {
-    /// The cell's name.
-    pub fn id(&self) -> &CellId {
-        match self {
-            Self::Model(record) => &record.id,
-            Self::Kernel(record) => &record.id,
-        }
-    }
-
-    /// The name that follows from what was run and what it read.
-    pub fn own_id(&self) -> CellId {
-        match self {
-            Self::Model(record) => CellId::new(&record.cell, &record.inputs),
-            Self::Kernel(record) => CellId::of_kernel(&record.kernel, &record.inputs),
-        }
-    }
-
-    /// The program that ran it.
-    pub fn program(&self) -> &Program {
-        match self {
-            Self::Model(record) => &record.program,
-            Self::Kernel(record) => &record.program,
-        }
-    }
-
-    /// Why it failed, of a failed one.
-    pub fn failure(&self) -> Option<&Failure> {
-        match self {
-            Self::Model(record) => record.failure.as_ref(),
-            Self::Kernel(record) => record.failure.as_ref(),
-        }
     }
 }
 

@@ -4,26 +4,29 @@
 //!   results/NAME/
 //!     experiment.toml   the file, byte for byte          ┐
 //!     plan.json         PlanRecord: the frozen cells     │ store.rs: written beside and renamed,
-//!     cells/ID.json     Record: one finished cell        │ so that a file is whole or missing
+//!     cells/ID.json     Record: what is known of a cell  │ so that a file is whole or missing
 //!     runs/*.json       RunRecord: one process           │
 //!     manifest.json     Manifest: where it comes from    ┘
 //! ```
 //!
-//! The only sign of an unfinished cell is that its file is missing. This module knows files and
+//! cell.rs is the envelope of a cell's file; model.rs and kernel.rs are the numbers of a kind each.
+//!
+//! The only sign of an unfinished cell is that its file is missing, or lacks a group of results. This module knows files and
 //! their formats; it does not know models or devices.
 
+mod cell;
 mod folder;
 mod formats;
 mod kernel;
+mod model;
 mod provenance;
 mod store;
 
 pub use crate::measure::{Latency as LatencyRecord, LayerRow, Phase as PhaseRecord, Structure};
+pub use cell::{Failure, FailureKind, Numbers, PartRecord, Record, Timings};
 pub use folder::{NewFolder, WriteError};
-pub use formats::{
-    CellRecord, ExpectRecord, Failure, FailureKind, InputRecord, KernelEntry, KernelUse, Manifest, Measured, PlanEntry,
-    PlanRecord, RunRecord, Timings,
-};
-pub use kernel::{KernelMeasured, KernelRecord, Record, Timed};
+pub use formats::{ExpectRecord, InputRecord, Manifest, PlanEntry, PlanPart, PlanRecord, RunRecord};
+pub use kernel::{KernelMeasured, KernelResult, Timed};
+pub use model::{CellResult, GateRun, KernelUse, Measured, Sizes};
 pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};
 pub use store::{Mismatch, Store, StoreError, experiment_folder};

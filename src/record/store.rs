@@ -1,7 +1,7 @@
 //! A results folder: every file is written beside its place, synced and renamed.
 
-use super::formats::{CellRecord, Manifest, PlanRecord, RunRecord};
-use super::kernel::Record;
+use super::cell::Record;
+use super::formats::{Manifest, PlanRecord, RunRecord};
 use super::sha256;
 use crate::plan::{CellId, Existing};
 use serde::Serialize;
@@ -53,7 +53,7 @@ pub enum StoreError {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Mismatch {
     /// Written by a program with other files.
-    #[error("has the format {found}, and this program reads {}", CellRecord::FORMAT)]
+    #[error("has the format {found}, and this program reads {}", Record::FORMAT)]
     Format {
         /// The format that it has.
         found: String,
@@ -86,7 +86,9 @@ impl StoreError {
             }
             Self::Write { .. } => "make the folder writable, or give another one with `--results DIR`".into(),
             Self::Read { .. } => "check the path and its permissions".into(),
-            Self::Format { path, .. } | Self::Foreign { path, .. } => format!("move `{}` away and run again", path.display()),
+            Self::Format { path, .. } | Self::Foreign { path, .. } => {
+                format!("move `{}` away and run again", path.display())
+            }
         })
     }
 }
@@ -132,10 +134,7 @@ impl Store {
     pub fn existing(&self, id: &CellId) -> Existing {
         match self.cell(id) {
             Ok(None) => Existing::Missing,
-            Ok(Some(record)) => match record.failure() {
-                Some(failure) => Existing::Failed { message: failure.message.clone() },
-                None => Existing::Finished { program: record.program().to_string() },
-            },
+            Ok(Some(record)) => record.existing(),
             Err(error) => Existing::Unreadable { message: error.to_string() },
         }
     }
@@ -149,13 +148,31 @@ impl Store {
         let Some(value) = self.read::<Value>(&path)? else { return Ok(None) };
         let record = opened(value, &path)?;
         let foreign = |mismatch| StoreError::Foreign { path: path.clone(), mismatch };
-        if record.id() != id {
-            return Err(foreign(Mismatch::Id(record.id().clone())));
+        if record.id != *id {
+            return Err(foreign(Mismatch::Id(record.id.clone())));
         }
-        if record.own_id() != *id {
+        if record.own_id() != *id || !record.parts_are_own() {
             return Err(foreign(Mismatch::Cell));
         }
         Ok(Some(record))
+    }
+
+    /// The names of the folder's cells, in order.
+    pub fn ids(&self) -> Vec<CellId> {
+        let mut ids: Vec<CellId> = self.stems(Path::new("cells"), "json").into_iter().map(CellId::named).collect();
+        ids.sort();
+        ids
+    }
+
+    /// The folders of other experiments beside this one that have cells, with their names, in order.
+    pub fn siblings(&self) -> Vec<(String, Self)> {
+        let above = self.root.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let entries = std::fs::read_dir(above).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(|name| Some(name.as_ref()) != self.root.file_name()).collect();
+        names.sort();
+        let stores = names.into_iter().map(|name| (name.clone(), Self::at(above.join(name))));
+        stores.filter(|(_, store)| store.root.join("cells").is_dir()).collect()
     }
 
     /// Every cell record of the folder, in the order of their names, or why its file can't be believed.
@@ -163,10 +180,8 @@ impl Store {
     /// # Errors
     /// When the folder or a file can't be read.
     pub fn cells(&self) -> Result<Vec<Result<Record, StoreError>>, StoreError> {
-        let mut ids: Vec<CellId> = self.stems(Path::new("cells"), "json").into_iter().map(CellId::named).collect();
-        ids.sort();
         let mut records = Vec::new();
-        for id in ids {
+        for id in self.ids() {
             match self.cell(&id) {
                 Ok(record) => records.extend(record.map(Ok)),
                 Err(error) if error.is_of_a_file() => records.push(Err(error)),
@@ -181,7 +196,7 @@ impl Store {
     /// # Errors
     /// When it can't be written; what was there before is still there then.
     pub fn write_cell(&self, record: &Record) -> Result<(), StoreError> {
-        let path = self.cell_path(record.id());
+        let path = self.cell_path(&record.id);
         self.write_json(&path, &sealed(record).map_err(|source| StoreError::Write { path: path.clone(), source })?)
     }
 
@@ -190,7 +205,13 @@ impl Store {
     /// # Errors
     /// When the file is there and can't be read.
     pub fn plan(&self) -> Result<Option<PlanRecord>, StoreError> {
-        self.read(&self.root.join("plan.json"))
+        let path = self.root.join("plan.json");
+        let Some(value) = self.read::<Value>(&path)? else { return Ok(None) };
+        if let Some(found) = value.get("format").filter(|found| **found != PlanRecord::FORMAT) {
+            let mismatch = Mismatch::Format { found: found.to_string() };
+            return Err(StoreError::Foreign { path, mismatch });
+        }
+        serde_json::from_value(value).map(Some).map_err(|source| StoreError::Format { path, source })
     }
 
     /// Writes the plan and the experiment file.
@@ -298,7 +319,7 @@ fn digest_of(value: &mut Value) -> String {
 fn opened(mut value: Value, path: &Path) -> Result<Record, StoreError> {
     let foreign = |mismatch| StoreError::Foreign { path: path.into(), mismatch };
     // What is no cell at all is damaged rather than of another format.
-    if let Some(found) = value.get("format").filter(|found| **found != CellRecord::FORMAT) {
+    if let Some(found) = value.get("format").filter(|found| **found != Record::FORMAT) {
         return Err(foreign(Mismatch::Format { found: found.to_string() }));
     }
     let written = value.get(DIGEST).cloned();

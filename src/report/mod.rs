@@ -1,31 +1,27 @@
 //! What others see: tables and plots, from the cells' files alone.
 //!
 //! ```text
-//!   Store ──> Cells (in the plan's order) ─┬─ tables.rs ──> Table ──> .csv  .md  .tex  terminal
-//!                                          └─ plots.rs  ──> Figure ─> .svg  .png  .csv
+//!   Store ──> Read (records in the plan's order) ──section──> Table ──> .csv  .md  .tex  terminal
+//!                                   a kind of work each  └──> Figure ─> .svg  .png  .csv
+//!
+//!   model/  kernel/       what is shown of a kind of work          above
+//!   table/  figure  draw  stats                                    below, for all kinds
 //! ```
-//! points.rs says what prune points are called; comparisons.rs is a table, quality.rs and blocks.rs are plots of them.
-//! Kernel cells have tables and plots of their own: kernel_tables.rs, kernel_plots.rs.
 //!
 //! This module reads `record/`. It does not know models, pruning or devices, and it runs nothing, so
 //! that a report can be made on any machine. Equal cells give equal bytes.
 
-mod blocks;
-mod comparisons;
 pub mod draw;
 pub mod figure;
-mod kernel_plots;
-mod kernel_tables;
-mod latency;
-mod plots;
-mod points;
-mod quality;
+mod kernel;
+mod model;
+mod stats;
 pub mod table;
-mod tables;
 
 use crate::plan::CellId;
-use crate::record::{CellRecord, ExpectRecord, KernelRecord, PlanRecord, Record, Store, StoreError, sha256};
+use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Record, Store, StoreError, sha256};
 use draw::DrawError;
+use figure::Figure;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use table::Table;
@@ -41,8 +37,13 @@ pub enum ReportError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// There is nothing to report on.
-    #[error("no cells in `{0}`")]
-    NoCells(String),
+    #[error("no cells in `{folder}`{}", left_out(.damaged))]
+    NoCells {
+        /// The folder.
+        folder: String,
+        /// Cells whose files can't be believed, one message each.
+        damaged: Vec<String>,
+    },
     /// A plot can't be drawn.
     #[error("failed to draw `{name}`: {source}")]
     Draw {
@@ -58,7 +59,7 @@ impl ReportError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Store(error) => error.hint(),
-            Self::NoCells(_) => {
+            Self::NoCells { .. } => {
                 Some("give the folder of an experiment, `results/NAME`, after `sparsify-exp run`".into())
             }
             Self::Draw { source, .. } => source.hint(),
@@ -66,33 +67,50 @@ impl ReportError {
     }
 }
 
+/// `, left out: ...`
+fn left_out(damaged: &[String]) -> String {
+    if damaged.is_empty() { String::new() } else { format!(", left out: {}", damaged.join("; ")) }
+}
+
 /// A report that is written.
 pub struct Report {
-    /// `summary.csv`, if there are model cells.
-    pub summary: Option<Table>,
-    /// The main columns of `kernels.csv`, if there are kernel cells.
-    pub kernels: Option<Table>,
-    /// `expectations.csv`, if there are expectations.
-    pub expectations: Option<Table>,
+    /// What a person wants to see first, a table a kind of work.
+    pub shown: Vec<Table>,
+    /// Cells that should have had other numbers, among those that should have some.
+    pub verdicts: Vec<Table>,
+    /// What the tables say that a reader should not miss.
+    pub findings: Vec<String>,
     /// Expectations that were measured and missed.
     pub missed: usize,
-    /// Comparisons of two methods, and those of them that are inconclusive.
-    pub comparisons: (usize, usize),
-    /// Cells of the plan that are not there yet.
+    /// Cells of the plan that are not there yet, or lack results.
     pub unfinished: usize,
     /// Cells whose files can't be read or believed, one message each.
     pub damaged: Vec<String>,
 }
 
-/// The finished and failed cells of an experiment, in the plan's order.
+/// What a kind of work gives.
+#[derive(Default)]
+struct Section {
+    tables: Vec<Table>,
+    /// Every figure with its file name.
+    figures: Vec<(String, Figure)>,
+    shown: Option<Table>,
+    verdicts: Option<Table>,
+    findings: Vec<String>,
+    missed: usize,
+}
+
+/// The kinds of work, a row each.
+const KINDS: [fn(&Read) -> Section; 2] = [model::section, kernel::section];
+
+/// What there is of an experiment, in the plan's order: of each cell the results that are wanted.
 #[derive(Default, PartialEq)]
-pub(crate) struct Cells {
-    pub title: Option<String>,
-    pub records: Vec<CellRecord>,
-    pub kernels: Vec<KernelRecord>,
-    pub expectations: Vec<ExpectRecord>,
-    pub unfinished: usize,
-    pub damaged: Vec<String>,
+struct Read {
+    title: Option<String>,
+    records: Vec<Record>,
+    expectations: Vec<ExpectRecord>,
+    unfinished: usize,
+    damaged: Vec<String>,
 }
 
 /// Writes `tables/` and `plots/` of a results folder again.
@@ -105,8 +123,9 @@ pub(crate) struct Cells {
 pub fn report(store: &Store) -> Result<Report, ReportError> {
     let mut cells = read(store)?;
     loop {
-        if cells.records.is_empty() && cells.kernels.is_empty() {
-            return Err(ReportError::NoCells(store.root().display().to_string()));
+        if cells.records.is_empty() {
+            let (folder, damaged) = (store.root().display().to_string(), cells.damaged);
+            return Err(ReportError::NoCells { folder, damaged });
         }
         let report = write(store, &cells)?;
         let now = read(store)?;
@@ -117,41 +136,44 @@ pub fn report(store: &Store) -> Result<Report, ReportError> {
     }
 }
 
-fn write(store: &Store, cells: &Cells) -> Result<Report, ReportError> {
-    let mut tables = tables::all(cells);
-    tables.extend(kernel_tables::all(&cells.kernels));
-    for table in &tables {
+fn write(store: &Store, read: &Read) -> Result<Report, ReportError> {
+    let sections = KINDS.map(|section| section(read));
+    for table in sections.iter().flat_map(|section| &section.tables) {
         let path = |extension: &str| Path::new("tables").join(format!("{}.{extension}", table.name));
         store.write(&path("csv"), table.csv().as_bytes())?;
         store.write(&path("md"), table.markdown().as_bytes())?;
         store.write(&path("tex"), table.latex().as_bytes())?;
     }
-    let figures = plots::all(cells).into_iter().chain(kernel_plots::all(&cells.kernels, cells.title.as_deref()));
     let mut drawn = HashSet::new();
-    for (name, figure) in figures {
+    for (name, figure) in sections.iter().flat_map(|section| &section.figures) {
         let draw_error = |source| ReportError::Draw { name: name.clone(), source };
-        let path = |extension| plot_path(&name, extension);
-        let svg = draw::svg(&figure).map_err(draw_error)?;
+        let path = |extension| plot_path(name, extension);
+        let svg = draw::svg(figure).map_err(draw_error)?;
         // Pixels take a hundred times as long as the SVG of the same figure, so they carry its digest.
         let digest = digest_of(svg.as_bytes());
         if !store.mentions(&path("png"), digest.as_bytes()) {
-            store.write(&path("png"), &draw::png(&figure, PNG_SCALE, &digest).map_err(draw_error)?)?;
+            store.write(&path("png"), &draw::png(figure, PNG_SCALE, &digest).map_err(draw_error)?)?;
         }
         store.write(&path("svg"), svg.as_bytes())?;
         store.write(&path("csv"), figure.csv().as_bytes())?;
-        drawn.insert(name);
+        drawn.insert(name.clone());
     }
     remove_earlier(store, &drawn);
-    let find = |name: &str| tables.iter().find(|table| table.name == name).cloned();
-    Ok(Report {
-        summary: tables::terminal_summary(cells),
-        kernels: kernel_tables::terminal(&cells.kernels),
-        expectations: find("expectations"),
-        missed: tables::missed(cells),
-        comparisons: find("comparisons").map_or((0, 0), |table| comparisons::counts(&table)),
-        unfinished: cells.unfinished,
-        damaged: cells.damaged.clone(),
-    })
+    let mut report = Report {
+        shown: Vec::new(),
+        verdicts: Vec::new(),
+        findings: Vec::new(),
+        missed: 0,
+        unfinished: read.unfinished,
+        damaged: read.damaged.clone(),
+    };
+    for section in sections {
+        report.shown.extend(section.shown);
+        report.verdicts.extend(section.verdicts);
+        report.findings.extend(section.findings);
+        report.missed += section.missed;
+    }
+    Ok(report)
 }
 
 fn plot_path(name: &str, extension: &str) -> PathBuf {
@@ -174,111 +196,53 @@ fn remove_earlier(store: &Store, drawn: &HashSet<String>) {
 }
 
 /// The cells of the plan; all cells of the folder, by name, where there is no plan.
-fn read(store: &Store) -> Result<Cells, StoreError> {
-    let mut cells = Cells::default();
-    let Some(PlanRecord { title, cells: models, kernels, expectations, .. }) = store.plan()? else {
+fn read(store: &Store) -> Result<Read, StoreError> {
+    let mut read = Read::default();
+    let Some(PlanRecord { title, cells, expectations, .. }) = store.plan()? else {
         for record in store.cells()? {
             match record {
-                Ok(Record::Model(record)) => cells.records.push(*record),
-                Ok(Record::Kernel(record)) => cells.kernels.push(*record),
-                Err(error) => cells.damaged.push(error.to_string()),
+                Ok(record) => read.records.push(record.latest()),
+                Err(error) => read.damaged.push(error.to_string()),
             }
         }
-        return Ok(cells);
+        return Ok(read);
     };
-    (cells.title, cells.expectations) = (title, expectations);
-    for entry in models {
-        // The plan's spelling of the model is the one that this experiment's file has.
-        if let Some(Record::Model(record)) = cells.find(store, &entry.id)? {
-            cells.records.push(CellRecord { cell: entry.cell, ..*record });
-        }
+    (read.title, read.expectations) = (title, expectations);
+    for entry in cells {
+        read.add(store, entry)?;
     }
-    for entry in kernels {
-        if let Some(Record::Kernel(record)) = cells.find(store, &entry.id)? {
-            cells.kernels.push(*record);
-        }
-    }
-    Ok(cells)
+    Ok(read)
 }
 
-impl Cells {
-    /// A cell of the plan, or one more that is unfinished.
-    fn find(&mut self, store: &Store, id: &CellId) -> Result<Option<Record>, StoreError> {
-        let found = match store.cell(id) {
+impl Read {
+    /// Adds a cell of the plan, or one more that is unfinished.
+    fn add(&mut self, store: &Store, entry: PlanEntry) -> Result<(), StoreError> {
+        let record = match store.cell(&entry.id) {
+            Ok(record) => record,
             // `run` measures it again; until then it is missing like any other.
             Err(error) if error.is_of_a_file() => {
                 self.damaged.push(error.to_string());
                 None
             }
-            found => found?,
+            Err(error) => return Err(error),
         };
-        self.unfinished += usize::from(found.is_none());
-        Ok(found)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::experiment::{Dtype, Method, NmPattern, Scope, Variant};
-    use crate::plan::{Backend, Cell, InputDigests, PrunePoint};
-    use crate::record::{LayerRow, Measured, Program, Structure, Timings};
-
-    /// A cell for the tests of this folder.
-    pub(super) fn cell(model: &str, method: Method, sparsity: f64, variant: Variant, seed: Option<u64>) -> Cell {
-        let exclude = vec!["lm_head".into()];
-        let point = PrunePoint::new(method, Some(Scope::Global), NmPattern::Unstructured, sparsity, exclude);
-        Cell {
-            model: model.into(),
-            backend: Backend::Flex,
-            dtype: Dtype::F32,
-            prune: (variant != Variant::Dense).then_some(point),
-            seed,
-            variant,
-            metrics: Vec::new(),
-            latency: None,
+        let Some(record) = record else {
+            self.unfinished += 1;
+            return Ok(());
+        };
+        // The plan's spelling of a model is the one that this experiment's file has; all else is as it was run.
+        if CellId::new(&entry.cell, &record.inputs) != entry.id {
+            let (plan, id) = (store.root().join("plan.json"), &entry.id);
+            self.damaged.push(format!("`{}` says something else of `{id}` than that cell's file", plan.display()));
+            self.unfinished += 1;
+            return Ok(());
         }
-    }
-
-    /// A finished cell for the tests of this folder: its perplexity, and the non-zero weights of each linear of 100.
-    pub(super) fn record(cell: Cell, perplexity: f64, linears: &[(&str, u64)]) -> CellRecord {
-        let layer = |(name, nonzero): &(&str, u64)| LayerRow {
-            module_name: (*name).into(),
-            group: "mlp_linear".into(),
-            nonzero: *nonzero,
-            total: 100,
-            shape: Some([10, 10]),
-            flops_per_token: 0,
-            bytes: 0,
-            format: "dense".into(),
-            tied: false,
-        };
-        let layers: Vec<LayerRow> = linears.iter().map(layer).collect();
-        let nonzero = layers.iter().map(|layer| layer.nonzero).sum();
-        let total = layers.iter().map(|layer| layer.total).sum();
-        let structure = Structure { nonzero, total, bytes: 0, layers };
-        let measured = Measured {
-            structure,
-            dense_nonzero: total,
-            agreement: None,
-            perplexity: Some(perplexity),
-            gate: None,
-            kernels: Vec::new(),
-            latency: None,
-        };
-        let (model, agreement) = (String::new(), String::new());
-        let inputs = InputDigests { model, agreement, perplexity: None, calibration: None };
-        CellRecord {
-            format: CellRecord::FORMAT,
-            id: CellId::new(&cell, &inputs),
-            cell,
-            inputs,
-            program: Program::current(),
-            measured: Some(measured),
-            failure: None,
-            timings: Timings::default(),
-            finished: String::new(),
-            digest: String::new(),
-        }
+        let wanted: Vec<CellId> = entry.parts.iter().map(|part| part.id.clone()).collect();
+        let record = Record { cell: entry.cell, ..record.only(&wanted) };
+        let has = |id: &CellId| record.results.iter().any(|part| part.id == *id);
+        let complete = entry.parts.iter().all(|part| part.check || has(&part.id));
+        self.unfinished += usize::from(!complete && record.failure.is_none());
+        self.records.push(record);
+        Ok(())
     }
 }

@@ -10,22 +10,19 @@
 //! The folder is written beside its place and renamed: it is whole or not there. What the checkpoint has, the copy
 //! has too, under the same names, in the same dtype and layout.
 
-use super::calibrate::{Stopped, calibrate};
-use super::cells::{Watch, caught};
-use super::panics;
-use super::patterns::{Pruned, patterns};
-use super::point::CellError;
-use super::prepare::{PlannedCell, Prepared, PreparedModel};
-use super::session::Session;
+use super::backend::{OnBackend, on_backend};
+use super::model::{CellError, Pruned, Session, Stopped, calibrate, patterns};
+use super::panics::{self, caught};
+use super::prepare::{Prepared, PreparedModel};
+use super::scheduler::Watch;
 use crate::config::experiment::Variant;
 use crate::execute::SparseBackend;
 use crate::load::weights::{self, Dtype, SPARSE_FILE, TensorInfo};
 use crate::load::{Checkpoint, Companion, LoadError, Loader, StoredTensor};
 use crate::model::{self, Part};
-use crate::plan::{Backend, Cell};
+use crate::plan::{Cell, Planned, Task};
 use crate::record::{NewFolder, Program, WriteError};
 use crate::sparse::Pattern;
-use burn::backend::{Flex, NdArray};
 use half::{bf16, f16};
 use serde_json::json;
 use std::borrow::Cow;
@@ -160,20 +157,20 @@ pub fn export(
     options: &ExportOptions,
     watch: &dyn Watch,
 ) -> Result<Exported, ExportError> {
-    let planned = the_point(prepared)?;
-    let point = name(&planned.cell);
-    let model = model_of(prepared, planned)?;
-    let source = prepared.experiment.models.iter().find(|source| source.to_string() == planned.cell.model);
+    let (planned, cell) = the_point(prepared)?;
+    let point = name(cell);
+    let model = model_of(prepared, cell)?;
+    let source = prepared.experiment.models.iter().find(|source| source.to_string() == cell.model);
     let source = source.ok_or(ExportError::NoPoint)?;
     free(&options.to, options.overwrite, model)?;
     let checkpoint = Checkpoint::open(model.files.clone())?;
     if checkpoint.stored().is_empty() {
-        return Err(ExportError::Synthetic(planned.cell.model.clone()));
+        return Err(ExportError::Synthetic(cell.model.clone()));
     }
     let companions = loader.companions(source, &model.files)?;
-    let layers = layers(prepared, planned, watch)?;
+    let layers = layers(prepared, cell, watch)?;
     watch.stage("writing");
-    let origin = origin(planned, options.format);
+    let origin = origin(planned, cell, options.format);
     let folder = NewFolder::beside(&options.to)?;
     for Companion { name, bytes } in companions.iter().chain([&origin]) {
         folder.write(name, |file| file.write_all(bytes).map_err(|source| write_error(&options.to, name, source)))?;
@@ -200,22 +197,23 @@ fn write_error(folder: &Path, name: &str, source: io::Error) -> WriteError {
 }
 
 /// The cell whose point is the only one selected.
-fn the_point(prepared: &Prepared) -> Result<&PlannedCell, ExportError> {
-    let mut points: Vec<&PlannedCell> = Vec::new();
-    for planned in prepared.cells.iter().filter(|planned| planned.selected && planned.cell.prune.is_some()) {
-        if !points.iter().any(|point| point.cell.same_point(&planned.cell)) {
-            points.push(planned);
+fn the_point(prepared: &Prepared) -> Result<(&Planned, &Cell), ExportError> {
+    let mut points: Vec<(&Planned, &Cell)> = Vec::new();
+    for planned in prepared.cells.iter().filter(|planned| planned.selected) {
+        let Task::Model(cell) = &planned.task else { continue };
+        if cell.prune.is_some() && !points.iter().any(|(_, point)| point.same_point(cell)) {
+            points.push((planned, cell));
         }
     }
     match points[..] {
         [] => Err(ExportError::NoPoint),
         [point] => Ok(point),
-        _ => Err(ExportError::SeveralPoints(points.iter().map(|point| name(&point.cell)).collect())),
+        _ => Err(ExportError::SeveralPoints(points.iter().map(|(_, cell)| name(cell)).collect())),
     }
 }
 
-fn model_of<'a>(prepared: &'a Prepared, planned: &PlannedCell) -> Result<&'a PreparedModel, ExportError> {
-    let model = prepared.models.iter().find(|model| model.files.source == planned.cell.model);
+fn model_of<'a>(prepared: &'a Prepared, cell: &Cell) -> Result<&'a PreparedModel, ExportError> {
+    let model = prepared.models.iter().find(|model| model.files.source == cell.model);
     model.ok_or(ExportError::NoPoint)
 }
 
@@ -247,8 +245,8 @@ fn free(to: &Path, overwrite: bool, model: &PreparedModel) -> Result<(), ExportE
 }
 
 /// What the checkpoint is of, for those who find it.
-fn origin(planned: &PlannedCell, format: ExportFormat) -> Companion {
-    let Cell { model, backend, dtype, prune, seed, .. } = &planned.cell;
+fn origin(planned: &Planned, cell: &Cell, format: ExportFormat) -> Companion {
+    let Cell { model, backend, dtype, prune, seed, .. } = cell;
     let origin = json!({
         "model": model,
         "backend": backend,
@@ -263,30 +261,34 @@ fn origin(planned: &PlannedCell, format: ExportFormat) -> Companion {
 }
 
 /// Which weights go, decided on the backend of the point.
-fn layers(prepared: &Prepared, planned: &PlannedCell, watch: &dyn Watch) -> Result<Vec<Pruned>, ExportError> {
-    let model = model_of(prepared, planned)?;
-    watch.loading(&model.files.source, planned.cell.backend.name());
-    match planned.cell.backend {
-        Backend::Flex => prune::<Flex>(model, planned, &Default::default(), watch),
-        Backend::NdArray => prune::<NdArray<f32>>(model, planned, &Default::default(), watch),
-        #[cfg(feature = "cuda")]
-        Backend::Cuda => {
-            panics::collect();
-            let device = crate::execute::cuda_device(prepared.experiment.device_index);
-            prune::<crate::execute::Cuda>(model, planned, &device, watch)
-        }
-        #[cfg(not(feature = "cuda"))]
-        Backend::Cuda => unreachable!("no cell is planned on a backend that is not built in"),
+fn layers(prepared: &Prepared, cell: &Cell, watch: &dyn Watch) -> Result<Vec<Pruned>, ExportError> {
+    let model = model_of(prepared, cell)?;
+    watch.loading(&model.files.source, cell.backend.name());
+    on_backend(cell.backend, prepared.experiment.device_index, Pruning { model, cell, watch })
+}
+
+/// The pruning of one point.
+struct Pruning<'a> {
+    model: &'a PreparedModel,
+    cell: &'a Cell,
+    watch: &'a dyn Watch,
+}
+
+impl OnBackend for Pruning<'_> {
+    type Output = Result<Vec<Pruned>, ExportError>;
+
+    fn on<B: SparseBackend>(self, device: B::Device) -> Self::Output {
+        prune::<B>(self.model, self.cell, &device, self.watch)
     }
 }
 
 fn prune<B: SparseBackend>(
     model: &PreparedModel,
-    planned: &PlannedCell,
+    cell: &Cell,
     device: &B::Device,
     watch: &dyn Watch,
 ) -> Result<Vec<Pruned>, ExportError> {
-    let Cell { prune: Some(point), seed, dtype, .. } = &planned.cell else { return Err(ExportError::NoPoint) };
+    let Cell { prune: Some(point), seed, dtype, .. } = cell else { return Err(ExportError::NoPoint) };
     let work = || -> Result<Result<Vec<Pruned>, CellError>, ExportError> {
         let checkpoint = Checkpoint::open(model.files.clone())?;
         let mut session = Session::<B>::load(checkpoint, model.tokens.clone(), *dtype, device)?;
@@ -302,7 +304,7 @@ fn prune<B: SparseBackend>(
             Ok(results) => Ok(results.into_iter().map(|result| Ok(result?.layers)).next().unwrap_or(Ok(Vec::new()))),
         }
     };
-    let failure = |message| ExportError::Prune { point: name(&planned.cell), message };
+    let failure = |message| ExportError::Prune { point: name(cell), message };
     match (caught(work), panics::take()) {
         (_, Some(message)) | (Err(message), None) => Err(failure(panics::brief(&message))),
         (Ok(Err(error)), None) => Err(error),

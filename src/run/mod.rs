@@ -2,39 +2,31 @@
 //!
 //! ```text
 //!   Experiment ──prepare.rs──> Prepared: models found, texts tokenised, cells named and decided
-//!                                 │                             (`plan` stops here)
-//!              group by model and backend
+//!                  select.rs      │  what is to be done about each      (`plan` stops here)
+//!                  scheduler.rs   │  takes over what other experiments have; batch by batch
 //!                                 v
-//!   session.rs   Session<B>: the dense model on a device, its logits on the agreement texts
-//!                                 │  group by prune point
-//!                                 v
-//!   patterns.rs  which weights go               calibrate.rs  the same, for all points that look at inputs at once
-//!   point.rs     patterns ─> masked ─> logits ──gate──> sparse ─> logits ─> metrics
-//!                                 │
-//!   kernels.rs   bare kernels: copies of a weight, times, error      format.rs: a weight in its format
+//!   kinds.rs     a row for every kind of work: how it is planned, how a batch of it is run
+//!     model/     one model on one backend, prune point by prune point
+//!     kernel/    one weight in its formats, timed without a model
 //!                                 │
 //!                                 v
 //!   record/      one Record a cell, written at once
 //! ```
 //!
-//! export.rs makes a checkpoint of a point.
+//! backend.rs turns a backend's name into its type; export.rs makes a checkpoint of a prune point.
 //!
 //! This module brings the others together; it computes nothing itself and prints nothing.
 
-mod calibrate;
-mod cells;
+mod backend;
 mod export;
-mod format;
-mod kernels;
-mod memory;
+mod kernel;
+mod kinds;
+mod model;
 mod panics;
-mod patterns;
-mod point;
 mod prepare;
-mod session;
+mod scheduler;
+mod select;
 
-pub use cells::{Outcome, RunError, RunOptions, Watch, run};
 pub use export::{ExportError, ExportFormat, ExportOptions, Exported, export};
-pub use prepare::{
-    Planned, PlannedCell, PlannedKernel, PrepareError, PrepareOptions, Prepared, PreparedModel, prepare,
-};
+pub use prepare::{PrepareError, PrepareOptions, Prepared, PreparedModel, prepare};
+pub use scheduler::{Outcome, RunError, RunOptions, Watch, run, take_over};

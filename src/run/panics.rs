@@ -2,6 +2,8 @@
 //! the launch succeeds all the same, and the output is whatever lay in memory. And what a backend says
 //! when it fails, which may be a kernel's whole source, in a few lines.
 
+use crate::record::{Failure, FailureKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -27,6 +29,23 @@ pub(super) fn take() -> Option<String> {
     let mut messages = MESSAGES.lock().ok()?;
     let all = std::mem::take(&mut *messages);
     all.into_iter().next()
+}
+
+/// Whether a thread of the device has panicked meanwhile: then the result is that failure, and nothing that was
+/// made on the device since can be relied upon.
+pub(super) fn panicked<T>(result: &mut Result<T, Failure>) -> bool {
+    let Some(message) = take() else { return false };
+    *result = Err(Failure::new(FailureKind::Other, message));
+    true
+}
+
+/// Runs `work`, and turns a panic of a backend into its message: out of memory, say.
+pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        text.unwrap_or_else(|| "the backend stopped without a message".into())
+    })
 }
 
 /// What a backend's message is about, in one line: of a kernel that can't be compiled the compiler's first

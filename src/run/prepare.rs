@@ -1,19 +1,16 @@
 //! Experiment → planned cells: what both `plan` and `run` do first. Writes nothing.
 
-use super::kernels;
-use super::memory::{memory, too_large};
+use super::kinds::{Ground, KINDS};
+use super::model::Read;
+use super::select::select;
 use crate::config::Experiment;
-use crate::config::experiment::{Dtype, Metric, Where, same_sparsity};
-use crate::execute::KERNEL_POLICY_VERSION;
+use crate::config::experiment::{Data, Metric, ModelSource, Where, same_sparsity};
 use crate::execute::device::{self, DeviceError};
 use crate::execute::kernels::cpu::Simd;
 use crate::load::{Checkpoint, LoadError, Loader, ModelFiles, TextInput, Texts, Tokens, Wanted};
 use crate::model::Architecture;
-use crate::plan::{
-    Backend, Cell, CellId, Decision, InputDigests, KernelCell, KernelInputs, LatencyPoint, Only, Partition, Rerun,
-    TimedOn, Work, accompany, decide, expand,
-};
-use crate::record::{ExpectRecord, KernelEntry, Machine, PlanEntry, PlanRecord, Program, Store};
+use crate::plan::{Cell, CellId, Decision, Only, Partition, Planned, Rerun, Task};
+use crate::record::{ExpectRecord, Machine, PlanEntry, PlanRecord, Store};
 use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,6 +27,8 @@ pub struct PrepareOptions {
     pub rerun: Rerun,
     /// How many cells run at most.
     pub limit: Option<usize>,
+    /// Whether to look for what tells new cells from those of earlier settings.
+    pub explain: bool,
 }
 
 /// An experiment, ready to run.
@@ -40,10 +39,10 @@ pub struct Prepared {
     pub models: Vec<PreparedModel>,
     /// What the texts were read from.
     pub texts: Vec<TextInput>,
-    /// Every model cell of the plan, in order.
-    pub cells: Vec<PlannedCell>,
-    /// Every kernel cell of the plan, in order, behind the model cells.
-    pub kernels: Vec<PlannedKernel>,
+    /// Every cell of the plan, in order, kind by kind.
+    pub cells: Vec<Planned>,
+    /// Cells of the results folder that are not of this plan.
+    pub unused: usize,
     /// The plan as it is stored.
     pub plan: PlanRecord,
     /// What to tell the user: of texts, and of devices whose memory may be too small.
@@ -58,83 +57,30 @@ pub struct PreparedModel {
     pub architecture: Arc<Architecture>,
     /// The texts as it sees them.
     pub tokens: Tokens,
-    digests: Digests,
-}
-
-/// Digests of what the cells of a model read, each computed once.
-struct Digests {
-    /// Of what every cell reads.
-    shared: InputDigests,
-    /// Of the calibration windows of each seed.
-    calibration: Vec<(u64, Option<String>)>,
+    /// Digests of what its cells read.
+    pub(super) read: Read,
 }
 
 impl Prepared {
-    /// Name and decision of every cell of the plan, and whether it is selected.
-    fn decisions(&self) -> impl Iterator<Item = (&CellId, &Decision, bool)> {
-        let cells = self.cells.iter().map(|planned| (&planned.id, &planned.decision, planned.selected));
-        cells.chain(self.kernels.iter().map(|planned| (&planned.id, &planned.decision, planned.selected)))
+    fn selected(&self) -> impl Iterator<Item = &Planned> {
+        self.cells.iter().filter(|planned| planned.selected)
     }
 
-    /// Selected cells that stay as they are.
+    /// Selected cells that stay as they are, or are copied.
     pub fn kept(&self) -> impl Iterator<Item = (&CellId, &Decision)> {
-        let kept = self.decisions().filter(|(_, decision, selected)| *selected && !decision.runs());
-        kept.map(|(id, decision, _)| (id, decision))
+        self.selected().filter(|planned| !planned.decision.runs()).map(|planned| (&planned.id, &planned.decision))
     }
 
     /// Selected cells of which there is more to say than a word.
     pub fn reasons(&self) -> impl Iterator<Item = (&CellId, &Decision)> {
         let told = |decision: &Decision| decision.to_string() != decision.word();
-        self.decisions().filter(move |(_, d, selected)| *selected && told(d)).map(|(id, decision, _)| (id, decision))
+        let all = self.selected().map(|planned| (&planned.id, &planned.decision));
+        all.filter(move |(_, decision)| told(decision))
     }
 
-    /// How many cells there are.
-    pub fn total(&self) -> usize {
-        self.cells.len() + self.kernels.len()
-    }
-
-    /// How many of them this process will run.
+    /// How many of the cells this process will run.
     pub fn running(&self) -> usize {
-        self.decisions().filter(|(_, decision, selected)| *selected && decision.runs()).count()
-    }
-}
-
-/// A cell, and what is to be done about it.
-#[derive(Clone, Debug)]
-pub struct Planned<C, I> {
-    /// Its name.
-    pub id: CellId,
-    /// What it is.
-    pub cell: C,
-    /// What it reads or depends on.
-    pub inputs: I,
-    /// What its file says to do.
-    pub decision: Decision,
-    /// Whether this process was asked to see to it.
-    pub selected: bool,
-    /// An estimate of the memory that it needs, in bytes.
-    pub memory_bytes: u64,
-}
-
-/// A model cell.
-pub type PlannedCell = Planned<Cell, InputDigests>;
-/// A kernel cell.
-pub type PlannedKernel = Planned<KernelCell, KernelInputs>;
-
-impl<C, I> Planned<C, I> {
-    /// Whether this process will run it.
-    pub fn runs(&self) -> bool {
-        self.selected && self.decision.runs()
-    }
-
-    /// Decides what to do about it; `running` counts the cells that run.
-    fn decide(&mut self, wanted: bool, store: &Store, options: &PrepareOptions, running: &mut usize) {
-        self.decision = decide(store.existing(&self.id), &Program::current().to_string(), options.rerun);
-        self.selected = wanted;
-        if self.runs() {
-            *running += 1;
-            self.selected = options.limit.is_none_or(|limit| *running <= limit);
-        }
+        self.cells.iter().filter(|planned| planned.runs()).count()
     }
 }
 
@@ -231,40 +177,18 @@ pub fn prepare(
     let (models, texts) = prepare_models(&experiment, loader)?;
     let mut warnings = texts.as_ref().map_or_else(Vec::new, |texts| texts.warnings().to_vec());
     let texts = texts.map_or_else(Vec::new, |texts| texts.inputs());
-    let model_of = |cell: &Cell| models.iter().find(|model| model.files.source == cell.model);
-    let dtype_of = |source: &str, backend| {
-        let model = models.iter().find(|model| model.files.source == source);
-        device::default_dtype(backend, model.map_or(Dtype::F32, |model| model.files.dtype()))
-    };
-
-    let machine = LazyCell::new(|| Machine::current(Simd::detect().name()));
-    let timed_on = |backend: Backend| timed_on(&machine, &experiment, backend);
-
+    let machine: LazyCell<Machine> = LazyCell::new(|| Machine::current(Simd::detect().name()));
+    let ground = Ground { experiment: &experiment, backends: &backends, models: &models, machine: &machine };
+    let mut cells = Vec::new();
     let mut seen = HashSet::new();
-    let mut planned = Vec::new();
-    for cell in expand(&experiment, &backends, dtype_of, timed_on) {
-        if cell.backend.is_cpu() && cell.dtype != Dtype::F32 {
-            return Err(PrepareError::Dtype { backend: cell.backend.name(), dtype: cell.dtype.name() });
-        }
-        let Some(model) = model_of(&cell) else { continue };
-        timed_tokens_fit(&cell, model)?;
-        let inputs = model.digests.of(&cell);
-        let id = CellId::new(&cell, &inputs);
+    for kind in &KINDS {
         // Two sources of one model, say a folder and the hub, make one cell.
-        if seen.insert(id.clone()) {
-            let memory_bytes = memory(&cell, model);
-            planned.push(PlannedCell { id, cell, inputs, decision: Decision::New, selected: true, memory_bytes });
-        }
+        cells.extend((kind.plan)(&ground)?.into_iter().filter(|planned| seen.insert(planned.id.clone())));
     }
-    let mut kernels = kernels::plan(&experiment, &backends)?;
-    let plan = plan_record(&experiment, &planned, &kernels)?;
-    select(&mut planned, &mut kernels, store, options)?;
-    // The machine is looked at only where something is to run on it.
-    let runs = planned.iter().any(PlannedCell::runs);
-    if runs {
-        warnings.extend(too_large(&planned, &machine, experiment.device_index));
-    }
-    Ok(Prepared { texts, experiment, models, cells: planned, kernels, plan, warnings })
+    let plan = plan_record(&experiment, &cells)?;
+    let unused = select(&mut cells, store, options)?;
+    warnings.extend(KINDS.iter().flat_map(|kind| (kind.warnings)(&cells, &ground)));
+    Ok(Prepared { texts, experiment, models, cells, unused, plan, warnings })
 }
 
 /// The models and the texts; nothing is read where there is no model.
@@ -273,7 +197,7 @@ fn prepare_models(experiment: &Experiment, loader: &Loader) -> Result<(Vec<Prepa
         return Ok(Default::default());
     }
     let texts = Texts::read(&experiment.data, &wanted(experiment), loader)?;
-    let models = experiment.models.iter().map(|source| prepare_model(loader, source, &texts));
+    let models = experiment.models.iter().map(|source| prepare_model(loader, source, &texts, &experiment.data));
     Ok((models.collect::<Result<_, _>>()?, Some(texts)))
 }
 
@@ -289,95 +213,27 @@ fn wanted(experiment: &Experiment) -> Wanted {
 
 fn prepare_model(
     loader: &Loader,
-    source: &crate::config::source::ModelSource,
+    source: &ModelSource,
     texts: &Texts,
+    data: &Data,
 ) -> Result<PreparedModel, LoadError> {
     let files = loader.find(source)?;
     // Opened and closed again: a damaged header or a wrong shape is known before anything runs.
     let architecture = Checkpoint::open(files.clone())?.architecture().clone();
     let tokenizer = files.tokenizer()?;
     let tokens = texts.encode(&tokenizer, &files.source, architecture.max_positions, architecture.vocabulary)?;
-    let digests = Digests::new(&files, &tokens);
-    Ok(PreparedModel { files, architecture, tokens, digests })
+    let read = Read::new(files.digest(), data, &tokens);
+    Ok(PreparedModel { files, architecture, tokens, read })
 }
 
-/// What decides how fast a backend is.
-fn timed_on(machine: &Machine, experiment: &Experiment, backend: Backend) -> TimedOn {
-    let gpu = machine.gpu(experiment.device_index).unwrap_or("GPU");
-    let device = if backend.is_cpu() { &machine.cpu } else { gpu };
-    // 0 takes what rayon takes, which the environment may limit.
-    let threads = if experiment.threads == 0 { rayon::current_num_threads() } else { experiment.threads };
-    TimedOn { device: device.to_owned(), threads, kernels: KERNEL_POLICY_VERSION }
-}
-
-fn timed_tokens_fit(cell: &Cell, model: &PreparedModel) -> Result<(), PrepareError> {
-    let Some(LatencyPoint { prompt, generate, .. }) = &cell.latency else { return Ok(()) };
-    let positions = model.architecture.max_positions;
-    match prompt.iter().find(|prompt| prompt.saturating_add(*generate) > positions) {
-        Some(&prompt) => {
-            Err(PrepareError::Positions { model: cell.model.clone(), prompt, generate: *generate, positions })
-        }
-        None => Ok(()),
-    }
-}
-
-impl Digests {
-    fn new(files: &ModelFiles, tokens: &Tokens) -> Self {
-        let shared = InputDigests {
-            model: files.digest(),
-            agreement: tokens.agreement_digest(),
-            perplexity: tokens.perplexity_digest(),
-            calibration: None,
-        };
-        let of_seed = |seed| (seed, tokens.calibration_digest(seed));
-        let calibration = tokens.calibration.iter().map(|calibration| of_seed(calibration.seed)).collect();
-        Self { shared, calibration }
-    }
-
-    /// What a cell reads.
-    fn of(&self, cell: &Cell) -> InputDigests {
-        let seed = cell.seed.filter(|_| cell.prune.as_ref().is_some_and(|point| point.method.calibrates()));
-        let windows = self.calibration.iter().find(|(of, _)| Some(*of) == seed);
-        InputDigests { calibration: windows.and_then(|(_, digest)| digest.clone()), ..self.shared.clone() }
-    }
-}
-
-fn select(
-    cells: &mut [PlannedCell],
-    kernels: &mut [PlannedKernel],
-    store: &Store,
-    options: &PrepareOptions,
-) -> Result<(), PrepareError> {
-    let work = cells.iter().map(|planned| Work::Model(&planned.cell));
-    let work: Vec<Work<'_>> = work.chain(kernels.iter().map(|planned| Work::Kernel(&planned.cell))).collect();
-    let mine = options.partition.map(|partition| partition.mine(&work));
-    let wanted = |(index, work): (usize, &Work<'_>)| {
-        let wanted = options.only.is_empty() || options.only.iter().any(|only| only.matches(*work));
-        wanted && mine.as_ref().is_none_or(|mine| mine[index])
-    };
-    let wanted: Vec<bool> = work.iter().enumerate().map(wanted).collect();
-    let (of_cells, of_kernels) = wanted.split_at(cells.len());
-    let mut running = 0;
-    for (planned, &wanted) in cells.iter_mut().zip(of_cells) {
-        planned.decide(wanted, store, options, &mut running);
-    }
-    for (planned, &wanted) in kernels.iter_mut().zip(of_kernels) {
-        planned.decide(wanted, store, options, &mut running);
-    }
-    let parts = kernels.iter_mut().map(|planned| (&planned.cell, &mut planned.decision, &mut planned.selected));
-    accompany(&mut parts.collect::<Vec<_>>());
-    let any = cells.iter().any(|planned| planned.selected) || kernels.iter().any(|planned| planned.selected);
-    if any { Ok(()) } else { Err(PrepareError::NothingSelected) }
-}
-
-fn plan_record(
-    experiment: &Experiment,
-    planned: &[PlannedCell],
-    kernels: &[PlannedKernel],
-) -> Result<PlanRecord, PrepareError> {
+fn plan_record(experiment: &Experiment, planned: &[Planned]) -> Result<PlanRecord, PrepareError> {
     let mut expectations = Vec::new();
     for expect in &experiment.expects {
-        let cells = planned.iter().filter(|planned| selects(&expect.r#where, &planned.cell));
+        let cells = planned.iter().filter(|planned| match &planned.task {
+            Task::Model(cell) => selects(&expect.r#where, cell),
+            // Expectations are about columns of `summary.csv`, which kernels are not in.
+            Task::Kernel(_) => false,
+        });
         let cells: Vec<CellId> = cells.map(|planned| planned.id.clone()).collect();
         if cells.is_empty() {
             return Err(PrepareError::Expectation(expect.r#where.to_string()));
@@ -395,8 +251,7 @@ fn plan_record(
         format: PlanRecord::FORMAT,
         name: experiment.name.clone(),
         title: experiment.title.clone(),
-        cells: planned.iter().map(|p| PlanEntry { id: p.id.clone(), cell: p.cell.clone() }).collect(),
-        kernels: kernels.iter().map(|p| KernelEntry { id: p.id.clone(), kernel: p.cell.clone() }).collect(),
+        cells: planned.iter().map(PlanEntry::of).collect(),
         expectations,
     })
 }

@@ -18,7 +18,7 @@ const CELLS: usize = 12;
 fn decisions(lab: &Lab, args: &[&str]) -> Vec<String> {
     let outcome = lab.run(["plan", "e.toml", "--output-format", "json"].into_iter().chain(args.iter().copied()));
     let shown = |line: &Value| {
-        let kernel = &line["kernel"];
+        let kernel = &line["cell"];
         let action = if line["selected"] == true { line["decision"].as_str().unwrap() } else { "not selected" };
         let format = kernel["format"].as_str().unwrap();
         format!("{format} {}x{} {} {action}", kernel["shape"][0], kernel["shape"][1], kernel["tokens"])
@@ -59,12 +59,15 @@ fn files_keep_to_their_schemas() {
     let events = lab.run(["run", "e.toml", "--output-format", "json"]).exits(0).json_lines();
     let schema = schema_of("events");
     events.iter().for_each(|event| conforms(event, &schema));
-    assert_eq!(events.iter().filter(|event| event["event"] == "kernel" && event["cached"] == false).count(), CELLS);
+    assert_eq!(
+        events.iter().filter(|event| event["cell"]["kind"] == "kernel" && event["cached"] == false).count(),
+        CELLS
+    );
     let schema = schema_of("cell");
     for (id, cell) in lab.cells() {
         conforms(&cell, &schema);
         assert_eq!(cell["id"], id.as_str());
-        let measured = &cell["measured"];
+        let measured = &cell["results"][0]["result"]["times"];
         assert_eq!(measured["seconds"].as_array().unwrap().len(), 5);
         assert!(measured["dense_seconds"].as_f64().unwrap() > 0.0 && measured["copies"].as_u64().unwrap() > 1);
     }
@@ -194,9 +197,10 @@ fn a_kernel_that_the_backend_cannot_run_is_a_failed_cell() {
     let lab = Lab::with(&quick());
     lab.run(["run", "e.toml"]).exits(0);
     let (id, mut cell) =
-        lab.cells().into_iter().find(|(_, cell)| cell["kernel"]["format"] == "csr").expect("there is one");
-    cell["measured"] = Value::Null;
-    cell["failure"] = serde_json::json!({ "kind": "gate", "message": "gate missed", "gate": null });
+        lab.cells().into_iter().find(|(_, cell)| cell["cell"]["format"] == "csr").expect("there is one");
+    let times = cell["results"][0]["id"].clone();
+    cell["results"] = Value::Array(Vec::new());
+    cell["failure"] = serde_json::json!({ "kind": "gate", "message": "gate missed", "gate": null, "parts": [times] });
     lab.write_cell(&id, cell);
     let kept = lab.run(["run", "e.toml", "--rerun", "none"]);
     kept.exits(100).says(&["0 cells measured, 12 cached, 1 failed"]);

@@ -84,7 +84,8 @@ fn names_and_paths_make_no_new_cells_but_contents_do() {
     let moved = ["-s", "model.source=path:renamed", "-s", "data.agreement=file:other.txt", "-s", "title=x"];
     assert_eq!(decisions(&lab, &moved), ["Dense cached", "Masked50 cached", "CSR50 cached"]);
     lab.write("other.txt", "the dog\n");
-    assert_eq!(decisions(&lab, &moved), ["Dense new", "Masked50 new", "CSR50 new"]);
+    assert_eq!(decisions(&lab, &moved), ["Dense add", "Masked50 add", "CSR50 add"]);
+    lab.run(["plan", "e.toml"].into_iter().chain(moved)).exits(0).says(&["and 2 more add: the content of agreement"]);
 }
 
 #[test]
@@ -92,7 +93,9 @@ fn rerun_says_which_cells_are_measured_again() {
     let lab = two_patterns_one_of_which_fails();
     lab.run(["run", "e.toml"]).exits(100);
     let (stale, mut cell) = lab.cells().into_iter().find(|(_, cell)| cell["cell"]["variant"] == "dense").unwrap();
-    cell["program"]["version"] = "0.0.1".into();
+    for part in cell["results"].as_array_mut().unwrap() {
+        part["program"]["version"] = "0.0.1".into();
+    }
     lab.write_cell(&stale, cell);
 
     for (rerun, dense, bad, good) in [
@@ -114,7 +117,8 @@ fn rerun_says_which_cells_are_measured_again() {
     assert!(cell_files(&lab) == before);
     lab.run(["run", "e.toml"]).exits(100).says(&["2 cells measured, 3 cached, 2 failed"]);
     lab.run(["run", "e.toml", "--rerun", "stale"]).exits(100).says(&["3 cells measured, 2 cached, 2 failed"]);
-    assert_ne!(lab.cells()[&stale]["program"]["version"], "0.0.1");
+    let versions = lab.cells()[&stale]["results"].as_array().unwrap().clone();
+    assert!(versions.iter().all(|part| part["program"]["version"] != "0.0.1"));
     lab.run(["run", "e.toml", "--rerun", "all"]).exits(100).says(&["5 cells measured, 0 cached, 2 failed"]);
 }
 
@@ -159,12 +163,21 @@ fn a_cell_that_is_not_what_was_written_is_measured_again() {
         (changed(&|cell| cell["cell"]["model"] = "path:other".into()), "was changed after it was written".into()),
         (changed(&|cell| cell["cell"]["prune"]["sparsity"] = 0.25.into()), "was changed after it was written".into()),
         (changed(&|cell| cell["timings"]["load_seconds"] = 7.5.into()), "was changed after it was written".into()),
+        (
+            changed(&|cell| cell["results"][0]["result"]["structure"]["dense_nonzero"] = 7.into()),
+            "was changed after it was written".into(),
+        ),
         (untouched, "was changed after it was written".into()),
     ];
     let sealed = [
         (csr, format!("is the file of cell `{other}`")),
         (changed(&|cell| cell["id"] = "0123456789abcdef".into()), "is the file of cell `0123456789abcdef`".into()),
         (changed(&|cell| cell["cell"]["variant"] = "csr".into()), "says that another cell was run".into()),
+        (changed(&|cell| cell["cell"]["kind"] = "kernel".into()), "is damaged or of another version".into()),
+        (
+            changed(&|cell| cell["results"][1]["inputs"]["agreement"]["sha256"] = "00".into()),
+            "says that another cell was run".into(),
+        ),
         (changed(&|cell| cell["cell"]["prune"]["sparsity"] = 0.25.into()), "says that another cell was run".into()),
     ];
     let as_found = as_found.map(|(cell, why)| (false, cell, why));
@@ -217,6 +230,227 @@ fn fail_fast_stops_at_the_first_failed_cell() {
     let outcome = lab.run(["run", "e.toml", "--fail-fast"]);
     outcome.exits(100).says(&["2 cells measured, 0 cached, 1 failed, 3 still to do"]);
     lab.run(["run", "e.toml"]).exits(100).says(&["4 cells measured, 1 cached, 2 failed"]);
+}
+
+/// Three cells that can measure perplexity, too.
+const WITH_TEXT: &str = r#"name = "e"
+[model]
+source = "path:model"
+[data]
+agreement = "file:texts.txt"
+perplexity = "file:texts.txt"
+perplexity_windows = 1
+context = 4
+[measure]
+metrics = ["structure", "agreement"]
+[[prune]]
+method = "magnitude"
+sparsity = 0.5
+"#;
+const PERPLEXITY: [&str; 2] = ["-s", "measure.metrics=[\"structure\", \"agreement\", \"perplexity\"]"];
+
+fn run(lab: &Lab, args: &[&str]) -> Outcome {
+    lab.run(["run", "e.toml"].into_iter().chain(args.iter().copied()))
+}
+
+fn plan(lab: &Lab, args: &[&str]) -> Outcome {
+    lab.run(["plan", "e.toml"].into_iter().chain(args.iter().copied()))
+}
+
+/// The groups that a plan measures, of each cell.
+fn due(lab: &Lab, args: &[&str]) -> Vec<String> {
+    let lines = plan(lab, &[args, &["--output-format", "json"]].concat()).exits(0).json_lines();
+    let words = |line: &Value| {
+        let groups = line["due"].as_array().unwrap();
+        groups.iter().map(|group| group.as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    lines.iter().map(words).collect()
+}
+
+/// What the cells have of a group: name, numbers, and when they were measured.
+fn of_group(lab: &Lab, group: &str) -> Vec<Value> {
+    let parts = lab.cells().into_values().flat_map(|cell| cell["results"].as_array().unwrap().clone());
+    parts.filter(|part| part["result"].get(group).is_some()).collect()
+}
+
+#[test]
+fn a_metric_that_is_added_is_measured_alone() {
+    let lab = Lab::tiny(WITH_TEXT);
+    run(&lab, &[]).exits(0);
+    let known = || ["structure", "agreement"].map(|group| of_group(&lab, group));
+    let (before, report) = (known(), lab.stable_report());
+    assert_eq!(decisions(&lab, &PERPLEXITY), ["Dense add", "Masked50 add", "CSR50 add"]);
+    assert_eq!(due(&lab, &PERPLEXITY), ["perplexity"; 3]);
+    plan(&lab, &PERPLEXITY)
+        .exits(0)
+        .says(&[" and 2 more add: perplexity is not measured yet", "3 cells, 3 to measure"]);
+    run(&lab, &PERPLEXITY).exits(0).says(&["3 cells measured, 0 cached, 0 failed"]);
+    assert!(known() == before, "what was known was measured again");
+    assert_eq!(of_group(&lab, "perplexity").len(), 3);
+    assert_eq!(decisions(&lab, &PERPLEXITY), ["Dense cached", "Masked50 cached", "CSR50 cached"]);
+    // As if all had been measured at once, and the other way round.
+    let at_once = Lab::tiny(WITH_TEXT);
+    run(&at_once, &PERPLEXITY).exits(0);
+    assert!(at_once.stable_report() == lab.stable_report());
+    run(&at_once, &[]).exits(0).says(&["0 cells measured, 3 cached"]);
+    run(&lab, &[]).exits(0).says(&["0 cells measured, 3 cached"]);
+    assert!(lab.stable_report() == report && at_once.stable_report() == report);
+}
+
+#[test]
+fn more_windows_measure_perplexity_alone() {
+    let lab = Lab::tiny(WITH_TEXT);
+    let more = [&PERPLEXITY[..], &["-s", "data.perplexity_windows=2"]].concat();
+    run(&lab, &PERPLEXITY).exits(0);
+    let report = lab.stable_report();
+    assert_eq!(due(&lab, &more), ["perplexity"; 3]);
+    plan(&lab, &more).exits(0).says(&[" and 2 more add: perplexity_windows 1 -> 2"]);
+    run(&lab, &more).exits(0).says(&["3 cells measured"]);
+    assert!(lab.stable_report() != report);
+    // Both are kept, so that going back measures nothing.
+    assert_eq!(of_group(&lab, "perplexity").len(), 6);
+    run(&lab, &PERPLEXITY).exits(0).says(&["0 cells measured, 3 cached"]);
+    assert!(lab.stable_report() == report);
+    // What decides stands in words beside the digest.
+    let settings: Vec<Value> =
+        of_group(&lab, "perplexity").iter().map(|part| part["inputs"]["perplexity"]["windows"].clone()).collect();
+    assert_eq!(settings, [1, 2, 1, 2, 1, 2]);
+    assert!(of_group(&lab, "perplexity").iter().all(|part| part["inputs"]["perplexity"]["context"] == 4));
+}
+
+#[test]
+fn another_agreement_text_matters_only_where_agreement_is_measured() {
+    let lab = Lab::tiny(WITH_TEXT);
+    lab.write("other.txt", "the dog\n");
+    let (only, other) = (["-s", "measure.metrics=\"perplexity\""], ["-s", "data.agreement=file:other.txt"]);
+    run(&lab, &only).exits(0).says(&["3 cells measured"]);
+    run(&lab, &[only, other].concat()).exits(0).says(&["0 cells measured, 3 cached"]);
+    assert_eq!(due(&lab, &other), ["agreement"; 3]);
+    run(&lab, &[]).exits(0).says(&["3 cells measured"]);
+    plan(&lab, &other).exits(0).says(&["add: agreement file:texts.txt -> file:other.txt"]);
+}
+
+#[test]
+fn a_failed_addition_leaves_what_is_known() {
+    let lab = Lab::tiny(WITH_TEXT);
+    run(&lab, &[]).exits(0);
+    let (id, mut cell) = cell_of(&lab, "masked");
+    let parts: Vec<Value> = plan(&lab, &[&PERPLEXITY[..], &["--output-format", "json"]].concat()).exits(0).json_lines();
+    let part = parts.iter().find(|line| line["id"] == id.as_str()).unwrap()["parts"]["perplexity"].clone();
+    cell["failure"] = serde_json::json!({ "kind": "other", "message": "no memory", "gate": null, "parts": [part] });
+    lab.write_cell(&id, cell);
+    // The failure is of no concern to those who do not want what failed.
+    assert_eq!(decisions(&lab, &[]), ["Dense cached", "Masked50 cached", "CSR50 cached"]);
+    assert_eq!(decisions(&lab, &PERPLEXITY), ["Dense add", "Masked50 retry", "CSR50 add"]);
+    let none = [&PERPLEXITY[..], &["--rerun", "none"]].concat();
+    assert_eq!(decisions(&lab, &none), ["Dense add", "Masked50 failed", "CSR50 add"]);
+    run(&lab, &none).exits(100).says(&["2 cells measured, 1 cached, 1 failed"]);
+    let rows = lab.table("results/e/tables/summary.csv");
+    let masked = rows.iter().find(|row| row["variant"] == "masked").unwrap();
+    assert!(masked["perplexity"].is_empty() && !masked["top1_match"].is_empty());
+    assert_eq!(due(&lab, &PERPLEXITY), ["", "perplexity", ""]);
+    run(&lab, &PERPLEXITY).exits(0).says(&["1 cell measured, 2 cached, 0 failed"]);
+}
+
+/// `results/f` with the same cells as `results/e`.
+fn with_sibling(lab: &Lab) {
+    lab.write("f.toml", WITH_TEXT.replace("name = \"e\"", "name = \"f\""));
+    lab.run(["run", "f.toml"]).exits(0);
+}
+
+#[test]
+fn what_another_experiment_has_measured_is_copied() {
+    let lab = Lab::tiny(WITH_TEXT);
+    with_sibling(&lab);
+    assert_eq!(decisions(&lab, &[]), ["Dense copy", "Masked50 copy", "CSR50 copy"]);
+    plan(&lab, &[]).exits(0).says(&[" and 2 more copy: measured in `f`", "3 cells, 0 to measure"]);
+    assert!(!lab.path("results/e").exists(), "a plan writes nothing");
+    let outcome = run(&lab, &["--output-format", "json"]);
+    outcome.exits(0).says(&["0 cells measured, 3 cached (3 of them copied from other experiments), 0 failed"]);
+    let events = outcome.json_lines();
+    assert!(events[..3].iter().all(|event| event["cached"] == true && event["measured"]["agreement"].is_object()));
+    assert!(of_group(&lab, "gate").len() == 1 && of_group(&lab, "structure").len() == 3);
+    assert!(of_group(&lab, "structure").iter().all(|part| part["origin"] == "f"));
+    let tables = |name: &str| lab.read(format!("results/{name}/tables/summary.csv"));
+    assert_eq!(tables("e"), tables("f"));
+    run(&lab, &[]).exits(0).says(&["0 cells measured, 3 cached, 0 failed"]);
+}
+
+#[test]
+fn only_what_is_wanted_known_and_believed_is_copied() {
+    let lab = Lab::tiny(WITH_TEXT);
+    with_sibling(&lab);
+    // What it has not measured is measured here, and no more than that.
+    assert_eq!(due(&lab, &PERPLEXITY), ["perplexity"; 3]);
+    run(&lab, &PERPLEXITY).exits(0).says(&["3 cells measured, 0 cached"]);
+    assert!(of_group(&lab, "agreement").iter().all(|part| part["origin"] == "f"));
+    assert!(of_group(&lab, "perplexity").iter().all(|part| part.get("origin").is_none()));
+    // Asked to measure, it measures.
+    run(&lab, &["--rerun", "all"]).exits(0).says(&["3 cells measured, 0 cached, 0 failed"]);
+    assert!(of_group(&lab, "agreement").iter().all(|part| part.get("origin").is_none()));
+    // An edited cell is believed nowhere, and what another program measured is measured by this one.
+    std::fs::remove_dir_all(lab.path("results/e")).unwrap();
+    for (name, bytes) in lab.files("results/f/cells") {
+        let text = String::from_utf8(bytes).unwrap();
+        let edited = match text.contains("\"variant\": \"masked\"") {
+            true => text.replace("\"dense_nonzero\": ", "\"dense_nonzero\": 1"),
+            false => text,
+        };
+        lab.write(&format!("results/f/cells/{name}"), edited);
+    }
+    assert_eq!(decisions(&lab, &[]), ["Dense copy", "Masked50 new", "CSR50 copy"]);
+    run(&lab, &[]).exits(0).says(&["1 cell measured, 2 cached (2 of them copied from other experiments)"]);
+}
+
+#[test]
+fn a_plan_says_why_cells_are_new_and_what_lies_unused() {
+    let lab = Lab::tiny(WITH_TEXT);
+    lab.run(["run", "e.toml"]).exits(0);
+    let plan = |args: &[&str]| plan(&lab, args);
+    let fewer = ["-s", "prune.sparsity=0.25"];
+    plan(&fewer)
+        .exits(0)
+        .says(&["and 1 more new: sparsity 0.5 -> 0.25", "; 2 cells of earlier settings in the folder"]);
+    assert!(!plan(&[]).exits(0).stderr.contains("earlier settings"));
+    let wanda = |length: &'static str| {
+        [
+            "-s",
+            "prune.method=wanda",
+            "-s",
+            "data.calibration=file:texts.txt",
+            "-s",
+            "data.calibration_samples=2",
+            "-s",
+            length,
+        ]
+    };
+    let (long, short) = (wanda("data.calibration_length=4"), wanda("data.calibration_length=3"));
+    run(&lab, &long).exits(0).says(&["2 cells measured, 1 cached"]);
+    plan(&short).exits(0).says(&["and 1 more new: calibration_length 4 -> 3", "; 4 cells of earlier settings"]);
+    let other = [&long[..], &["-s", "prune.propagate=dense"]].concat();
+    plan(&other).exits(0).says(&["and 1 more new: propagate pruned -> dense"]);
+    // The same words, other tokens.
+    lab.write("texts.txt", "a cat sat on the mat\nthe dog ran\n");
+    plan(&long).exits(0).says(&["new: the content of calibration has changed"]);
+    let cell = lab.cells().into_values().find(|cell| cell["cell"]["prune"]["method"] == "wanda").unwrap();
+    let read = &cell["inputs"]["calibration"];
+    assert_eq!((&read["length"], &read["samples"], &read["text"]), (&4.into(), &2.into(), &"file:texts.txt".into()));
+}
+
+#[test]
+fn a_plan_of_another_format_is_told() {
+    let lab = Lab::tiny(THREE_CELLS);
+    lab.run(["run", "e.toml"]).exits(0);
+    let plan = lab.read("results/e/plan.json");
+    lab.write("results/e/plan.json", plan.replace("\"format\": 2", "\"format\": 1"));
+    lab.run(["report", "results/e"])
+        .exits(1)
+        .says(&["results/e/plan.json` has the format 1, and this program reads 2"]);
+    // What the plan calls a cell must be what was run.
+    lab.write("results/e/plan.json", plan.replace("\"variant\": \"masked\"", "\"variant\": \"bitmap\""));
+    lab.run(["report", "results/e"]).exits(0).says(&["warning: ", "plan.json` says something else of `"]);
+    assert_eq!(lab.table("results/e/tables/summary.csv").len(), 2);
+    lab.run(["run", "e.toml"]).exits(0).says(&["0 cells measured, 3 cached"]);
 }
 
 fn finished(lab: &Lab, child: Child) -> Outcome {

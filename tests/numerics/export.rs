@@ -6,7 +6,7 @@ use burn::tensor::DType;
 use sparsify_exp::load::Checkpoint;
 use sparsify_exp::measure::all_logits;
 use sparsify_exp::model::{Decoder, DenseWeight, Kind, LinearWeight, Part};
-use sparsify_exp::plan::Work;
+use sparsify_exp::plan::Task;
 use sparsify_exp::record::{Record, Store};
 use sparsify_exp::run::{ExportFormat, ExportOptions, PrepareOptions, Watch, export, prepare};
 use sparsify_exp::sparse::Pattern;
@@ -29,7 +29,7 @@ struct Quiet;
 
 impl Watch for Quiet {
     fn loading(&self, _: &str, _: &str) {}
-    fn begins(&self, _: Work<'_>) {}
+    fn begins(&self, _: &Task) {}
     fn stage(&self, _: &str) {}
     fn done(&self, _: &Record) {}
     fn interrupted(&self) -> bool {

@@ -9,9 +9,9 @@ use sparsify_exp::config::experiment::{Method, NmPattern, Scope, Variant};
 use sparsify_exp::execute::SparseBackend;
 use sparsify_exp::measure::all_logits;
 use sparsify_exp::model::{Decoder, DenseWeight, LinearWeight, Part};
-use sparsify_exp::plan::Work;
+use sparsify_exp::plan::Task;
 use sparsify_exp::prune::{Layer, Request, prune};
-use sparsify_exp::record::{CellRecord, Record, Store};
+use sparsify_exp::record::{CellResult, Record, Store};
 use sparsify_exp::run::{Outcome, PrepareOptions, RunOptions, Watch, prepare, run};
 use std::collections::HashMap;
 use std::path::Path;
@@ -202,7 +202,7 @@ struct Silent;
 
 impl Watch for Silent {
     fn loading(&self, _: &str, _: &str) {}
-    fn begins(&self, _: Work<'_>) {}
+    fn begins(&self, _: &Task) {}
     fn stage(&self, _: &str) {}
     fn done(&self, _: &Record) {}
     fn interrupted(&self) -> bool {
@@ -211,7 +211,7 @@ impl Watch for Silent {
 }
 
 /// Runs notebook 1's experiment on a layout, all variants at three sparsities.
-fn run_experiment(layout: &Path, backend: &str) -> Vec<CellRecord> {
+fn run_experiment(layout: &Path, backend: &str) -> Vec<CellResult> {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::at(folder.path());
     store.create().unwrap();
@@ -220,10 +220,7 @@ fn run_experiment(layout: &Path, backend: &str) -> Vec<CellRecord> {
     let prepared = prepare(experiment(layout, &rest), &loader(), &store, &PrepareOptions::default()).unwrap();
     let outcome = run(&prepared, &store, RunOptions::default(), &Silent).unwrap();
     assert_eq!(outcome, Outcome { ran: 7, ..Default::default() });
-    let model = |record| match record {
-        Record::Model(record) => *record,
-        Record::Kernel(record) => panic!("no kernel was asked for: {}", record.kernel),
-    };
+    let model = |record: Result<Record, _>| CellResult::of(&record.unwrap()).expect("no kernel was asked for");
     store.cells().unwrap().into_iter().map(model).collect()
 }
 

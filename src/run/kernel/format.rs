@@ -1,9 +1,9 @@
 //! A weight in the format that a kernel cell asks for.
 
-use super::session::{burn_dtype, bytes_per_number};
 use crate::config::experiment::{Dtype, KernelFormat};
 use crate::execute::{ColumnWeight, Format, LayerShape, PackError, SparseBackend, SparseWeight};
 use crate::model::{DenseWeight, Linear, LinearWeight};
+use crate::run::backend::{burn_dtype, bytes_per_number};
 use crate::sparse::Pattern;
 use burn::tensor::Tensor;
 

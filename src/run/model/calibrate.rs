@@ -15,16 +15,17 @@
 //! of the others at least the first stage is shared. What a point gets does not depend on the points beside it.
 //! The dense weights of the session are read, never changed, and no second model is made.
 
-use super::cells::Watch;
 use super::patterns::{Prunable, Pruned, prunable, prune_linear};
 use super::point::CellError;
-use super::session::{Session, burn_dtype};
+use super::session::Session;
 use crate::config::experiment::{Dtype, Propagate};
 use crate::execute::{InputSums, SparseBackend};
 use crate::measure::ForwardError;
 use crate::model::{Activations, Batch, Decoder, LinearWeight, Stage};
 use crate::plan::PrunePoint;
 use crate::prune::{self, InputStatistics, Needs, owl};
+use crate::run::Watch;
+use crate::run::backend::burn_dtype;
 use std::time::{Duration, Instant};
 
 /// Tokens that run through a stage at a time, unless one window alone has more: on the host enough for matrix
@@ -33,7 +34,7 @@ const HOST_TOKENS: usize = 1024;
 const DEVICE_TOKENS: usize = 8192;
 
 /// What calibration made of a point.
-pub(super) struct Calibrated {
+pub(in crate::run) struct Calibrated {
     /// Its pruned linears, in the order of their modules.
     pub layers: Vec<Pruned>,
     /// The time of the passes that served it, which other points may have shared.
@@ -46,7 +47,7 @@ pub(super) struct Calibrated {
 type Looked<B> = (Vec<Option<InputStatistics>>, Vec<Activations<B>>);
 
 /// Why calibration ended early, for all of its points.
-pub(super) enum Stopped {
+pub(in crate::run) enum Stopped {
     /// The user wants to stop.
     Interrupted,
     /// The model can't run the windows, or the device failed.
@@ -63,7 +64,7 @@ impl<E: Into<CellError>> From<E> for Stopped {
 ///
 /// # Errors
 /// When the user stops it, the model can't run the windows or the device fails.
-pub(super) fn calibrate<B: SparseBackend>(
+pub(in crate::run) fn calibrate<B: SparseBackend>(
     session: &mut Session<B>,
     windows: &[Vec<u32>],
     points: &[&PrunePoint],

@@ -2,8 +2,8 @@
 
 use super::calibrate::Calibrated;
 use super::patterns::{Pruned, patterns};
-use super::session::{Session, burn_dtype, bytes_per_number};
-use crate::config::experiment::{Dtype, Metric, Variant};
+use super::session::Session;
+use crate::config::experiment::{Dtype, LatencySettings, Metric, Variant};
 use crate::execute::{Format, LayerShape, PackError, ReadError, SparseBackend, SparseWeight};
 use crate::load::LoadError;
 use crate::measure::{
@@ -11,15 +11,16 @@ use crate::measure::{
     latency, peak_rss_bytes, perplexity, structure,
 };
 use crate::model::{Decoder, LinearWeight};
-use crate::plan::{Cell, LatencyPoint, PrunePoint};
+use crate::plan::{Cell, PrunePoint};
 use crate::prune::PruneError;
 use crate::record::{Failure, FailureKind, KernelUse, Measured, Timings};
+use crate::run::backend::{burn_dtype, bytes_per_number};
 use std::time::Instant;
 use thiserror::Error;
 
 /// Why a cell failed.
 #[derive(Debug, Error)]
-pub(super) enum CellError {
+pub(in crate::run) enum CellError {
     #[error(transparent)]
     Forward(#[from] ForwardError),
     #[error("{1}")]
@@ -43,9 +44,25 @@ impl CellError {
             Self::Gate(gate, _) => (FailureKind::Gate, Some(*gate)),
             Self::Forward(ForwardError::NotFinite { .. }) => (FailureKind::NotFinite, None),
             Self::Prune(_) | Self::NothingToPrune(_) => (FailureKind::Pruning, None),
-            _ => (FailureKind::Other, None),
+            Self::Forward(_) | Self::Pack(_) | Self::Read(_) | Self::Load(_) => (FailureKind::Other, None),
         };
-        Failure { kind, message: self.to_string(), gate }
+        Failure { gate, ..Failure::new(kind, self.to_string()) }
+    }
+}
+
+/// A cell, and what is to be measured of it now.
+pub(super) struct Job<'a> {
+    /// What is run.
+    pub cell: &'a Cell,
+    /// What is measured beside the structure.
+    pub due: Vec<Metric>,
+    /// What the experiment times, whether or not it is due: kernels are listed for it too.
+    pub timed: Option<LatencySettings>,
+}
+
+impl Job<'_> {
+    fn measures(&self, metric: Metric) -> bool {
+        self.due.contains(&metric)
     }
 }
 
@@ -55,22 +72,22 @@ pub(super) type Stage<'a> = &'a dyn Fn(&str);
 /// Measures the dense model.
 pub(super) fn dense<B: SparseBackend>(
     session: &mut Session<B>,
-    cell: &Cell,
+    job: &Job<'_>,
     stage: Stage<'_>,
 ) -> (Timings, Result<Measured, CellError>) {
     let mut timings = Timings { load_seconds: session.load_seconds, ..Default::default() };
     let start = Instant::now();
     let mut measure = || {
-        let mut measured = sizes(session, cell, &session.stored);
-        if cell.metrics.contains(&Metric::Agreement) {
+        let mut measured = sizes(session, job.cell, &session.stored);
+        if job.measures(Metric::Agreement) {
             stage("agreement");
             // Computed although the answer is known: the logits must be finite, and the variants need them.
             session.reference()?;
             measured.agreement = Some(Agreement::perfect(session.tokens.agreement.iter().map(Vec::len).sum()));
         }
         let mut decoder = session.decoder.clone();
-        measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
-        measured.latency = latency_of(&mut decoder, cell, stage)?;
+        measured.perplexity = perplexity_of(session, &mut decoder, job, stage)?;
+        measured.latency = latency_of(&mut decoder, job, stage)?;
         Ok(measured)
     };
     let measured = measure();
@@ -110,7 +127,7 @@ impl Point {
     pub fn variant<B: SparseBackend>(
         &mut self,
         session: &mut Session<B>,
-        cell: &Cell,
+        job: &Job<'_>,
         stage: Stage<'_>,
     ) -> (Timings, Result<Measured, CellError>) {
         let mut timings = Timings {
@@ -119,9 +136,9 @@ impl Point {
             prune_seconds: Some(self.prune_seconds),
             ..Default::default()
         };
-        let measured = match cell.variant {
-            variant if variant.is_sparse() => self.sparse(session, cell, &mut timings, stage),
-            _ => self.masked(session, cell, &mut timings, stage),
+        let measured = match job.cell.variant {
+            Variant::Csr | Variant::Bitmap | Variant::Auto => self.sparse(session, job, &mut timings, stage),
+            Variant::Dense | Variant::Masked => self.masked(session, job, &mut timings, stage),
         };
         timings.peak_rss_bytes = peak_rss_bytes();
         // The variant is gone, and with it what a device's memory pools keep of it should be.
@@ -132,11 +149,12 @@ impl Point {
     fn masked<B: SparseBackend>(
         &mut self,
         session: &mut Session<B>,
-        cell: &Cell,
+        job: &Job<'_>,
         timings: &mut Timings,
         stage: Stage<'_>,
     ) -> Result<Measured, CellError> {
-        reference_of(session, cell, stage)?;
+        let cell = job.cell;
+        reference_of(session, job, stage)?;
         stage("masking");
         let start = Instant::now();
         let mut decoder = self.masked_decoder(session, cell);
@@ -147,14 +165,14 @@ impl Point {
             stored[pruned.module].nonzero = pruned.kept;
         }
         let mut measured = sizes(session, cell, &stored);
-        if cell.metrics.contains(&Metric::Agreement) {
+        if job.measures(Metric::Agreement) {
             stage("agreement");
             let logits = self.masked_logits(&mut decoder, session)?;
             let vocabulary = decoder.architecture().vocabulary;
             measured.agreement = Some(agreement_of(session, logits, vocabulary)?);
         }
-        measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
-        measured.latency = self.own_memory::<B>(latency_of(&mut decoder, cell, stage)?, cell);
+        measured.perplexity = perplexity_of(session, &mut decoder, job, stage)?;
+        measured.latency = self.own_memory::<B>(latency_of(&mut decoder, job, stage)?, cell);
         timings.measure_seconds = start.elapsed().as_secs_f64();
         Ok(measured)
     }
@@ -162,11 +180,12 @@ impl Point {
     fn sparse<B: SparseBackend>(
         &mut self,
         session: &mut Session<B>,
-        cell: &Cell,
+        job: &Job<'_>,
         timings: &mut Timings,
         stage: Stage<'_>,
     ) -> Result<Measured, CellError> {
-        reference_of(session, cell, stage)?;
+        let cell = job.cell;
+        reference_of(session, job, stage)?;
         // The masked logits come first and their model goes, so that the two never share the memory.
         if self.masked.is_none() {
             stage("masked logits for the gate");
@@ -184,20 +203,20 @@ impl Point {
 
         let start = Instant::now();
         let mut measured = sizes(session, cell, &stored);
-        measured.kernels = self.kernels(&decoder, &tokens_of(session, cell));
+        measured.kernels = self.kernels(&decoder, &tokens_of(session, job));
         stage("gate");
         let logits = gate_logits(&mut decoder, session)?;
         let vocabulary = decoder.architecture().vocabulary;
         let masked = self.masked.as_deref().unwrap_or_default();
         measured.gate =
             Some(gate(masked, &logits, vocabulary, cell.dtype).map_err(|(g, miss)| CellError::Gate(g, miss))?);
-        if cell.metrics.contains(&Metric::Agreement) {
+        if job.measures(Metric::Agreement) {
             stage("agreement");
             measured.agreement = Some(agreement_of(session, &logits, vocabulary)?);
         }
         drop(logits);
-        measured.perplexity = perplexity_of(session, &mut decoder, cell, stage)?;
-        measured.latency = self.own_memory::<B>(latency_of(&mut decoder, cell, stage)?, cell);
+        measured.perplexity = perplexity_of(session, &mut decoder, job, stage)?;
+        measured.latency = self.own_memory::<B>(latency_of(&mut decoder, job, stage)?, cell);
         timings.measure_seconds = start.elapsed().as_secs_f64();
         Ok(measured)
     }
@@ -223,7 +242,8 @@ impl Point {
         let dtype = burn_dtype(cell.dtype);
         let mut decoder = session.decoder.clone();
         let mut stored = session.stored.clone();
-        let tokens = decisive_tokens(session, cell);
+        // A form that is the same for any number of tokens does not ask.
+        let tokens = cell.tokens.unwrap_or(1);
         for pruned in &self.layers {
             let Pruned { module, pattern, kept, .. } = pruned;
             let dense = session.dense(*module);
@@ -231,7 +251,8 @@ impl Point {
             let format = match cell.variant {
                 Variant::Bitmap => Some(Format::Bitmap),
                 Variant::Auto => B::fastest(shape, tokens),
-                _ => Some(Format::Csr),
+                Variant::Csr => Some(Format::Csr),
+                Variant::Dense | Variant::Masked => None,
             };
             let slot = &mut stored[*module];
             slot.nonzero = *kept;
@@ -290,8 +311,12 @@ impl Point {
 }
 
 /// Computes the dense model's logits where they are compared with, before its weights may go.
-fn reference_of<B: SparseBackend>(session: &mut Session<B>, cell: &Cell, stage: Stage<'_>) -> Result<(), ForwardError> {
-    if cell.metrics.contains(&Metric::Agreement) {
+fn reference_of<B: SparseBackend>(
+    session: &mut Session<B>,
+    job: &Job<'_>,
+    stage: Stage<'_>,
+) -> Result<(), ForwardError> {
+    if job.measures(Metric::Agreement) {
         stage("logits of the dense model");
         session.reference()?;
     }
@@ -320,9 +345,9 @@ fn agreement_of<B: SparseBackend>(
 }
 
 /// Tokens that linears see at once in what a cell measures: the texts; prompts and single tokens, if timed.
-fn tokens_of<B: SparseBackend>(session: &Session<B>, cell: &Cell) -> Vec<usize> {
+fn tokens_of<B: SparseBackend>(session: &Session<B>, job: &Job<'_>) -> Vec<usize> {
     let mut tokens = vec![session.tokens.agreement.iter().map(Vec::len).sum()];
-    if let Some(latency) = &cell.latency {
+    if let Some(latency) = &job.timed {
         for batch in &latency.batch {
             tokens.push(*batch);
             tokens.extend(latency.prompt.iter().map(|prompt| batch * prompt));
@@ -331,15 +356,6 @@ fn tokens_of<B: SparseBackend>(session: &Session<B>, cell: &Cell) -> Vec<usize> 
     tokens.sort_unstable();
     tokens.dedup();
     tokens
-}
-
-/// The number of tokens that `auto` is fastest at: a decoded token of every sequence where that is timed, as
-/// it is most of the time of generation; else the texts.
-fn decisive_tokens<B: SparseBackend>(session: &Session<B>, cell: &Cell) -> usize {
-    match &cell.latency {
-        Some(latency) => latency.batch.iter().copied().min().unwrap_or(1),
-        None => session.tokens.agreement.iter().map(Vec::len).sum(),
-    }
 }
 
 fn sizes<B: SparseBackend>(session: &Session<B>, cell: &Cell, stored: &[Stored]) -> Measured {
@@ -357,10 +373,10 @@ fn sizes<B: SparseBackend>(session: &Session<B>, cell: &Cell, stored: &[Stored])
 fn perplexity_of<B: SparseBackend>(
     session: &Session<B>,
     decoder: &mut Decoder<B>,
-    cell: &Cell,
+    job: &Job<'_>,
     stage: Stage<'_>,
 ) -> Result<Option<f64>, CellError> {
-    let windows = session.tokens.perplexity.as_ref().filter(|_| cell.metrics.contains(&Metric::Perplexity));
+    let windows = session.tokens.perplexity.as_ref().filter(|_| job.measures(Metric::Perplexity));
     let Some(windows) = windows else { return Ok(None) };
     stage("perplexity");
     let tokens: usize = windows.tokens.iter().map(Vec::len).sum();
@@ -371,10 +387,11 @@ fn perplexity_of<B: SparseBackend>(
 /// The times of every batch size and prompt length, where they are asked for.
 fn latency_of<B: SparseBackend>(
     decoder: &mut Decoder<B>,
-    cell: &Cell,
+    job: &Job<'_>,
     stage: Stage<'_>,
 ) -> Result<Option<Vec<Latency>>, CellError> {
-    let Some(LatencyPoint { warmup, repeats, batch, prompt, generate, .. }) = &cell.latency else { return Ok(None) };
+    let timed = job.timed.as_ref().filter(|_| job.measures(Metric::Latency));
+    let Some(LatencySettings { warmup, repeats, batch, prompt, generate }) = timed else { return Ok(None) };
     let mut latencies = Vec::with_capacity(batch.len() * prompt.len());
     for &batch in batch {
         for &prompt in prompt {

@@ -21,7 +21,7 @@ use std::borrow::Cow;
 
 /// A pruned linear.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Pruned {
+pub(in crate::run) struct Pruned {
     /// Its module's index.
     pub module: usize,
     /// The weights kept.
@@ -66,7 +66,7 @@ impl Pruned {
 ///
 /// # Errors
 /// When there is no linear to prune, an N:M pattern does not fit, or the device fails.
-pub(super) fn patterns<B: SparseBackend>(
+pub(in crate::run) fn patterns<B: SparseBackend>(
     session: &Session<B>,
     point: &PrunePoint,
     seed: Option<u64>,

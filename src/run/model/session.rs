@@ -8,6 +8,7 @@ use crate::measure::{ForwardError, Stored, all_logits};
 use crate::model::{Decoder, DenseWeight, LinearWeight, Part};
 use crate::plan::PrunePoint;
 use crate::record::Failure;
+use crate::run::backend::{burn_dtype, bytes_per_number};
 use burn::tensor::DType;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -20,7 +21,7 @@ const CHUNK: usize = 1 << 16;
 const KEPT_BELOW: usize = 16 << 20;
 
 /// The dense model on a device, and what is known of it.
-pub(super) struct Session<B: SparseBackend> {
+pub(in crate::run) struct Session<B: SparseBackend> {
     /// The dense model; variants are clones that share its tensors but for the linears they replace.
     pub decoder: Decoder<B>,
     /// What the dense model stores, module by module.
@@ -202,20 +203,6 @@ pub(super) fn nonzero_as(numbers: &[f32], dtype: Dtype) -> u64 {
 /// Numbers other than zero.
 pub(super) fn nonzero(numbers: &[f32]) -> u64 {
     numbers.par_chunks(CHUNK).map(|chunk| chunk.iter().filter(|&&number| number != 0.0).count() as u64).sum()
-}
-
-/// Bytes of a number.
-pub(super) fn bytes_per_number(dtype: Dtype) -> u64 {
-    burn_dtype(dtype).size() as u64
-}
-
-/// Burn's name of a dtype.
-pub(super) fn burn_dtype(dtype: Dtype) -> DType {
-    match dtype {
-        Dtype::F32 => DType::F32,
-        Dtype::F16 => DType::F16,
-        Dtype::Bf16 => DType::BF16,
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::super::session::tests::{fixture, session};
 use super::*;
 use crate::config::experiment::{Method, NmPattern, Owl};
-use crate::plan::Work as Cells;
+use crate::plan::Task;
 use crate::prune::{METHODS, prune_calibrated};
 use crate::record::Record;
 use burn::backend::Flex;
@@ -14,7 +14,7 @@ struct Patience(Cell<usize>);
 
 impl Watch for Patience {
     fn loading(&self, _: &str, _: &str) {}
-    fn begins(&self, _: Cells<'_>) {}
+    fn begins(&self, _: &Task) {}
     fn stage(&self, _: &str) {}
     fn done(&self, _: &Record) {}
     fn interrupted(&self) -> bool {

@@ -7,14 +7,15 @@
 //! ```
 //! The dense weight comes first, so that every sparse cell knows the dense time of its own process.
 
-use super::cells::{RunError, Runner, caught, panicked, parts};
-use super::format::{KernelWeight, build_weight};
-use super::prepare::{Planned, PlannedKernel, PrepareError};
-use super::session::{burn_dtype, bytes_per_number};
-use crate::config::Experiment;
+mod format;
+
+use super::PrepareError;
+use super::backend::{OnBackend, burn_dtype, bytes_per_number, on_backend};
+use super::kinds::{Ground, Kind, Runner};
+use super::panics::{caught, panicked};
+use super::scheduler::{Desk, RunError};
 use crate::config::experiment::KernelFormat;
 use crate::config::kernel::{kernel_dtypes, kernel_formats};
-use crate::execute::kernels::cpu::Simd;
 use crate::execute::{KERNEL_POLICY_VERSION, PackError, Peaks, SparseBackend};
 use crate::load::normals;
 use crate::measure::{
@@ -22,34 +23,34 @@ use crate::measure::{
     rotated_copies, time_calls,
 };
 use crate::model::Linear;
-use crate::plan::{Backend, CellId, Decision, KernelCell, KernelInputs, Work, expand_kernels};
-use crate::record::{
-    Failure, FailureKind, KernelMeasured, KernelRecord, Machine, Program, Record, Timings, last_cache_bytes, now,
+use crate::plan::{
+    Backend, CellId, Inputs, KernelCell, Part, Planned, TIMES, Task, accompany, expand_kernels, kernel_inputs,
 };
+use crate::record::{Failure, FailureKind, KernelMeasured, Numbers, Timings, last_cache_bytes};
 use crate::sparse::Pattern;
-use burn::backend::{Flex, NdArray};
 use burn::tensor::{DType, Tensor, TensorData};
+use format::{KernelWeight, build_weight};
 use std::time::Instant;
 use thiserror::Error;
 
 /// What measuring a CPU's peaks takes.
 const PEAKS_BYTES: u64 = 512 << 20;
 
+/// The row of kernels.
+pub(super) const KIND: Kind =
+    Kind { name: "kernel", plan, accompany, warnings: |_, _| Vec::new(), runner: || Box::new(Kernels::default()) };
+
 /// Every kernel cell of an experiment, named, and nothing decided yet.
 ///
 /// # Errors
 /// When a backend's kernels lack a dtype or a format.
-pub(super) fn plan(experiment: &Experiment, backends: &[Backend]) -> Result<Vec<PlannedKernel>, PrepareError> {
-    if experiment.kernels.is_empty() {
-        return Ok(Vec::new());
-    }
-    let machine = Machine::current(Simd::detect().name());
+fn plan(ground: &Ground<'_>) -> Result<Vec<Planned>, PrepareError> {
+    let Ground { experiment, backends, machine, .. } = ground;
     let threads = if experiment.threads > 0 { experiment.threads } else { rayon::current_num_threads() };
     let inputs = |backend: Backend| {
-        let gpu = machine.gpus.get(experiment.device_index).and_then(|gpu| gpu.split(',').next());
+        let gpu = machine.gpu(experiment.device_index);
         let device = if backend.is_cpu() { machine.cpu.as_str() } else { gpu.unwrap_or("a GPU") };
-        let threads = backend.is_cpu().then_some(threads);
-        KernelInputs { device: device.to_owned(), threads, kernel_policy: KERNEL_POLICY_VERSION }
+        kernel_inputs(device, backend.is_cpu().then_some(threads), KERNEL_POLICY_VERSION)
     };
     let planned = |cell: KernelCell| {
         if !kernel_dtypes(cell.backend.choice()).contains(&cell.dtype) {
@@ -58,9 +59,9 @@ pub(super) fn plan(experiment: &Experiment, backends: &[Backend]) -> Result<Vec<
         if !kernel_formats(cell.backend.choice()).contains(&cell.format) {
             return Err(PrepareError::KernelFormat { backend: cell.backend.name(), format: cell.format.name() });
         }
-        let inputs = inputs(cell.backend);
-        let (id, memory_bytes) = (CellId::of_kernel(&cell, &inputs), memory(&cell, machine.last_cache_bytes));
-        Ok(Planned { id, cell, inputs, decision: Decision::New, selected: true, memory_bytes })
+        let (inputs, memory_bytes) = (inputs(cell.backend), memory(&cell, machine.last_cache_bytes));
+        let parts = |id: &CellId| vec![Part::new(id, TIMES, Inputs::default())];
+        Ok(Planned::new(cell, inputs, parts, memory_bytes))
     };
     expand_kernels(experiment, backends).into_iter().map(planned).collect()
 }
@@ -104,55 +105,57 @@ impl CellError {
         let kind = match self {
             Self::Kernel(KernelError::Gate { .. }) => FailureKind::Gate,
             Self::Kernel(KernelError::NotFinite) => FailureKind::NotFinite,
-            _ => FailureKind::Other,
+            Self::Kernel(_) | Self::Pack(_) | Self::Peaks(_) => FailureKind::Other,
         };
-        Failure { kind, message: self.to_string(), gate: None }
+        Failure::new(kind, self.to_string())
     }
 }
 
-impl Runner<'_> {
-    /// Runs every kernel cell that is to run.
-    pub(super) fn kernels(&mut self) -> Result<(), RunError> {
-        let cells: Vec<&PlannedKernel> = self.prepared.kernels.iter().filter(|planned| planned.runs()).collect();
-        let mut peaks = KnownPeaks::default();
-        for matrix in cells.chunk_by(|a, b| a.cell.same_matrix(&b.cell)) {
-            if self.stop() {
-                break;
-            }
-            match matrix[0].cell.backend {
-                Backend::Flex => self.matrix::<Flex>(matrix, Default::default(), &mut peaks)?,
-                Backend::NdArray => self.matrix::<NdArray<f32>>(matrix, Default::default(), &mut peaks)?,
-                #[cfg(feature = "cuda")]
-                Backend::Cuda => {
-                    super::panics::collect();
-                    let device = crate::execute::cuda_device(self.prepared.experiment.device_index);
-                    self.matrix::<crate::execute::Cuda>(matrix, device, &mut peaks)?;
-                }
-                #[cfg(not(feature = "cuda"))]
-                Backend::Cuda => unreachable!("no cell is planned on a backend that is not built in"),
-            }
-        }
-        Ok(())
-    }
+/// Runs batches of kernel cells; the device's peaks stay from one to the next.
+#[derive(Default)]
+struct Kernels {
+    peaks: KnownPeaks,
+}
 
-    /// Runs the cells of one matrix, weight by weight.
-    fn matrix<B: SparseBackend>(
-        &mut self,
-        cells: &[&PlannedKernel],
-        device: B::Device,
-        peaks: &mut KnownPeaks,
-    ) -> Result<(), RunError> {
+impl Runner for Kernels {
+    fn run(&mut self, desk: &mut Desk<'_>, batch: &[&Planned]) -> Result<(), RunError> {
+        let cells: Vec<(&Planned, &KernelCell)> = batch.iter().filter_map(|planned| of_kernel(planned)).collect();
+        let Some((_, first)) = cells.first() else { return Ok(()) };
+        let (backend, index) = (first.backend, desk.prepared.experiment.device_index);
+        on_backend(backend, index, Matrix { desk, peaks: &mut self.peaks, cells: &cells })
+    }
+}
+
+fn of_kernel(planned: &Planned) -> Option<(&Planned, &KernelCell)> {
+    match &planned.task {
+        Task::Kernel(cell) => Some((planned, cell)),
+        Task::Model(_) => None,
+    }
+}
+
+/// The cells of one matrix.
+struct Matrix<'b, 'd> {
+    desk: &'b mut Desk<'d>,
+    peaks: &'b mut KnownPeaks,
+    cells: &'b [(&'b Planned, &'b KernelCell)],
+}
+
+impl OnBackend for Matrix<'_, '_> {
+    type Output = Result<(), RunError>;
+
+    /// Runs the cells weight by weight.
+    fn on<B: SparseBackend>(self, device: B::Device) -> Self::Output {
+        let Self { desk, peaks, cells } = self;
         let mut bench: Option<Bench<B>> = None;
-        for same_weight in cells.chunk_by(|a, b| a.cell.same_weight(&b.cell)) {
+        for same_weight in cells.chunk_by(|(_, a), (_, b)| a.same_weight(b)) {
             let mut weight: Option<Weight<B>> = None;
-            for planned in same_weight {
-                if self.stop() {
+            for (planned, cell) in same_weight {
+                if desk.stop() {
                     return Ok(());
                 }
-                let cell = &planned.cell;
-                self.watch.begins(Work::Kernel(cell));
+                desk.watch.begins(&planned.task);
                 let mut timings = Timings::default();
-                let stage = |stage: &str| self.watch.stage(stage);
+                let stage = |stage: &str| desk.watch.stage(stage);
                 let result = caught(|| {
                     if bench.is_none() {
                         stage(if B::ON_HOST { "measuring the device's peaks" } else { DEVICE_PEAKS });
@@ -170,39 +173,18 @@ impl Runner<'_> {
                 });
                 let mut result = match result {
                     Ok(result) => result.map_err(|error: CellError| error.failure()),
-                    Err(message) => Err(Failure { kind: FailureKind::Other, message, gate: None }),
+                    Err(message) => Err(Failure::new(FailureKind::Other, message)),
                 };
                 if panicked(&mut result) {
                     // Whatever is on the device, and times that sparse cells would be compared with.
                     (bench, weight, *peaks) = (None, None, KnownPeaks::default());
                 }
                 timings.peak_rss_bytes = peak_rss_bytes();
-                self.record_kernel(planned, timings, result)?;
+                let numbers = result.map(|measured| vec![Numbers::Times(Box::new(measured))]);
+                desk.record(planned, timings, numbers)?;
             }
         }
         Ok(())
-    }
-
-    fn record_kernel(
-        &mut self,
-        planned: &PlannedKernel,
-        timings: Timings,
-        result: Result<KernelMeasured, Failure>,
-    ) -> Result<(), RunError> {
-        let (measured, failure) = parts(result);
-        let record = KernelRecord {
-            format: KernelRecord::FORMAT,
-            id: planned.id.clone(),
-            kernel: planned.cell.clone(),
-            inputs: planned.inputs.clone(),
-            program: Program::current(),
-            measured,
-            failure,
-            timings,
-            finished: now(),
-            digest: String::new(),
-        };
-        self.store(Record::Kernel(Box::new(record)))
     }
 }
 
@@ -382,6 +364,7 @@ mod tests {
     use super::*;
     use crate::config::experiment::Dtype;
     use crate::model::LinearWeight;
+    use burn::backend::{Flex, NdArray};
 
     fn cell(format: KernelFormat, sparsity: Option<f64>, dtype: Dtype) -> KernelCell {
         let (backend, shape) = (Backend::Flex, [70, 40]);

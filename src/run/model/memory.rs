@@ -8,28 +8,34 @@
 //!   + cache and logits
 //! ```
 
-use super::prepare::{PlannedCell, PreparedModel};
-use super::session::bytes_per_number;
-use crate::config::experiment::{Dtype, Propagate};
+use crate::config::experiment::{Dtype, LatencySettings, Propagate};
 use crate::model::{Architecture, Module};
-use crate::plan::{Backend, Cell, PrunePoint};
+use crate::plan::{Backend, Cell, Planned, PrunePoint, Task};
 use crate::prune;
 use crate::record::Machine;
+use crate::run::PreparedModel;
+use crate::run::backend::bytes_per_number;
 
 /// Logits that are on a device at a time; on the host all are kept.
 const DEVICE_LOGITS: u64 = 64 << 20;
 
 /// An upper estimate in bytes: of the host's memory, of a GPU's for cells on it.
-pub(super) fn memory(cell: &Cell, model: &PreparedModel) -> u64 {
+pub(super) fn memory(cell: &Cell, model: &PreparedModel, timed: Option<&LatencySettings>) -> u64 {
     let positions: usize = model.tokens.agreement.iter().map(Vec::len).sum();
     let windows = cell.seed.and_then(|seed| model.tokens.calibration_of(seed)).unwrap_or_default();
     let calibrates = cell.prune.as_ref().is_some_and(|point| point.method.calibrates());
     let calibration = if calibrates { windows.iter().map(Vec::len).sum() } else { 0 };
-    estimate(cell, &model.architecture, positions as u64, calibration)
+    estimate(cell, &model.architecture, positions as u64, calibration, timed)
 }
 
 /// `positions` tokens have their logits compared, `calibration` tokens run through the model while it is pruned.
-fn estimate(cell: &Cell, architecture: &Architecture, positions: u64, calibration: usize) -> u64 {
+fn estimate(
+    cell: &Cell,
+    architecture: &Architecture,
+    positions: u64,
+    calibration: usize,
+    timed: Option<&LatencySettings>,
+) -> u64 {
     let number = bytes_per_number(cell.dtype);
     let dense = architecture.parameters() as u64 * number;
     let prunable = || architecture.linears().filter(|(_, m)| m.tied_to.is_none()).map(|(_, m)| m);
@@ -47,7 +53,7 @@ fn estimate(cell: &Cell, architecture: &Architecture, positions: u64, calibratio
     };
     let attention = architecture.attention;
     let kept_per_token = 2 * (architecture.blocks.len() * attention.kv_heads * attention.head_dim) as u64 * number;
-    let cache = cell.latency.as_ref().map_or(0, |latency| {
+    let cache = timed.map_or(0, |latency| {
         let largest = |axis: &[usize]| axis.iter().copied().max().unwrap_or(0) as u64;
         largest(&latency.batch) * (largest(&latency.prompt) + latency.generate as u64) * kept_per_token
     });
@@ -113,16 +119,22 @@ fn new_weights(point: &PrunePoint, weights: u64) -> u64 {
 }
 
 /// A warning for each device that may lack memory for cells that will run.
-pub(super) fn too_large(cells: &[PlannedCell], machine: &Machine, device_index: usize) -> Vec<String> {
+pub(super) fn too_large(cells: &[Planned], machine: &Machine, device_index: usize) -> Vec<String> {
     let mut warnings = Vec::new();
+    let cells = || {
+        cells.iter().filter(|planned| planned.runs()).filter_map(|planned| match &planned.task {
+            Task::Model(cell) => Some((cell, planned.memory_bytes)),
+            Task::Kernel(_) => None,
+        })
+    };
     for on_gpu in [false, true] {
-        let running = cells.iter().filter(|planned| planned.runs() && planned.cell.backend.is_cpu() != on_gpu);
+        let running = cells().filter(|(cell, _)| cell.backend.is_cpu() != on_gpu);
         let has = if on_gpu { machine.gpu_memory(device_index) } else { Some(machine.memory_bytes) };
-        let (Some(largest), Some(has)) = (running.max_by_key(|planned| planned.memory_bytes), has) else { continue };
+        let (Some((largest, bytes)), Some(has)) = (running.max_by_key(|(_, bytes)| *bytes), has) else { continue };
         // What the system does not say is 0.
-        if has > 0 && largest.memory_bytes > has {
-            let (needs, place) = (gib(largest.memory_bytes), if on_gpu { "the GPU" } else { "this machine" });
-            let cell = format!("`{}` of `{}`", largest.cell.setup(), largest.cell.model);
+        if has > 0 && bytes > has {
+            let (needs, place) = (gib(bytes), if on_gpu { "the GPU" } else { "this machine" });
+            let cell = format!("`{}` of `{}`", largest.setup(), largest.model);
             let has = gib(has);
             warnings
                 .push(format!("{cell} may take {needs} of memory, {place} has {has}: cells may fail for lack of it"));
@@ -140,7 +152,7 @@ mod tests {
     use super::*;
     use crate::config::experiment::{Dtype, Method, NmPattern, Scope, Variant};
     use crate::model::{architecture, published};
-    use crate::plan::{LatencyPoint, PrunePoint};
+    use crate::plan::PrunePoint;
 
     fn cell(backend: Backend, sparsity: Option<f64>) -> Cell {
         let (scope, pattern) = (Some(Scope::Global), NmPattern::Unstructured);
@@ -152,15 +164,14 @@ mod tests {
             variant: if sparsity.is_some() { Variant::Csr } else { Variant::Dense },
             backend,
             dtype: Dtype::F16,
-            metrics: Vec::new(),
-            latency: None::<LatencyPoint>,
+            tokens: None,
         }
     }
 
     #[test]
     fn seven_billion_weights_of_two_bytes() {
         let architecture = architecture(&published("llama-2-7b").unwrap()).unwrap();
-        let gigabytes = |cell: &Cell| estimate(cell, &architecture, 200, 0) as f64 / 1e9;
+        let gigabytes = |cell: &Cell| estimate(cell, &architecture, 200, 0, None) as f64 / 1e9;
         let dense = gigabytes(&cell(Backend::Cuda, None));
         // 13.48 of weights, 0.26 for the largest, and some logits.
         assert!((13.7..13.9).contains(&dense), "{dense}");

@@ -2,11 +2,11 @@
 //!
 //! Owns what a module's name says of its place in the network, and which points have room in a figure.
 
-use super::figure::{Axis, Figure, Format, HeatMap, Marks, Panel, PointSeries, Trace, Value};
 use super::plots::{PAGE, over_seeds};
 use super::points::{Names, Seeds, Target, points, spread_out, targets};
 use super::tables::sparsity;
-use crate::record::CellRecord;
+use crate::record::CellResult;
+use crate::report::figure::{Axis, Figure, Format, HeatMap, Marks, Panel, PointSeries, Trace, Value};
 
 /// The most panels that stay legible.
 const MOST_LINES: usize = 4;
@@ -28,7 +28,7 @@ struct Matrix<'a> {
 }
 
 /// The linears within blocks.
-fn matrices(record: &CellRecord) -> impl Iterator<Item = Matrix<'_>> {
+fn matrices(record: &CellResult) -> impl Iterator<Item = Matrix<'_>> {
     let layers = record.measured.iter().flat_map(|measured| &measured.structure.layers);
     let linears = layers.filter(|layer| matches!(layer.group.as_str(), "attention_linear" | "mlp_linear"));
     linears.filter_map(|layer| {
@@ -50,7 +50,7 @@ fn place(name: &str) -> Option<(usize, &str)> {
 }
 
 /// Share of zeros of the matrices that are wanted.
-fn share(record: &CellRecord, wanted: impl Fn(&Matrix<'_>) -> bool) -> Option<f64> {
+fn share(record: &CellResult, wanted: impl Fn(&Matrix<'_>) -> bool) -> Option<f64> {
     let wanted = matrices(record).filter(|matrix| wanted(matrix));
     let (nonzero, total) = wanted.fold((0, 0), |sum, m| (sum.0 + m.nonzero, sum.1 + m.total));
     (total > 0).then(|| sparsity(nonzero, total))
@@ -63,7 +63,7 @@ fn block_count(points: &[Seeds<'_>]) -> usize {
 
 /// Sparsity of every block, a panel a target, a line a method. Where some targets have unequal blocks, only these
 /// are shown.
-pub(super) fn layers(records: &[&CellRecord], names: &Names) -> Option<Figure> {
+pub(super) fn layers(records: &[&CellResult], names: &Names) -> Option<Figure> {
     let points = points(records, names);
     let blocks = block_count(&points);
     if blocks < 2 {
@@ -133,7 +133,7 @@ fn block_ticks(blocks: usize) -> Vec<f64> {
 
 /// Sparsity of every matrix of every block, a panel a point. Where some points spread their zeros unevenly over the
 /// matrices, only these are shown.
-pub(super) fn heatmap(records: &[&CellRecord], names: &Names) -> Option<Figure> {
+pub(super) fn heatmap(records: &[&CellResult], names: &Names) -> Option<Figure> {
     let points = points(records, names);
     let blocks = block_count(&points);
     if blocks == 0 {
@@ -224,7 +224,7 @@ fn colour_range(values: impl Iterator<Item = f64>) -> (f64, f64) {
 mod tests {
     use super::*;
     use crate::config::experiment::{Method, Variant};
-    use crate::report::tests::{cell, record};
+    use crate::report::model::tests::{cell, record};
 
     #[test]
     fn a_name_tells_the_place() {
@@ -248,7 +248,7 @@ mod tests {
     }
 
     /// Two blocks of two linears, whose kept weights of 100 are given.
-    fn point(method: Method, seed: Option<u64>, kept: [u64; 4]) -> CellRecord {
+    fn point(method: Method, seed: Option<u64>, kept: [u64; 4]) -> CellResult {
         let names = ["layers.0.fc1", "layers.0.fc2", "layers.1.fc1", "layers.1.fc2"];
         let linears: Vec<(&str, u64)> = names.into_iter().zip(kept).collect();
         record(cell("m", method, 0.5, Variant::Masked, seed), 1.0, &linears)
@@ -261,7 +261,7 @@ mod tests {
             point(Method::Random, Some(0), [49, 50, 50, 50]),
             point(Method::Random, Some(1), [51, 50, 50, 50]),
         ];
-        let records: Vec<&CellRecord> = records.iter().collect();
+        let records: Vec<&CellResult> = records.iter().collect();
         let names = Names::among(records.iter().map(|record| &record.cell));
         let figure = layers(&records, &names).unwrap();
         let Marks::Points(series) = &figure.panels[0].marks else { panic!("no lines") };

@@ -1,13 +1,14 @@
 //! Numbers against sparsity, one line a method: quality, size and speed; quality at the patterns.
 
-use super::figure::{
-    Axis, BarSeries, Category, Figure, Format, Marks, Panel, PointSeries, Rule, RuleAxis, Scale, Trace, Value,
-};
 use super::plots::{MOST_BARS, PAGE, over_seeds, variant_style};
 use super::points::{Names, Seeds, Target, points, targets};
-use super::tables::{by_seed, metric, number};
+use super::tables::{by_seed, metric};
 use crate::config::experiment::Variant;
-use crate::record::CellRecord;
+use crate::record::CellResult;
+use crate::report::figure::{
+    Axis, BarSeries, Category, Figure, Format, Marks, Panel, PointSeries, Rule, RuleAxis, Scale, Trace, Value,
+};
+use crate::report::stats::number;
 
 /// Numbers this many times apart are legible on a logarithmic axis only.
 const FAR_APART: f64 = 3.0;
@@ -16,12 +17,12 @@ const FAR_APART: f64 = 3.0;
 struct Line<'a> {
     name: String,
     style: usize,
-    points: Vec<(f64, Vec<&'a CellRecord>)>,
+    points: Vec<(f64, Vec<&'a CellResult>)>,
 }
 
 impl Line<'_> {
     /// Means over seeds, with a band of one standard deviation.
-    fn series(&self, number: &dyn Fn(&CellRecord) -> Option<f64>) -> PointSeries {
+    fn series(&self, number: &dyn Fn(&CellResult) -> Option<f64>) -> PointSeries {
         let points = self.points.iter().map(|(sparsity, cells)| (*sparsity, over_seeds(cells, number))).collect();
         PointSeries { name: self.name.clone(), style: self.style, trace: Trace::Marked, points }
     }
@@ -33,7 +34,7 @@ fn method_lines<'a>(points: &[Seeds<'a>], names: &Names) -> Vec<Line<'a>> {
     lines(free.map(|(point, at)| (point.name.clone(), names.style(&point.name), at, point.cells.clone())))
 }
 
-fn lines<'a>(points: impl Iterator<Item = (String, usize, f64, Vec<&'a CellRecord>)>) -> Vec<Line<'a>> {
+fn lines<'a>(points: impl Iterator<Item = (String, usize, f64, Vec<&'a CellResult>)>) -> Vec<Line<'a>> {
     let mut lines: Vec<Line<'a>> = Vec::new();
     for (name, style, sparsity, cells) in points {
         match lines.iter_mut().find(|line| line.name == name) {
@@ -50,13 +51,13 @@ fn lines<'a>(points: impl Iterator<Item = (String, usize, f64, Vec<&'a CellRecor
 /// The unstructured cells of the first method, one line a variant: size and speed depend on how the kept weights
 /// are stored, hardly on which they are.
 fn variant_lines<'a>(
-    records: &[&'a CellRecord],
+    records: &[&'a CellResult],
     name: impl Fn(Variant) -> String,
     mut style: impl FnMut(Variant) -> usize,
 ) -> Vec<Line<'a>> {
     let points = by_seed(records.iter().copied());
     let point =
-        |cells: &[&'a CellRecord]| cells[0].cell.prune.as_ref().filter(|point| Target::of(point).free().is_some());
+        |cells: &[&'a CellResult]| cells[0].cell.prune.as_ref().filter(|point| Target::of(point).free().is_some());
     let Some(first) = points.iter().find_map(|cells| point(cells)) else { return Vec::new() };
     let like_first = points.iter().filter_map(|cells| {
         let point = point(cells).filter(|point| (point.method, point.scope) == (first.method, first.scope))?;
@@ -78,8 +79,8 @@ fn variant_lines<'a>(
 fn panel(
     lines: &[Line<'_>],
     y: Axis,
-    records: &[&CellRecord],
-    number: &dyn Fn(&CellRecord) -> Option<f64>,
+    records: &[&CellResult],
+    number: &dyn Fn(&CellResult) -> Option<f64>,
 ) -> Option<Panel> {
     let series: Vec<PointSeries> = lines.iter().map(|line| line.series(number)).collect();
     let measured = series.iter().flat_map(|s| &s.points).any(|(_, value)| value.finite().is_some());
@@ -89,14 +90,14 @@ fn panel(
 }
 
 /// The dense model as a dashed line.
-fn dense(records: &[&CellRecord], number: &dyn Fn(&CellRecord) -> Option<f64>) -> Vec<Rule> {
+fn dense(records: &[&CellResult], number: &dyn Fn(&CellResult) -> Option<f64>) -> Vec<Rule> {
     let dense = records.iter().find(|record| record.cell.variant == Variant::Dense);
     let at = dense.and_then(|record| number(record));
     at.map(|at| Rule { axis: RuleAxis::Y, at, label: "dense".into() }).into_iter().collect()
 }
 
 /// Perplexity and agreement against sparsity, one line a method, the dense model dashed.
-pub(super) fn sweep(records: &[&CellRecord], names: &Names) -> Option<Figure> {
+pub(super) fn sweep(records: &[&CellResult], names: &Names) -> Option<Figure> {
     let points = points(records, names);
     let behaviour = method_lines(&points, names);
     if targets(&points).iter().filter(|target| target.free().is_some()).count() < 2 {
@@ -105,7 +106,7 @@ pub(super) fn sweep(records: &[&CellRecord], names: &Names) -> Option<Figure> {
     let mut free = names.free_styles();
     let storage = variant_lines(records, |variant| format!("stored {}", variant.name()), |_| free.next().unwrap_or(0));
     let column = |lines: &[Line<'_>], column: &str, y| {
-        panel(lines, y, records, &|record: &CellRecord| number(&metric(record, column)))
+        panel(lines, y, records, &|record: &CellResult| number(&metric(record, column)))
     };
     let panels: Vec<Panel> = [
         column(&behaviour, "perplexity", Axis::log10("Perplexity")),
@@ -122,8 +123,8 @@ pub(super) fn sweep(records: &[&CellRecord], names: &Names) -> Option<Figure> {
 
 /// Perplexity alone: against sparsity, one line a method; and at the patterns, and at a sparsity that stands
 /// alone, one bar a method.
-pub(super) fn perplexity(records: &[&CellRecord], names: &Names) -> Option<Figure> {
-    let of = |record: &CellRecord| number(&metric(record, "perplexity"));
+pub(super) fn perplexity(records: &[&CellResult], names: &Names) -> Option<Figure> {
+    let of = |record: &CellResult| number(&metric(record, "perplexity"));
     let mut points = points(records, names);
     points.retain(|point| over_seeds(&point.cells, &of).finite().is_some());
     let all = || points.iter().filter_map(|point| over_seeds(&point.cells, &of).finite());
@@ -162,7 +163,7 @@ fn bars(
     points: &[Seeds<'_>],
     targets: &[Target],
     names: &Names,
-    of: &dyn Fn(&CellRecord) -> Option<f64>,
+    of: &dyn Fn(&CellResult) -> Option<f64>,
 ) -> Option<Marks> {
     let here: Vec<&Seeds<'_>> = points.iter().filter(|point| targets.contains(&point.target)).collect();
     let mut series: Vec<BarSeries> = Vec::new();
@@ -183,9 +184,9 @@ fn bars(
 
 /// How fast every variant is over the sparsity, the dense model dashed: of the first method.
 pub(super) fn speed_panel(
-    records: &[&CellRecord],
+    records: &[&CellResult],
     y: Axis,
-    speed: &dyn Fn(&CellRecord) -> Option<f64>,
+    speed: &dyn Fn(&CellResult) -> Option<f64>,
 ) -> Option<Panel> {
     let lines = variant_lines(records, |variant| variant.name().into(), variant_style);
     panel(&lines, y, records, speed)
@@ -195,7 +196,7 @@ pub(super) fn speed_panel(
 mod tests {
     use super::*;
     use crate::config::experiment::{Method, NmPattern};
-    use crate::report::tests::{cell, record};
+    use crate::report::model::tests::{cell, record};
 
     #[test]
     fn numbers_far_apart_are_on_a_logarithmic_axis() {
@@ -205,7 +206,7 @@ mod tests {
         assert_eq!(scale([].into_iter()), Scale::Linear);
     }
 
-    fn records() -> Vec<CellRecord> {
+    fn records() -> Vec<CellResult> {
         let two_four = |method, seed| {
             let mut cell = cell("m", method, 0.5, Variant::Masked, seed);
             let point = cell.prune.as_mut().unwrap();
@@ -227,7 +228,7 @@ mod tests {
     #[test]
     fn perplexity_has_a_line_a_method_and_a_bar_a_pattern() {
         let records = records();
-        let records: Vec<&CellRecord> = records.iter().collect();
+        let records: Vec<&CellResult> = records.iter().collect();
         let names = Names::among(records.iter().map(|record| &record.cell));
         let figure = perplexity(&records, &names).unwrap();
         let [lines, bars] = &figure.panels[..] else { panic!("{} panels", figure.panels.len()) };
@@ -246,7 +247,7 @@ mod tests {
     #[test]
     fn a_sparsity_that_stands_alone_is_a_bar() {
         let records = records();
-        let records: Vec<&CellRecord> =
+        let records: Vec<&CellResult> =
             records.iter().filter(|r| r.cell.prune.as_ref().is_none_or(|p| p.sparsity != 0.3)).collect();
         let names = Names::among(records.iter().map(|record| &record.cell));
         let figure = perplexity(&records, &names).unwrap();

@@ -3,13 +3,14 @@
 //! Every model and backend has its own figures; their names carry it where there are several.
 
 use super::Cells;
-use super::figure::{Axis, BarSeries, Category, Figure, Format, Marks, Panel, Value};
 use super::points::Names;
-use super::tables::{GroupSum, by_seed, group_sums, mean, metric, number, sd, sparsity};
+use super::tables::{GroupSum, by_seed, group_sums, metric, sparsity};
 use super::{blocks, latency, quality};
 use crate::config::experiment::Variant;
 use crate::plan::Cell;
-use crate::record::{CellRecord, Measured};
+use crate::record::{CellResult, Measured};
+use crate::report::figure::{Axis, BarSeries, Category, Figure, Format, Marks, Panel, Value};
+use crate::report::stats::{mean, number, sd};
 
 /// The most bars of a panel that stay legible.
 pub(super) const MOST_BARS: usize = 16;
@@ -47,9 +48,9 @@ pub(super) fn all(cells: &Cells) -> Vec<(String, Figure)> {
 }
 
 /// The finished cells, by model, backend and dtype.
-pub(super) fn runs(records: &[CellRecord]) -> Vec<Vec<&CellRecord>> {
+pub(super) fn runs(records: &[CellResult]) -> Vec<Vec<&CellResult>> {
     let same = |a: &Cell, b: &Cell| (&a.model, a.backend, a.dtype) == (&b.model, b.backend, b.dtype);
-    let mut runs: Vec<Vec<&CellRecord>> = Vec::new();
+    let mut runs: Vec<Vec<&CellResult>> = Vec::new();
     for record in records.iter().filter(|record| record.measured.is_some()) {
         match runs.iter_mut().find(|run| same(&run[0].cell, &record.cell)) {
             Some(run) => run.push(record),
@@ -65,7 +66,7 @@ fn file_name(cell: &Cell) -> String {
 }
 
 /// Size, relative compute and agreement of every setup, as the notebooks plot them; means over seeds.
-fn setups(records: &[&CellRecord]) -> Option<Figure> {
+fn setups(records: &[&CellResult]) -> Option<Figure> {
     let setups = by_seed(records.iter().copied());
     if !(2..=MOST_BARS).contains(&setups.len()) {
         return None;
@@ -76,7 +77,7 @@ fn setups(records: &[&CellRecord]) -> Option<Figure> {
         .map(|(label, cells)| Category { label, style: Some(variant_style(cells[0].cell.variant)) })
         .collect();
     let panel = |column: &str, axis: Axis| {
-        let value = |cells: &Vec<&CellRecord>| over_seeds(cells, &|record| number(&metric(record, column)));
+        let value = |cells: &Vec<&CellResult>| over_seeds(cells, &|record| number(&metric(record, column)));
         let values: Vec<Value> = setups.iter().map(value).collect();
         let measured = values.iter().any(|value| value.finite().is_some());
         let series = vec![BarSeries { name: axis.label.clone(), style: 1, values }];
@@ -98,7 +99,7 @@ fn setups(records: &[&CellRecord]) -> Option<Figure> {
 }
 
 /// The mean of a number over seeds, with one standard deviation on each side.
-pub(super) fn over_seeds(cells: &[&CellRecord], number: &dyn Fn(&CellRecord) -> Option<f64>) -> Value {
+pub(super) fn over_seeds(cells: &[&CellResult], number: &dyn Fn(&CellResult) -> Option<f64>) -> Value {
     let values: Vec<f64> = cells.iter().filter_map(|record| number(record)).collect();
     match (mean(&values), sd(&values)) {
         (Some(mean), Some(sd)) => Value::with_bounds(mean, mean - sd, mean + sd),
@@ -107,8 +108,8 @@ pub(super) fn over_seeds(cells: &[&CellRecord], number: &dyn Fn(&CellRecord) -> 
 }
 
 /// The setups, each with what tells it apart from others of the same label.
-pub(super) fn labels(records: &[&CellRecord]) -> Vec<String> {
-    let label = |record: &&CellRecord| {
+pub(super) fn labels(records: &[&CellResult]) -> Vec<String> {
+    let label = |record: &&CellResult| {
         let setup = record.cell.setup();
         let namesakes: Vec<&Cell> =
             records.iter().map(|other| &other.cell).filter(|cell| cell.setup() == setup).collect();
@@ -135,7 +136,7 @@ pub(super) fn variant_style(variant: Variant) -> usize {
 }
 
 /// Sparsity, parameter share and operations of every group and setup, as notebook 2 plots them; means over seeds.
-fn groups(records: &[&CellRecord]) -> Option<Figure> {
+fn groups(records: &[&CellResult]) -> Option<Figure> {
     const MOST_SETUPS: usize = 7;
     let setups = by_seed(records.iter().copied());
     if setups.is_empty() || setups.len() > MOST_SETUPS {
@@ -145,7 +146,7 @@ fn groups(records: &[&CellRecord]) -> Option<Figure> {
     let first = setups[0][0].measured.as_ref()?;
     let names: Vec<&str> = group_sums(first).into_keys().collect();
     let panel = |axis: Axis, value: &dyn Fn(&Measured, GroupSum) -> f64| {
-        let of = |cells: &Vec<&CellRecord>, name: &str| {
+        let of = |cells: &Vec<&CellResult>, name: &str| {
             over_seeds(cells, &|record| {
                 let measured = record.measured.as_ref()?;
                 Some(value(measured, group_sums(measured).get(name).copied().unwrap_or_default()))

@@ -7,7 +7,7 @@
 use super::tables::by_seed;
 use crate::config::experiment::{Method, NmPattern, Variant};
 use crate::plan::{Cell, PrunePoint};
-use crate::record::CellRecord;
+use crate::record::CellResult;
 use serde_json::{Map, Value};
 
 /// The colours of the methods in their order: those that are easiest to tell apart come first.
@@ -177,16 +177,16 @@ impl Target {
 pub(super) struct Seeds<'a> {
     pub name: String,
     pub target: Target,
-    pub cells: Vec<&'a CellRecord>,
+    pub cells: Vec<&'a CellResult>,
 }
 
 /// The prune points of one model on one backend, in the order of the plan, each in one variant: masked and sparse
 /// execution of a point predict the same.
-pub(super) fn points<'a>(records: &[&'a CellRecord], names: &Names) -> Vec<Seeds<'a>> {
+pub(super) fn points<'a>(records: &[&'a CellResult], names: &Names) -> Vec<Seeds<'a>> {
     let pruned = || records.iter().filter(|record| record.cell.prune.is_some());
     let variant: Option<Variant> = pruned().map(|record| record.cell.variant).min();
     let cells = pruned().copied().filter(|record| Some(record.cell.variant) == variant);
-    let of = |cells: Vec<&'a CellRecord>| {
+    let of = |cells: Vec<&'a CellResult>| {
         let point = cells[0].cell.prune.as_ref()?;
         Some(Seeds { name: names.of(point), target: Target::of(point), cells })
     };
@@ -223,7 +223,7 @@ pub(super) fn spread_out<T>(things: Vec<T>, most: usize) -> Vec<T> {
 mod tests {
     use super::*;
     use crate::config::experiment::{Owl, Scope};
-    use crate::report::tests::cell;
+    use crate::report::model::tests::cell;
 
     fn point(method: Method, scope: Option<Scope>, pattern: NmPattern, sparsity: f64) -> Cell {
         let mut cell = cell("builtin:tiny-opt", method, sparsity, Variant::Masked, None);

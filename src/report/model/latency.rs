@@ -1,14 +1,14 @@
 //! The tables and the plot of what was timed.
 
 use super::Cells;
-use super::figure::{Axis, BarSeries, Category, Figure, Marks, Panel, Value as Mark};
 use super::plots::{MOST_BARS, PAGE, labels, variant_style};
 use super::quality::speed_panel;
-use super::table::Table;
 use super::tables::{finished, keyed, row};
 use crate::config::experiment::Variant;
 use crate::plan::Cell;
-use crate::record::{CellRecord, LatencyRecord, PhaseRecord};
+use crate::record::{CellResult, LatencyRecord, PhaseRecord};
+use crate::report::figure::{Axis, BarSeries, Category, Figure, Marks, Panel, Value as Mark};
+use crate::report::table::Table;
 
 const MILLI: f64 = 1e3;
 
@@ -64,7 +64,7 @@ impl<'a> Timed<'a> {
 }
 
 /// What was timed in a cell, in the order of the axes.
-fn timed(record: &CellRecord) -> impl Iterator<Item = Timed<'_>> {
+fn timed(record: &CellResult) -> impl Iterator<Item = Timed<'_>> {
     let latencies = record.measured.iter().flat_map(|measured| measured.latency.iter().flatten());
     latencies.flat_map(Timed::phases)
 }
@@ -118,12 +118,16 @@ fn latency(cells: &Cells) -> Table {
 }
 
 /// The dense model's median of the same work on the same machine.
-fn dense_median(cells: &Cells, record: &CellRecord, timed_here: &Timed<'_>) -> Option<f64> {
-    let alike = |a: &Cell, b: &Cell| {
-        let machine = |cell: &Cell| cell.latency.as_ref().map(|latency| latency.timed_on.clone());
-        (&a.model, a.backend, a.dtype) == (&b.model, b.backend, b.dtype) && machine(a) == machine(b)
+fn dense_median(cells: &Cells, record: &CellResult, timed_here: &Timed<'_>) -> Option<f64> {
+    let alike = |a: &CellResult, b: &CellResult| {
+        let machine = |result: &CellResult| {
+            let of = |key: &str| result.timed_on.as_ref().and_then(|timed_on| timed_on.get(key).cloned());
+            ["device", "threads", "kernels"].map(of)
+        };
+        let model = |cell: &Cell| (cell.model.clone(), cell.backend, cell.dtype);
+        model(&a.cell) == model(&b.cell) && machine(a) == machine(b)
     };
-    let dense = cells.records.iter().find(|r| r.cell.variant == Variant::Dense && alike(&r.cell, &record.cell))?;
+    let dense = cells.records.iter().find(|other| other.cell.variant == Variant::Dense && alike(other, record))?;
     timed(dense).find(|timed| timed.same_work(timed_here)).map(|timed| timed.median())
 }
 
@@ -149,8 +153,8 @@ fn parts(cells: &Cells) -> Table {
 }
 
 /// Tokens a second of every setup: bars, or lines over the sparsity where there are too many.
-pub(super) fn figure(records: &[&CellRecord]) -> Option<Figure> {
-    let records: Vec<&CellRecord> = records.iter().copied().filter(|r| timed(r).next().is_some()).collect();
+pub(super) fn figure(records: &[&CellResult]) -> Option<Figure> {
+    let records: Vec<&CellResult> = records.iter().copied().filter(|r| timed(r).next().is_some()).collect();
     let work: Vec<Timed<'_>> = records.first().map(|record| timed(record).collect()).unwrap_or_default();
     let panel = |name: &str, title: &str| {
         let work: Vec<&Timed<'_>> = work.iter().filter(|timed| timed.name == name).collect();
@@ -169,9 +173,9 @@ pub(super) fn figure(records: &[&CellRecord]) -> Option<Figure> {
 }
 
 /// One bar a setup for each batch size and prompt length.
-fn bars(records: &[&CellRecord], work: &[&Timed<'_>], axis: Axis) -> Panel {
+fn bars(records: &[&CellResult], work: &[&Timed<'_>], axis: Axis) -> Panel {
     let several = work.len() > 1;
-    let category = |(label, record): (String, &&CellRecord)| Category {
+    let category = |(label, record): (String, &&CellResult)| Category {
         label,
         style: (!several).then(|| variant_style(record.cell.variant)),
     };
@@ -185,6 +189,6 @@ fn bars(records: &[&CellRecord], work: &[&Timed<'_>], axis: Axis) -> Panel {
     Panel { legend: several, ..Panel::new(Axis::linear(""), axis, marks) }
 }
 
-fn speed(record: &CellRecord, work: &Timed<'_>) -> Option<f64> {
+fn speed(record: &CellResult, work: &Timed<'_>) -> Option<f64> {
     timed(record).find(|timed| timed.same_work(work)).map(|timed| timed.tokens_per_second())
 }

@@ -1,9 +1,9 @@
 //! The tables of kernel cells: `kernels` and `break_even`.
 
-use super::table::{Table, Value};
 use crate::config::experiment::KernelFormat;
 use crate::plan::KernelCell;
-use crate::record::{KernelRecord, Timed};
+use crate::record::{KernelResult, Timed};
+use crate::report::table::{Table, Value};
 
 const KERNELS: [&str; 20] = [
     "cell",
@@ -31,12 +31,12 @@ const BREAK_EVEN: [&str; 8] =
     ["format", "backend", "dtype", "out_features", "in_features", "tokens", "break_even_sparsity", "note"];
 
 /// Every table, where there are kernel cells.
-pub(super) fn all(records: &[KernelRecord]) -> Vec<Table> {
+pub(super) fn all(records: &[KernelResult]) -> Vec<Table> {
     if records.is_empty() { Vec::new() } else { vec![kernels(records), break_even(records)] }
 }
 
 /// What a person wants to see first.
-pub(super) fn terminal(records: &[KernelRecord]) -> Option<Table> {
+pub(super) fn terminal(records: &[KernelResult]) -> Option<Table> {
     let hidden = ["cell", "sparsity", "repeats", "p95_us", "min_us", "bytes"];
     let mut table = kernels(records);
     let kept: Vec<usize> = (0..table.columns.len()).filter(|&c| !hidden.contains(&table.columns[c].as_str())).collect();
@@ -49,7 +49,7 @@ fn count(number: usize) -> Value {
     Value::Int(number as u64)
 }
 
-fn kernels(records: &[KernelRecord]) -> Table {
+fn kernels(records: &[KernelResult]) -> Table {
     let mut table = Table::new("kernels", KERNELS);
     for record in records {
         let cell = &record.kernel;
@@ -81,7 +81,7 @@ fn kernels(records: &[KernelRecord]) -> Table {
     table
 }
 
-fn break_even(records: &[KernelRecord]) -> Table {
+fn break_even(records: &[KernelResult]) -> Table {
     let mut table = Table::new("break_even", BREAK_EVEN);
     for curve in curves(records) {
         let cell = curve.cell;
@@ -113,12 +113,12 @@ pub(super) struct Curve<'a> {
 }
 
 /// The curve of every backend, dtype, shape, number of tokens and format, in order of first appearance.
-pub(super) fn curves(records: &[KernelRecord]) -> Vec<Curve<'_>> {
+pub(super) fn curves(records: &[KernelResult]) -> Vec<Curve<'_>> {
     let same = |a: &KernelCell, b: &KernelCell| {
         (a.backend, a.dtype, a.shape, a.tokens, a.format) == (b.backend, b.dtype, b.shape, b.tokens, b.format)
     };
     let mut groups: Vec<(&KernelCell, Vec<(f64, f64)>)> = Vec::new();
-    for timed in records.iter().filter_map(KernelRecord::timed) {
+    for timed in records.iter().filter_map(KernelResult::timed) {
         let (Some(sparsity), Some(speedup)) = (timed.cell.sparsity, timed.speedup()) else { continue };
         match groups.iter_mut().find(|(cell, _)| same(cell, timed.cell)) {
             Some((_, points)) => points.push((sparsity, speedup)),

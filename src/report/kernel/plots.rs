@@ -1,10 +1,10 @@
 //! The plots of kernel cells: speed-up over sparsity, and the roofline.
 
-use super::figure::{Axis, Figure, Format, Marks, Panel, PointSeries, Rule, RuleAxis, Trace, Value};
-use super::kernel_tables::{BreakEven, Curve, curves, style};
+use super::tables::{BreakEven, Curve, curves, style};
 use crate::config::experiment::KernelFormat;
 use crate::plan::KernelCell;
-use crate::record::{KernelRecord, Timed};
+use crate::record::{KernelResult, Timed};
+use crate::report::figure::{Axis, Figure, Format, Marks, Panel, PointSeries, Rule, RuleAxis, Trace, Value};
 
 /// A page's width in logical pixels, 180 mm.
 const PAGE: u32 = 680;
@@ -12,7 +12,7 @@ const PAGE: u32 = 680;
 const ROOF_STYLE: usize = 5;
 
 /// Every figure with its file name.
-pub(super) fn all(records: &[KernelRecord], title: Option<&str>) -> Vec<(String, Figure)> {
+pub(super) fn all(records: &[KernelResult], title: Option<&str>) -> Vec<(String, Figure)> {
     let mut figures = speedups(records);
     figures.extend(rooflines(records));
     for (name, figure) in &mut figures {
@@ -22,7 +22,7 @@ pub(super) fn all(records: &[KernelRecord], title: Option<&str>) -> Vec<(String,
 }
 
 /// A figure a backend, dtype and shape, a panel a number of tokens, a line a format.
-fn speedups(records: &[KernelRecord]) -> Vec<(String, Figure)> {
+fn speedups(records: &[KernelResult]) -> Vec<(String, Figure)> {
     let mut shapes: Vec<(String, Vec<Curve<'_>>)> = Vec::new();
     for curve in curves(records) {
         let KernelCell { backend, dtype, shape: [out, inp], .. } = curve.cell;
@@ -88,9 +88,9 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
 }
 
 /// A figure a backend and dtype: operations a second over operations a byte, below the measured roof.
-fn rooflines(records: &[KernelRecord]) -> Vec<(String, Figure)> {
+fn rooflines(records: &[KernelResult]) -> Vec<(String, Figure)> {
     let mut devices: Vec<(String, Vec<Timed<'_>>)> = Vec::new();
-    for timed in records.iter().filter_map(KernelRecord::timed) {
+    for timed in records.iter().filter_map(KernelResult::timed) {
         let name = format!("roofline-{}-{}", timed.cell.backend, timed.cell.dtype);
         match devices.iter_mut().find(|(of, _)| *of == name) {
             Some((_, cells)) => cells.push(timed),

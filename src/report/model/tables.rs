@@ -1,10 +1,11 @@
 //! The tables: which columns, and which number goes where.
 
 use super::Cells;
-use super::table::{Table, Value};
 use super::{comparisons, latency};
 use crate::plan::Cell;
-use crate::record::{CellRecord, Measured};
+use crate::record::{CellResult, Measured};
+use crate::report::stats::{mean, number, sd};
+use crate::report::table::{Table, Value};
 use std::collections::BTreeMap;
 
 const MIB: f64 = (1 << 20) as f64;
@@ -71,7 +72,7 @@ pub(super) fn keyed(name: &'static str, columns: &[&str]) -> Table {
 }
 
 /// The key's values and those behind them.
-pub(super) fn row(record: &CellRecord, values: impl IntoIterator<Item = Value>) -> Vec<Value> {
+pub(super) fn row(record: &CellResult, values: impl IntoIterator<Item = Value>) -> Vec<Value> {
     let mut row = vec![Value::from(record.id.as_str())];
     row.extend(key(&record.cell));
     row.extend(values);
@@ -79,7 +80,7 @@ pub(super) fn row(record: &CellRecord, values: impl IntoIterator<Item = Value>) 
 }
 
 /// A column of `summary.csv`.
-pub(super) fn metric(record: &CellRecord, column: &str) -> Value {
+pub(super) fn metric(record: &CellResult, column: &str) -> Value {
     let measured = record.measured.as_ref();
     let structure = measured.map(|m| &m.structure);
     let agreement = measured.and_then(|m| m.agreement);
@@ -154,8 +155,8 @@ fn spread(cells: &Cells) -> Table {
 const SEED_IN_KEY: usize = 6;
 
 /// Finished cells that differ only in the seed, in order of first appearance.
-pub(super) fn by_seed<'a>(records: impl IntoIterator<Item = &'a CellRecord>) -> Vec<Vec<&'a CellRecord>> {
-    let mut groups: Vec<Vec<&CellRecord>> = Vec::new();
+pub(super) fn by_seed<'a>(records: impl IntoIterator<Item = &'a CellResult>) -> Vec<Vec<&'a CellResult>> {
+    let mut groups: Vec<Vec<&CellResult>> = Vec::new();
     for record in records.into_iter().filter(|record| record.measured.is_some()) {
         match groups.iter_mut().find(|group| same_but_seed(&group[0].cell, &record.cell)) {
             Some(group) => group.push(record),
@@ -167,29 +168,9 @@ pub(super) fn by_seed<'a>(records: impl IntoIterator<Item = &'a CellRecord>) -> 
 
 fn same_but_seed(a: &Cell, b: &Cell) -> bool {
     // What tells most cells apart comes first. A new field does not compile here until it is compared.
-    let Cell { prune, variant, model, backend, dtype, metrics, latency, seed: _ } = a;
+    let Cell { prune, variant, model, backend, dtype, tokens, seed: _ } = a;
     (variant, prune, model, backend) == (&b.variant, &b.prune, &b.model, &b.backend)
-        && (dtype, metrics, latency) == (&b.dtype, &b.metrics, &b.latency)
-}
-
-/// A number as a float.
-pub(super) fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Int(count) => Some(*count as f64),
-        Value::Float(number) => Some(*number),
-        Value::Missing | Value::Text(_) => None,
-    }
-}
-
-/// The mean, of at least one value.
-pub(super) fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-}
-
-/// The sample standard deviation, of at least two values.
-pub(super) fn sd(values: &[f64]) -> Option<f64> {
-    let mean = mean(values).filter(|_| values.len() > 1)?;
-    Some((values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt())
+        && (dtype, tokens) == (&b.dtype, &b.tokens)
 }
 
 fn layers(cells: &Cells) -> Table {
@@ -281,7 +262,7 @@ fn groups(cells: &Cells) -> Table {
 }
 
 /// The finished cells with their numbers.
-pub(super) fn finished(cells: &Cells) -> impl Iterator<Item = (&CellRecord, &Measured)> {
+pub(super) fn finished(cells: &Cells) -> impl Iterator<Item = (&CellResult, &Measured)> {
     cells.records.iter().filter_map(|record| record.measured.as_ref().map(|measured| (record, measured)))
 }
 
@@ -349,12 +330,6 @@ pub(super) fn missed(cells: &Cells) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spread_needs_two_values() {
-        assert_eq!((mean(&[]), sd(&[]), sd(&[1.0])), (None, None, None));
-        assert_eq!((mean(&[1.0, 3.0]), sd(&[1.0, 3.0])), (Some(2.0), Some(2.0f64.sqrt())));
-    }
 
     #[test]
     fn verdicts() {

@@ -7,8 +7,9 @@
 use super::Cells;
 use super::plots::runs;
 use super::points::{Names, Seeds, points, targets};
-use super::table::{Table, Value};
-use super::tables::{mean, metric, number, sd};
+use super::tables::metric;
+use crate::report::stats::{mean, number, sd};
+use crate::report::table::{Table, Value};
 
 /// The columns that are compared, and whether more of them is better.
 const METRICS: [(&str, bool); 3] = [("perplexity", false), ("top1_match", true), ("kl_nats", false)];
@@ -60,9 +61,20 @@ pub(super) fn table(cells: &Cells) -> Option<Table> {
 }
 
 /// How many comparisons there are, and how many of them are inconclusive.
-pub(super) fn counts(table: &Table) -> (usize, usize) {
+fn counts(table: &Table) -> (usize, usize) {
     let inconclusive = table.rows.iter().filter(|row| row.last() == Some(&INCONCLUSIVE.into()));
     (table.rows.len(), inconclusive.count())
+}
+
+/// What a reader should not miss of them.
+pub(super) fn finding(table: &Table) -> Option<String> {
+    let (comparisons, inconclusive) = counts(table);
+    (inconclusive > 0).then(|| {
+        format!(
+            "{inconclusive} of {comparisons} comparisons of methods are inconclusive, the difference no larger than \
+             the spread over seeds: see tables/comparisons.csv"
+        )
+    })
 }
 
 /// A number of a point, over its seeds.
@@ -121,7 +133,7 @@ fn row(a: &Seeds<'_>, b: &Seeds<'_>, (column, more_is_better): (&str, bool)) -> 
 mod tests {
     use super::*;
     use crate::config::experiment::{Method, Variant};
-    use crate::report::tests::{cell, record};
+    use crate::report::model::tests::{cell, record};
 
     /// Verdicts on the perplexities of magnitude, which depends on no seed, and random with these.
     fn verdicts(magnitude: f64, random: &[f64]) -> Vec<(f64, Option<f64>, String)> {

@@ -1,0 +1,505 @@
+//! Model cells: one point of the experiment, with every parameter that decides its results.
+//!
+//! ```text
+//!   batch    model, backend           loaded once
+//!     point  and dtype, prune, seed   pruned once, stays in one partition
+//!       cell and variant              parts: structure, agreement, perplexity, latency; gate, of sparse variants
+//! ```
+
+use super::identify::{CellId, NUMERICS_VERSION};
+use super::select::Column;
+use super::task::{Inputs, Kind, Part, Task};
+use crate::config::experiment::{
+    BackendChoice, Dtype, LatencySettings, Method, MethodSettings, Metric, NmPattern, Owl, Propagate, Scope, Variant,
+};
+use crate::prune::Request;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::fmt;
+
+/// A backend that a cell runs on: `auto` is decided before there are cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// An NVIDIA GPU.
+    Cuda,
+    /// The CPU, through the ndarray crate.
+    NdArray,
+    /// The CPU, through Burn's own kernels.
+    Flex,
+}
+
+impl Backend {
+    /// The file's spelling.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cuda => "cuda",
+            Self::NdArray => "ndarray",
+            Self::Flex => "flex",
+        }
+    }
+
+    /// The choice of the file that means this one.
+    pub fn choice(self) -> BackendChoice {
+        match self {
+            Self::Cuda => BackendChoice::Cuda,
+            Self::NdArray => BackendChoice::NdArray,
+            Self::Flex => BackendChoice::Flex,
+        }
+    }
+
+    /// Whether it runs on the CPU.
+    pub fn is_cpu(self) -> bool {
+        self != Self::Cuda
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A point of the prune grid.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrunePoint {
+    /// How the weights that go are chosen.
+    pub method: Method,
+    /// What weights compete within; none for an N:M pattern.
+    pub scope: Option<Scope>,
+    /// `unstructured` or `N:M`.
+    #[schemars(with = "String")]
+    pub pattern: NmPattern,
+    /// The share of weights to remove; 0 where the method takes none.
+    pub sparsity: f64,
+    /// Globs of module names that stay dense.
+    pub exclude: Vec<String>,
+    /// What is added to the diagonal of the Hessian, as a share of its mean; of methods that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damping: Option<f64>,
+    /// Columns pruned between two updates of all columns behind them; of methods that work so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocksize: Option<usize>,
+    /// Updates of the weights; of methods that repeat them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iterations: Option<usize>,
+    /// The exponent of the inputs' norms; of methods that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// How the sparsity is spread over blocks, where they don't all get the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Owl>,
+    /// Which inputs calibration looks at; of methods that calibrate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub propagate: Option<Propagate>,
+}
+
+impl PrunePoint {
+    /// A point with the defaults of its method, without a budget.
+    pub fn new(method: Method, scope: Option<Scope>, pattern: NmPattern, sparsity: f64, exclude: Vec<String>) -> Self {
+        let MethodSettings { damping, blocksize, iterations, alpha } = method.settings(&MethodSettings::default());
+        let (budget, propagate) = (None, method.calibrates().then_some(Propagate::Pruned));
+        Self { method, scope, pattern, sparsity, exclude, damping, blocksize, iterations, alpha, budget, propagate }
+    }
+
+    /// The settings of its method.
+    pub fn settings(&self) -> MethodSettings {
+        let Self { damping, blocksize, iterations, alpha, .. } = *self;
+        MethodSettings { damping, blocksize, iterations, alpha }
+    }
+
+    /// The share of weights that it aims at; none where the method takes none.
+    pub fn target(&self) -> Option<f64> {
+        self.method.uses("sparsity").then_some(self.sparsity)
+    }
+
+    /// What is asked of the method; with a budget, a block's own sparsity takes the place of this one's.
+    pub fn request(&self, seed: Option<u64>) -> Request {
+        let &Self { method, scope, pattern, sparsity, .. } = self;
+        Request { method, scope, pattern, sparsity, seed: seed.unwrap_or(0), settings: self.settings() }
+    }
+}
+
+/// What a cell times, and on what: all that decides how long it takes beside the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LatencyPoint {
+    /// What is timed.
+    pub work: LatencySettings,
+    /// Where it runs.
+    pub timed_on: TimedOn,
+}
+
+impl LatencyPoint {
+    /// As settings with names.
+    fn inputs(&self) -> Inputs {
+        let Self { work: LatencySettings { warmup, repeats, batch, prompt, generate }, timed_on } = self;
+        let TimedOn { device, threads, kernels } = timed_on;
+        Inputs::default().with(
+            Metric::Latency.name(),
+            [
+                ("warmup", json!(warmup)),
+                ("repeats", json!(repeats)),
+                ("batch", json!(batch)),
+                ("prompt", json!(prompt)),
+                ("generate", json!(generate)),
+                ("device", json!(device)),
+                ("threads", json!(threads)),
+                ("kernels", json!(kernels)),
+            ],
+        )
+    }
+}
+
+/// What decides how long the same work takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TimedOn {
+    /// The name of the GPU or processor.
+    pub device: String,
+    /// CPU threads.
+    pub threads: usize,
+    /// The version of the program's kernels.
+    pub kernels: u32,
+}
+
+/// One cell: what is run. What is measured of it are its parts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cell {
+    /// The model source, as the file spells it.
+    pub model: String,
+    /// Where it runs.
+    pub backend: Backend,
+    /// What its tensors are made of.
+    pub dtype: Dtype,
+    /// How the model is pruned; none for `dense`.
+    pub prune: Option<PrunePoint>,
+    /// The seed, where the result depends on one.
+    pub seed: Option<u64>,
+    /// The form that is executed.
+    pub variant: Variant,
+    /// Tokens at once that the stored form is chosen for, where it depends on them: see [`Cell::form_tokens`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<usize>,
+}
+
+impl Cell {
+    /// The notebooks' label: `Dense`, `Masked30`, `CSR33.3`, `Masked2:4`; `MaskedGiven` where the checkpoint says
+    /// which weights are pruned, whatever their share.
+    pub fn setup(&self) -> String {
+        let variant = match self.variant {
+            Variant::Dense => "Dense",
+            Variant::Masked => "Masked",
+            Variant::Csr => "CSR",
+            Variant::Bitmap => "Bitmap",
+            Variant::Auto => "Auto",
+        };
+        match &self.prune {
+            None => variant.into(),
+            Some(PrunePoint { pattern: pattern @ NmPattern::NofM { .. }, .. }) => format!("{variant}{pattern}"),
+            Some(point) if point.target().is_none() => format!("{variant}Given"),
+            // Rounded to a tenth; Display leaves out a trailing `.0`.
+            Some(point) => format!("{variant}{}", (point.sparsity * 1000.0).round() / 10.0),
+        }
+    }
+
+    /// Whether two cells differ in no more than the variant: they share a pattern.
+    pub fn same_point(&self, other: &Self) -> bool {
+        (&self.model, self.backend, self.dtype, &self.prune, self.seed)
+            == (&other.model, other.backend, other.dtype, &other.prune, other.seed)
+    }
+}
+
+impl fmt::Display for Cell {
+    /// `builtin:tiny-opt magnitude global CSR30 flex f32`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.model)?;
+        if let Some(point) = &self.prune {
+            write!(f, " {}", point.method.name())?;
+            if let Some(scope) = point.scope {
+                write!(f, " {}", scope.name())?;
+            }
+            if point.budget.is_some() {
+                write!(f, " owl")?;
+            }
+        }
+        if let Some(seed) = self.seed {
+            write!(f, " seed {seed}")?;
+        }
+        write!(f, " {} {} {}", self.setup(), self.backend, self.dtype.name())
+    }
+}
+
+impl Cell {
+    /// Tokens at once that a variant's stored form is chosen for, of those that matter most: of `auto` all,
+    /// elsewhere whether there are several; none where the form is the same for any number.
+    pub fn form_tokens(variant: Variant, backend: Backend, decisive: usize) -> Option<usize> {
+        match variant {
+            Variant::Dense | Variant::Masked => None,
+            Variant::Auto => Some(decisive),
+            Variant::Csr | Variant::Bitmap if backend.is_cpu() => None,
+            Variant::Csr | Variant::Bitmap => Some(decisive.min(2)),
+        }
+    }
+}
+
+/// The part that says how far a sparse variant is from the masked one, and which kernels it ran.
+pub const GATE: &str = "gate";
+
+/// What the parts of model cells depend on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PartInputs {
+    /// The agreement texts as token ids, which the gate looks at too.
+    pub agreement: Inputs,
+    /// The perplexity windows.
+    pub perplexity: Inputs,
+    /// What is timed, where something is.
+    pub latency: Option<LatencyPoint>,
+}
+
+/// The parts of a cell: its structure always, what `metrics` has, and the gate of a sparse variant.
+pub fn parts(id: &CellId, cell: &Cell, metrics: &[Metric], inputs: &PartInputs) -> Vec<Part> {
+    let mut parts = vec![Part::new(id, Metric::Structure.name(), Inputs::default())];
+    let mut metrics = metrics.to_vec();
+    metrics.sort_unstable();
+    for metric in metrics {
+        let inputs = match metric {
+            Metric::Structure => continue,
+            Metric::Agreement => inputs.agreement.clone(),
+            Metric::Perplexity => inputs.perplexity.clone(),
+            Metric::Latency => inputs.latency.as_ref().map(LatencyPoint::inputs).unwrap_or_default(),
+        };
+        parts.push(Part::new(id, metric.name(), inputs));
+    }
+    if cell.variant.is_sparse() {
+        // The kernels that ran are listed for the prompts that were timed, too.
+        let timed = inputs.latency.as_ref().map(|latency| &latency.work);
+        let gate = match timed {
+            Some(LatencySettings { batch, prompt, .. }) => {
+                inputs.agreement.clone().with("timed", [("batch", json!(batch)), ("prompt", json!(prompt))])
+            }
+            None => inputs.agreement.clone(),
+        };
+        parts.push(Part { check: true, ..Part::new(id, GATE, gate) });
+    }
+    parts
+}
+
+impl Kind for Cell {
+    fn name(&self) -> &'static str {
+        "model"
+    }
+
+    fn canonical(&self) -> Value {
+        let Self { model: _, backend, dtype, prune, seed, variant, tokens } = self;
+        json!({
+            "numerics": NUMERICS_VERSION,
+            "backend": backend.name(),
+            "dtype": dtype.name(),
+            "variant": variant.name(),
+            "prune": prune.as_ref().map(canonical_point),
+            "seed": seed,
+            "tokens": tokens,
+        })
+    }
+
+    fn belongs_with(&self, other: &Task) -> bool {
+        matches!(other, Task::Model(other) if self.same_point(other))
+    }
+
+    fn same_batch(&self, other: &Task) -> bool {
+        matches!(other, Task::Model(other) if (&self.model, self.backend) == (&other.model, other.backend))
+    }
+
+    fn setup(&self) -> String {
+        Self::setup(self)
+    }
+
+    fn column(&self, column: Column) -> Option<Option<String>> {
+        let point = self.prune.as_ref();
+        Some(match column {
+            Column::Model => Some(self.model.clone()),
+            Column::Method => point.map(|p| p.method.name().into()),
+            Column::Scope => point.and_then(|p| p.scope).map(|scope| scope.name().into()),
+            Column::Pattern => point.map(|p| p.pattern.to_string()),
+            Column::Sparsity => point.and_then(|p| p.target()).map(|target| target.to_string()),
+            Column::Seed => self.seed.map(|seed| seed.to_string()),
+            Column::Variant => Some(self.variant.name().into()),
+            Column::Backend => Some(self.backend.name().into()),
+            Column::Dtype => Some(self.dtype.name().into()),
+            Column::Setup => Some(Self::setup(self)),
+            Column::Format | Column::Tokens | Column::OutFeatures | Column::InFeatures => return None,
+        })
+    }
+}
+
+/// The canonical form of a prune point.
+fn canonical_point(point: &PrunePoint) -> Value {
+    let mut canonical = json!({
+        "method": point.method.name(),
+        "scope": point.scope.map(|scope| scope.name()),
+        "pattern": point.pattern.to_string(),
+        "sparsity": bits(point.sparsity),
+        "exclude": point.exclude,
+    });
+    // Only what the method uses, so that a key that comes later leaves the names of points without it.
+    let mut add = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            canonical[key] = value;
+        }
+    };
+    add("damping", point.damping.map(|damping| bits(damping).into()));
+    add("blocksize", point.blocksize.map(Value::from));
+    add("iterations", point.iterations.map(Value::from));
+    add("alpha", point.alpha.map(|alpha| bits(alpha).into()));
+    add("budget", point.budget.map(|owl| json!({ "m": bits(owl.m), "lambda": bits(owl.lambda) })));
+    add("propagate", point.propagate.map(|propagate| propagate.name().into()));
+    canonical
+}
+
+/// The bits of a number: 0.3 and 0.30000000000000004 prune different weights.
+pub(super) fn bits(number: f64) -> String {
+    format!("{:016x}", number.to_bits())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A cell for the tests of this folder.
+    pub(crate) fn cell(sparsity: f64, variant: Variant) -> Cell {
+        let (scope, pattern) = (Some(Scope::Global), NmPattern::Unstructured);
+        let point = PrunePoint::new(Method::Magnitude, scope, pattern, sparsity, vec!["lm_head".into()]);
+        Cell {
+            model: "builtin:tiny-opt".into(),
+            backend: Backend::Flex,
+            dtype: Dtype::F32,
+            prune: (variant != Variant::Dense).then_some(point),
+            seed: None,
+            variant,
+            tokens: None,
+        }
+    }
+
+    /// A workload for the tests of this folder.
+    pub(crate) fn latency() -> LatencyPoint {
+        let timed_on = TimedOn { device: "cpu".into(), threads: 2, kernels: 1 };
+        let work = LatencySettings { warmup: 3, repeats: 20, batch: vec![1], prompt: vec![128], generate: 32 };
+        LatencyPoint { work, timed_on }
+    }
+
+    #[test]
+    fn setups_are_the_notebooks_labels() {
+        assert_eq!(cell(0.3, Variant::Dense).setup(), "Dense");
+        assert_eq!(cell(0.3, Variant::Masked).setup(), "Masked30");
+        assert_eq!(cell(1.0 / 3.0, Variant::Csr).setup(), "CSR33.3");
+        assert_eq!(cell(0.7, Variant::Bitmap).setup(), "Bitmap70");
+        assert_eq!(cell(0.7, Variant::Auto).setup(), "Auto70");
+        let mut pattern = cell(0.5, Variant::Masked);
+        pattern.prune.as_mut().unwrap().pattern = NmPattern::NofM { n: 2, m: 4 };
+        assert_eq!(pattern.setup(), "Masked2:4");
+        let mut given = cell(0.0, Variant::Csr);
+        given.prune = Some(PrunePoint::new(Method::Given, None, NmPattern::Unstructured, 0.0, Vec::new()));
+        assert_eq!(given.setup(), "CSRGiven");
+    }
+
+    /// A calibrated cell for the tests of this folder.
+    pub(crate) fn calibrated() -> Cell {
+        let (scope, pattern) = (Some(Scope::Layer), NmPattern::Unstructured);
+        let point = PrunePoint::new(Method::Ria, scope, pattern, 0.5, vec!["lm_head".into()]);
+        Cell { prune: Some(point), seed: Some(0), ..cell(0.5, Variant::Masked) }
+    }
+
+    #[test]
+    fn a_point_without_settings_is_written_as_ever() {
+        let json = serde_json::to_string(&cell(0.5, Variant::Csr).prune).unwrap();
+        let expected = "{\"method\":\"magnitude\",\"scope\":\"global\",\"pattern\":\"unstructured\",\
+                        \"sparsity\":0.5,\"exclude\":[\"lm_head\"]}";
+        assert_eq!(json, expected);
+        let mut cell = calibrated();
+        cell.prune.as_mut().unwrap().budget = Some(Owl::default());
+        let json = serde_json::to_string(&cell).unwrap();
+        assert!(
+            json.contains("\"alpha\":0.5,\"budget\":{\"m\":5.0,\"lambda\":0.08},\"propagate\":\"pruned\""),
+            "{json}"
+        );
+        assert_eq!(serde_json::from_str::<Cell>(&json).unwrap(), cell);
+        assert_eq!(cell.to_string(), "builtin:tiny-opt ria layer owl seed 0 Masked50 flex f32");
+    }
+
+    #[test]
+    fn a_cell_survives_its_file() {
+        for variant in [Variant::Dense, Variant::Csr, Variant::Auto] {
+            let cell = Cell { tokens: Cell::form_tokens(variant, Backend::Cuda, 7), ..cell(0.7, variant) };
+            let task = Task::from(cell);
+            let json = serde_json::to_string(&task).unwrap();
+            assert!(json.starts_with("{\"kind\":\"model\",\"model\":\"builtin:tiny-opt\""), "{json}");
+            assert_eq!(serde_json::from_str::<Task>(&json).unwrap(), task);
+        }
+    }
+
+    #[test]
+    fn only_forms_that_depend_on_tokens_are_named_after_them() {
+        let all = |backend| {
+            [Variant::Dense, Variant::Masked, Variant::Csr, Variant::Bitmap, Variant::Auto]
+                .map(|variant| Cell::form_tokens(variant, backend, 9))
+        };
+        assert_eq!(all(Backend::Flex), [None, None, None, None, Some(9)]);
+        assert_eq!(all(Backend::Cuda), [None, None, Some(2), Some(2), Some(9)]);
+        assert_eq!(Cell::form_tokens(Variant::Csr, Backend::Cuda, 1), Some(1));
+    }
+
+    fn inputs() -> PartInputs {
+        let text = |name, digest: &str| Inputs::default().with(name, [("sha256", digest.into())]);
+        PartInputs { agreement: text("agreement", "a"), perplexity: text("perplexity", "p"), latency: None }
+    }
+
+    /// Groups whose names differ between two sets of inputs.
+    fn changed(variant: Variant, change: impl FnOnce(&mut PartInputs)) -> Vec<&'static str> {
+        let metrics = [Metric::Structure, Metric::Agreement, Metric::Perplexity, Metric::Latency];
+        let id = CellId::named("00ff".into());
+        let base = PartInputs { latency: Some(latency()), ..inputs() };
+        let mut other = base.clone();
+        change(&mut other);
+        let of = |inputs| parts(&id, &cell(0.5, variant), &metrics, inputs);
+        of(&base).iter().zip(of(&other)).filter(|(a, b)| a.id != b.id).map(|(a, _)| a.group).collect()
+    }
+
+    #[test]
+    fn what_decides_a_part_changes_its_name_and_no_other() {
+        let text = |name, digest: &str| Inputs::default().with(name, [("sha256", digest.into())]);
+        assert_eq!(changed(Variant::Masked, |i| i.perplexity = text("perplexity", "q")), ["perplexity"]);
+        assert_eq!(changed(Variant::Masked, |i| i.agreement = text("agreement", "b")), ["agreement"]);
+        assert_eq!(changed(Variant::Csr, |i| i.agreement = text("agreement", "b")), ["agreement", "gate"]);
+        let timed: [fn(&mut LatencyPoint); 6] = [
+            |l| l.work.warmup = 4,
+            |l| l.work.repeats = 4,
+            |l| l.work.generate = 4,
+            |l| l.timed_on.device = "gpu".into(),
+            |l| l.timed_on.threads = 4,
+            |l| l.timed_on.kernels = 4,
+        ];
+        for change in timed {
+            assert_eq!(changed(Variant::Csr, |i| change(i.latency.as_mut().unwrap())), ["latency"]);
+        }
+        let axes: [fn(&mut LatencyPoint); 2] = [|l| l.work.batch.push(4), |l| l.work.prompt.push(4)];
+        for change in axes {
+            assert_eq!(changed(Variant::Csr, |i| change(i.latency.as_mut().unwrap())), ["latency", "gate"]);
+        }
+        assert!(changed(Variant::Csr, |_| ()).is_empty());
+    }
+
+    #[test]
+    fn structure_is_always_there_and_the_gate_of_sparse_variants() {
+        let id = CellId::named("00ff".into());
+        let groups = |variant, metrics: &[Metric]| {
+            let parts = parts(&id, &cell(0.5, variant), metrics, &inputs());
+            parts.iter().map(|part| (part.group, part.check)).collect::<Vec<_>>()
+        };
+        let (structure, perplexity) = (("structure", false), ("perplexity", false));
+        assert_eq!(groups(Variant::Masked, &[Metric::Perplexity]), [structure, perplexity]);
+        assert_eq!(groups(Variant::Csr, &[Metric::Perplexity]), [structure, perplexity, ("gate", true)]);
+    }
+}

@@ -1,0 +1,129 @@
+//! The numbers of model cells, as they are stored and as reports see them.
+
+use super::cell::{Failure, Numbers, Record, Timings};
+use crate::measure::{Agreement, Gate, Latency, Structure};
+use crate::plan::{Cell, CellId, Settings, Task};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How large a cell's model is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sizes {
+    /// Module by module, and in total.
+    pub structure: Structure,
+    /// Non-zero parameters of the dense model.
+    pub dense_nonzero: u64,
+}
+
+/// How a sparse variant ran.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GateRun {
+    /// How far it is from the masked variant.
+    pub gate: Gate,
+    /// The kernels that the pruned linears ran.
+    pub kernels: Vec<KernelUse>,
+}
+
+/// A kernel that linears of a model ran.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KernelUse {
+    /// The code path, `csr-avx512-tiles`, say.
+    pub kernel: String,
+    /// Tokens of the forward pass.
+    pub tokens: usize,
+    /// Linears that ran it.
+    pub linears: usize,
+}
+
+/// The numbers of a model cell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// How large the variant is.
+    pub structure: Structure,
+    /// Non-zero parameters of the dense model.
+    pub dense_nonzero: u64,
+    /// How closely it follows the dense model.
+    pub agreement: Option<Agreement>,
+    /// exp of the mean negative log-likelihood.
+    pub perplexity: Option<f64>,
+    /// How far a sparse variant is from the masked one.
+    pub gate: Option<Gate>,
+    /// The kernels that the pruned linears of a sparse variant ran.
+    pub kernels: Vec<KernelUse>,
+    /// How long it takes, for every batch size and prompt length.
+    pub latency: Option<Vec<Latency>>,
+}
+
+impl Measured {
+    /// As they are stored, group by group.
+    pub fn into_numbers(self) -> Vec<Numbers> {
+        let Self { structure, dense_nonzero, agreement, perplexity, gate, kernels, latency } = self;
+        [
+            Some(Numbers::Structure(Box::new(Sizes { structure, dense_nonzero }))),
+            agreement.map(Numbers::Agreement),
+            perplexity.map(Numbers::Perplexity),
+            gate.map(|gate| Numbers::Gate(GateRun { gate, kernels })),
+            latency.map(Numbers::Latency),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// From the groups; none without the structure.
+    fn of<'a>(groups: impl IntoIterator<Item = &'a Numbers>) -> Option<Self> {
+        let (mut sizes, mut agreement, mut perplexity, mut ran, mut latency) = (None, None, None, None, None);
+        for numbers in groups {
+            match numbers {
+                Numbers::Structure(of) => sizes = Some(of.clone()),
+                Numbers::Agreement(of) => agreement = Some(*of),
+                Numbers::Perplexity(of) => perplexity = Some(*of),
+                Numbers::Gate(of) => ran = Some(of.clone()),
+                Numbers::Latency(of) => latency = Some(of.clone()),
+                Numbers::Times(_) => {}
+            }
+        }
+        let Sizes { structure, dense_nonzero } = *sizes?;
+        let (gate, kernels) = ran.map_or((None, Vec::new()), |ran| (Some(ran.gate), ran.kernels));
+        Some(Self { structure, dense_nonzero, agreement, perplexity, gate, kernels, latency })
+    }
+}
+
+/// A model cell as reports see it: the groups of its results that are wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CellResult {
+    /// The cell's name.
+    pub id: CellId,
+    /// What was run.
+    pub cell: Cell,
+    /// The numbers, unless there are none or the gate was missed.
+    pub measured: Option<Measured>,
+    /// Why its last measurement failed, if it did.
+    pub failure: Option<Failure>,
+    /// How long it took.
+    pub timings: Timings,
+    /// What its latency was measured with and on, where it was.
+    pub timed_on: Option<Settings>,
+}
+
+impl CellResult {
+    /// Of a record, if it is one of a model cell.
+    pub fn of(record: &Record) -> Option<Self> {
+        let Task::Model(cell) = &record.cell else { return None };
+        // A variant that was shown to be no faithful execution has no numbers, also none from before.
+        let faithful = record.failure.as_ref().is_none_or(|failure| failure.gate.is_none());
+        let numbers = record.results.iter().map(|part| &part.result);
+        let timed = record.results.iter().find(|part| matches!(part.result, Numbers::Latency(_)));
+        Some(Self {
+            id: record.id.clone(),
+            cell: cell.clone(),
+            measured: Measured::of(numbers).filter(|_| faithful),
+            failure: record.failure.clone(),
+            timings: record.timings,
+            timed_on: timed.and_then(|part| part.inputs.0.values().next().cloned()),
+        })
+    }
+}

@@ -1,0 +1,18 @@
+//! What is shown of kernel cells: the tables `kernels` and `break_even`, speed-ups and rooflines.
+
+mod plots;
+mod tables;
+
+use super::{Read, Section};
+use crate::record::KernelResult;
+
+/// What kernel cells give.
+pub(super) fn section(read: &Read) -> Section {
+    let records: Vec<KernelResult> = read.records.iter().filter_map(KernelResult::of).collect();
+    Section {
+        shown: tables::terminal(&records),
+        figures: plots::all(&records, read.title.as_deref()),
+        tables: tables::all(&records),
+        ..Section::default()
+    }
+}

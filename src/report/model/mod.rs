@@ -1,0 +1,106 @@
+//! What is shown of model cells.
+//!
+//! ```text
+//!   tables.rs       which columns, and which number goes where      comparisons.rs, latency.rs: tables too
+//!   points.rs       what prune points are called, and how they look
+//!   plots.rs        which figures there are                         quality.rs, blocks.rs, latency.rs: figures
+//! ```
+
+mod blocks;
+mod comparisons;
+mod latency;
+mod plots;
+mod points;
+mod quality;
+mod tables;
+
+use super::{Read, Section};
+use crate::record::{CellResult, ExpectRecord};
+
+/// The model cells of an experiment, finished and failed, in the plan's order.
+#[derive(Default)]
+struct Cells {
+    title: Option<String>,
+    records: Vec<CellResult>,
+    expectations: Vec<ExpectRecord>,
+}
+
+/// What model cells give.
+pub(super) fn section(read: &Read) -> Section {
+    let cells = Cells {
+        title: read.title.clone(),
+        records: read.records.iter().filter_map(CellResult::of).collect(),
+        expectations: read.expectations.clone(),
+    };
+    let tables = tables::all(&cells);
+    let find = |name: &str| tables.iter().find(|table| table.name == name);
+    let missed = tables::missed(&cells);
+    let mut findings = Vec::new();
+    findings.extend(find("comparisons").and_then(comparisons::finding));
+    if missed > 0 {
+        let noun = if missed == 1 { "expectation" } else { "expectations" };
+        findings.push(format!("{missed} {noun} missed: see tables/expectations.csv"));
+    }
+    Section {
+        shown: tables::terminal_summary(&cells),
+        verdicts: find("expectations").map(|table| table.clone().without_constant_columns(&["verdict"])),
+        figures: plots::all(&cells),
+        tables,
+        findings,
+        missed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::experiment::{Dtype, Method, NmPattern, Scope, Variant};
+    use crate::plan::{Backend, Cell, CellId, Inputs, PrunePoint};
+    use crate::record::{LayerRow, Measured, Structure, Timings};
+
+    /// A cell for the tests of this folder.
+    pub(super) fn cell(model: &str, method: Method, sparsity: f64, variant: Variant, seed: Option<u64>) -> Cell {
+        let exclude = vec!["lm_head".into()];
+        let point = PrunePoint::new(method, Some(Scope::Global), NmPattern::Unstructured, sparsity, exclude);
+        Cell {
+            model: model.into(),
+            backend: Backend::Flex,
+            dtype: Dtype::F32,
+            prune: (variant != Variant::Dense).then_some(point),
+            seed,
+            variant,
+            tokens: None,
+        }
+    }
+
+    /// A finished cell for the tests of this folder: its perplexity, and the non-zero weights of each linear of 100.
+    pub(super) fn record(cell: Cell, perplexity: f64, linears: &[(&str, u64)]) -> CellResult {
+        let layer = |(name, nonzero): &(&str, u64)| LayerRow {
+            module_name: (*name).into(),
+            group: "mlp_linear".into(),
+            nonzero: *nonzero,
+            total: 100,
+            shape: Some([10, 10]),
+            flops_per_token: 0,
+            bytes: 0,
+            format: "dense".into(),
+            tied: false,
+        };
+        let layers: Vec<LayerRow> = linears.iter().map(layer).collect();
+        let nonzero = layers.iter().map(|layer| layer.nonzero).sum();
+        let total = layers.iter().map(|layer| layer.total).sum();
+        let structure = Structure { nonzero, total, bytes: 0, layers };
+        let measured = Measured {
+            structure,
+            dense_nonzero: total,
+            agreement: None,
+            perplexity: Some(perplexity),
+            gate: None,
+            kernels: Vec::new(),
+            latency: None,
+        };
+        let (failure, timings, timed_on) = (None, Timings::default(), None);
+        let id = CellId::new(&cell.clone().into(), &Inputs::default());
+        CellResult { id, cell, measured: Some(measured), failure, timings, timed_on }
+    }
+}

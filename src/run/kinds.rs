@@ -1,0 +1,41 @@
+//! The kinds of work that can be planned and run: a row each, and nothing else here knows them.
+
+use super::scheduler::{Desk, RunError};
+use super::{PrepareError, PreparedModel, kernel, model};
+use crate::config::Experiment;
+use crate::plan::{Backend, Planned};
+use crate::record::Machine;
+use std::cell::LazyCell;
+
+/// What a kind brings to a run.
+pub(super) struct Kind {
+    /// Its name, that of its tasks.
+    pub name: &'static str,
+    /// Every cell of an experiment, in order.
+    pub plan: fn(&Ground<'_>) -> Result<Vec<Planned>, PrepareError>,
+    /// Selects the cells that must run beside those that do.
+    pub accompany: fn(&mut [Planned]),
+    /// What to tell the user of the cells that will run.
+    pub warnings: fn(&[Planned], &Ground<'_>) -> Vec<String>,
+    /// Runs them.
+    pub runner: fn() -> Box<dyn Runner>,
+}
+
+/// All kinds, in the order in which they are planned and run.
+pub(super) const KINDS: [Kind; 2] = [model::KIND, kernel::KIND];
+
+/// What cells are planned from.
+pub(super) struct Ground<'a> {
+    pub experiment: &'a Experiment,
+    /// The experiment's backends, with `auto` decided.
+    pub backends: &'a [Backend],
+    pub models: &'a [PreparedModel],
+    /// Looked at only where something depends on it.
+    pub machine: &'a LazyCell<Machine>,
+}
+
+/// Runs the cells of a kind, batch by batch.
+pub(super) trait Runner {
+    /// Runs cells that share what is loaded, and records each.
+    fn run(&mut self, desk: &mut Desk<'_>, batch: &[&Planned]) -> Result<(), RunError>;
+}
