@@ -17,7 +17,7 @@
 //!   record/      one Record a cell, written at once
 //! ```
 //!
-//! export.rs makes a checkpoint of a point.
+//! export.rs makes a checkpoint of a point; place.rs says whether it may lie where it is to.
 //!
 //! This module brings the others together; it computes nothing itself and prints nothing.
 
@@ -29,6 +29,7 @@ mod kernels;
 mod memory;
 mod panics;
 mod patterns;
+mod place;
 mod point;
 mod prepare;
 mod session;
