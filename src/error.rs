@@ -110,6 +110,7 @@ impl From<ExportError> for CliError {
             | ExportError::Synthetic(_)
             | ExportError::Exists(_)
             | ExportError::Occupied(_)
+            | ExportError::Foreign { .. }
             | ExportError::Source(_)
             | ExportError::NoName(_) => exit::USAGE,
             ExportError::Load(error) => load_code(error),

@@ -130,7 +130,7 @@ pub struct ExportArgs {
     /// How pruned weights are written.
     #[arg(long, value_enum, default_value_t, help_heading = "Output options")]
     pub format: WeightsForm,
-    /// Replace a checkpoint that is there already.
+    /// Replace an earlier export; a folder with anything else in it is left as it is.
     #[arg(long, help_heading = "Output options")]
     pub overwrite: bool,
     /// Use no network, only the hub's local cache; as `HF_HUB_OFFLINE=1`.

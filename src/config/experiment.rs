@@ -25,7 +25,7 @@ use crate::diagnostic::Diagnostics;
 /// One experiment file, checked and with every default filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Experiment {
-    /// Name of the results folder, `results/NAME/`: letters, digits, `.`, `_` and `-`.
+    /// Name of the results folder, `results/NAME/`: at most 128 of the letters a to z and A to Z, digits, `.`, `_` and `-`.
     pub name: String,
     /// A line for humans, shown in tables and plots.
     pub title: Option<String>,
@@ -176,6 +176,25 @@ impl PruneBlock {
             }
         }
         points
+    }
+
+    /// How many points the whole product has; none beyond what can be counted.
+    pub fn size(&self) -> Option<u64> {
+        self.sized().try_fold(0u64, |sum, (_, points)| sum.checked_add(points?))
+    }
+
+    /// How many points each method has, none beyond what can be counted, without making them.
+    pub fn sized(&self) -> impl Iterator<Item = (Method, Option<u64>)> + '_ {
+        let fixed = self.patterns.iter().filter(|pattern| pattern.sparsity().is_some()).count() as u64;
+        let free = self.patterns.len() as u64 - fixed;
+        self.methods.iter().map(move |&method| {
+            if !method.uses("sparsity") {
+                return (method, Some(1));
+            }
+            let scopes = self.scopes.len().max(1) as u64;
+            let of_free = free.checked_mul(scopes).and_then(|count| count.checked_mul(self.sparsities.len() as u64));
+            (method, of_free.and_then(|count| count.checked_add(fixed)))
+        })
     }
 
     /// The compiled globs of `exclude`, over dotted module names; `*` matches dots too.

@@ -46,6 +46,16 @@ pub struct KernelBlock {
     pub repeats: usize,
 }
 
+impl KernelBlock {
+    /// How many points its product has, without seeds and backends; none beyond what can be counted.
+    pub fn size(&self) -> Option<u64> {
+        let sparse = self.formats.iter().filter(|&&format| format != KernelFormat::Dense).count();
+        let weights = (sparse as u64).checked_mul(self.sparsities.len() as u64)?.checked_add(1)?;
+        let axes = [self.shapes.len(), self.tokens.len(), self.dtypes.len()];
+        axes.into_iter().try_fold(weights, |product, axis| product.checked_mul(axis as u64))
+    }
+}
+
 /// The shape of a weight, written as a pair: `[out_features, in_features]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(transparent)]

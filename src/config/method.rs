@@ -27,6 +27,14 @@ impl Method {
         matches!(self, Self::Wanda | Self::Ria | Self::SparseGpt | Self::Admm)
     }
 
+    /// Whether its result depends on the seed: on what it draws, or on the calibration windows that are drawn.
+    pub const fn uses_seed(self) -> bool {
+        match self {
+            Self::Random | Self::Wanda | Self::Ria | Self::SparseGpt | Self::Admm => true,
+            Self::Magnitude | Self::Given => false,
+        }
+    }
+
     /// Within what its scores can be compared, the default first.
     pub const fn scopes(self) -> &'static [Scope] {
         match self {

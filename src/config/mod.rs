@@ -29,7 +29,8 @@ use toml::de::DeTable;
 pub use experiment::Experiment;
 pub use schema::json_schema;
 
-use crate::diagnostic::{Diagnostic, Diagnostics, Sources, Span};
+use crate::diagnostic::{Diagnostic, Diagnostics, Found, Sources, Span};
+use crate::input;
 use overrides::Override;
 use raw::RawExperiment;
 
@@ -58,7 +59,12 @@ impl ConfigError {
         match source.kind() {
             std::io::ErrorKind::NotFound => Some("give the path of an experiment file".to_owned()),
             std::io::ErrorKind::InvalidData => Some("save the file as UTF-8".to_owned()),
-            std::io::ErrorKind::IsADirectory => Some(format!("give a file in `{}`, not the folder", path.display())),
+            std::io::ErrorKind::InvalidInput if path.is_dir() => {
+                Some(format!("give a file in `{}`, not the folder", path.display()))
+            }
+            std::io::ErrorKind::InvalidInput | std::io::ErrorKind::FileTooLarge => {
+                Some("give an experiment file: a TOML file of some lines".to_owned())
+            }
             _ => None,
         }
     }
@@ -71,7 +77,7 @@ impl ConfigError {
 /// file and of the overrides.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Experiment, ConfigError> {
     let read_error = |source| ConfigError::Read { path: path.to_owned(), source };
-    let text = std::fs::read_to_string(path).map_err(read_error)?;
+    let text = input::read_to_string(path, input::SMALL).map_err(read_error)?;
     parse(path, &text, overrides).map_err(ConfigError::Invalid)
 }
 
@@ -96,7 +102,7 @@ pub fn parse(path: &Path, text: &str, overrides: &[String]) -> Result<Experiment
 }
 
 /// Everything that is wrong, and the experiment if it can be built.
-fn check(sources: &Sources, path: &Path, text: &str, arguments: &[Span]) -> (Option<Experiment>, Vec<Diagnostic>) {
+fn check(sources: &Sources, path: &Path, text: &str, arguments: &[Span]) -> (Option<Experiment>, Found) {
     let (overrides, mut found) = parse_overrides(sources, arguments);
     let (root, syntax_errors) = DeTable::parse_recoverable(sources.text(0..text.len()));
     if !syntax_errors.is_empty() {
@@ -108,12 +114,12 @@ fn check(sources: &Sources, path: &Path, text: &str, arguments: &[Span]) -> (Opt
     let mut table = root.into_inner();
     found.extend(overrides.iter().filter_map(|given| given.apply(&mut table).err()));
     let shape::Findings { diagnostics, removed } = shape::check(&mut table);
-    found.extend(diagnostics);
+    found.append(diagnostics);
     let deserializer = toml::de::Deserializer::from(toml::Spanned::new(span, table));
     match RawExperiment::deserialize(deserializer) {
         Ok(raw) => {
             let (experiment, more) = validate::experiment(raw, path, text, removed);
-            found.extend(more);
+            found.append(more);
             (experiment, found)
         }
         Err(error) => {
@@ -123,9 +129,9 @@ fn check(sources: &Sources, path: &Path, text: &str, arguments: &[Span]) -> (Opt
     }
 }
 
-fn parse_overrides<'i>(sources: &'i Sources, arguments: &[Span]) -> (Vec<Override<'i>>, Vec<Diagnostic>) {
+fn parse_overrides<'i>(sources: &'i Sources, arguments: &[Span]) -> (Vec<Override<'i>>, Found) {
     let mut overrides = Vec::new();
-    let mut found = Vec::new();
+    let mut found = Found::default();
     for span in arguments {
         match Override::parse(sources, span.clone()) {
             Ok(given) => overrides.push(given),
@@ -140,15 +146,21 @@ const MAX_SYNTAX_ERRORS: usize = 5;
 
 /// Syntax errors, the first of each line: the others follow from it.
 fn syntax(text: &str, errors: &[toml::de::Error]) -> Vec<Diagnostic> {
-    let mut lines = Vec::new();
+    let mut spans: Vec<(Span, &str)> =
+        errors.iter().map(|error| (error.span().unwrap_or(text.len()..text.len()), error.message())).collect();
+    spans.sort_by_key(|(span, _)| span.start);
     let mut found = Vec::new();
-    for error in errors {
-        let span = error.span().unwrap_or(text.len()..text.len());
-        let line = text.as_bytes().iter().take(span.start).filter(|byte| **byte == b'\n').count();
-        if !lines.contains(&line) && lines.len() < MAX_SYNTAX_ERRORS {
-            lines.push(line);
-            found.push(Diagnostic::error("the file is not TOML").at(span, error.message()));
+    let mut last: Option<usize> = None;
+    for (span, message) in spans {
+        let between = last.map(|last| &text.as_bytes()[last.min(text.len())..span.start.min(text.len())]);
+        if between.is_some_and(|between| !between.contains(&b'\n')) {
+            continue;
         }
+        if found.len() == MAX_SYNTAX_ERRORS {
+            break;
+        }
+        last = Some(span.start);
+        found.push(Diagnostic::error("the file is not TOML").at(span, message));
     }
     found
 }

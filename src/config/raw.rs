@@ -23,7 +23,7 @@ use crate::config::kernel::MatrixShape;
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "sparsify-exp experiment", extend("anyOf" = [{ "required": ["model"] }, { "required": ["kernel"] }]))]
 pub struct RawExperiment {
-    /// Name of the results folder, `results/NAME/`: letters, digits, `.`, `_` and `-`. Required.
+    /// Name of the results folder, `results/NAME/`: at most 128 of the letters a to z and A to Z, digits, `.`, `_` and `-`. Required.
     #[schemars(required, extend("pattern" = "^[A-Za-z0-9._-]+$", "examples" = ["s1"]))]
     pub name: Option<At<String>>,
     /// A line for humans, shown in tables and plots.

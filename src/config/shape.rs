@@ -19,7 +19,7 @@ use toml::de::{DeArray, DeInteger, DeTable, DeValue};
 
 use crate::config::keyword::{backticked, one_of};
 use crate::config::schema::json_schema;
-use crate::diagnostic::{Diagnostic, Span, nearest};
+use crate::diagnostic::{Diagnostic, Found, Span, nearest};
 
 /// What may stand somewhere in the file.
 #[derive(Clone, Debug, PartialEq)]
@@ -155,7 +155,7 @@ fn words(schema: &Value) -> Option<Vec<String>> {
 #[derive(Debug, Default)]
 pub struct Findings {
     /// The mistakes.
-    pub diagnostics: Vec<Diagnostic>,
+    pub diagnostics: Found,
     /// Paths (`prune.0.sparsity`) at which something was taken out, so that nobody says that it
     /// is missing.
     pub removed: BTreeSet<String>,

@@ -9,6 +9,7 @@ use super::source::{ModelSource, TextSource};
 use super::*;
 
 mod kernel;
+mod limits;
 mod properties;
 
 const MINIMAL: &str = "name = \"t\"\n[model]\nsource = \"builtin:tiny-opt\"\n";

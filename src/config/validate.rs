@@ -1,13 +1,14 @@
 //! From the file as written to the experiment: defaults, and the rules between keys that a schema
 //! can't state. Collects every broken rule; builds an experiment only to be thrown away if one is.
 
+mod count;
 mod expect;
 mod kernel;
 mod latency;
 mod method;
 mod prune;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::path::Path;
 use std::str::FromStr;
@@ -18,8 +19,9 @@ use crate::config::experiment::{
 };
 use crate::config::raw::{RawData, RawDevice, RawExecute, RawExperiment, RawMeasure, RawModel};
 use crate::config::source::{ModelSource, SourceError, SourceKind, TextSource};
-use crate::diagnostic::{Diagnostic, Diagnostics, Severity, Span};
+use crate::diagnostic::{Diagnostic, Diagnostics, Found, Span};
 
+use count::Blocks;
 use latency::RawLatency;
 
 /// Builds the experiment, unless something that it needs is missing, and says what was found: with
@@ -30,9 +32,9 @@ pub fn experiment(
     path: &Path,
     text: &str,
     removed: BTreeSet<String>,
-) -> (Option<Experiment>, Vec<Diagnostic>) {
+) -> (Option<Experiment>, Found) {
     let folder = path.parent().unwrap_or(Path::new(""));
-    let mut validator = Validator { folder, removed, found: Vec::new() };
+    let mut validator = Validator { folder, removed, found: Found::default() };
     let experiment = validator.experiment(raw, path, text);
     (experiment, validator.found)
 }
@@ -42,8 +44,11 @@ struct Validator<'a> {
     /// The folder that paths in the file are relative to.
     folder: &'a Path,
     removed: BTreeSet<String>,
-    found: Vec<Diagnostic>,
+    found: Found,
 }
+
+/// The most letters of a name: some file systems take hardly more.
+const MAX_NAME: usize = 128;
 
 /// The value of an optional key.
 fn value<T>(key: Option<At<T>>) -> Option<T> {
@@ -53,6 +58,11 @@ fn value<T>(key: Option<At<T>>) -> Option<T> {
 /// The values of an axis, without their places.
 fn values<T>(axis: Vec<At<T>>) -> Vec<T> {
     axis.into_iter().map(|at| at.value).collect()
+}
+
+/// Where the blocks of a list begin.
+fn headers<T>(blocks: &[At<T>]) -> Vec<Span> {
+    blocks.iter().map(|block| block.span.clone()).collect()
 }
 
 /// The keys of a section; of an absent one, none.
@@ -74,19 +84,27 @@ impl Validator<'_> {
         let RawDevice { backend, index, threads } = section(raw.device);
         let backends = self.axis("device.backend", backend, &[BackendChoice::Auto]);
         self.dtype_on_backends(dtype.as_ref(), &backends);
-        let kernels = self.kernel_blocks(raw.kernel.unwrap_or_default(), &backends);
+        let kernel_blocks = raw.kernel.unwrap_or_default();
+        let kernel_headers = headers(&kernel_blocks);
+        let kernels = self.kernel_blocks(kernel_blocks, &backends);
         let data = self.data(section(raw.data));
-        let prune_given = raw.prune.as_ref().is_some_and(|blocks| !blocks.is_empty());
-        let first_block = raw.prune.as_ref().and_then(|blocks| Some(blocks.first()?.span.clone()));
-        let prune = self.prune_blocks(raw.prune.unwrap_or_default());
-        let prunes = prune_given || self.was_removed("prune");
+        let prune_blocks = raw.prune.unwrap_or_default();
+        let prune_headers = headers(&prune_blocks);
+        let prune = self.prune_blocks(prune_blocks);
+        let prunes = !prune_headers.is_empty() || self.was_removed("prune");
         let RawExecute { variants, warmup, repeats } = section(raw.execute);
-        let variants = self.variants(variants, prunes, first_block);
+        let variants = self.variants(variants, prunes, prune_headers.first().cloned());
         let RawMeasure { metrics, batch, prompt, generate } = section(raw.measure);
         let defaults = [Metric::Structure, Metric::Agreement];
         let metrics = values(self.axis("measure.metrics", metrics, &defaults));
         let latency = self.latency(RawLatency { warmup, repeats, batch, prompt, generate }, &metrics);
         let expects = self.expects(raw.expect.unwrap_or_default(), &metrics);
+        let pruned = variants.iter().filter(|variant| variant.needs_pruning()).count();
+        let models_on_backends = (models.as_ref().map_or(0, Vec::len) as u64).saturating_mul(backends.len() as u64);
+        self.count_cells(&[
+            Blocks::pruned(&prune, &prune_headers, seeds.len(), models_on_backends.saturating_mul(pruned as u64)),
+            Blocks::kernels(&kernels, &kernel_headers, seeds.len(), backends.len()),
+        ]);
         Some(Experiment {
             name: name?,
             title: value(raw.title),
@@ -109,21 +127,14 @@ impl Validator<'_> {
         })
     }
 
-    /// Whether an error was reported at or after a count of messages.
-    fn errors_since(&self, count: usize) -> bool {
-        self.found.iter().skip(count).any(|item| item.severity() == Severity::Error)
-    }
-
     fn report(&mut self, diagnostic: Diagnostic) {
         self.found.push(diagnostic);
     }
 
     /// Whether the path, or a part of the file that holds it, was taken out as wrong.
     fn was_removed(&self, path: &str) -> bool {
-        let holds = |removed: &String| {
-            path.strip_prefix(removed.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        self.removed.iter().any(holds)
+        let above = path.match_indices('.').map(|(at, _)| &path[..at]);
+        above.chain([path]).any(|part| self.removed.contains(part))
     }
 
     /// Reports a required key that isn't there. `exact` has the number of the block.
@@ -149,15 +160,21 @@ impl Validator<'_> {
 
     /// The values without repetitions, of which it warns.
     fn unique<T: PartialEq + Display>(&mut self, path: &str, all: Vec<At<T>>) -> Vec<At<T>> {
+        if !self.short_enough(path, &all) {
+            return Vec::new();
+        }
         let mut unique: Vec<At<T>> = Vec::with_capacity(all.len());
+        // Equal values are written alike by Display, whose text can be hashed.
+        let mut places: HashMap<String, usize> = HashMap::with_capacity(all.len());
         for at in all {
-            match unique.iter().find(|earlier| earlier.value == at.value) {
-                Some(earlier) => self.found.push(
+            let place = *places.entry(at.value.to_string()).or_insert(unique.len());
+            match unique.get(place) {
+                Some(earlier) if earlier.value == at.value => self.found.push(
                     Diagnostic::warning(format!("`{path}` has `{}` twice", at.value))
                         .at(at.span, "counted once")
                         .context(earlier.span.clone(), "first given here"),
                 ),
-                None => unique.push(at),
+                _ => unique.push(at),
             }
         }
         unique
@@ -170,16 +187,29 @@ impl Validator<'_> {
         };
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         let only_dots = name.chars().all(|c| c == '.');
-        if !only_dots && name.chars().all(allowed) {
-            return Some(name);
+        let foreign = name.chars().find(|c| !allowed(*c));
+        if !only_dots && foreign.is_none() {
+            return self.name_of_length(name, span);
         }
         let suggestion: String = name.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
-        let useful = suggestion.chars().any(|c| c.is_ascii_alphanumeric());
+        let useful = suggestion.len() <= MAX_NAME && suggestion.chars().any(|c| c.is_ascii_alphanumeric());
+        let not = foreign.map_or_else(String::new, |c| format!(", not `{}`", c.escape_debug()));
         self.report(
-            Diagnostic::error(format!("`name` can't be a folder's name: `{name}`"))
-                .at(span, "expected letters, digits, `.`, `_` and `-`")
-                .maybe_help(useful.then(|| format!("write `name = \"{suggestion}\"`"))),
+            Diagnostic::error(format!("`name` can't be a folder's name: `{}`", name.escape_debug()))
+                .at(span, format!("expected the letters a to z and A to Z, digits, `.`, `_` and `-`{not}"))
+                .maybe_help(useful.then(|| format!("write `name = \"{suggestion}\"`")))
+                .maybe_help(foreign.filter(|c| c.is_alphabetic()).map(|_| "`title` takes any letters".to_owned())),
         );
+        None
+    }
+
+    /// A name that file systems take, in front of what is put behind it.
+    fn name_of_length(&mut self, name: String, span: Span) -> Option<String> {
+        if name.len() <= MAX_NAME {
+            return Some(name);
+        }
+        let title = format!("`name` has {} letters", name.len());
+        self.report(Diagnostic::error(title).at(span, format!("expected at most {MAX_NAME}: it names a folder")));
         None
     }
 

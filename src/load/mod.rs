@@ -27,7 +27,7 @@ pub use calibration::Calibration;
 pub use checkpoint::{Checkpoint, StoredTensor};
 pub use dataset::DatasetError;
 pub use error::LoadError;
-pub use model_files::{Companion, InputFile, Loader, ModelFiles, Observer};
+pub use model_files::{COMPANIONS, Companion, InputFile, Loader, ModelFiles, Observer};
 pub use synthetic::normals;
 pub use text::{TextInput, Texts, Tokens, Wanted};
 pub use windows::Windows;

@@ -131,7 +131,7 @@ pub struct Companion {
 }
 
 /// Files that a checkpoint may have beside its weights: its configuration, and all that makes its tokenizer.
-const COMPANIONS: [&str; 10] = [
+pub const COMPANIONS: [&str; 10] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",

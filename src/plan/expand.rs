@@ -3,7 +3,8 @@
 use super::model::{Backend, Cell, PrunePoint};
 use crate::config::Experiment;
 use crate::config::experiment::{Dtype, MethodSettings, NmPattern, Point, PruneBlock, Variant};
-use crate::prune;
+use serde_json::json;
+use std::collections::HashSet;
 
 /// Every cell of an experiment, each once.
 ///
@@ -20,43 +21,46 @@ pub fn expand(
     tokens: impl Fn(&str) -> usize,
 ) -> Vec<Cell> {
     let mut cells: Vec<Cell> = Vec::new();
-    for model in &experiment.models {
-        let model = model.to_string();
+    let points = points(experiment);
+    let mut seen = HashSet::new();
+    for model in experiment.models.iter().map(ToString::to_string) {
         for &backend in backends {
+            if !seen.insert((model.clone(), backend)) {
+                continue;
+            }
             let dtype = experiment.dtype.unwrap_or_else(|| dtype(&model, backend));
             let decisive = tokens(&model);
             let cell = |prune, seed, variant| {
                 let tokens = Cell::form_tokens(variant, backend, decisive);
                 Cell { model: model.clone(), backend, dtype, prune, seed, variant, tokens }
             };
-            let mut add = |cell: Cell| {
-                if !cells.contains(&cell) {
-                    cells.push(cell);
-                }
-            };
             if experiment.variants.contains(&Variant::Dense) {
-                add(cell(None, None, Variant::Dense));
+                cells.push(cell(None, None, Variant::Dense));
             }
-            for (point, seed) in points(experiment) {
-                for &variant in experiment.variants.iter().filter(|variant| variant.needs_pruning()) {
-                    add(cell(Some(point.clone()), seed, variant));
-                }
+            for (point, seed) in &points {
+                let pruned = experiment.variants.iter().filter(|variant| variant.needs_pruning());
+                cells.extend(pruned.map(|&variant| cell(Some(point.clone()), *seed, variant)));
             }
         }
     }
     cells
 }
 
-/// The prune points of all blocks, each with the seeds that its result depends on.
+/// The prune points of all blocks, each once, with the seeds that its result depends on.
 fn points(experiment: &Experiment) -> Vec<(PrunePoint, Option<u64>)> {
     let mut points = Vec::new();
+    // A point as its file has it can be hashed, which its numbers can't.
+    let mut seen = HashSet::new();
     for block in &experiment.prune {
         for (method, scope, pattern, sparsity) in block.points() {
             if block.skip.iter().any(|skip| skip.matches(method, scope, pattern, sparsity)) {
                 continue;
             }
             let point = point(block, (method, scope, pattern, sparsity));
-            if prune::entry(method).uses_seed {
+            if !seen.insert(json!(point).to_string()) {
+                continue;
+            }
+            if method.uses_seed() {
                 points.extend(experiment.seeds.iter().map(|&seed| (point.clone(), Some(seed))));
             } else {
                 points.push((point, None));
@@ -131,6 +135,19 @@ mod tests {
         let fixed = of(Method::Wanda).find(|p| p.scope.is_none()).unwrap();
         assert_eq!((fixed.pattern, fixed.budget), (NmPattern::NofM { n: 2, m: 4 }, None));
         assert_eq!(of(Method::Given).next().unwrap().target(), None);
+    }
+
+    #[test]
+    fn points_that_blocks_share_are_there_once_however_many() {
+        let list = |from: usize| (from..from + 20_000).map(|i| format!("{}", i as f64 / 40_000.0)).collect::<Vec<_>>();
+        let block = |from| format!("[[prune]]\nmethod = 'magnitude'\nsparsity = [{}]\n", list(from).join(", "));
+        let head = "name = 'x'\n[model]\nsource = 'builtin:tiny-opt'\n[execute]\nvariants = ['dense', 'masked']\n";
+        let cells = cells(&[head.to_owned(), block(0), block(10_000)].concat());
+        assert_eq!(cells.len(), 1 + 30_000);
+        // Settings tell points apart: of alpha and of exclude.
+        let block = |more: &str| format!("[[prune]]\nmethod = 'ria'\nsparsity = 0.5\n{more}\n");
+        let text = [head, &block(""), &block("alpha = 1.0"), &block("exclude = []"), &block("alpha = 0.5")].concat();
+        assert_eq!(self::cells(&text).len(), 1 + 3);
     }
 
     #[test]

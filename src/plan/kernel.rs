@@ -17,7 +17,9 @@ use crate::config::experiment::{Dtype, KernelBlock, KernelFormat};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::Hash;
 
 /// One kernel cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -46,13 +48,27 @@ pub struct KernelCell {
 impl KernelCell {
     /// Whether two cells differ in no more than tokens, format and sparsity: they share a weight.
     pub fn same_matrix(&self, other: &Self) -> bool {
-        let key = |cell: &Self| (cell.backend, cell.dtype, cell.shape, cell.seed, cell.warmup, cell.repeats);
-        key(self) == key(other)
+        self.matrix() == other.matrix()
+    }
+
+    /// What cells of one weight have in common.
+    fn matrix(&self) -> impl Eq + Hash + use<> {
+        (self.backend, self.dtype, self.shape, self.seed, self.warmup, self.repeats)
+    }
+
+    /// What cells have in common that are compared.
+    fn group(&self) -> impl Eq + Hash + use<> {
+        (self.matrix(), self.tokens)
+    }
+
+    /// All that it is.
+    fn key(&self) -> impl Eq + Hash + use<> {
+        (self.group(), self.format, self.sparsity.map(f64::to_bits))
     }
 
     /// Whether two cells differ in no more than format and sparsity: they are compared.
     pub fn same_group(&self, other: &Self) -> bool {
-        self.same_matrix(other) && self.tokens == other.tokens
+        self.group() == other.group()
     }
 
     /// Whether two cells differ in no more than tokens: they multiply the same stored weight, but for `auto`,
@@ -149,21 +165,23 @@ impl Kind for KernelCell {
 /// The cells of a matrix follow each other, the dense ones first: also where the file does not list
 /// `dense`, since speed-ups are over it. Cells that share a stored weight follow each other too.
 pub fn expand_kernels(experiment: &Experiment, backends: &[Backend]) -> Vec<KernelCell> {
-    let mut cells: Vec<KernelCell> = Vec::new();
+    let mut seen = HashSet::new();
+    // Blocks may share a matrix: its cells go where the first of them is.
+    let mut places = HashMap::new();
+    let mut placed: Vec<(usize, bool, KernelCell)> = Vec::new();
     for &backend in backends {
         for block in &experiment.kernels {
             for cell in block_cells(block, backend, &experiment.seeds) {
-                if !cells.contains(&cell) {
-                    cells.push(cell);
+                if seen.insert(cell.key()) {
+                    let next = places.len();
+                    let place = *places.entry(cell.matrix()).or_insert(next);
+                    placed.push((place, cell.format != KernelFormat::Dense, cell));
                 }
             }
         }
     }
-    // Blocks may share a matrix: its cells go where the first of them is.
-    let place = |cell: &KernelCell| cells.iter().position(|first| first.same_matrix(cell));
-    let mut placed: Vec<_> = cells.iter().map(|cell| (place(cell), cell.format != KernelFormat::Dense, cell)).collect();
     placed.sort_by_key(|(place, sparse, _)| (*place, *sparse));
-    placed.into_iter().map(|(.., cell)| cell.clone()).collect()
+    placed.into_iter().map(|(.., cell)| cell).collect()
 }
 
 fn block_cells(block: &KernelBlock, backend: Backend, seeds: &[u64]) -> Vec<KernelCell> {
@@ -201,10 +219,11 @@ pub fn accompany(cells: &mut [Planned]) {
             Task::Model(_) => None,
         }
     }
-    let running: Vec<KernelCell> = cells.iter().filter(|cell| cell.runs()).filter_map(of).cloned().collect();
+    let running = cells.iter().filter(|planned| planned.runs()).filter_map(of);
+    let running: HashSet<_> = running.map(KernelCell::group).collect();
     for planned in cells {
         let dense = of(planned).filter(|cell| cell.format == KernelFormat::Dense);
-        if dense.is_some_and(|cell| running.iter().any(|other| other.same_group(cell))) {
+        if dense.is_some_and(|cell| running.contains(&cell.group())) {
             planned.selected = true;
             if !planned.decision.runs() {
                 planned.taken_from = None;

@@ -72,8 +72,6 @@ impl Request {
 pub struct MethodEntry {
     /// The method.
     pub method: Method,
-    /// Whether its result depends on the seed: of calibrated methods it does, since the seed draws what they see.
-    pub uses_seed: bool,
     /// Whether its result depends on the weights.
     pub reads_weights: bool,
     /// What it has to know about the inputs of a layer.
@@ -105,18 +103,18 @@ enum Rule {
 
 impl MethodEntry {
     const fn weights(method: Method, rule: WeightRule) -> Self {
-        Self { method, uses_seed: false, reads_weights: true, inputs: Needs::Nothing, rule: Rule::Weights(rule) }
+        Self { method, reads_weights: true, inputs: Needs::Nothing, rule: Rule::Weights(rule) }
     }
 
     const fn calibrated(method: Method, inputs: Needs, rule: InputRule) -> Self {
-        Self { method, uses_seed: true, reads_weights: true, inputs, rule: Rule::Calibrated(rule) }
+        Self { method, reads_weights: true, inputs, rule: Rule::Calibrated(rule) }
     }
 }
 
 /// Every method.
 pub const METHODS: &[MethodEntry] = &[
     MethodEntry::weights(Method::Magnitude, magnitude::prune),
-    MethodEntry { uses_seed: true, reads_weights: false, ..MethodEntry::weights(Method::Random, random::prune) },
+    MethodEntry { reads_weights: false, ..MethodEntry::weights(Method::Random, random::prune) },
     MethodEntry::calibrated(Method::Wanda, Needs::Norms, wanda::prune),
     MethodEntry::calibrated(Method::Ria, Needs::Norms, ria::prune),
     MethodEntry::calibrated(Method::SparseGpt, Needs::Gram, sparsegpt::prune),

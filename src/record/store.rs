@@ -3,6 +3,7 @@
 use super::cell::Record;
 use super::formats::{Manifest, PlanRecord, RunRecord};
 use super::sha256;
+use crate::input;
 use crate::plan::{CellId, Existing};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,6 +12,9 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
+
+/// The largest file of a results folder that is read: a plan of as many cells as an experiment may have takes a tenth.
+const LARGEST: u64 = 1 << 30;
 
 /// Why the results folder can't be used.
 #[derive(Debug, Error)]
@@ -252,14 +256,14 @@ impl Store {
     /// Whether the first 4 KiB of a file of the folder hold these bytes.
     pub fn mentions(&self, relative: &Path, bytes: &[u8]) -> bool {
         let mut head = Vec::new();
-        let file = std::fs::File::open(self.root.join(relative));
+        let file = input::open(&self.root.join(relative));
         let read = file.and_then(|file| file.take(4096).read_to_end(&mut head));
         read.is_ok() && head.windows(bytes.len()).any(|window| window == bytes)
     }
 
     /// The bytes of a file of the folder, if it can be read.
     pub fn bytes(&self, relative: &Path) -> Option<Vec<u8>> {
-        std::fs::read(self.root.join(relative)).ok()
+        input::read(&self.root.join(relative), LARGEST).ok()
     }
 
     /// The files of one of its folders that have an extension, without it.
@@ -279,7 +283,7 @@ impl Store {
     }
 
     fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
-        let bytes = match std::fs::read(path) {
+        let bytes = match input::read(path, LARGEST) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StoreError::Read { path: path.into(), source }),
@@ -344,7 +348,7 @@ fn clear_leftovers(folder: &Path) {
 }
 
 fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    if std::fs::read(path).is_ok_and(|old| old == bytes) {
+    if input::read(path, bytes.len() as u64).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
     let write = || {
@@ -382,6 +386,23 @@ mod tests {
         assert!(matches!(store.existing(&id), Existing::Unreadable { .. }));
         assert!(matches!(store.cells().unwrap()[..], [Err(StoreError::Format { .. })]));
         assert_eq!(std::fs::read_to_string(path).unwrap(), "{\"format\": 1");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_or_device_in_place_of_a_record_is_unreadable_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path());
+        store.create().unwrap();
+        let id: CellId = serde_json::from_str("\"00ff\"").unwrap();
+        let cell = folder.path().join("cells/00ff.json");
+        assert!(std::process::Command::new("mkfifo").arg(&cell).status().unwrap().success());
+        assert!(matches!(store.existing(&id), Existing::Unreadable { .. }));
+        std::os::unix::fs::symlink("/dev/zero", folder.path().join("plan.json")).unwrap();
+        let error = store.plan().unwrap_err();
+        assert!(matches!(&error, StoreError::Read { path, .. } if path.ends_with("plan.json")), "{error}");
+        assert!(store.bytes(Path::new("cells/00ff.json")).is_none());
+        assert!(!store.mentions(Path::new("plan.json"), b"x"));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 use super::backend::{OnBackend, on_backend};
 use super::model::{CellError, Pruned, Session, Stopped, calibrate, patterns};
 use super::panics::{self, caught};
+use super::place;
 use super::prepare::{Prepared, PreparedModel};
 use super::scheduler::Watch;
 use crate::config::experiment::Variant;
@@ -31,9 +32,9 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// The file of a checkpoint with its zeros.
-const DENSE_FILE: &str = "model.safetensors";
+pub(super) const DENSE_FILE: &str = "model.safetensors";
 /// The file that says what was pruned, how, and by what.
-const ORIGIN_FILE: &str = "sparsify_exp.json";
+pub(super) const ORIGIN_FILE: &str = "sparsify_exp.json";
 /// Points that a message names.
 const NAMED: usize = 8;
 
@@ -54,7 +55,7 @@ pub struct ExportOptions {
     pub to: PathBuf,
     /// How pruned weights are written.
     pub format: ExportFormat,
-    /// Whether a checkpoint that is there already may be replaced.
+    /// Whether an export that is there already may be replaced.
     pub overwrite: bool,
 }
 
@@ -85,12 +86,20 @@ pub enum ExportError {
     /// The model has no files.
     #[error("`{0}` has random weights that are in no file")]
     Synthetic(String),
-    /// There is a checkpoint already.
+    /// There is an export already.
     #[error("`{}` is there already", .0.display())]
     Exists(PathBuf),
     /// There is something else already.
-    #[error("`{}` is there already and is no checkpoint", .0.display())]
+    #[error("`{}` is there already and is no checkpoint that `export` wrote", .0.display())]
     Occupied(PathBuf),
+    /// There is an export already, and something else beside it.
+    #[error("`{}` holds what `export` did not write: {}", folder.display(), quoted(files))]
+    Foreign {
+        /// The folder.
+        folder: PathBuf,
+        /// What lies in it beside the export, sorted.
+        files: Vec<String>,
+    },
     /// The place is that of the model itself.
     #[error("`{}` is the checkpoint that is to be pruned", .0.display())]
     Source(PathBuf),
@@ -126,7 +135,10 @@ impl ExportError {
             }
             Self::Synthetic(_) => "take a model from the hub, a folder or inside the program".into(),
             Self::Exists(_) => "give another folder, or `--overwrite` to replace the checkpoint".into(),
-            Self::Occupied(_) => "give another folder: only a checkpoint, which has a config.json, is replaced".into(),
+            Self::Occupied(_) => {
+                format!("give another folder: only one with the {ORIGIN_FILE} of an export is replaced")
+            }
+            Self::Foreign { .. } => "move it away, or give another folder with `--to DIR`: nothing was changed".into(),
             Self::Source(_) | Self::NoName(_) => "give another folder with `--to DIR`".into(),
             Self::Load(error) => return error.hint(),
             Self::Write(error) if error.source.kind() == io::ErrorKind::StorageFull => {
@@ -136,6 +148,13 @@ impl ExportError {
             Self::Prune { .. } | Self::Interrupted => return None,
         })
     }
+}
+
+/// Some of the files of a folder.
+fn quoted(files: &[String]) -> String {
+    let named: Vec<String> = files.iter().take(NAMED).map(|name| format!("`{}`", name.escape_debug())).collect();
+    let more = if files.len() > NAMED { format!(" and {} more", files.len() - NAMED) } else { String::new() };
+    named.join(", ") + &more
 }
 
 /// Some of the points, a line each.
@@ -162,7 +181,7 @@ pub fn export(
     let model = model_of(prepared, cell)?;
     let source = prepared.experiment.models.iter().find(|source| source.to_string() == cell.model);
     let source = source.ok_or(ExportError::NoPoint)?;
-    free(&options.to, options.overwrite, model)?;
+    place::free(&options.to, options.overwrite, &model.files)?;
     let checkpoint = Checkpoint::open(model.files.clone())?;
     if checkpoint.stored().is_empty() {
         return Err(ExportError::Synthetic(cell.model.clone()));
@@ -170,13 +189,13 @@ pub fn export(
     let companions = loader.companions(source, &model.files)?;
     let layers = layers(prepared, cell, watch)?;
     watch.stage("writing");
-    let origin = origin(planned, cell, options.format);
+    let file = if options.format == ExportFormat::Dense { DENSE_FILE } else { SPARSE_FILE };
+    let origin = origin(planned, cell, options.format, &place::names(&companions, file));
     let folder = NewFolder::beside(&options.to)?;
     for Companion { name, bytes } in companions.iter().chain([&origin]) {
         folder.write(name, |file| file.write_all(bytes).map_err(|source| write_error(&options.to, name, source)))?;
     }
     let tensors = Tensors::new(&checkpoint, &layers, options.format);
-    let file = if options.format == ExportFormat::Dense { DENSE_FILE } else { SPARSE_FILE };
     let bytes = folder.write(file, |out| {
         let written = weights::write_safetensors(out, &tensors.infos, |index| {
             let interrupted = watch.interrupted();
@@ -188,6 +207,8 @@ pub fn export(
             Problem::Interrupted => ExportError::Interrupted,
         })
     })?;
+    // Pruning takes a while, in which somebody may have put something there.
+    place::free(&options.to, options.overwrite, &model.files)?;
     folder.finish()?;
     Ok(Exported { point, pruned: layers.len(), bytes, dense_bytes: tensors.dense_bytes, rounded: tensors.rounded })
 }
@@ -222,30 +243,8 @@ fn name(cell: &Cell) -> String {
     Cell { variant: Variant::Masked, ..cell.clone() }.to_string()
 }
 
-/// Whether the folder may be made or replaced.
-fn free(to: &Path, overwrite: bool, model: &PreparedModel) -> Result<(), ExportError> {
-    if to.file_name().is_none() {
-        return Err(ExportError::NoName(to.into()));
-    }
-    let entries = match std::fs::read_dir(to) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(_) if !to.exists() => return Ok(()),
-        Err(_) => return Err(ExportError::Occupied(to.into())),
-    };
-    let here = |path: &Path| std::fs::canonicalize(path).ok();
-    if model.files.folder().is_some_and(|folder| here(folder) == here(to)) {
-        return Err(ExportError::Source(to.into()));
-    }
-    match entries {
-        false => Ok(()),
-        true if !to.join("config.json").is_file() => Err(ExportError::Occupied(to.into())),
-        true if overwrite => Ok(()),
-        true => Err(ExportError::Exists(to.into())),
-    }
-}
-
 /// What the checkpoint is of, for those who find it.
-fn origin(planned: &Planned, cell: &Cell, format: ExportFormat) -> Companion {
+fn origin(planned: &Planned, cell: &Cell, format: ExportFormat, files: &[String]) -> Companion {
     let Cell { model, backend, dtype, prune, seed, .. } = cell;
     let origin = json!({
         "model": model,
@@ -256,6 +255,7 @@ fn origin(planned: &Planned, cell: &Cell, format: ExportFormat) -> Companion {
         "inputs": planned.inputs,
         "format": if format == ExportFormat::Dense { "dense" } else { "sparse" },
         "program": Program::current(),
+        place::FILES: files,
     });
     Companion { name: ORIGIN_FILE.into(), bytes: format!("{origin:#}\n").into_bytes() }
 }

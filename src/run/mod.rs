@@ -13,7 +13,8 @@
 //!   record/      one Record a cell, written at once
 //! ```
 //!
-//! backend.rs turns a backend's name into its type; export.rs makes a checkpoint of a prune point.
+//! backend.rs turns a backend's name into its type; export.rs makes a checkpoint of a prune point, and place.rs says
+//! whether it may lie where it is to.
 //!
 //! This module brings the others together; it computes nothing itself and prints nothing.
 
@@ -23,6 +24,7 @@ mod kernel;
 mod kinds;
 mod model;
 mod panics;
+mod place;
 mod prepare;
 mod scheduler;
 mod select;

@@ -181,6 +181,70 @@ fn nothing_is_overwritten_unasked() {
 }
 
 #[test]
+fn only_an_export_is_overwritten_and_nothing_else_with_it() {
+    let lab = Lab::tiny(THREE_CELLS);
+    let overwrite = || lab.run(TO.into_iter().chain(["--overwrite"]));
+    // A configuration, and a file of the name that exports have: neither makes a folder an export.
+    for (name, text) in [("config.json", "{}"), ("sparsify_exp.json", "{}"), ("sparsify_exp.json", "[")] {
+        lab.write(&format!("out/{name}"), text);
+        lab.write("out/thesis.tex", "years of work");
+        let before = lab.files("out");
+        overwrite().exits(2).prints_nothing().says(&["error: `out` is there already and is no checkpoint", "hint: "]);
+        assert!(lab.files("out") == before, "{name}");
+        std::fs::remove_dir_all(lab.path("out")).unwrap();
+    }
+    lab.run(TO).exits(0);
+    let origin: Value = serde_json::from_str(&lab.read("out/sparsify_exp.json")).unwrap();
+    assert_eq!(
+        origin["files"],
+        serde_json::json!(["config.json", "model.safetensors", "sparsify_exp.json", "tokenizer.json"])
+    );
+    // A stranger's file; one that exports can have and this one has not; a folder.
+    for (path, named) in [("thesis.tex", "thesis.tex"), ("merges.txt", "merges.txt"), ("runs/1.txt", "runs")] {
+        lab.write(&format!("out/{path}"), "mine");
+        let before = lab.files("out");
+        overwrite().exits(2).prints_nothing().says(&[&format!("`out` holds what `export` did not write: `{named}`")]);
+        assert!(lab.files("out") == before, "{named}");
+        let path = lab.path(format!("out/{named}"));
+        if path.is_dir() { std::fs::remove_dir_all(path).unwrap() } else { std::fs::remove_file(path).unwrap() }
+    }
+    // A list that was edited names nobody's files.
+    let mut edited = origin.clone();
+    edited["files"] = serde_json::json!(["thesis.tex", "../e.toml", "config.json", "model.safetensors", "tokenizer.json"]);
+    lab.write("out/sparsify_exp.json", edited.to_string());
+    lab.write("out/thesis.tex", "mine");
+    overwrite().exits(2).says(&["did not write: `thesis.tex`"]);
+    std::fs::remove_file(lab.path("out/thesis.tex")).unwrap();
+    // Exports from before there was a list have what exports can have.
+    let mut old = origin;
+    old.as_object_mut().unwrap().remove("files");
+    lab.write("out/sparsify_exp.json", old.to_string());
+    overwrite().exits(0);
+    // The other format leaves nothing of the first behind.
+    lab.run(TO.into_iter().chain(["--format", "sparse", "--overwrite"])).exits(0);
+    assert!(lab.path("out/model.sparse.safetensors").exists() && !lab.path("out/model.safetensors").exists());
+    assert!(lab.path("e.toml").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn links_in_an_export_are_no_files_of_it() {
+    let lab = Lab::tiny(THREE_CELLS);
+    lab.run(TO).exits(0);
+    lab.write("mine.json", "{}");
+    std::fs::remove_file(lab.path("out/tokenizer.json")).unwrap();
+    std::os::unix::fs::symlink(lab.path("mine.json"), lab.path("out/tokenizer.json")).unwrap();
+    lab.run(TO.into_iter().chain(["--overwrite"])).exits(2).says(&["did not write: `tokenizer.json`"]);
+    // An export that fails half way leaves the one that is there.
+    std::fs::remove_file(lab.path("out/tokenizer.json")).unwrap();
+    let before = lab.files("out");
+    let text = lab.read("e.toml").replace("sparsity = 0.5", "pattern = \"2:3\"");
+    lab.write("uneven.toml", text);
+    lab.run(["export", "uneven.toml", "--to", "out", "--overwrite"]).exits(100);
+    assert!(lab.files("out") == before);
+}
+
+#[test]
 fn what_cannot_be_exported() {
     let lab = Lab::tiny(&THREE_CELLS.replace("sparsity = 0.5", "pattern = \"2:3\""));
     let uneven = lab.run(TO);

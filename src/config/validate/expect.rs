@@ -1,5 +1,6 @@
 //! The rules of `[[expect]]` blocks.
 
+use super::count::MAX_EXPECTATIONS;
 use super::{Validator, value};
 use crate::config::axis::At;
 use crate::config::experiment::{BackendChoice, Expect, Metric, SUMMARY_COLUMNS, Where};
@@ -9,6 +10,9 @@ use crate::diagnostic::Diagnostic;
 impl Validator<'_> {
     /// The blocks that are right.
     pub(super) fn expects(&mut self, raw: Vec<At<RawExpect>>, metrics: &[Metric]) -> Vec<Expect> {
+        if !self.few_enough("expect", "blocks", MAX_EXPECTATIONS, &raw) {
+            return Vec::new();
+        }
         let expect = |(index, block)| self.expect(index, block, metrics);
         raw.into_iter().enumerate().filter_map(expect).collect()
     }

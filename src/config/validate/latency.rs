@@ -24,6 +24,7 @@ impl Validator<'_> {
         let prompt = self.axis("measure.prompt", prompt, &[128]);
         self.counts("measure.batch", &batch, LatencySettings::MAX_BATCH);
         self.counts("measure.prompt", &prompt, usize::MAX);
+        self.count_workloads(&batch, &prompt);
         LatencySettings {
             warmup: value(warmup).unwrap_or(3),
             repeats: value(repeats).unwrap_or(20),

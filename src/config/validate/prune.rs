@@ -1,5 +1,6 @@
 //! The rules of `[[prune]]` blocks.
 
+use super::count::{MAX_CELLS, MAX_GLOBS, MAX_SKIPS};
 use super::method::RawSettings;
 use super::{Validator, values};
 use crate::config::axis::{At, Axis};
@@ -19,7 +20,7 @@ impl Validator<'_> {
     fn prune_block(&mut self, index: usize, block: At<RawPrune>) -> PruneBlock {
         let At { value: mut raw, span: header } = block;
         let exact = |key: &str| format!("prune.{index}.{key}");
-        let before = self.found.len();
+        let before = self.found.errors();
         if raw.method.is_none() {
             let help = "write `method = \"magnitude\"`; `sparsify-exp list methods` names them all";
             self.missing("prune.method", &exact("method"), Some(header.clone()), help);
@@ -60,8 +61,8 @@ impl Validator<'_> {
             propagate,
         };
         let prefix = exact("");
-        let complete = !self.errors_since(before) && !self.removed.iter().any(|path| path.starts_with(&prefix));
-        if complete {
+        let removed = self.removed.range(prefix.clone()..).next().is_some_and(|path| path.starts_with(&prefix));
+        if self.found.errors() == before && !removed && block.size().is_some_and(|points| points <= MAX_CELLS) {
             self.idle_skips(&block, &skips);
         }
         block
@@ -87,7 +88,7 @@ impl Validator<'_> {
     fn pattern_against_sparsities(&mut self, patterns: &[At<NmPattern>], given: &[At<f64>]) {
         let alone = patterns.iter().all(|at| at.value.sparsity().is_some());
         for pattern in patterns {
-            let Some(fixed) = pattern.value.sparsity() else {
+            let Some(fixed) = pattern.value.sparsity().filter(|_| !self.found.is_full()) else {
                 continue;
             };
             let name = pattern.value;
@@ -130,6 +131,9 @@ impl Validator<'_> {
         let Some(globs) = globs else {
             return DEFAULT_EXCLUDE.iter().map(|glob| (*glob).to_owned()).collect();
         };
+        if !self.few_enough("prune.exclude", "globs", MAX_GLOBS, &globs) {
+            return Vec::new();
+        }
         for At { value: glob, span } in &globs {
             if let Err(error) = globset::Glob::new(glob) {
                 self.report(
@@ -143,6 +147,9 @@ impl Validator<'_> {
     }
 
     fn skips(&mut self, raw: Vec<At<RawSkip>>) -> Vec<At<Skip>> {
+        if !self.few_enough("prune.skip", "entries", MAX_SKIPS, &raw) {
+            return Vec::new();
+        }
         raw.into_iter().filter_map(|at| self.skip(at.value, at.span)).collect()
     }
 
