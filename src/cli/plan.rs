@@ -5,12 +5,13 @@ use super::interrupt::Interrupt;
 use super::output::Printer;
 use super::run::{counted, load_experiment, prepare_selection};
 use crate::error::{CliError, exit};
-use crate::plan::{Cell, Decision, KernelCell, Planned, Task};
+use crate::plan::{Cell, KernelCell, Planned, Task};
 use crate::record::{Store, experiment_folder};
 use crate::report::table::{Table, Value};
 use crate::run::Prepared;
 use indicatif::HumanBytes;
 use serde_json::json;
+use std::collections::HashMap;
 
 pub(super) fn plan(args: &PlanArgs) -> Result<u8, CliError> {
     let experiment = load_experiment(&args.selection)?;
@@ -64,14 +65,17 @@ fn show(prepared: &Prepared) {
 
 /// Why cells run or not, where there is more to say than a word; the same reason is said once.
 fn reasons(prepared: &Prepared) -> Vec<String> {
-    let mut reasons: Vec<(&Decision, String, usize)> = Vec::new();
+    let mut reasons: Vec<(String, String, usize)> = Vec::new();
+    let mut places = HashMap::new();
     for (id, decision) in prepared.reasons() {
-        match reasons.iter_mut().find(|(told, ..)| *told == decision) {
+        let decision = decision.to_string();
+        let place = *places.entry(decision.clone()).or_insert(reasons.len());
+        match reasons.get_mut(place) {
             Some((.., more)) => *more += 1,
             None => reasons.push((decision, id.to_string(), 0)),
         }
     }
-    let line = |(decision, id, more): (&Decision, String, usize)| match more {
+    let line = |(decision, id, more): (String, String, usize)| match more {
         0 => format!("{id} {decision}"),
         more => format!("{id} and {more} more {decision}"),
     };

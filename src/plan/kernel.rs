@@ -66,11 +66,6 @@ impl KernelCell {
         (self.group(), self.format, self.sparsity.map(f64::to_bits))
     }
 
-    /// Whether two cells differ in no more than format and sparsity: they are compared.
-    pub fn same_group(&self, other: &Self) -> bool {
-        self.group() == other.group()
-    }
-
     /// Whether two cells differ in no more than tokens: they multiply the same stored weight, but for `auto`,
     /// whose form depends on them, and CSR on a GPU, which is stored otherwise for one token.
     pub fn same_weight(&self, other: &Self) -> bool {

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The most cells of earlier settings that are looked at.
 const MOST_EARLIER: usize = 500;
+/// The most new cells that are compared with them: a reader wants to know what has changed, not of every cell.
+const MOST_NEW: usize = 1000;
 /// The most changes that still tell a new cell from an earlier one, rather than another cell.
 const MOST_CHANGES: usize = 2;
 
@@ -31,7 +33,7 @@ pub(super) fn select(cells: &mut [Planned], store: &Store, options: &PrepareOpti
     let earlier = LazyCell::new(|| Earlier::read(store, &unused));
     let siblings = LazyCell::new(|| Siblings::of(store));
     let program = Program::current().to_string();
-    let mut running = 0;
+    let (mut running, mut compared) = (0, 0);
     for (planned, wanted) in cells.iter_mut().zip(wanted) {
         planned.selected = wanted;
         (planned.decision, planned.due) = decide(&store.existing(&planned.id), &planned.parts, &program, options.rerun);
@@ -41,7 +43,9 @@ pub(super) fn select(cells: &mut [Planned], store: &Store, options: &PrepareOpti
         if let Decision::New { why } = &mut planned.decision
             && options.explain
             && wanted
+            && compared < MOST_NEW
         {
+            compared += 1;
             *why = earlier.changes(&planned.task, &planned.inputs);
         }
         if planned.runs() {
