@@ -106,7 +106,7 @@ fn forward() -> Result<(), Box<dyn std::error::Error>> {
         for (index, module) in shape.linears().filter(|(_, module)| module.tied_to.is_none()) {
             let (Some(format), LinearWeight::Dense(weight)) = (format, &dense.linear(index).weight) else { continue };
             let (rows, cols) = (module.shape[0], module.shape[1]);
-            let weights = weight.host();
+            let weights = weight.host()?;
             let pattern = Pattern::keep_where(rows, cols, &weights, |i, _| f64::from(random(i + 77).abs()) >= SPARSITY);
             let bias = dense.linear(index).bias.as_ref();
             let packed = SparseWeight::new(format, &weights, &pattern, bias, DType::F32, 1, &device)?;

@@ -177,14 +177,17 @@ pub trait SparseBackend: DecodeOps {
     }
 
     /// A tensor's numbers in row-major order, borrowed where they are host memory in that order.
-    fn host_f32(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]>;
+    ///
+    /// # Errors
+    /// When the device does not give them back; of backends in host memory never.
+    fn host_f32(tensor: &FloatTensor<Self>) -> Result<Cow<'_, [f32]>, ReadError>;
 
     /// How many numbers of a tensor have each value of a digit of their magnitudes.
     ///
     /// # Errors
     /// When the device does not give the counts back.
     fn count_magnitudes(tensor: &FloatTensor<Self>, digit: Digit) -> Result<Vec<u32>, ReadError> {
-        Ok(digit.count(&Self::host_f32(tensor)))
+        Ok(digit.count(&Self::host_f32(tensor)?))
     }
 
     /// Which numbers of a tensor `[rows, cols]` have magnitudes above a threshold.
@@ -193,14 +196,17 @@ pub trait SparseBackend: DecodeOps {
     /// When the device does not give the pattern back.
     fn magnitudes_above(tensor: &FloatTensor<Self>, threshold: u32) -> Result<Pattern, ReadError> {
         let shape = tensor.shape();
-        Ok(Pattern::above(shape[0], shape[1], &Self::host_f32(tensor), Some(threshold)))
+        Ok(Pattern::above(shape[0], shape[1], &Self::host_f32(tensor)?, Some(threshold)))
     }
 
     /// A tensor `[rows, cols]` with +0.0 where the pattern keeps nothing.
-    fn masked(tensor: &FloatTensor<Self>, pattern: &Pattern) -> FloatTensor<Self> {
-        let numbers = pattern.apply(&Self::host_f32(tensor));
+    ///
+    /// # Errors
+    /// When the numbers have to come to the host, and the device does not give them back.
+    fn masked(tensor: &FloatTensor<Self>, pattern: &Pattern) -> Result<FloatTensor<Self>, ReadError> {
+        let numbers = pattern.apply(&Self::host_f32(tensor)?);
         let data = narrow(numbers.into(), tensor.shape(), tensor.dtype());
-        Self::float_from_data(data, &Self::float_device(tensor))
+        Ok(Self::float_from_data(data, &Self::float_device(tensor)))
     }
 }
 

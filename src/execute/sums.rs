@@ -15,6 +15,8 @@ use burn::tensor::{DType, Tensor, TensorData};
 pub struct InputSums<B: SparseBackend> {
     tokens: usize,
     sums: Sums<B>,
+    /// The first read that failed.
+    failed: Option<ReadError>,
 }
 
 enum Sums<B: SparseBackend> {
@@ -48,17 +50,23 @@ impl<B: SparseBackend> InputSums<B> {
             true => Sums::Host { squares: vec![0.0; cols], gram: gram.then(|| Gram::new(cols)) },
             false => Sums::Device { squares: None, gram: None, wanted: gram },
         };
-        Self { tokens: 0, sums }
+        Self { tokens: 0, sums, failed: None }
     }
 
-    /// Adds a batch `[tokens, cols]`.
+    /// Adds a batch `[tokens, cols]`. Where that fails, [`InputSums::finish`] says so.
     pub fn add(&mut self, x: &Tensor<B, 2>) {
         let tokens = x.dims()[0];
         self.tokens += tokens;
         match &mut self.sums {
             Sums::Host { squares, gram } => {
                 let x = x.clone().into_primitive().tensor();
-                let (x, simd) = (B::host_f32(&x), Simd::detect());
+                let (x, simd) = match B::host_f32(&x) {
+                    Ok(x) => (x, Simd::detect()),
+                    Err(error) => {
+                        self.failed.get_or_insert(error);
+                        return;
+                    }
+                };
                 add_squares(squares, &x, tokens, simd);
                 if let Some(gram) = gram {
                     gram.add(&x, tokens, simd);
@@ -79,6 +87,9 @@ impl<B: SparseBackend> InputSums<B> {
     /// # Errors
     /// When the device does not give them back.
     pub fn finish(self) -> Result<InputTotals, ReadError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
         let tokens = self.tokens;
         match self.sums {
             Sums::Host { squares, gram } => Ok(InputTotals { tokens, squares, gram: gram.map(Gram::into_matrix) }),
@@ -123,7 +134,7 @@ mod tests {
     #[test]
     fn host_and_device_agree() {
         let on_device = Sums::<Flex>::Device { squares: None, gram: None, wanted: true };
-        let device = totals(InputSums { tokens: 0, sums: on_device });
+        let device = totals(InputSums { tokens: 0, sums: on_device, failed: None });
         let host = totals(InputSums::<Flex>::new(70, true));
         assert_eq!(host, totals(InputSums::<NdArray<f32>>::new(70, true)));
         assert_eq!((host.tokens, device.tokens), (187, 187));
@@ -136,5 +147,15 @@ mod tests {
     fn squares_do_not_depend_on_what_else_is_wanted() {
         let (alone, both) = (totals(InputSums::<Flex>::new(70, false)), totals(InputSums::<Flex>::new(70, true)));
         assert_eq!((alone.gram, alone.squares), (None, both.squares));
+    }
+
+    #[test]
+    fn a_read_that_failed_is_told_at_the_end() {
+        for (tokens, gram) in [(0, false), (9, true)] {
+            let mut sums = InputSums::<Flex>::new(70, gram);
+            sums.add(&batch(tokens, 70, 1));
+            sums.failed = Some(ReadError("the device is gone".into()));
+            assert_eq!(sums.finish(), Err(ReadError("the device is gone".into())));
+        }
     }
 }

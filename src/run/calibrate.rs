@@ -20,7 +20,7 @@ use super::patterns::{Prunable, Pruned, prunable, prune_linear};
 use super::point::CellError;
 use super::session::{Session, burn_dtype};
 use crate::config::experiment::{Dtype, Propagate};
-use crate::execute::{InputSums, SparseBackend};
+use crate::execute::{InputSums, ReadError, SparseBackend};
 use crate::measure::ForwardError;
 use crate::model::{Activations, Batch, Decoder, LinearWeight, Stage};
 use crate::plan::PrunePoint;
@@ -143,14 +143,20 @@ impl<'a, B: SparseBackend> Work<'a, B> {
     }
 
     /// The share of outliers among what it prunes of a block.
-    fn outlier_share(&self, groups: &[Vec<usize>], inputs: &[Option<InputStatistics>]) -> Option<f64> {
+    fn outlier_share(
+        &self,
+        groups: &[Vec<usize>],
+        inputs: &[Option<InputStatistics>],
+    ) -> Result<Option<f64>, ReadError> {
         let mut linears = Vec::new();
         for (group, inputs) in groups.iter().zip(inputs) {
             let Some(inputs) = inputs else { continue };
-            linears.extend(self.among(group).map(|linear| (linear.layer(self.point.method), inputs)));
+            for linear in self.among(group) {
+                linears.push((linear.layer(self.point.method)?, inputs));
+            }
         }
-        let owl = self.point.budget.filter(|_| !linears.is_empty())?;
-        Some(owl::outlier_share(&linears, owl.m))
+        let owl = self.point.budget.filter(|_| !linears.is_empty());
+        Ok(owl.map(|owl| owl::outlier_share(&linears, owl.m)))
     }
 
     /// Spreads its sparsity over the blocks that have shares of outliers.
@@ -179,7 +185,7 @@ impl<'a, B: SparseBackend> Work<'a, B> {
         match layers.into_iter().collect::<Result<Vec<Pruned>, _>>() {
             Ok(layers) => self.layers.extend(layers),
             Err(error) => {
-                self.failure = Some(error.into());
+                self.failure = Some(error);
                 self.layers.clear();
             }
         }
@@ -220,7 +226,7 @@ impl<B: SparseBackend> Engine<'_, B> {
             let (inputs, advanced) = self.look(stage, &groups, &wanted, batches, true)?;
             batches = advanced;
             for &i in &spread {
-                shares[i].extend(work[i].outlier_share(&groups, &inputs).map(|share| (block, share)));
+                shares[i].extend(work[i].outlier_share(&groups, &inputs)?.map(|share| (block, share)));
             }
         }
         for i in spread {
@@ -292,7 +298,7 @@ impl<B: SparseBackend> Engine<'_, B> {
             // The last one takes the inputs: they go as their outputs come.
             let last = place + 1 == leave.len();
             let from = if last { inputs.take() } else { inputs.clone() };
-            let decoder = self.pruned(&work[i], groups);
+            let decoder = self.pruned(&work[i], groups)?;
             next.push(State { batches: self.advance(&decoder, stage, from.unwrap_or_default()), points: vec![i] });
             self.interrupted()?;
         }
@@ -341,14 +347,14 @@ impl<B: SparseBackend> Engine<'_, B> {
     }
 
     /// The dense model with what a point left of a stage.
-    fn pruned(&self, work: &Work<'_, B>, groups: &[Vec<usize>]) -> Decoder<B> {
+    fn pruned(&self, work: &Work<'_, B>, groups: &[Vec<usize>]) -> Result<Decoder<B>, ReadError> {
         let mut decoder = self.session.decoder.clone();
         let dtype = burn_dtype(self.dtype);
         for pruned in work.layers.iter().filter(|pruned| groups.iter().any(|group| group.contains(&pruned.module))) {
-            let masked = pruned.masked(self.session.dense(pruned.module), dtype, self.session.decoder.device());
+            let masked = pruned.masked(self.session.dense(pruned.module), dtype, self.session.decoder.device())?;
             decoder.set_weight(pruned.module, LinearWeight::Dense(masked));
         }
-        decoder
+        Ok(decoder)
     }
 
     fn enter(&self, doing: &str, stage: Stage) -> Result<(), Stopped> {

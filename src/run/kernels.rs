@@ -436,7 +436,7 @@ mod tests {
         let bench = Bench::<Flex>::new(&cell, Default::default(), Peaks { bytes_per_s: 1.0, flops_per_s: 1.0 });
         let weight = bench.weight(&cell).unwrap();
         let place = |weight: &KernelWeight<Flex>| match weight {
-            KernelWeight::Linear(Linear { weight: LinearWeight::Dense(weight), .. }) => weight.host().as_ptr(),
+            KernelWeight::Linear(Linear { weight: LinearWeight::Dense(weight), .. }) => weight.host().unwrap().as_ptr(),
             _ => unreachable!("dense was asked for"),
         };
         let mut places: Vec<_> = weight.copies.iter().map(place).collect();

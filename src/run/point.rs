@@ -139,7 +139,7 @@ impl Point {
         reference_of(session, cell, stage)?;
         stage("masking");
         let start = Instant::now();
-        let mut decoder = self.masked_decoder(session, cell);
+        let mut decoder = self.masked_decoder(session, cell)?;
         timings.convert_seconds = Some(start.elapsed().as_secs_f64());
         let start = Instant::now();
         let mut stored = session.stored.clone();
@@ -170,7 +170,7 @@ impl Point {
         // The masked logits come first and their model goes, so that the two never share the memory.
         if self.masked.is_none() {
             stage("masked logits for the gate");
-            let mut masked = self.masked_decoder(session, cell);
+            let mut masked = self.masked_decoder(session, cell)?;
             self.masked_logits(&mut masked, session)?;
             drop(masked);
             // What a device's memory pools keep of it would stand in the way of the sparse model.
@@ -238,13 +238,13 @@ impl Point {
             let weight = match format {
                 Some(format) => {
                     let bias = session.decoder.linear(*module).bias.as_ref();
-                    let (weights, device) = (pruned.weights(dense), decoder.device());
+                    let (weights, device) = (pruned.weights(dense)?, decoder.device());
                     let packed = SparseWeight::new(format, &weights, pattern, bias, dtype, tokens, device)?;
                     slot.weight_bytes = packed.bytes() as u64;
                     (slot.entries, slot.format) = (Some(shape.kept as u64), packed.layout().into());
                     LinearWeight::Sparse(packed)
                 }
-                None => LinearWeight::Dense(pruned.masked(dense, dtype, decoder.device())),
+                None => LinearWeight::Dense(pruned.masked(dense, dtype, decoder.device())?),
             };
             decoder.set_weight(*module, weight);
             session.let_go(*module);
@@ -267,14 +267,18 @@ impl Point {
         uses
     }
 
-    fn masked_decoder<B: SparseBackend>(&self, session: &mut Session<B>, cell: &Cell) -> Decoder<B> {
+    fn masked_decoder<B: SparseBackend>(
+        &self,
+        session: &mut Session<B>,
+        cell: &Cell,
+    ) -> Result<Decoder<B>, ReadError> {
         let (mut decoder, dtype) = (session.decoder.clone(), burn_dtype(cell.dtype));
         for pruned in &self.layers {
-            let masked = pruned.masked(session.dense(pruned.module), dtype, session.decoder.device());
+            let masked = pruned.masked(session.dense(pruned.module), dtype, session.decoder.device())?;
             decoder.set_weight(pruned.module, LinearWeight::Dense(masked));
             session.let_go(pruned.module);
         }
-        decoder
+        Ok(decoder)
     }
 
     fn masked_logits<B: SparseBackend>(
