@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   layers ──> method: a score for every weight ──> scope or N:M: which scores are too low ──> patterns
-//!          ──> radix.rs, for weights that are on a device: counts of magnitudes ──> a threshold ──> patterns
+//!          ──> histogram.rs, for weights that are on a device: counts of magnitudes ──> a threshold ──> patterns
 //!   one layer and what its inputs look like ──> calibrated method ──> its pattern, and values for what stays
 //! ```
 //!
@@ -16,7 +16,7 @@ mod linalg;
 mod magnitude;
 mod nm;
 pub mod owl;
-mod radix;
+mod histogram;
 mod random;
 mod ria;
 mod select;
@@ -24,7 +24,7 @@ mod sparsegpt;
 mod wanda;
 
 pub use inputs::InputStatistics;
-pub use radix::{Magnitudes, by_magnitude};
+pub use histogram::{Magnitudes, Miscount, by_magnitude};
 
 use crate::config::experiment::{Method, MethodSettings, NmPattern, Scope};
 use crate::sparse::Pattern;

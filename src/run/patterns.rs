@@ -14,7 +14,7 @@ use crate::config::experiment::{Dtype, Method, NmPattern, Scope};
 use crate::execute::{ReadError, SparseBackend};
 use crate::model::DenseWeight;
 use crate::plan::PrunePoint;
-use crate::prune::{self, InputStatistics, Layer, Magnitudes, Remaining, Request};
+use crate::prune::{self, InputStatistics, Layer, Magnitudes, Miscount, Remaining, Request};
 use crate::sparse::{Digit, Pattern};
 use burn::tensor::DType;
 use std::borrow::Cow;
@@ -170,6 +170,12 @@ fn one_by_one<B: SparseBackend>(linears: &[Prunable<'_, B>], request: &Request) 
 
 /// The linears' weights, counted and compared on the device.
 struct OnDevice<'a, B: SparseBackend>(&'a [Prunable<'a, B>]);
+
+impl From<Miscount> for ReadError {
+    fn from(miscount: Miscount) -> Self {
+        Self(miscount.to_string())
+    }
+}
 
 impl<B: SparseBackend> Magnitudes for OnDevice<'_, B> {
     type Error = ReadError;
