@@ -3,9 +3,9 @@
 use super::backend::{Format, PackError, Packing, Peaks};
 use super::kernels::cpu::{
     Simd, bitmap_kernel_name, bitmap_linear, bitmap_pairs_linear, dense_kernel_name, peaks as cpu_peaks,
-    sliced_kernel_name, sliced_linear,
+    sell_kernel_name, sell_linear,
 };
-use crate::sparse::{Bitmap, BitmapPairs, Pattern, Sliced};
+use crate::sparse::{Bitmap, BitmapPairs, Pattern, Sell};
 use burn::tensor::DType;
 use half::bf16;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ pub struct HostWeight {
 
 #[derive(Clone, Debug)]
 enum Matrix {
-    Csr(Sliced<f32>),
-    CsrBf16(Sliced<bf16>),
+    Csr(Sell<f32>),
+    CsrBf16(Sell<bf16>),
     Bitmap(Bitmap),
     BitmapBf16(BitmapPairs),
 }
@@ -38,16 +38,16 @@ impl HostWeight {
         dtype: DType,
     ) -> Result<Packing<Self>, PackError> {
         let (matrix, layout) = match (format, dtype) {
-            (Format::Csr, DType::BF16) => (Matrix::CsrBf16(Sliced::from_dense(weights, pattern)?), "csr-sliced"),
-            (Format::Csr, _) => (Matrix::Csr(Sliced::from_dense(weights, pattern)?), "csr-sliced"),
+            (Format::Csr, DType::BF16) => (Matrix::CsrBf16(Sell::from_dense(weights, pattern)?), "csr-sliced"),
+            (Format::Csr, _) => (Matrix::Csr(Sell::from_dense(weights, pattern)?), "csr-sliced"),
             (Format::Bitmap, DType::BF16) => {
                 (Matrix::BitmapBf16(BitmapPairs::from_dense(weights, pattern)?), "bitmap-pairs")
             }
             (Format::Bitmap, _) => (Matrix::Bitmap(Bitmap::from_dense(weights, pattern)?), "bitmap-panels"),
         };
         let bytes = match &matrix {
-            Matrix::Csr(sliced) => sliced.bytes(),
-            Matrix::CsrBf16(sliced) => sliced.bytes(),
+            Matrix::Csr(sell) => sell.bytes(),
+            Matrix::CsrBf16(sell) => sell.bytes(),
             Matrix::Bitmap(bitmap) => bitmap.bytes(),
             Matrix::BitmapBf16(bitmap) => bitmap.bytes(),
         };
@@ -62,8 +62,8 @@ impl HostWeight {
     /// Output features.
     pub(super) fn rows(&self) -> usize {
         match &*self.matrix {
-            Matrix::Csr(sliced) => sliced.index().rows(),
-            Matrix::CsrBf16(sliced) => sliced.index().rows(),
+            Matrix::Csr(sell) => sell.index().rows(),
+            Matrix::CsrBf16(sell) => sell.index().rows(),
             Matrix::Bitmap(bitmap) => bitmap.index().rows(),
             Matrix::BitmapBf16(bitmap) => bitmap.rows(),
         }
@@ -73,8 +73,8 @@ impl HostWeight {
     pub(super) fn linear(&self, x: &[f32], tokens: usize) -> Vec<f32> {
         let (bias, simd) = (self.bias.as_deref(), Simd::detect());
         match &*self.matrix {
-            Matrix::Csr(sliced) => sliced_linear(sliced, bias, x, tokens, simd),
-            Matrix::CsrBf16(sliced) => sliced_linear(sliced, bias, x, tokens, simd),
+            Matrix::Csr(sell) => sell_linear(sell, bias, x, tokens, simd),
+            Matrix::CsrBf16(sell) => sell_linear(sell, bias, x, tokens, simd),
             Matrix::Bitmap(bitmap) => bitmap_linear(bitmap, bias, x, tokens, simd),
             Matrix::BitmapBf16(bitmap) => bitmap_pairs_linear(bitmap, bias, x, tokens, simd),
         }
@@ -83,7 +83,7 @@ impl HostWeight {
     /// The name of the kernel for so many tokens.
     pub(super) fn kernel(&self, tokens: usize) -> String {
         match &*self.matrix {
-            Matrix::Csr(_) | Matrix::CsrBf16(_) => sliced_kernel_name(tokens, Simd::detect()),
+            Matrix::Csr(_) | Matrix::CsrBf16(_) => sell_kernel_name(tokens, Simd::detect()),
             Matrix::Bitmap(_) | Matrix::BitmapBf16(_) => bitmap_kernel_name(tokens, Simd::detect()),
         }
     }

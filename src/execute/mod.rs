@@ -23,7 +23,7 @@ mod host;
 pub mod kernels;
 mod ndarray;
 mod policy;
-mod sums;
+mod gram;
 
 pub use backend::{
     ColumnWeight, Format, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend,
@@ -34,4 +34,4 @@ pub use convert::{narrow, widen};
 pub use cuda::{Cuda, CudaWeight, cuda_device};
 pub use decode::DecodeOps;
 pub use host::HostWeight;
-pub use sums::{InputSums, InputTotals};
+pub use gram::{GramSums, GramTotals};

@@ -129,7 +129,7 @@ pub(super) fn tensor<B: SparseBackend, const D: usize>(
     Tensor::from_data(narrow(numbers, shape, dtype), (device, dtype))
 }
 
-/// `[rows, cols]` → `[cols, rows]`, in blocks that fit the first cache.
+/// `[rows, cols]` → `[cols, rows]`, in blocks that fit the L1 cache.
 pub(crate) fn transpose(from: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     const BLOCK: usize = 32;
     let mut to = vec![0.0; from.len()];

@@ -11,7 +11,7 @@
 
 mod admm;
 mod given;
-mod inputs;
+mod gram;
 mod linalg;
 mod magnitude;
 mod nm;
@@ -23,7 +23,7 @@ mod select;
 mod sparsegpt;
 mod wanda;
 
-pub use inputs::InputStatistics;
+pub use gram::GramStatistics;
 pub use histogram::{Magnitudes, Miscount, by_magnitude};
 
 use crate::config::experiment::{Method, MethodSettings, NmPattern, Scope};
@@ -95,7 +95,7 @@ pub enum Needs {
 /// Decides from the weights of layers; the number is the place of the first of them.
 type WeightRule = fn(&[Layer<'_>], usize, &Request) -> Result<Vec<Pattern>, PruneError>;
 /// Decides from a layer's weights and inputs.
-type InputRule = fn(&Layer<'_>, &InputStatistics, &Request) -> Result<Remaining, PruneError>;
+type InputRule = fn(&Layer<'_>, &GramStatistics, &Request) -> Result<Remaining, PruneError>;
 
 /// How a method decides.
 enum Rule {
@@ -286,11 +286,11 @@ pub fn prune_from(first: usize, layers: &[Layer<'_>], request: &Request) -> Resu
 ///
 /// ```
 /// use sparsify_exp::config::experiment::{Method, NmPattern, Scope};
-/// use sparsify_exp::prune::{InputStatistics, Layer, Request, prune_calibrated};
+/// use sparsify_exp::prune::{GramStatistics, Layer, Request, prune_calibrated};
 ///
 /// let layer = Layer { name: "fc", rows: 1, cols: 2, weights: (&[2.0, 1.0][..]).into() };
 /// // One token with the inputs 1 and 3.
-/// let inputs = InputStatistics::new(1, vec![1.0, 9.0], None);
+/// let inputs = GramStatistics::new(1, vec![1.0, 9.0], None);
 /// let request = Request {
 ///     method: Method::Wanda,
 ///     scope: Some(Scope::Row),
@@ -306,7 +306,7 @@ pub fn prune_from(first: usize, layers: &[Layer<'_>], request: &Request) -> Resu
 /// ```
 pub fn prune_calibrated(
     layer: &Layer<'_>,
-    inputs: &InputStatistics,
+    inputs: &GramStatistics,
     request: &Request,
 ) -> Result<Remaining, PruneError> {
     let entry = entry(request.method);

@@ -19,9 +19,9 @@ use super::{Layer, Scores};
 use crate::sparse::Pattern;
 use rayon::prelude::*;
 
-/// Scores computed at a time: 16 KiB, within the first cache.
+/// Scores computed at a time: 16 KiB, within the L1 cache.
 const CHUNK: usize = 4096;
-/// Lower bits that a bin leaves open: 8192 bins of 4 bytes fit the first cache, and 32 bins an octave
+/// Lower bits that a bin leaves open: 8192 bins of 4 bytes fit the L1 cache, and 32 bins an octave
 /// of magnitudes leave few scores for the second pass.
 const BIN_SHIFT: u32 = 19;
 const BINS: usize = 1 << (32 - BIN_SHIFT);

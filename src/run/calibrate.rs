@@ -20,11 +20,11 @@ use super::patterns::{Prunable, Pruned, prunable, prune_linear};
 use super::point::CellError;
 use super::session::{Session, burn_dtype};
 use crate::config::experiment::{Dtype, Propagate};
-use crate::execute::{InputSums, ReadError, SparseBackend};
+use crate::execute::{GramSums, ReadError, SparseBackend};
 use crate::measure::ForwardError;
 use crate::model::{Activations, Batch, Decoder, LinearWeight, Stage};
 use crate::plan::PrunePoint;
-use crate::prune::{self, InputStatistics, Needs, owl};
+use crate::prune::{self, GramStatistics, Needs, owl};
 use std::time::{Duration, Instant};
 
 /// Tokens that run through a stage at a time, unless one window alone has more: on the host enough for matrix
@@ -43,7 +43,7 @@ pub(super) struct Calibrated {
 }
 
 /// What a stage's linears read, group by group, and the stage's outputs.
-type Looked<B> = (Vec<Option<InputStatistics>>, Vec<Activations<B>>);
+type Looked<B> = (Vec<Option<GramStatistics>>, Vec<Activations<B>>);
 
 /// Why calibration ended early, for all of its points.
 pub(super) enum Stopped {
@@ -146,7 +146,7 @@ impl<'a, B: SparseBackend> Work<'a, B> {
     fn outlier_share(
         &self,
         groups: &[Vec<usize>],
-        inputs: &[Option<InputStatistics>],
+        inputs: &[Option<GramStatistics>],
     ) -> Result<Option<f64>, ReadError> {
         let mut linears = Vec::new();
         for (group, inputs) in groups.iter().zip(inputs) {
@@ -174,7 +174,7 @@ impl<'a, B: SparseBackend> Work<'a, B> {
     }
 
     /// Prunes what it prunes of a stage.
-    fn prune(&mut self, stage: Stage, groups: &[Vec<usize>], inputs: &[Option<InputStatistics>], dtype: Dtype) {
+    fn prune(&mut self, stage: Stage, groups: &[Vec<usize>], inputs: &[Option<GramStatistics>], dtype: Dtype) {
         let start = Instant::now();
         let request = prune::Request { sparsity: self.sparsity(stage), ..self.point.request(None) };
         let mut layers = Vec::new();
@@ -317,9 +317,9 @@ impl<B: SparseBackend> Engine<'_, B> {
         let decoder = &self.session.decoder;
         let sums = |(group, needs): (&Vec<usize>, &Needs)| {
             let cols = decoder.architecture().modules[group[0]].shape[1];
-            (*needs > Needs::Nothing).then(|| InputSums::<B>::new(cols, *needs == Needs::Gram))
+            (*needs > Needs::Nothing).then(|| GramSums::<B>::new(cols, *needs == Needs::Gram))
         };
-        let mut sums: Vec<Option<InputSums<B>>> = groups.iter().zip(wanted).map(sums).collect();
+        let mut sums: Vec<Option<GramSums<B>>> = groups.iter().zip(wanted).map(sums).collect();
         let mut advanced = Vec::with_capacity(if advance { batches.len() } else { 0 });
         for batch in batches {
             self.interrupted()?;
@@ -335,8 +335,8 @@ impl<B: SparseBackend> Engine<'_, B> {
             }
         }
         let statistics = sums.into_iter().map(|sums| {
-            let totals = sums.map(InputSums::finish).transpose()?;
-            Ok(totals.map(|totals| InputStatistics::new(totals.tokens, totals.squares, totals.gram)))
+            let totals = sums.map(GramSums::finish).transpose()?;
+            Ok(totals.map(|totals| GramStatistics::new(totals.tokens, totals.squares, totals.gram)))
         });
         Ok((statistics.collect::<Result<_, CellError>>()?, advanced))
     }

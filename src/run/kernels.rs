@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   matrix        backend, dtype, shape, seed      random weights, made once
-//!     weight      format, sparsity                 copies larger than the last cache, made once
+//!     weight      format, sparsity                 copies larger than the last-level cache, made once
 //!       cell      tokens                           input ─> warm-up, timed calls ─> error against float64
 //! ```
 //! The dense weight comes first, so that every sparse cell knows the dense time of its own process.

@@ -14,7 +14,7 @@ use crate::config::experiment::{Dtype, Method, NmPattern, Scope};
 use crate::execute::{ReadError, SparseBackend};
 use crate::model::DenseWeight;
 use crate::plan::PrunePoint;
-use crate::prune::{self, InputStatistics, Layer, Magnitudes, Miscount, Remaining, Request};
+use crate::prune::{self, GramStatistics, Layer, Magnitudes, Miscount, Remaining, Request};
 use crate::sparse::{Digit, Pattern};
 use burn::tensor::DType;
 use std::borrow::Cow;
@@ -108,7 +108,7 @@ pub(super) fn patterns<B: SparseBackend>(
 /// As [`prune::prune_calibrated`]; and when the device does not give the weights back.
 pub(super) fn prune_linear<B: SparseBackend>(
     linear: &Prunable<'_, B>,
-    inputs: &InputStatistics,
+    inputs: &GramStatistics,
     request: &Request,
     dtype: Dtype,
 ) -> Result<Pruned, CellError> {

@@ -150,7 +150,7 @@ fn by_full_passes(session: &mut Session<Flex>, windows: &[Vec<u32>], point: &Pru
         let groups = decoder.architecture().linears_of(stage);
         let gram = prune::entry(point.method).inputs == Needs::Gram;
         let modules = &decoder.architecture().modules;
-        let mut sums: Vec<_> = groups.iter().map(|g| InputSums::<Flex>::new(modules[g[0]].shape[1], gram)).collect();
+        let mut sums: Vec<_> = groups.iter().map(|g| GramSums::<Flex>::new(modules[g[0]].shape[1], gram)).collect();
         for batch in &batches {
             let mut activations = batch.clone();
             for before in decoder.architecture().stages().take_while(|before| *before < stage) {
@@ -163,7 +163,7 @@ fn by_full_passes(session: &mut Session<Flex>, windows: &[Vec<u32>], point: &Pru
         let mut pruned = Vec::new();
         for (group, sums) in groups.iter().zip(sums) {
             let totals = sums.finish().unwrap();
-            let inputs = InputStatistics::new(totals.tokens, totals.squares, totals.gram);
+            let inputs = GramStatistics::new(totals.tokens, totals.squares, totals.gram);
             for linear in linears.iter().filter(|linear| group.contains(&linear.module)) {
                 let request = point.request(None);
                 let remaining = prune_calibrated(&linear.layer(point.method).unwrap(), &inputs, &request).unwrap();

@@ -3,7 +3,7 @@
 //! A mask and the next values become sixteen weights of a column (sixteen rows) with one expand instruction.
 //! Up to sixteen tokens multiply them at once, each with its own input broadcast, so that a weight is
 //! expanded once whatever the number of tokens; the sums of all rows and tokens stay in registers. For more
-//! tokens a block of the panel is expanded into the first cache and multiplied as the dense kernel does:
+//! tokens a block of the panel is expanded into the L1 cache and multiplied as the dense kernel does:
 //! nothing is skipped then, but the weights are a fraction of the bytes. (SparAMX, arXiv 2502.12444, decodes
 //! a bitmap for both cases too, with its rows in other places.)
 
@@ -20,7 +20,7 @@ pub(super) const FEW: usize = 16;
 pub(super) const PANELS_FEW: usize = 4;
 /// Panels of a task with many tokens.
 pub(super) const PANELS: usize = 6;
-/// Columns that are expanded at a time: their weights fit the first cache beside a part of the tile.
+/// Columns that are expanded at a time: their weights fit the L1 cache beside a part of the tile.
 pub(super) const WIDTH: usize = 256;
 
 /// `y = x · Wᵀ + bias`.

@@ -1,4 +1,4 @@
-//! Linear layers on the CPU: dense, sliced CSR and bitmap, `y = x · Wᵀ + bias`; what lies between them, row by row; and
+//! Linear layers on the CPU: dense and sparse, `y = x · Wᵀ + bias`; what lies between them, row by row; and
 //! what calibration sums over their inputs. Weights are f32 or bf16; inputs, sums and results are f32.
 //!
 //! ```text
@@ -8,7 +8,7 @@
 //!   dense.rs    dot products, rows at a time        a weight is broadcast to the lanes of its column
 //!   bitmap.rs   16 rows of a column are expanded    a panel is expanded once, then as dense
 //!               (bitmap_pairs.rs: two columns)
-//!   sliced.rs   inputs are gathered                 a kept weight is broadcast, the others cost nothing
+//!   sell.rs   inputs are gathered                 a kept weight is broadcast, the others cost nothing
 //! ```
 //!
 //! Every kernel is written once, over the sixteen lanes of [`lanes`], and compiled for AVX-512, AVX2 + FMA
@@ -25,8 +25,8 @@ mod dense;
 mod lanes;
 mod peaks;
 mod rows;
-mod sliced;
-mod sums;
+mod sell;
+mod gram;
 mod tiles;
 
 pub use bitmap::{bitmap_kernel_name, bitmap_linear};
@@ -34,8 +34,8 @@ pub use bitmap_pairs::bitmap_pairs_linear;
 pub use dense::{dense_kernel_name, dense_linear};
 pub use peaks::peaks;
 pub use rows::{NormRows, activate, norm_rows};
-pub use sliced::{sliced_kernel_name, sliced_linear};
-pub use sums::{Gram, add_squares};
+pub use sell::{sell_kernel_name, sell_linear};
+pub use gram::{Gram, add_squares};
 
 use lanes::Lanes;
 use rayon::prelude::*;
