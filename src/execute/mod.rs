@@ -26,9 +26,10 @@ mod policy;
 mod gram;
 
 pub use backend::{
-    ColumnWeight, Format, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend,
+    ColumnWeight, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend,
     SparseWeight,
 };
+pub use crate::config::format::Format;
 pub use convert::{narrow, widen};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaWeight, cuda_device};
