@@ -10,7 +10,7 @@ use sparsify_exp::execute::kernels::cpu::*;
 use sparsify_exp::execute::{Format, SparseWeight};
 use sparsify_exp::model::{Batch, Decoder, LinearWeight, Part, architecture, published};
 use sparsify_exp::prune::{Layer, Request, prune};
-use sparsify_exp::sparse::{Bitmap, Csr, Pattern, Sliced};
+use sparsify_exp::sparse::{Bitmap, Csr, Pattern, Sell};
 use std::borrow::Cow;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let weights: Vec<f32> = (0..rows * cols).map(random).collect();
     let pattern = Pattern::keep_where(rows, cols, &weights, |i, _| f64::from(random(i + 77).abs()) >= SPARSITY);
     bench("4096 x 4096 at 50 % to plain CSR", || Csr::from_dense(&weights, &pattern));
-    bench("4096 x 4096 at 50 % to sliced CSR", || Sliced::<f32>::from_dense(&weights, &pattern));
+    bench("4096 x 4096 at 50 % to SELL", || Sell::<f32>::from_dense(&weights, &pattern));
     bench("4096 x 4096 at 50 % to bitmap", || Bitmap::from_dense(&weights, &pattern));
 
     let layer = || vec![Layer { name: "w", rows, cols, weights: Cow::Borrowed(&weights) }];
@@ -66,11 +66,8 @@ fn instruction_sets(weights: &[f32], rows: usize, cols: usize) {
     for sparsity in [0.3, 0.5, 0.7, 0.9] {
         let pattern = Pattern::keep_where(rows, cols, weights, |i, _| f64::from(random(i + 77).abs()) >= sparsity);
         let masked = pattern.apply(weights);
-        let (Ok(sliced), Ok(bitmap)) =
-            (Sliced::<f32>::from_dense(&masked, &pattern), Bitmap::from_dense(&masked, &pattern))
-        else {
-            return;
-        };
+        let formats = Format::ALL.iter().map(|word| pack(word.value, &masked, &pattern, Values::F32));
+        let Ok(formats) = formats.collect::<Result<Vec<_>, _>>() else { return };
         for tokens in [1, 4, 16, 64] {
             let x: Vec<f32> = (0..tokens * cols).map(random).collect();
             for simd in Simd::available() {
@@ -79,10 +76,9 @@ fn instruction_sets(weights: &[f32], rows: usize, cols: usize) {
                     let dense = || dense_linear(&masked, [rows, cols], None, &x, tokens, simd);
                     bench(&name(dense_kernel_name(tokens, simd)), dense);
                 }
-                let csr = || sliced_linear(&sliced, None, &x, tokens, simd);
-                bench(&name(sliced_kernel_name(tokens, simd)), csr);
-                let expand = || bitmap_linear(&bitmap, None, &x, tokens, simd);
-                bench(&name(bitmap_kernel_name(tokens, simd)), expand);
+                for matrix in &formats {
+                    bench(&name(matrix.kernel(tokens, simd)), || sparse_linear(&**matrix, None, &x, tokens, simd));
+                }
             }
         }
     }
@@ -106,7 +102,7 @@ fn forward() -> Result<(), Box<dyn std::error::Error>> {
         for (index, module) in shape.linears().filter(|(_, module)| module.tied_to.is_none()) {
             let (Some(format), LinearWeight::Dense(weight)) = (format, &dense.linear(index).weight) else { continue };
             let (rows, cols) = (module.shape[0], module.shape[1]);
-            let weights = weight.host();
+            let weights = weight.host()?;
             let pattern = Pattern::keep_where(rows, cols, &weights, |i, _| f64::from(random(i + 77).abs()) >= SPARSITY);
             let bias = dense.linear(index).bias.as_ref();
             let packed = SparseWeight::new(format, &weights, &pattern, bias, DType::F32, 1, &device)?;

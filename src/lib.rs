@@ -9,7 +9,7 @@
 //!   plan      what will run, and why          Experiment ──> cells with names
 //!   load      bytes in                        hub, folders, tokenizers ──> tensors, token ids
 //!   model     the networks                    config.json ──> Decoder
-//!   sparse    which weights, how stored       Pattern, Sliced, Bitmap
+//!   sparse    which weights, how stored       Pattern, Sell, Bitmap
 //!   prune     which weights go                weights, sums over inputs ──> Pattern, weights
 //!   execute   how a layer runs                SparseBackend, kernels
 //!   measure   what we learn                   logits ──> agreement, perplexity, gate; sizes; times

@@ -2,6 +2,7 @@
 
 use super::convert::narrow;
 use super::decode::DecodeOps;
+use crate::config::format::Format;
 use crate::sparse::{Digit, FormatError, Pattern};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, Tensor, TensorMetadata, TensorPrimitive};
@@ -10,24 +11,6 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 use thiserror::Error;
-
-/// How a sparse weight is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Format {
-    /// Compressed sparse rows: values and column indices.
-    Csr,
-    /// One bit a weight and packed values.
-    Bitmap,
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Csr => "csr",
-            Self::Bitmap => "bitmap",
-        })
-    }
-}
 
 /// What decides which form of a layer is fastest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,14 +160,17 @@ pub trait SparseBackend: DecodeOps {
     }
 
     /// A tensor's numbers in row-major order, borrowed where they are host memory in that order.
-    fn host_f32(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]>;
+    ///
+    /// # Errors
+    /// When the device does not give them back; of backends in host memory never.
+    fn host_f32(tensor: &FloatTensor<Self>) -> Result<Cow<'_, [f32]>, ReadError>;
 
     /// How many numbers of a tensor have each value of a digit of their magnitudes.
     ///
     /// # Errors
     /// When the device does not give the counts back.
     fn count_magnitudes(tensor: &FloatTensor<Self>, digit: Digit) -> Result<Vec<u32>, ReadError> {
-        Ok(digit.count(&Self::host_f32(tensor)))
+        Ok(digit.count(&Self::host_f32(tensor)?))
     }
 
     /// Which numbers of a tensor `[rows, cols]` have magnitudes above a threshold.
@@ -193,14 +179,17 @@ pub trait SparseBackend: DecodeOps {
     /// When the device does not give the pattern back.
     fn magnitudes_above(tensor: &FloatTensor<Self>, threshold: u32) -> Result<Pattern, ReadError> {
         let shape = tensor.shape();
-        Ok(Pattern::above(shape[0], shape[1], &Self::host_f32(tensor), Some(threshold)))
+        Ok(Pattern::above(shape[0], shape[1], &Self::host_f32(tensor)?, Some(threshold)))
     }
 
     /// A tensor `[rows, cols]` with +0.0 where the pattern keeps nothing.
-    fn masked(tensor: &FloatTensor<Self>, pattern: &Pattern) -> FloatTensor<Self> {
-        let numbers = pattern.apply(&Self::host_f32(tensor));
+    ///
+    /// # Errors
+    /// When the numbers have to come to the host, and the device does not give them back.
+    fn masked(tensor: &FloatTensor<Self>, pattern: &Pattern) -> Result<FloatTensor<Self>, ReadError> {
+        let numbers = pattern.apply(&Self::host_f32(tensor)?);
         let data = narrow(numbers.into(), tensor.shape(), tensor.dtype());
-        Self::float_from_data(data, &Self::float_device(tensor))
+        Ok(Self::float_from_data(data, &Self::float_device(tensor)))
     }
 }
 

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 use std::borrow::Cow;
 
-/// Numbers that one task converts: they stay in a core's second cache.
+/// Numbers that one task converts: they stay in a core's L2 cache.
 const TASK: usize = 1 << 16;
 
 /// f32 numbers as a tensor's data of a dtype: each the nearest there is.

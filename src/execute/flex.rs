@@ -1,12 +1,13 @@
 //! The ops on Flex: tensors are host memory, the CPU kernels read them in place. Weights may be f32 or bf16;
 //! bf16 activations are widened on the way in and rounded on the way out.
 
-use super::backend::{Format, LayerShape, PackError, Packing, Peaks, SparseBackend};
+use super::backend::{LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
 use super::burn_ops;
 use super::decode::{Activation, DecodeOps, Norm};
 use super::host::{self, HostWeight};
 use super::kernels::cpu::{NormRows, Simd, activate, dense_linear, norm_rows};
 use super::policy;
+use crate::config::format::Format;
 use crate::sparse::{Pattern, Value};
 use burn::backend::Flex;
 use burn::tensor::{Bytes, DType, Shape, Tensor, TensorPrimitive};
@@ -27,7 +28,7 @@ impl SparseBackend for Flex {
         _tokens: usize,
         _device: &FlexDevice,
     ) -> Result<Packing<HostWeight>, PackError> {
-        HostWeight::pack(format, weights, pattern, bias.map(Self::host_f32).as_deref(), dtype)
+        HostWeight::pack(format, weights, pattern, bias.map(numbers).as_deref(), dtype)
     }
 
     fn copied(weight: &HostWeight) -> HostWeight {
@@ -36,18 +37,18 @@ impl SparseBackend for Flex {
 
     fn sparse_linear(x: FlexTensor, weight: &HostWeight) -> FlexTensor {
         let tokens = x.layout().shape()[0];
-        tensor(weight.linear(&Self::host_f32(&x), tokens), tokens, weight.rows(), x.dtype())
+        tensor(weight.linear(&numbers(&x), tokens), tokens, weight.rows(), x.dtype())
     }
 
     fn dense_linear(x: FlexTensor, weight: &FlexTensor, bias: Option<&FlexTensor>) -> FlexTensor {
         let (tokens, shape) = (x.layout().shape()[0], weight.layout().shape());
         let shape = [shape[0], shape[1]];
         let (dtype, simd) = (x.dtype(), Simd::detect());
-        let (bias, x) = (bias.map(Self::host_f32), Self::host_f32(&x));
+        let (bias, x) = (bias.map(numbers), numbers(&x));
         let bias = bias.as_deref();
         let y = match weight.as_slice::<bf16>() {
             Some(weights) if weight.is_contiguous() => dense_linear(weights, shape, bias, &x, tokens, simd),
-            _ => dense_linear(&Self::host_f32(weight), shape, bias, &x, tokens, simd),
+            _ => dense_linear(&numbers(weight), shape, bias, &x, tokens, simd),
         };
         tensor(y, tokens, shape[0], dtype)
     }
@@ -68,15 +69,8 @@ impl SparseBackend for Flex {
         Ok(host::peaks())
     }
 
-    fn host_f32(tensor: &FlexTensor) -> Cow<'_, [f32]> {
-        if tensor.dtype() == DType::BF16 {
-            let tensor = tensor.to_contiguous();
-            return Cow::Owned(tensor.storage::<bf16>().iter().map(|number| number.to_f32()).collect());
-        }
-        match tensor.as_slice::<f32>() {
-            Some(slice) if tensor.is_contiguous() => Cow::Borrowed(slice),
-            _ => Cow::Owned(tensor.to_contiguous().storage::<f32>().to_vec()),
-        }
+    fn host_f32(tensor: &FlexTensor) -> Result<Cow<'_, [f32]>, ReadError> {
+        Ok(numbers(tensor))
     }
 }
 
@@ -88,7 +82,7 @@ impl DecodeOps for Flex {
         let sum = added.into_iter().fold(x, |sum, added| sum + added);
         let gain = norm.gain.clone().into_primitive().tensor();
         let bias = norm.bias.map(|bias| bias.clone().into_primitive().tensor());
-        let (gain, bias) = (Self::host_f32(&gain), bias.as_ref().map(Self::host_f32));
+        let (gain, bias) = (numbers(&gain), bias.as_ref().map(numbers));
         let rows = NormRows { kind: norm.kind, gain: &gain, bias: bias.as_deref() };
         let normed = map(&sum, |x| norm_rows(x, rows, Simd::detect()));
         [sum, normed]
@@ -106,7 +100,19 @@ impl DecodeOps for Flex {
             return burn_ops::activate(function, x) * up;
         }
         let up = up.into_primitive().tensor();
-        map(&x, |x| activate(function, x, Some(&Self::host_f32(&up)), Simd::detect()))
+        map(&x, |x| activate(function, x, Some(&numbers(&up)), Simd::detect()))
+    }
+}
+
+/// A tensor's numbers in row-major order, in place where they are f32 in that order.
+fn numbers(tensor: &FlexTensor) -> Cow<'_, [f32]> {
+    if tensor.dtype() == DType::BF16 {
+        let tensor = tensor.to_contiguous();
+        return Cow::Owned(tensor.storage::<bf16>().iter().map(|number| number.to_f32()).collect());
+    }
+    match tensor.as_slice::<f32>() {
+        Some(slice) if tensor.is_contiguous() => Cow::Borrowed(slice),
+        _ => Cow::Owned(tensor.to_contiguous().storage::<f32>().to_vec()),
     }
 }
 
@@ -114,14 +120,14 @@ impl DecodeOps for Flex {
 fn map(x: &Tensor<Flex, 2>, work: impl FnOnce(&[f32]) -> Vec<f32>) -> Tensor<Flex, 2> {
     let [rows, cols] = x.dims();
     let x = x.clone().into_primitive().tensor();
-    Tensor::from_primitive(TensorPrimitive::Float(tensor(work(&Flex::host_f32(&x)), rows, cols, DType::F32)))
+    Tensor::from_primitive(TensorPrimitive::Float(tensor(work(&numbers(&x)), rows, cols, DType::F32)))
 }
 
-fn tensor(numbers: Vec<f32>, rows: usize, cols: usize, dtype: DType) -> FlexTensor {
+fn tensor(values: Vec<f32>, rows: usize, cols: usize, dtype: DType) -> FlexTensor {
     let layout = Layout::contiguous(Shape::new([rows, cols]));
     if dtype == DType::BF16 {
-        let numbers: Vec<bf16> = numbers.into_iter().map(bf16::of).collect();
-        return FlexTensor::new(Bytes::from_elems(numbers), layout, dtype);
+        let values: Vec<bf16> = values.into_iter().map(bf16::of).collect();
+        return FlexTensor::new(Bytes::from_elems(values), layout, dtype);
     }
-    FlexTensor::new(Bytes::from_elems(numbers), layout, DType::F32)
+    FlexTensor::new(Bytes::from_elems(values), layout, DType::F32)
 }

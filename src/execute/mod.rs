@@ -23,15 +23,16 @@ mod host;
 pub mod kernels;
 mod ndarray;
 mod policy;
-mod sums;
+mod gram;
 
 pub use backend::{
-    ColumnWeight, Format, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend,
+    ColumnWeight, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend,
     SparseWeight,
 };
+pub use crate::config::format::Format;
 pub use convert::{narrow, widen};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaWeight, cuda_device};
 pub use decode::DecodeOps;
 pub use host::HostWeight;
-pub use sums::{InputSums, InputTotals};
+pub use gram::{GramSums, GramTotals};

@@ -1,9 +1,10 @@
 //! The ops on NdArray: tensors are host memory, the CPU kernels read them in place. f32 only.
 
-use super::backend::{Format, LayerShape, PackError, Packing, Peaks, SparseBackend};
+use super::backend::{LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
 use super::host::{self, HostWeight};
 use super::kernels::cpu::{Simd, dense_linear};
 use super::policy;
+use crate::config::format::Format;
 use crate::sparse::Pattern;
 use ::ndarray::{ArcArray, ArrayViewD, IxDyn};
 use burn::tensor::{DType, TensorMetadata};
@@ -23,7 +24,7 @@ impl SparseBackend for NdArray<f32> {
         _tokens: usize,
         _device: &NdArrayDevice,
     ) -> Result<Packing<HostWeight>, PackError> {
-        HostWeight::pack(format, weights, pattern, bias.map(Self::host_f32).as_deref(), dtype)
+        HostWeight::pack(format, weights, pattern, bias.map(numbers).as_deref(), dtype)
     }
 
     fn copied(weight: &HostWeight) -> HostWeight {
@@ -32,14 +33,14 @@ impl SparseBackend for NdArray<f32> {
 
     fn sparse_linear(x: NdArrayTensor, weight: &HostWeight) -> NdArrayTensor {
         let tokens = x.shape()[0];
-        tensor(weight.linear(&Self::host_f32(&x), tokens), tokens, weight.rows())
+        tensor(weight.linear(&numbers(&x), tokens), tokens, weight.rows())
     }
 
     fn dense_linear(x: NdArrayTensor, weight: &NdArrayTensor, bias: Option<&NdArrayTensor>) -> NdArrayTensor {
         let (tokens, shape) = (x.shape()[0], weight.shape());
         let shape = [shape[0], shape[1]];
-        let bias = bias.map(Self::host_f32);
-        let (x, weights) = (Self::host_f32(&x), Self::host_f32(weight));
+        let bias = bias.map(numbers);
+        let (x, weights) = (numbers(&x), numbers(weight));
         tensor(dense_linear(&weights, shape, bias.as_deref(), &x, tokens, Simd::detect()), tokens, shape[0])
     }
 
@@ -59,13 +60,18 @@ impl SparseBackend for NdArray<f32> {
         Ok(host::peaks())
     }
 
-    fn host_f32(tensor: &NdArrayTensor) -> Cow<'_, [f32]> {
-        let view = floats(tensor);
-        // A view's own lifetime would end here; its slice lives as long as the tensor.
-        match view.to_slice() {
-            Some(slice) => Cow::Borrowed(slice),
-            None => Cow::Owned(view.iter().copied().collect()),
-        }
+    fn host_f32(tensor: &NdArrayTensor) -> Result<Cow<'_, [f32]>, ReadError> {
+        Ok(numbers(tensor))
+    }
+}
+
+/// A tensor's numbers in row-major order, in place where they are in that order.
+fn numbers(tensor: &NdArrayTensor) -> Cow<'_, [f32]> {
+    let view = floats(tensor);
+    // A view's own lifetime would end here; its slice lives as long as the tensor.
+    match view.to_slice() {
+        Some(slice) => Cow::Borrowed(slice),
+        None => Cow::Owned(view.iter().copied().collect()),
     }
 }
 

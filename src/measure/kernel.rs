@@ -1,7 +1,7 @@
 //! A bare linear: how long it takes, and how far it is from double precision.
 //!
 //! ```text
-//!   copies of one weight, together larger than the last cache
+//!   copies of one weight, together larger than the last-level cache
 //!     copy 0   copy 1   copy 2   copy 0 …      a call each, in turn: every call reads memory
 //! ```
 //!

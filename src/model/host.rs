@@ -84,7 +84,8 @@ impl<B: SparseBackend> Tensors<B> {
     }
 
     fn numbers(&self) -> Vec<Cow<'_, [f32]>> {
-        self.tensors.iter().map(B::host_f32).collect()
+        let numbers = |tensor| B::host_f32(tensor).expect("only tensors in host memory are attended here");
+        self.tensors.iter().map(numbers).collect()
     }
 
     fn device(&self) -> B::Device {

@@ -71,7 +71,10 @@ impl<B: SparseBackend> DenseWeight<B> {
     }
 
     /// `[out_features, in_features]` numbers in row-major order, borrowed where the backend holds them so.
-    pub fn host(&self) -> Cow<'_, [f32]> {
+    ///
+    /// # Errors
+    /// When the device does not give them back.
+    pub fn host(&self) -> Result<Cow<'_, [f32]>, ReadError> {
         B::host_f32(&self.0)
     }
 
@@ -92,8 +95,11 @@ impl<B: SparseBackend> DenseWeight<B> {
     }
 
     /// The weight with zeros where the pattern keeps nothing, in memory of its own.
-    pub fn masked(&self, pattern: &Pattern) -> Self {
-        Self(B::masked(&self.0, pattern))
+    ///
+    /// # Errors
+    /// When the device does not give back what is masked on the host.
+    pub fn masked(&self, pattern: &Pattern) -> Result<Self, ReadError> {
+        B::masked(&self.0, pattern).map(Self)
     }
 }
 
@@ -123,7 +129,7 @@ pub(super) fn tensor<B: SparseBackend, const D: usize>(
     Tensor::from_data(narrow(numbers, shape, dtype), (device, dtype))
 }
 
-/// `[rows, cols]` → `[cols, rows]`, in blocks that fit the first cache.
+/// `[rows, cols]` → `[cols, rows]`, in blocks that fit the L1 cache.
 pub(crate) fn transpose(from: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     const BLOCK: usize = 32;
     let mut to = vec![0.0; from.len()];

@@ -62,7 +62,7 @@ mod tests {
     use super::super::model::tests::{calibrated, cell};
     use super::super::model::{Cell, PrunePoint};
     use super::*;
-    use crate::config::experiment::{Dtype, KernelFormat, Owl, Propagate, Variant};
+    use crate::config::experiment::{Dtype, Format, KernelFormat, Owl, Propagate, Variant};
 
     fn inputs() -> Inputs {
         Inputs::default().with("model", [("sha256", "m".into())])
@@ -83,8 +83,8 @@ mod tests {
     #[test]
     fn the_canonical_form_is_pinned() {
         // A change here makes every stored cell unknown: raise NUMERICS_VERSION only if results change.
-        assert_eq!(name_of(&cell(0.3, Variant::Csr)).as_str(), "0000000000000000");
-        let kernel = CellId::new(&kernel(KernelFormat::Csr, Some(0.5)).into(), &machine());
+        assert_eq!(name_of(&cell(0.3, Variant::Sparse(Format::Csr))).as_str(), "0000000000000000");
+        let kernel = CellId::new(&kernel(KernelFormat::Sparse(Format::Csr), Some(0.5)).into(), &machine());
         assert_eq!(kernel.as_str(), "0000000000000000");
         let part = CellId::of_part(&CellId::named("00ff".into()), "perplexity", &inputs());
         assert_eq!(part.as_str(), "0000000000000000");
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn everything_that_decides_a_result_changes_the_name() {
-        let base = cell(0.3, Variant::Csr);
+        let base = cell(0.3, Variant::Sparse(Format::Csr));
         let mut names = vec![name_of(&base)];
         let mut add = |change: &dyn Fn(&mut Cell)| {
             let mut changed = base.clone();
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn everything_that_decides_a_kernels_time_changes_its_name() {
-        let base = kernel(KernelFormat::Csr, Some(0.5));
+        let base = kernel(KernelFormat::Sparse(Format::Csr), Some(0.5));
         let named = |cell: &KernelCell, inputs: &Inputs| CellId::new(&cell.clone().into(), inputs);
         let mut names = vec![named(&base, &machine())];
         let changes: [fn(&mut KernelCell); 9] = [
@@ -147,7 +147,7 @@ mod tests {
             |c| c.dtype = Dtype::F16,
             |c| c.shape = [4, 8],
             |c| c.tokens = 3,
-            |c| c.format = KernelFormat::Bitmap,
+            |c| c.format = KernelFormat::Sparse(Format::Bitmap),
             |c| c.sparsity = Some(0.6),
             |c| c.seed = 1,
             |c| c.warmup = 1,
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_does_not_decide_a_result_does_not() {
-        let base = cell(0.3, Variant::Csr);
+        let base = cell(0.3, Variant::Sparse(Format::Csr));
         let renamed = Cell { model: "path:elsewhere".into(), ..base.clone() };
         assert_eq!(name_of(&base), name_of(&renamed));
         let told = Inputs::default().with("model", [("sha256", "m".into()), ("text", "x".into())]);

@@ -192,8 +192,7 @@ impl Cell {
         let variant = match self.variant {
             Variant::Dense => "Dense",
             Variant::Masked => "Masked",
-            Variant::Csr => "CSR",
-            Variant::Bitmap => "Bitmap",
+            Variant::Sparse(format) => format.row().label,
             Variant::Auto => "Auto",
         };
         match &self.prune {
@@ -239,8 +238,8 @@ impl Cell {
         match variant {
             Variant::Dense | Variant::Masked => None,
             Variant::Auto => Some(decisive),
-            Variant::Csr | Variant::Bitmap if backend.is_cpu() => None,
-            Variant::Csr | Variant::Bitmap => Some(decisive.min(2)),
+            Variant::Sparse(_) if backend.is_cpu() => None,
+            Variant::Sparse(_) => Some(decisive.min(2)),
         }
     }
 }
@@ -273,7 +272,11 @@ pub fn parts(id: &CellId, cell: &Cell, metrics: &[Metric], inputs: &PartInputs) 
         };
         parts.push(Part::new(id, metric.name(), inputs));
     }
-    if cell.variant.is_sparse() {
+    let gated = match cell.variant {
+        Variant::Dense | Variant::Masked => false,
+        Variant::Sparse(_) | Variant::Auto => true,
+    };
+    if gated {
         // The kernels that ran are listed for the prompts that were timed, too.
         let timed = inputs.latency.as_ref().map(|latency| &latency.work);
         let gate = match timed {
@@ -367,6 +370,7 @@ pub(super) fn bits(number: f64) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::config::experiment::Format;
 
     /// A cell for the tests of this folder.
     pub(crate) fn cell(sparsity: f64, variant: Variant) -> Cell {
@@ -394,13 +398,13 @@ pub(crate) mod tests {
     fn setups_are_the_notebooks_labels() {
         assert_eq!(cell(0.3, Variant::Dense).setup(), "Dense");
         assert_eq!(cell(0.3, Variant::Masked).setup(), "Masked30");
-        assert_eq!(cell(1.0 / 3.0, Variant::Csr).setup(), "CSR33.3");
-        assert_eq!(cell(0.7, Variant::Bitmap).setup(), "Bitmap70");
+        assert_eq!(cell(1.0 / 3.0, Variant::Sparse(Format::Csr)).setup(), "CSR33.3");
+        assert_eq!(cell(0.7, Variant::Sparse(Format::Bitmap)).setup(), "Bitmap70");
         assert_eq!(cell(0.7, Variant::Auto).setup(), "Auto70");
         let mut pattern = cell(0.5, Variant::Masked);
         pattern.prune.as_mut().unwrap().pattern = NmPattern::NofM { n: 2, m: 4 };
         assert_eq!(pattern.setup(), "Masked2:4");
-        let mut given = cell(0.0, Variant::Csr);
+        let mut given = cell(0.0, Variant::Sparse(Format::Csr));
         given.prune = Some(PrunePoint::new(Method::Given, None, NmPattern::Unstructured, 0.0, Vec::new()));
         assert_eq!(given.setup(), "CSRGiven");
     }
@@ -414,7 +418,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_point_without_settings_is_written_as_ever() {
-        let json = serde_json::to_string(&cell(0.5, Variant::Csr).prune).unwrap();
+        let json = serde_json::to_string(&cell(0.5, Variant::Sparse(Format::Csr)).prune).unwrap();
         let expected = "{\"method\":\"magnitude\",\"scope\":\"global\",\"pattern\":\"unstructured\",\
                         \"sparsity\":0.5,\"exclude\":[\"lm_head\"]}";
         assert_eq!(json, expected);
@@ -431,7 +435,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_cell_survives_its_file() {
-        for variant in [Variant::Dense, Variant::Csr, Variant::Auto] {
+        for variant in [Variant::Dense, Variant::Sparse(Format::Csr), Variant::Auto] {
             let cell = Cell { tokens: Cell::form_tokens(variant, Backend::Cuda, 7), ..cell(0.7, variant) };
             let task = Task::from(cell);
             let json = serde_json::to_string(&task).unwrap();
@@ -443,12 +447,12 @@ pub(crate) mod tests {
     #[test]
     fn only_forms_that_depend_on_tokens_are_named_after_them() {
         let all = |backend| {
-            [Variant::Dense, Variant::Masked, Variant::Csr, Variant::Bitmap, Variant::Auto]
+            [Variant::Dense, Variant::Masked, Variant::Sparse(Format::Csr), Variant::Sparse(Format::Bitmap), Variant::Auto]
                 .map(|variant| Cell::form_tokens(variant, backend, 9))
         };
         assert_eq!(all(Backend::Flex), [None, None, None, None, Some(9)]);
         assert_eq!(all(Backend::Cuda), [None, None, Some(2), Some(2), Some(9)]);
-        assert_eq!(Cell::form_tokens(Variant::Csr, Backend::Cuda, 1), Some(1));
+        assert_eq!(Cell::form_tokens(Variant::Sparse(Format::Csr), Backend::Cuda, 1), Some(1));
     }
 
     fn inputs() -> PartInputs {
@@ -472,7 +476,7 @@ pub(crate) mod tests {
         let text = |name, digest: &str| Inputs::default().with(name, [("sha256", digest.into())]);
         assert_eq!(changed(Variant::Masked, |i| i.perplexity = text("perplexity", "q")), ["perplexity"]);
         assert_eq!(changed(Variant::Masked, |i| i.agreement = text("agreement", "b")), ["agreement"]);
-        assert_eq!(changed(Variant::Csr, |i| i.agreement = text("agreement", "b")), ["agreement", "gate"]);
+        assert_eq!(changed(Variant::Sparse(Format::Csr), |i| i.agreement = text("agreement", "b")), ["agreement", "gate"]);
         let timed: [fn(&mut LatencyPoint); 6] = [
             |l| l.work.warmup = 4,
             |l| l.work.repeats = 4,
@@ -482,13 +486,13 @@ pub(crate) mod tests {
             |l| l.timed_on.kernels = 4,
         ];
         for change in timed {
-            assert_eq!(changed(Variant::Csr, |i| change(i.latency.as_mut().unwrap())), ["latency"]);
+            assert_eq!(changed(Variant::Sparse(Format::Csr), |i| change(i.latency.as_mut().unwrap())), ["latency"]);
         }
         let axes: [fn(&mut LatencyPoint); 2] = [|l| l.work.batch.push(4), |l| l.work.prompt.push(4)];
         for change in axes {
-            assert_eq!(changed(Variant::Csr, |i| change(i.latency.as_mut().unwrap())), ["latency", "gate"]);
+            assert_eq!(changed(Variant::Sparse(Format::Csr), |i| change(i.latency.as_mut().unwrap())), ["latency", "gate"]);
         }
-        assert!(changed(Variant::Csr, |_| ()).is_empty());
+        assert!(changed(Variant::Sparse(Format::Csr), |_| ()).is_empty());
     }
 
     #[test]
@@ -500,6 +504,6 @@ pub(crate) mod tests {
         };
         let (structure, perplexity) = (("structure", false), ("perplexity", false));
         assert_eq!(groups(Variant::Masked, &[Metric::Perplexity]), [structure, perplexity]);
-        assert_eq!(groups(Variant::Csr, &[Metric::Perplexity]), [structure, perplexity, ("gate", true)]);
+        assert_eq!(groups(Variant::Sparse(Format::Csr), &[Metric::Perplexity]), [structure, perplexity, ("gate", true)]);
     }
 }

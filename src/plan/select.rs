@@ -199,11 +199,11 @@ mod tests {
     use super::super::kernel::tests::kernel;
     use super::super::model::tests::cell;
     use super::*;
-    use crate::config::experiment::{KernelFormat, Variant};
+    use crate::config::experiment::{Format, KernelFormat, Variant};
 
     #[test]
     fn conditions_select() {
-        let [dense, csr] = [Variant::Dense, Variant::Csr].map(|variant| Task::from(cell(0.5, variant)));
+        let [dense, csr] = [Variant::Dense, Variant::Sparse(Format::Csr)].map(|variant| Task::from(cell(0.5, variant)));
         let selects = |text: &str, task: &Task| text.parse::<Only>().unwrap().matches(task);
         assert!(selects("variant=csr, sparsity=0.50", &csr));
         assert!(selects("sparsity >= 0.5 & sparsity<0.6", &csr));
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn conditions_select_kernels() {
         let [dense, csr] =
-            [(KernelFormat::Dense, None), (KernelFormat::Csr, Some(0.5))].map(|(f, s)| Task::from(kernel(f, s)));
+            [(KernelFormat::Dense, None), (KernelFormat::Sparse(Format::Csr), Some(0.5))].map(|(f, s)| Task::from(kernel(f, s)));
         let selects = |text: &str, task: &Task| text.parse::<Only>().unwrap().matches(task);
         assert!(selects("format=csr, sparsity=0.50, tokens>=2, out_features=8, in_features<5, seed=0", &csr));
         assert!(selects("backend=flex & dtype=f32", &dense) && !selects("sparsity<1", &dense));
@@ -236,7 +236,7 @@ mod tests {
     fn partitions_cover_the_plan_and_keep_points_together() {
         let mut cells = vec![cell(0.0, Variant::Dense)];
         for sparsity in [0.1, 0.2, 0.3, 0.4, 0.5] {
-            cells.extend([Variant::Masked, Variant::Csr].map(|variant| cell(sparsity, variant)));
+            cells.extend([Variant::Masked, Variant::Sparse(Format::Csr)].map(|variant| cell(sparsity, variant)));
         }
         let cells: Vec<Task> = cells.into_iter().map(Task::from).collect();
         let cells: Vec<&Task> = cells.iter().collect();

@@ -17,12 +17,12 @@
 //! describes this cubic rise; the code released with it takes the final sparsity at every step.)
 
 use super::linalg::{Columns, add_product};
-use super::{InputStatistics, Layer, PruneError, Remaining, Request, magnitude, nm};
+use super::{GramStatistics, Layer, PruneError, Remaining, Request, magnitude, nm};
 use crate::config::experiment::{NmPattern, Scope};
 use crate::sparse::Pattern;
 use rayon::prelude::*;
 
-pub(super) fn prune(layer: &Layer<'_>, inputs: &InputStatistics, request: &Request) -> Result<Remaining, PruneError> {
+pub(super) fn prune(layer: &Layer<'_>, inputs: &GramStatistics, request: &Request) -> Result<Remaining, PruneError> {
     if let NmPattern::NofM { n, m } = request.pattern {
         nm::divides(layer, n, m)?;
     }
@@ -82,7 +82,7 @@ fn by_row(weights: &mut [f32], cols: usize, each: impl Fn(usize, &mut [f32]) + S
 #[cfg(test)]
 mod tests {
     use super::super::tests::{close, columns, layer, nm, request};
-    use super::super::{InputStatistics, Method, MethodSettings, Remaining, Request, prune_calibrated};
+    use super::super::{GramStatistics, Method, MethodSettings, Remaining, Request, prune_calibrated};
 
     /// Two pairs of inputs that go together by a half, the norms being 1, 1, 2, 2.
     fn pruned(request: Request, updates: usize) -> Remaining {
@@ -100,7 +100,7 @@ mod tests {
             7.0,  0.3, 0.25,  0.2,
             2.5, -5.0, 3.5,   1.0,
         ];
-        let inputs = InputStatistics::new(9, vec![1.0, 1.0, 4.0, 4.0], Some(gram));
+        let inputs = GramStatistics::new(9, vec![1.0, 1.0, 4.0, 4.0], Some(gram));
         let settings = MethodSettings { damping: Some(0.0), iterations: Some(updates), ..Default::default() };
         prune_calibrated(&layer(4, 4, &weights), &inputs, &Request { settings, ..request }).unwrap()
     }
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn inputs_that_are_always_zero_lose_their_weights() {
         let gram = vec![2.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 2.0];
-        let inputs = InputStatistics::new(4, vec![2.0, 0.0, 2.0], Some(gram));
+        let inputs = GramStatistics::new(4, vec![2.0, 0.0, 2.0], Some(gram));
         let weights = [1.0, 9.0, 2.0, 3.0, -9.0, 4.0];
         let remaining = prune_calibrated(&layer(2, 3, &weights), &inputs, &request(Method::Admm, 0.34)).unwrap();
         assert_eq!(columns(&remaining.pattern), [[0, 2], [0, 2]]);

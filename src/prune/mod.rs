@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   layers ──> method: a score for every weight ──> scope or N:M: which scores are too low ──> patterns
-//!          ──> radix.rs, for weights that are on a device: counts of magnitudes ──> a threshold ──> patterns
+//!          ──> histogram.rs, for weights that are on a device: counts of magnitudes ──> a threshold ──> patterns
 //!   one layer and what its inputs look like ──> calibrated method ──> its pattern, and values for what stays
 //! ```
 //!
@@ -11,20 +11,20 @@
 
 mod admm;
 mod given;
-mod inputs;
+mod gram;
 mod linalg;
 mod magnitude;
 mod nm;
 pub mod owl;
-mod radix;
+mod histogram;
 mod random;
 mod ria;
 mod select;
 mod sparsegpt;
 mod wanda;
 
-pub use inputs::InputStatistics;
-pub use radix::{Magnitudes, by_magnitude};
+pub use gram::GramStatistics;
+pub use histogram::{Magnitudes, Miscount, by_magnitude};
 
 use crate::config::experiment::{Method, MethodSettings, NmPattern, Scope};
 use crate::sparse::Pattern;
@@ -93,7 +93,7 @@ pub enum Needs {
 /// Decides from the weights of layers; the number is the place of the first of them.
 type WeightRule = fn(&[Layer<'_>], usize, &Request) -> Result<Vec<Pattern>, PruneError>;
 /// Decides from a layer's weights and inputs.
-type InputRule = fn(&Layer<'_>, &InputStatistics, &Request) -> Result<Remaining, PruneError>;
+type InputRule = fn(&Layer<'_>, &GramStatistics, &Request) -> Result<Remaining, PruneError>;
 
 /// How a method decides.
 enum Rule {
@@ -284,11 +284,11 @@ pub fn prune_from(first: usize, layers: &[Layer<'_>], request: &Request) -> Resu
 ///
 /// ```
 /// use sparsify_exp::config::experiment::{Method, NmPattern, Scope};
-/// use sparsify_exp::prune::{InputStatistics, Layer, Request, prune_calibrated};
+/// use sparsify_exp::prune::{GramStatistics, Layer, Request, prune_calibrated};
 ///
 /// let layer = Layer { name: "fc", rows: 1, cols: 2, weights: (&[2.0, 1.0][..]).into() };
 /// // One token with the inputs 1 and 3.
-/// let inputs = InputStatistics::new(1, vec![1.0, 9.0], None);
+/// let inputs = GramStatistics::new(1, vec![1.0, 9.0], None);
 /// let request = Request {
 ///     method: Method::Wanda,
 ///     scope: Some(Scope::Row),
@@ -304,7 +304,7 @@ pub fn prune_from(first: usize, layers: &[Layer<'_>], request: &Request) -> Resu
 /// ```
 pub fn prune_calibrated(
     layer: &Layer<'_>,
-    inputs: &InputStatistics,
+    inputs: &GramStatistics,
     request: &Request,
 ) -> Result<Remaining, PruneError> {
     let entry = entry(request.method);
@@ -337,7 +337,9 @@ fn by_scores_of(layer: &Layer<'_>, scores: &dyn Scores, request: &Request) -> Re
     let layers = std::slice::from_ref(layer);
     let patterns = match (request.pattern, request.scope) {
         (NmPattern::Unstructured, Some(Scope::Row)) => select::exactly_per_row(layers, scores, request.sparsity),
-        _ => by_scores(layers, scores, request)?,
+        (NmPattern::Unstructured, Some(Scope::Layer | Scope::Global) | None) | (NmPattern::NofM { .. }, _) => {
+            by_scores(layers, scores, request)?
+        }
     };
     let pattern = patterns.into_iter().next();
     Ok(pattern.unwrap_or_else(|| Pattern::full(layer.rows, layer.cols)).into())

@@ -5,11 +5,11 @@
 //! asked for. One share a transformer block, as the released code has it.
 
 use super::wanda::Wanda;
-use super::{InputStatistics, Layer, PruneError};
+use super::{GramStatistics, Layer, PruneError};
 use rayon::prelude::*;
 
 /// The share of a block's Wanda scores that are above `m` times their mean, over all its linears together.
-pub fn outlier_share(linears: &[(Layer<'_>, &InputStatistics)], m: f64) -> f64 {
+pub fn outlier_share(linears: &[(Layer<'_>, &GramStatistics)], m: f64) -> f64 {
     let scores: Vec<(Wanda<'_>, usize)> =
         linears.iter().map(|(layer, inputs)| (Wanda::new(layer, inputs), layer.rows)).collect();
     let weights: usize = linears.iter().map(|(layer, _)| layer.rows * layer.cols).sum();
@@ -68,7 +68,7 @@ mod tests {
         // Scores 1 2 1 2 and 10 10 1 1: their mean is 28 / 8 = 3.5.
         let (a, b) = (layer(2, 2, &[1.0, 1.0, -1.0, 1.0]), layer(1, 4, &[10.0, -5.0, 1.0, 1.0]));
         let (x, y) =
-            (InputStatistics::new(1, vec![1.0, 4.0], None), InputStatistics::new(1, vec![1.0, 4.0, 1.0, 1.0], None));
+            (GramStatistics::new(1, vec![1.0, 4.0], None), GramStatistics::new(1, vec![1.0, 4.0, 1.0, 1.0], None));
         let block = [(a, &x), (b, &y)];
         assert_eq!(outlier_share(&block, 2.0), 0.25);
         assert_eq!(outlier_share(&block, 3.0), 0.0);

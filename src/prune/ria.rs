@@ -4,7 +4,7 @@
 //! ICLR 2024, equations 3 and 4: `(|W_ij| / sum of column j + |W_ij| / sum of row i) * ||X_j||^a`. A channel whose
 //! weights are all small keeps the largest of them. A sum of 0 has only weights of 0, whose score is 0.
 
-use super::{InputStatistics, Layer, PruneError, Remaining, Request, Scores, by_scores_of};
+use super::{GramStatistics, Layer, PruneError, Remaining, Request, Scores, by_scores_of};
 use rayon::prelude::*;
 
 /// Scores of one layer.
@@ -18,7 +18,7 @@ struct Ria<'a> {
     norms: Vec<f32>,
 }
 
-pub(super) fn prune(layer: &Layer<'_>, inputs: &InputStatistics, request: &Request) -> Result<Remaining, PruneError> {
+pub(super) fn prune(layer: &Layer<'_>, inputs: &GramStatistics, request: &Request) -> Result<Remaining, PruneError> {
     let alpha = request.method.settings(&request.settings).alpha.unwrap_or(0.5) as f32;
     let norms = inputs.norms().into_iter().map(|norm| norm.powf(alpha)).collect();
     let (by_row, by_column) = reciprocal_sums(&layer.weights, layer.cols);
@@ -53,7 +53,7 @@ impl Scores for Ria<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{columns, layer, nm, request};
-    use super::super::{InputStatistics, Method, MethodSettings, Request, Scope, prune_calibrated};
+    use super::super::{GramStatistics, Method, MethodSettings, Request, Scope, prune_calibrated};
 
     #[test]
     fn four_by_four_by_hand() {
@@ -71,7 +71,7 @@ mod tests {
         //   12 12 12 12      48 48 12 12
         //    0  6 12  6       0 24 12  6
         let layer = layer(4, 4, &weights);
-        let inputs = InputStatistics::new(3, vec![256.0, 256.0, 1.0, 1.0], None);
+        let inputs = GramStatistics::new(3, vec![256.0, 256.0, 1.0, 1.0], None);
         let kept = |request: Request| columns(&prune_calibrated(&layer, &inputs, &request).unwrap().pattern);
         // Six go, the sixth lowest being one of two scores of 6; then the scores of 12 tie.
         let layer_scope = |sparsity| Request { scope: Some(Scope::Layer), ..request(Method::Ria, sparsity) };
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn rows_and_columns_of_zeros_go() {
         let layer = layer(2, 4, &[0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 2.0]);
-        let inputs = InputStatistics::new(1, vec![1.0; 4], None);
+        let inputs = GramStatistics::new(1, vec![1.0; 4], None);
         let request = Request { scope: Some(Scope::Layer), ..request(Method::Ria, 0.625) };
         assert_eq!(columns(&prune_calibrated(&layer, &inputs, &request).unwrap().pattern), [vec![], vec![1, 2, 3]]);
     }

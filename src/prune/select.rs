@@ -14,14 +14,14 @@
 //! Methods that look at inputs remove exactly k weights of every row instead: of tied scores those of lower
 //! columns go first, which is what a stable sort does.
 
-use super::radix::bin_of;
+use super::histogram::bin_of;
 use super::{Layer, Scores};
 use crate::sparse::Pattern;
 use rayon::prelude::*;
 
-/// Scores computed at a time: 16 KiB, within the first cache.
+/// Scores computed at a time: 16 KiB, within the L1 cache.
 const CHUNK: usize = 4096;
-/// Lower bits that a bin leaves open: 8192 bins of 4 bytes fit the first cache, and 32 bins an octave
+/// Lower bits that a bin leaves open: 8192 bins of 4 bytes fit the L1 cache, and 32 bins an octave
 /// of magnitudes leave few scores for the second pass.
 const BIN_SHIFT: u32 = 19;
 const BINS: usize = 1 << (32 - BIN_SHIFT);
@@ -129,7 +129,7 @@ pub(super) fn kth_smallest(sizes: &[usize], fill: impl Fn(usize, usize, &mut [u3
             bins.into_iter().map(u64::from).collect::<Vec<u64>>()
         })
         .reduce(|| vec![0; BINS], |a, b| a.into_iter().zip(b).map(|(a, b)| a + b).collect());
-    let (bin, below) = bin_of(&histogram, k as u64);
+    let (bin, below) = bin_of(&histogram, k as u64).expect("every score was counted, and k is at most their number");
 
     let mut candidates: Vec<u32> = tasks
         .flat_map_iter(|chunks| {

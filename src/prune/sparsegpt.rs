@@ -15,13 +15,13 @@
 //! chosen at every M-th column, row by row. Input features that were always 0 lose their weights first.
 
 use super::linalg::{Columns, add_product};
-use super::{InputStatistics, Layer, PruneError, Remaining, Request, nm, select};
+use super::{GramStatistics, Layer, PruneError, Remaining, Request, nm, select};
 use crate::config::experiment::NmPattern;
 use crate::sparse::Pattern;
 use rayon::prelude::*;
 use std::ops::Range;
 
-pub(super) fn prune(layer: &Layer<'_>, inputs: &InputStatistics, request: &Request) -> Result<Remaining, PruneError> {
+pub(super) fn prune(layer: &Layer<'_>, inputs: &GramStatistics, request: &Request) -> Result<Remaining, PruneError> {
     let settings = request.method.settings(&request.settings);
     let width = settings.blocksize.unwrap_or(layer.cols).max(1);
     let width = match request.pattern {
@@ -59,7 +59,7 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn new(layer: &Layer<'_>, inputs: &InputStatistics, root: &'a [f32]) -> Self {
+    fn new(layer: &Layer<'_>, inputs: &GramStatistics, root: &'a [f32]) -> Self {
         let cols = layer.cols;
         let mut weights = layer.weights.to_vec();
         for col in (0..cols).filter(|&col| inputs.squares()[col] == 0.0) {
@@ -157,7 +157,7 @@ fn cost_of(weight: f32, root: f32) -> u32 {
 mod tests {
     use super::super::tests::{close, columns, layer, loss, nm, request};
     use super::super::{
-        InputStatistics, Method, MethodSettings, PruneError, Remaining, Request, inputs, prune_calibrated,
+        GramStatistics, Method, MethodSettings, PruneError, Remaining, Request, gram, prune_calibrated,
     };
 
     #[rustfmt::skip]
@@ -170,7 +170,7 @@ mod tests {
 
     /// With R = 1 with 0.5 right of the diagonal, H = R R^T and two tokens: U = R^-1 has the rows
     /// `1 -1/2 1/4 -1/8`, `0 1 -1/2 1/4`, `0 0 1 -1/2`, `0 0 0 1`, so that a weight costs its square.
-    fn inputs() -> InputStatistics {
+    fn inputs() -> GramStatistics {
         #[rustfmt::skip]
         let gram = vec![
             1.25, 0.5,  0.0,  0.0,
@@ -178,7 +178,7 @@ mod tests {
             0.0,  0.5,  1.25, 0.5,
             0.0,  0.0,  0.5,  1.0,
         ];
-        InputStatistics::new(2, vec![1.25, 1.25, 1.25, 1.0], Some(gram))
+        GramStatistics::new(2, vec![1.25, 1.25, 1.25, 1.0], Some(gram))
     }
 
     /// Without damping, in blocks of two columns.
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_group_is_never_cut_by_a_block() {
-        let inputs = inputs::tests::correlated(24, 100, 3);
+        let inputs = gram::tests::correlated(24, 100, 3);
         let weights: Vec<f32> = (0..72).map(|i| ((i * 29) % 31) as f32 - 15.0).collect();
         let of = |blocksize| {
             let settings = MethodSettings { blocksize: Some(blocksize), ..Default::default() };
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn inputs_that_are_always_zero_cost_nothing() {
         let gram = vec![2.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 2.0];
-        let inputs = InputStatistics::new(4, vec![2.0, 0.0, 2.0], Some(gram));
+        let inputs = GramStatistics::new(4, vec![2.0, 0.0, 2.0], Some(gram));
         let weights = [1.0, 9.0, 2.0, 3.0, -9.0, 4.0];
         let remaining = prune_calibrated(&layer(2, 3, &weights), &inputs, &request(Method::SparseGpt, 0.2)).unwrap();
         assert_eq!(columns(&remaining.pattern), [[0, 2], [0, 2]]);
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn hessians_that_say_nothing_are_refused() {
-        let inputs = InputStatistics::new(7, vec![1.0, 1.0], Some(vec![1.0, 2.0, 2.0, 1.0]));
+        let inputs = GramStatistics::new(7, vec![1.0, 1.0], Some(vec![1.0, 2.0, 2.0, 1.0]));
         let error = prune_calibrated(&layer(1, 2, &[1.0, 2.0]), &inputs, &request(Method::SparseGpt, 0.5)).unwrap_err();
         assert!(matches!(&error, PruneError::NotPositiveDefinite { tokens: 7, cols: 2, .. }), "{error:?}");
         assert!(error.to_string().contains("`layer`") && error.hint().unwrap().contains("raise `damping`"), "{error}");
@@ -263,8 +263,8 @@ mod tests {
     fn what_is_made_up_for_is_lost_less_than_by_wanda() {
         for seed in 0..4 {
             let (rows, cols) = (24, 160);
-            let inputs = inputs::tests::correlated(cols, 2 * cols, seed);
-            let mut noise = inputs::tests::noise(seed + 100);
+            let inputs = gram::tests::correlated(cols, 2 * cols, seed);
+            let mut noise = gram::tests::noise(seed + 100);
             let weights: Vec<f32> = (0..rows * cols).map(|_| noise()).collect();
             let layer = layer(rows, cols, &weights);
             for of in [|method| request(method, 0.5), |method| nm(method, 2, 4)] {

@@ -33,7 +33,7 @@ pub(super) fn close(weights: &[f32], expected: &[f32], share: f32) {
 }
 
 /// The sum over outputs and tokens of the squared differences that pruning makes.
-pub(super) fn loss(layer: &Layer<'_>, inputs: &InputStatistics, remaining: &Remaining) -> f64 {
+pub(super) fn loss(layer: &Layer<'_>, inputs: &GramStatistics, remaining: &Remaining) -> f64 {
     let masked = remaining.weights.clone().unwrap_or_else(|| remaining.pattern.apply(&layer.weights));
     let gram = inputs.gram().unwrap();
     let of_row = |(before, after): (&[f32], &[f32])| {
@@ -103,24 +103,24 @@ fn calibrated_methods_need_to_know_their_inputs() {
         let request = request(method, 0.5);
         let lacking = PruneError::Inputs { layer: "layer".into(), method };
         assert_eq!(prune(std::slice::from_ref(&layer), &request).unwrap_err(), lacking);
-        let pruned = |inputs: InputStatistics| prune_calibrated(&layer, &inputs, &request).map(drop);
-        assert_eq!(pruned(InputStatistics::new(9, squares(), gram(4))), Ok(()));
-        assert_eq!(pruned(InputStatistics::new(9, vec![1.0; 3], gram(3))), Err(lacking.clone()));
-        let norms = pruned(InputStatistics::new(9, squares(), None));
+        let pruned = |inputs: GramStatistics| prune_calibrated(&layer, &inputs, &request).map(drop);
+        assert_eq!(pruned(GramStatistics::new(9, squares(), gram(4))), Ok(()));
+        assert_eq!(pruned(GramStatistics::new(9, vec![1.0; 3], gram(3))), Err(lacking.clone()));
+        let norms = pruned(GramStatistics::new(9, squares(), None));
         assert_eq!(norms.is_ok(), entry.inputs == Needs::Norms, "{method}");
         for bad in [f32::NAN, f32::INFINITY] {
-            let inputs = InputStatistics::new(9, vec![1.0, 2.0, bad, 4.0], gram(4));
+            let inputs = GramStatistics::new(9, vec![1.0, 2.0, bad, 4.0], gram(4));
             assert_eq!(pruned(inputs), Err(PruneError::NotFinite { layer: "layer".into() }));
         }
     }
-    let inputs = InputStatistics::new(9, squares(), None);
+    let inputs = GramStatistics::new(9, squares(), None);
     assert!(prune_calibrated(&layer, &inputs, &request(Method::Magnitude, 0.5)).is_err());
 }
 
 #[test]
 fn what_goes_is_zero_and_every_group_keeps_its_share() {
     let (rows, cols) = (7, 48);
-    let inputs = inputs::tests::correlated(cols, 100, 2);
+    let inputs = gram::tests::correlated(cols, 100, 2);
     let weights: Vec<f32> = (0..rows * cols).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
     for method in methods(true).map(|entry| entry.method) {
         for (n, m) in [(2, 4), (4, 8), (1, 4), (3, 6), (5, 16)] {
@@ -141,7 +141,7 @@ fn what_goes_is_zero_and_every_group_keeps_its_share() {
 fn patterns_must_divide_the_inputs() {
     let layer = layer(1, 6, &[1.0; 6]);
     let gram = (0..36).map(|i| f32::from(u8::from(i % 7 == 0))).collect();
-    let inputs = InputStatistics::new(9, vec![1.0; 6], Some(gram));
+    let inputs = GramStatistics::new(9, vec![1.0; 6], Some(gram));
     for entry in methods(true) {
         let error = prune_calibrated(&layer, &inputs, &nm(entry.method, 2, 4)).unwrap_err();
         assert_eq!(error, PruneError::GroupWidth { layer: "layer".into(), cols: 6, n: 2, m: 4 });
@@ -155,9 +155,9 @@ fn the_number_of_threads_changes_no_bit() {
     let noise = |i: usize| ((i * 7919) % 1009) as f32 / 504.5 - 1.0;
     let weights: Vec<f32> = (0..rows * cols).map(noise).collect();
     let layer = layer(rows, cols, &weights);
-    let known = inputs::tests::correlated(cols, cols, 1);
+    let known = gram::tests::correlated(cols, cols, 1);
     // Without the factors that a thread before has made.
-    let inputs = || InputStatistics::new(cols, known.squares().to_vec(), known.gram().map(<[f32]>::to_vec));
+    let inputs = || GramStatistics::new(cols, known.squares().to_vec(), known.gram().map(<[f32]>::to_vec));
     for method in methods(true).map(|entry| entry.method) {
         for request in [request(method, 0.6), nm(method, 2, 4)] {
             let with = |threads: usize| {
@@ -170,7 +170,7 @@ fn the_number_of_threads_changes_no_bit() {
 }
 
 /// Eight inputs of forty tokens, each with half of the one before, and weights for four outputs.
-fn small() -> (Vec<f32>, InputStatistics) {
+fn small() -> (Vec<f32>, GramStatistics) {
     let mut gram = vec![0.0f64; 64];
     for token in 0..40 {
         let mut x: Vec<f32> =
@@ -184,7 +184,7 @@ fn small() -> (Vec<f32>, InputStatistics) {
     }
     let gram: Vec<f32> = gram.into_iter().map(|sum| sum as f32).collect();
     let weights = (0..32).map(|i| (i * 11 % 23) as f32 / 8.0 - 1.375).collect();
-    (weights, InputStatistics::new(40, gram.iter().step_by(9).copied().collect(), Some(gram)))
+    (weights, GramStatistics::new(40, gram.iter().step_by(9).copied().collect(), Some(gram)))
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! equation 1: `|W_ij| * ||X_j||`. Of every row exactly `floor(cols * sparsity)` weights go. The norm is over all
 //! tokens; a mean over tokens instead would scale all scores alike.
 
-use super::{InputStatistics, Layer, PruneError, Remaining, Request, Scores, by_scores_of};
+use super::{GramStatistics, Layer, PruneError, Remaining, Request, Scores, by_scores_of};
 
 /// Scores of one layer.
 pub(super) struct Wanda<'a> {
@@ -13,7 +13,7 @@ pub(super) struct Wanda<'a> {
 }
 
 impl<'a> Wanda<'a> {
-    pub fn new(layer: &'a Layer<'_>, inputs: &InputStatistics) -> Self {
+    pub fn new(layer: &'a Layer<'_>, inputs: &GramStatistics) -> Self {
         Self { weights: &layer.weights, norms: inputs.norms() }
     }
 
@@ -25,7 +25,7 @@ impl<'a> Wanda<'a> {
     }
 }
 
-pub(super) fn prune(layer: &Layer<'_>, inputs: &InputStatistics, request: &Request) -> Result<Remaining, PruneError> {
+pub(super) fn prune(layer: &Layer<'_>, inputs: &GramStatistics, request: &Request) -> Result<Remaining, PruneError> {
     by_scores_of(layer, &Wanda::new(layer, inputs), request)
 }
 
@@ -40,12 +40,12 @@ impl Scores for Wanda<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{columns, layer, nm, request};
-    use super::super::{InputStatistics, Method, prune_calibrated};
+    use super::super::{GramStatistics, Method, prune_calibrated};
     use proptest::prelude::*;
 
     /// Norms 1, 2, 3, 4.
-    fn inputs() -> InputStatistics {
-        InputStatistics::new(2, vec![1.0, 4.0, 9.0, 16.0], None)
+    fn inputs() -> GramStatistics {
+        GramStatistics::new(2, vec![1.0, 4.0, 9.0, 16.0], None)
     }
 
     #[test]
@@ -82,7 +82,7 @@ mod tests {
             let weights: Vec<f32> = quarters[..rows * cols].iter().map(|&q| f32::from(q) / 4.0).collect();
             let squares: Vec<f32> = (0..cols).map(|col| [1.0, 0.0, 4.0][col % 3]).collect();
             let score = |row: usize, col: usize| weights[row * cols + col].abs() * squares[col].sqrt();
-            let inputs = InputStatistics::new(1, squares.clone(), None);
+            let inputs = GramStatistics::new(1, squares.clone(), None);
             let pattern = prune_calibrated(&layer(rows, cols, &weights), &inputs, &request(Method::Wanda, sparsity)).unwrap().pattern;
             for row in 0..rows {
                 let mut order: Vec<usize> = (0..cols).collect();

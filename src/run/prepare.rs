@@ -117,6 +117,14 @@ pub enum PrepareError {
         /// The format.
         format: &'static str,
     },
+    /// A variant that a backend has no kernels for, found only after `auto` was decided.
+    #[error("`{backend}` has no kernels for the variant `{variant}`")]
+    Variant {
+        /// The backend.
+        backend: &'static str,
+        /// The variant.
+        variant: &'static str,
+    },
     /// A model has too few positions for what is to be timed.
     #[error("`measure.prompt` {prompt} and `measure.generate` {generate} are {needed} tokens, but `{model}` has {positions} positions", needed = .prompt.saturating_add(*.generate))]
     Positions {
@@ -145,7 +153,8 @@ impl PrepareError {
             Self::Load(error) => error.hint(),
             Self::Dtype { .. } => Some("the CPU backends compute in f32: leave `dtype` out, or take a GPU".into()),
             Self::KernelDtype { .. } => Some("take another `kernel.dtype`, or another backend".into()),
-            Self::KernelFormat { .. } => Some("take another `kernel.format`, or a machine with a GPU".into()),
+            Self::KernelFormat { .. } => Some("take another `kernel.format`, or another `device.backend`".into()),
+            Self::Variant { .. } => Some("take it out of `execute.variants`, or take another `device.backend`".into()),
             Self::Positions { positions, .. } => {
                 Some(format!("set `measure.prompt` and `measure.generate` to {positions} or less together"))
             }

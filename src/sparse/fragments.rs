@@ -1,4 +1,4 @@
-//! Where a weight lies in the registers of a GPU's matrix unit (`mma.m16n8k16`; PTX ISA, "Matrix fragments").
+//! Where a weight lies in the registers of a GPU's tensor core (`mma.m16n8k16`; PTX ISA, "Matrix fragments").
 //!
 //! ```text
 //!   a square of 16 x 16 weights: 32 lanes of 8

@@ -11,7 +11,7 @@
 //!   1 2 . 4              1 1 0 1        values   5 7     1 2 4
 //! ```
 //!
-//! Formats of CPU kernels: [`Sliced`], a CSR; [`Bitmap`], and [`BitmapPairs`] for 16-bit values. Of GPU kernels:
+//! Formats of CPU kernels: [`Sell`], a CSR; [`Bitmap`], and [`BitmapPairs`] for 16-bit values. Of GPU kernels:
 //! [`Groups`] and [`Squares`], CSR for one token and for several; [`BitTiles`], a bitmap. [`Csr`] is the plain one.
 //!
 //! This module knows no layer, model or device: it turns slices into other slices.
@@ -25,7 +25,7 @@ mod fragments;
 mod groups;
 mod pattern;
 mod random;
-mod sliced;
+mod sell;
 mod squares;
 mod tiles;
 
@@ -35,7 +35,7 @@ pub use csr::{Columns, Csr};
 pub use digit::{Digit, magnitude};
 pub use groups::{GROUP, Groups, StepBits};
 pub use pattern::Pattern;
-pub use sliced::{Block, CHUNK, SLICE, SLICES, Sliced, SlicedIndex};
+pub use sell::{Block, CHUNK, SLICE, SLICES, Sell, SellIndex};
 pub use squares::{Squares, TILE_COLUMNS};
 pub use tiles::BitTiles;
 

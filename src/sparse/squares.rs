@@ -5,7 +5,7 @@
 //!   chunk  eight entries of one square:  values 8   places 8 x 8 bits   square 8 bits
 //!   starts [tiles + 1]: the first chunk of each tile
 //! ```
-//! A place is where the weight lies in the matrix unit's registers ([`super::fragments`]), so that a lane stores
+//! A place is where the weight lies in the tensor core's registers ([`super::fragments`]), so that a lane stores
 //! an entry to shared memory and another loads its registers from there, whole. Lanes store at the same time: chunks
 //! of all squares take turns, and the entries are dealt out over them so that those at one position of 32
 //! neighbouring chunks lie in different banks where they can ([`super::banks`]). A square's last chunk is filled up

@@ -1,4 +1,4 @@
-//! One bit a weight and the kept values, in the order of a GPU's matrix unit.
+//! One bit a weight and the kept values, in the order of a GPU's tensor core.
 //!
 //! ```text
 //!   tile    16 rows x 64 columns: four squares; tiles lie row of tiles by row of tiles

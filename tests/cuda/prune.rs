@@ -70,7 +70,7 @@ fn patterns_equal_those_of_the_host() {
         let weights = OnDevice(SHAPES.iter().enumerate().map(weight).collect());
         let sizes: Vec<usize> = SHAPES.iter().map(|shape| shape[0] * shape[1]).collect();
         let layers = SHAPES.iter().zip(&weights.0);
-        let layers = layers.map(|(&[rows, cols], weight)| Layer { name: "layer", rows, cols, weights: weight.host() });
+        let layers = layers.map(|(&[rows, cols], weight)| Layer { name: "layer", rows, cols, weights: weight.host().unwrap() });
         let layers: Vec<Layer<'_>> = layers.collect();
         for (scope, together) in [(Scope::Global, true), (Scope::Layer, false)] {
             for sparsity in [0.0, 1e-6, 0.1, 0.25, 0.5, 0.7, 0.9, 0.999, 1.0] {
@@ -99,16 +99,16 @@ fn counts_and_masked_weights_equal_those_of_the_host() {
         for (index, shape) in SHAPES.into_iter().enumerate() {
             let numbers = numbers(shape[0] * shape[1], 100 + index as u64);
             let weight = DenseWeight::<Cuda>::new(numbers.into(), shape, burn_dtype, &device);
-            let host = weight.host().into_owned();
+            let host = weight.host().unwrap().into_owned();
             for digit in [Digit { shift: 13, bits: 18, above: 0 }, Digit { shift: 0, bits: 16, above: 0x3e80 }] {
                 let counts = weight.count_magnitudes(digit).unwrap();
                 no_panics();
                 assert!(counts == digit.count(&host), "{dtype:?} {shape:?} {digit:?}");
             }
             let pattern = Pattern::keep_where(shape[0], shape[1], &host, |index, _| index * 7 % 5 < 2);
-            let masked = weight.masked(&pattern);
+            let masked = weight.masked(&pattern).unwrap();
             no_panics();
-            assert!(bits(&masked.host()) == bits(&pattern.apply(&host)), "{dtype:?} {shape:?}");
+            assert!(bits(&masked.host().unwrap()) == bits(&pattern.apply(&host)), "{dtype:?} {shape:?}");
         }
     }
 }
@@ -121,7 +121,7 @@ fn a_matrix_that_is_not_contiguous_is_read_in_order() {
     let data = TensorData::new(numbers(70 * 90, 3), [90, 70]);
     let transposed = Tensor::<Cuda, 2>::from_data(data, (&device, DType::F32)).transpose();
     let tensor = transposed.into_primitive().tensor();
-    let host = Cuda::host_f32(&tensor).into_owned();
+    let host = Cuda::host_f32(&tensor).unwrap().into_owned();
     let pattern = Cuda::magnitudes_above(&tensor, 0x3c00_0000).unwrap();
     no_panics();
     assert!(pattern == Pattern::above(70, 90, &host, Some(0x3c00_0000)));
@@ -151,12 +151,12 @@ fn seconds_of_a_block_of_seven_billion() {
             let pattern = weight.magnitudes_above(0x3c00_0000).unwrap();
             timed("compare", start);
             let start = std::time::Instant::now();
-            let masked = weight.masked(&pattern);
+            let masked = weight.masked(&pattern).unwrap();
             drop(masked);
             let kept = pattern.kept();
             timed("mask", start);
             let start = std::time::Instant::now();
-            let host = weight.host();
+            let host = weight.host().unwrap();
             timed("fetch and widen", start);
             assert!(host.iter().filter(|weight| weight.abs() > f32::from_bits(0x3c00_0000)).count() == kept);
         }

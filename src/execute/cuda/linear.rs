@@ -9,13 +9,13 @@
 //!
 //!   expand            the dense matrix in a scratch buffer, then the dense kernel for so many tokens
 //!   f32               fma rows to 16 tokens, fma blocks; groups, bitmap tiles to 4 tokens, expand
-//!   16 bits on devices without matrix units: groups, expand, Burn's matrix product
+//!   16 bits on devices without tensor cores: groups, expand, Burn's matrix product
 //! ```
 //! The bounds are measurements on an H200 with matrices of 11008 x 4096 and 4096 x 4096.
 
 use super::outputs::{self, array};
-use super::weight::{CudaWeight, Stored};
-use super::{Cuda, Tensor, matrix_unit, processors};
+use super::weight::{CudaWeight, GroupArrays, SquareArrays, Stored, TileArrays};
+use super::{Cuda, Tensor, tensor_core, processors};
 use super::{fma, gemm};
 use crate::execute::kernels::cuda::{groups, squares, tiles, tiles_f32};
 use crate::sparse::TILE_COLUMNS;
@@ -71,10 +71,10 @@ pub(super) fn sparse(x: Tensor, weight: &CudaWeight) -> Tensor {
         return output(&x, tokens, weight);
     }
     match SparseKernel::of(weight, tokens) {
-        SparseKernel::Groups => groups_rows(x, weight, tokens),
-        SparseKernel::Squares => squares_tiles(x, weight, tokens),
-        SparseKernel::Tiles => bitmap_tiles(x, weight, tokens),
-        SparseKernel::TilesF32 => bitmap_f32(x, weight, tokens),
+        SparseKernel::Groups(arrays) => groups_rows(x, weight, arrays, tokens),
+        SparseKernel::Squares(arrays) => squares_tiles(x, weight, arrays, tokens),
+        SparseKernel::Tiles(arrays) => bitmap_tiles(x, weight, arrays, tokens),
+        SparseKernel::TilesF32(arrays) => bitmap_f32(x, weight, arrays, tokens),
         SparseKernel::Expand => {
             let dense = expand(&x, weight);
             let width = two(&dense)[1];
@@ -92,17 +92,16 @@ pub(super) fn dense_kernel(weight: &Tensor, tokens: usize) -> String {
 pub(super) fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
     let client = &weight.stored.any().client;
     match SparseKernel::of(weight, tokens) {
-        SparseKernel::Groups => "csr-cube-groups".into(),
-        SparseKernel::Squares => "csr-cube-squares".into(),
-        SparseKernel::Tiles | SparseKernel::TilesF32 => "bitmap-cube-tiles".into(),
+        SparseKernel::Groups(_) => "csr-cube-groups".into(),
+        SparseKernel::Squares(_) => "csr-cube-squares".into(),
+        SparseKernel::Tiles(_) | SparseKernel::TilesF32(_) => "bitmap-cube-tiles".into(),
         SparseKernel::Expand => {
-            let (format, width) = match weight.stored {
-                Stored::Tiles { .. } => ("bitmap", weight.cols.next_multiple_of(SPAN)),
-                Stored::Squares { .. } => ("csr", weight.cols.next_multiple_of(TILE_COLUMNS)),
-                Stored::Groups { .. } => ("csr", weight.cols.next_multiple_of(SPAN)),
+            let format = match weight.stored {
+                Stored::Groups(_) | Stored::Squares(_) => "csr",
+                Stored::Tiles(_) => "bitmap",
             };
-            let (has_unit, gemm) = (matrix_unit(client, weight.dtype), || gemm::can(client, weight.dtype));
-            let dense = DenseKernel::new(weight.dtype, has_unit, gemm, [tokens, weight.rows, width]);
+            let (has_core, gemm) = (tensor_core(client, weight.dtype), || gemm::can(client, weight.dtype));
+            let dense = DenseKernel::new(weight.dtype, has_core, gemm, [tokens, weight.rows, expanded_width(weight)]);
             format!("{format}-cube-expand+{}", dense.name(tokens))
         }
     }
@@ -119,17 +118,17 @@ enum DenseKernel {
 impl DenseKernel {
     fn of(weight: &Tensor, tokens: usize) -> Self {
         let [rows, cols] = two(weight);
-        let unit = weight.is_contiguous() && matrix_unit(&weight.client, weight.dtype);
+        let has_core = weight.is_contiguous() && tensor_core(&weight.client, weight.dtype);
         let gemm = || gemm::can(&weight.client, weight.dtype);
-        Self::new(weight.dtype, unit, gemm, [tokens, rows, cols])
+        Self::new(weight.dtype, has_core, gemm, [tokens, rows, cols])
     }
 
-    /// Matrix units read matrices without gaps; whether `gemm` can be used is asked where it matters.
-    fn new(dtype: DType, matrix_unit: bool, gemm: impl FnOnce() -> bool, [tokens, rows, cols]: [usize; 3]) -> Self {
+    /// Tensor cores read matrices without gaps; whether `gemm` can be used is asked where it matters.
+    fn new(dtype: DType, tensor_core: bool, gemm: impl FnOnce() -> bool, [tokens, rows, cols]: [usize; 3]) -> Self {
         match tokens {
             _ if tokens * rows * cols == 0 => Self::Matmul,
             _ if dtype == DType::F32 => Self::Fma,
-            _ if !matrix_unit || !cols.is_multiple_of(SPAN) => Self::Matmul,
+            _ if !tensor_core || !cols.is_multiple_of(SPAN) => Self::Matmul,
             ..=DENSE_TILE_TOKENS => Self::Tiles,
             _ if gemm() => Self::Gemm,
             _ => Self::Matmul,
@@ -146,28 +145,33 @@ impl DenseKernel {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SparseKernel {
-    Groups,
-    Squares,
-    Tiles,
-    TilesF32,
+/// What multiplies a stored weight, with the arrays that it reads.
+enum SparseKernel<'a> {
+    Groups(&'a GroupArrays),
+    Squares(&'a SquareArrays),
+    /// Of 16-bit numbers.
+    Tiles(&'a TileArrays),
+    TilesF32(&'a TileArrays),
+    /// The dense matrix first: every layout has it.
     Expand,
 }
 
-impl SparseKernel {
-    fn of(weight: &CudaWeight, tokens: usize) -> Self {
+impl<'a> SparseKernel<'a> {
+    fn of(weight: &'a CudaWeight, tokens: usize) -> Self {
         let client = &weight.stored.any().client;
         let inputs = || {
             let most = INPUT_BYTES.min(client.properties().hardware.max_shared_memory_size);
             input_room(weight.cols) * tokens.next_power_of_two() * weight.dtype.size() <= most
         };
-        match weight.stored {
-            Stored::Groups { .. } if tokens <= groups::MOST_TOKENS && inputs() => Self::Groups,
-            Stored::Squares { .. } if tokens <= SQUARE_TOKENS => Self::Squares,
-            Stored::Tiles { .. } if tokens <= BITMAP_TOKENS && matrix_unit(client, weight.dtype) => Self::Tiles,
-            Stored::Tiles { .. } if tokens <= tiles_f32::MOST_TOKENS && weight.dtype == DType::F32 => Self::TilesF32,
-            _ => Self::Expand,
+        let f32 = weight.dtype == DType::F32;
+        match &weight.stored {
+            Stored::Groups(arrays) if tokens <= groups::MOST_TOKENS && inputs() => Self::Groups(arrays),
+            Stored::Squares(arrays) if tokens <= SQUARE_TOKENS => Self::Squares(arrays),
+            Stored::Tiles(arrays) if tokens <= BITMAP_TOKENS && tensor_core(client, weight.dtype) => {
+                Self::Tiles(arrays)
+            }
+            Stored::Tiles(arrays) if tokens <= tiles_f32::MOST_TOKENS && f32 => Self::TilesF32(arrays),
+            Stored::Groups(_) | Stored::Squares(_) | Stored::Tiles(_) => Self::Expand,
         }
     }
 }
@@ -182,18 +186,30 @@ struct Grid {
 }
 
 impl Grid {
-    fn new(kernel: SparseKernel, rows: usize, tokens: usize, processors: usize) -> Self {
+    /// Of squares.
+    fn squares(rows: usize, tokens: usize, processors: usize) -> Self {
         let (tile_rows, blocks) = (rows.div_ceil(16), tokens.div_ceil(8).next_power_of_two());
         let many = tile_rows >= 4 * processors;
-        let (planes, tall) = match (kernel, blocks) {
-            (SparseKernel::Squares, 2 | 4) if many => (4, 2),
-            (SparseKernel::Squares, 3..) => (8, 2),
-            (SparseKernel::Squares, _) if !many && tile_rows >= processors => (8, 1),
-            (SparseKernel::Tiles, 3..) => (8, 1),
+        let (planes, tall) = match blocks {
+            2 | 4 if many => (4, 2),
+            3.. => (8, 2),
             _ if many => (4, 1),
+            _ if tile_rows >= processors => (8, 1),
             _ => (16, 1),
         };
         Self { planes, tall, blocks }
+    }
+
+    /// Of bitmap tiles.
+    fn tiles(rows: usize, tokens: usize, processors: usize) -> Self {
+        let blocks = tokens.div_ceil(8).next_power_of_two();
+        let many = rows.div_ceil(16) >= 4 * processors;
+        let planes = match blocks {
+            3.. => 8,
+            _ if many => 4,
+            _ => 16,
+        };
+        Self { planes, tall: 1, blocks }
     }
 
     /// Of the skinny dense kernel.
@@ -253,10 +269,8 @@ pub(super) fn matmul(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tenso
     }
 }
 
-fn groups_rows(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
-    let Stored::Groups { bits, row_ptr, bases, steps, values } = &weight.stored else {
-        unreachable!("the kernel was chosen by the layout")
-    };
+fn groups_rows(x: Tensor, weight: &CudaWeight, arrays: &GroupArrays, tokens: usize) -> Tensor {
+    let GroupArrays { bits, row_ptr, bases, steps, values } = arrays;
     let (y, client) = (output(&x, tokens, weight), x.client.clone());
     // Eight at a time where there are eights.
     let vector = if tokens == 1 && weight.cols.is_multiple_of(8) { 8 } else { 1 };
@@ -295,14 +309,12 @@ fn groups_rows(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
     y
 }
 
-fn squares_tiles(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
-    let Stored::Squares { starts, squares, places, values, chunks } = &weight.stored else {
-        unreachable!("the kernel was chosen by the layout")
-    };
+fn squares_tiles(x: Tensor, weight: &CudaWeight, arrays: &SquareArrays, tokens: usize) -> Tensor {
+    let SquareArrays { starts, squares, places, values, chunks } = arrays;
     let (y, client) = (output(&x, tokens, weight), x.client.clone());
     let cols = weight.cols.next_multiple_of(TILE_COLUMNS);
     let x = padded(x, weight.cols, cols);
-    let grid = Grid::new(SparseKernel::Squares, weight.rows, tokens, processors(&client));
+    let grid = Grid::squares(weight.rows, tokens, processors(&client));
     // SAFETY: a weight is only made from `Squares`: chunks are inside the arrays and at most `chunks` a lane, places
     // inside a square; `x` has whole tiles of columns; tokens behind the last are clamped, rows not written.
     unsafe {
@@ -331,14 +343,12 @@ fn squares_tiles(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
     y
 }
 
-fn bitmap_tiles(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
-    let Stored::Tiles { masks, starts, values, chunks } = &weight.stored else {
-        unreachable!("the kernel was chosen by the layout")
-    };
+fn bitmap_tiles(x: Tensor, weight: &CudaWeight, arrays: &TileArrays, tokens: usize) -> Tensor {
+    let TileArrays { masks, starts, values, chunks } = arrays;
     let (y, client) = (output(&x, tokens, weight), x.client.clone());
     let cols = weight.cols.next_multiple_of(SPAN);
     let x = padded(x, weight.cols, cols);
-    let grid = Grid::new(SparseKernel::Tiles, weight.rows, tokens, processors(&client));
+    let grid = Grid::tiles(weight.rows, tokens, processors(&client));
     // SAFETY: a weight is only made from `BitTiles`: values are inside the array and at most `chunks` loads a lane;
     // `x` has whole tiles of columns; tokens behind the last are clamped, rows not written.
     unsafe {
@@ -365,10 +375,8 @@ fn bitmap_tiles(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
     y
 }
 
-fn bitmap_f32(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
-    let Stored::Tiles { masks, starts, values, chunks } = &weight.stored else {
-        unreachable!("the kernel was chosen by the layout")
-    };
+fn bitmap_f32(x: Tensor, weight: &CudaWeight, arrays: &TileArrays, tokens: usize) -> Tensor {
+    let TileArrays { masks, starts, values, chunks } = arrays;
     let (y, client) = (output(&x, tokens, weight), x.client.clone());
     let cols = weight.cols.next_multiple_of(SPAN);
     let x = padded(x, weight.cols, cols);
@@ -395,12 +403,17 @@ fn bitmap_f32(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
     y
 }
 
+/// Columns of the expanded matrix: whole tiles.
+fn expanded_width(weight: &CudaWeight) -> usize {
+    match weight.stored {
+        Stored::Squares(_) => weight.cols.next_multiple_of(TILE_COLUMNS),
+        Stored::Groups(_) | Stored::Tiles(_) => weight.cols.next_multiple_of(SPAN),
+    }
+}
+
 /// The dense matrix, as wide as whole tiles of it are.
 fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
-    let width = match weight.stored {
-        Stored::Squares { .. } => weight.cols.next_multiple_of(TILE_COLUMNS),
-        _ => weight.cols.next_multiple_of(SPAN),
-    };
+    let width = expanded_width(weight);
     let shape = Shape::new([weight.rows, width]);
     let dense = outputs::output(x, shape, weight.dtype);
     let client = &x.client;
@@ -414,7 +427,7 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
     // and rows behind the last are not written.
     unsafe {
         match &weight.stored {
-            Stored::Groups { bits, row_ptr, bases, steps, values } => {
+            Stored::Groups(GroupArrays { bits, row_ptr, bases, steps, values }) => {
                 let vector = 16 / weight.dtype.size();
                 groups::groups_expand::launch_unchecked::<CudaRuntime>(
                     client,
@@ -432,7 +445,7 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
                     weight.dtype.into(),
                 );
             }
-            Stored::Squares { starts, squares, places, values, chunks } => {
+            Stored::Squares(SquareArrays { starts, squares, places, values, chunks }) => {
                 squares::squares_expand::launch_unchecked::<CudaRuntime>(
                     client,
                     cubes(TILE_COLUMNS),
@@ -448,7 +461,7 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
                     *chunks,
                 );
             }
-            Stored::Tiles { masks, starts, values, chunks } if weight.dtype == DType::F32 => {
+            Stored::Tiles(TileArrays { masks, starts, values, chunks }) if weight.dtype == DType::F32 => {
                 tiles_f32::bitmap_f32_expand::launch_unchecked::<CudaRuntime>(
                     client,
                     cubes(SPAN),
@@ -463,7 +476,7 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
                     2 * chunks,
                 );
             }
-            Stored::Tiles { masks, starts, values, chunks } => {
+            Stored::Tiles(TileArrays { masks, starts, values, chunks }) => {
                 tiles::bitmap_expand::launch_unchecked::<CudaRuntime>(
                     client,
                     cubes(SPAN),
@@ -487,7 +500,9 @@ impl Stored {
     /// One of the arrays.
     fn any(&self) -> &Tensor {
         match self {
-            Self::Groups { values, .. } | Self::Squares { values, .. } | Self::Tiles { values, .. } => values,
+            Self::Groups(GroupArrays { values, .. })
+            | Self::Squares(SquareArrays { values, .. })
+            | Self::Tiles(TileArrays { values, .. }) => values,
         }
     }
 }
@@ -531,16 +546,13 @@ mod tests {
 
     #[test]
     fn wide_matrices_take_many_small_cubes_and_small_ones_few_large_ones() {
-        let grid = |kernel, rows, tokens| {
-            let Grid { planes, tall, blocks } = Grid::new(kernel, rows, tokens, 132);
-            (planes, tall, blocks)
-        };
-        let squares = |rows, tokens| grid(SparseKernel::Squares, rows, tokens);
+        let shape = |Grid { planes, tall, blocks }| (planes, tall, blocks);
+        let squares = |rows, tokens| shape(Grid::squares(rows, tokens, 132));
         assert_eq!([1, 16, 17, 64].map(|tokens| squares(11008, tokens)), [(4, 1, 1), (4, 2, 2), (4, 2, 4), (8, 2, 8)]);
         assert_eq!(squares(4096, 17), (8, 2, 4));
         assert_eq!([1, 16, 64].map(|tokens| squares(4096, tokens)), [(8, 1, 1), (8, 1, 2), (8, 2, 8)]);
         assert_eq!(squares(768, 1), (16, 1, 1));
-        let tiles = |rows, tokens| grid(SparseKernel::Tiles, rows, tokens);
+        let tiles = |rows, tokens| shape(Grid::tiles(rows, tokens, 132));
         assert_eq!([tiles(11008, 1), tiles(4096, 16), tiles(4096, 32)], [(4, 1, 1), (16, 1, 2), (8, 1, 4)]);
         let dense = |rows, tokens| Grid::dense(rows, tokens, 132);
         assert_eq!(dense(11008, 1), Grid { planes: 4, tall: 1, blocks: 1 });

@@ -14,8 +14,9 @@ mod weight;
 
 pub use weight::CudaWeight;
 
-use super::backend::{ColumnWeight, Format, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
+use super::backend::{ColumnWeight, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
 use super::convert::{narrow, widen};
+use crate::config::format::Format;
 use crate::sparse::{Digit, Pattern};
 use burn::tensor::Tensor as BurnTensor;
 use burn::tensor::backend::Backend;
@@ -133,28 +134,29 @@ impl SparseBackend for Cuda {
         CudaRuntime::client(device).memory_usage().ok().map(|usage| usage.bytes_in_use)
     }
 
-    fn host_f32(tensor: &Tensor) -> Cow<'_, [f32]> {
-        // A failed transfer gives no numbers: the shapes that follow do not fit, and the cell fails.
+    fn host_f32(tensor: &Tensor) -> Result<Cow<'_, [f32]>, ReadError> {
         let data = read_sync(Self::float_into_data(tensor.clone()));
-        Cow::Owned(data.ok().and_then(widen).unwrap_or_default())
+        let data = data.map_err(|error| ReadError(format!("{error:?}")))?;
+        widen(data).map(Cow::Owned).ok_or_else(|| ReadError("a tensor's numbers are no floating-point numbers".into()))
     }
 
     fn count_magnitudes(tensor: &Tensor, digit: Digit) -> Result<Vec<u32>, ReadError> {
-        prune::count(tensor, digit).unwrap_or_else(|| Ok(digit.count(&Self::host_f32(tensor))))
+        prune::count(tensor, digit).unwrap_or_else(|| Ok(digit.count(&Self::host_f32(tensor)?)))
     }
 
     fn magnitudes_above(tensor: &Tensor, threshold: u32) -> Result<Pattern, ReadError> {
         prune::above(tensor, threshold).unwrap_or_else(|| {
             let shape = tensor.shape();
-            Ok(Pattern::above(shape[0], shape[1], &Self::host_f32(tensor), Some(threshold)))
+            Ok(Pattern::above(shape[0], shape[1], &Self::host_f32(tensor)?, Some(threshold)))
         })
     }
 
-    fn masked(tensor: &Tensor, pattern: &Pattern) -> Tensor {
-        prune::mask(tensor, pattern).unwrap_or_else(|| {
-            let numbers = pattern.apply(&Self::host_f32(tensor));
-            Self::float_from_data(narrow(numbers.into(), tensor.shape(), tensor.dtype), &tensor.device)
-        })
+    fn masked(tensor: &Tensor, pattern: &Pattern) -> Result<Tensor, ReadError> {
+        if let Some(masked) = prune::mask(tensor, pattern) {
+            return Ok(masked);
+        }
+        let numbers = pattern.apply(&Self::host_f32(tensor)?);
+        Ok(Self::float_from_data(narrow(numbers.into(), tensor.shape(), tensor.dtype), &tensor.device))
     }
 }
 
@@ -170,8 +172,8 @@ fn best(device: &CudaDevice, work: impl Fn()) -> Result<f64, String> {
     Ok(seconds[PEAK_ROUNDS..].iter().copied().fold(f64::INFINITY, f64::min))
 }
 
-/// Whether the device multiplies matrices of such numbers in units of 16 x 8 x 16.
-fn matrix_unit(client: &ComputeClient<CudaRuntime>, dtype: DType) -> bool {
+/// Whether the device has tensor cores that multiply matrices of such numbers, 16 x 8 x 16 at a time.
+fn tensor_core(client: &ComputeClient<CudaRuntime>, dtype: DType) -> bool {
     let number: StorageType = dtype.into();
     let config = MmaConfig {
         a_type: number,

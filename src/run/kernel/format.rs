@@ -1,7 +1,7 @@
 //! A weight in the format that a kernel cell asks for.
 
 use crate::config::experiment::{Dtype, KernelFormat};
-use crate::execute::{ColumnWeight, Format, LayerShape, PackError, SparseBackend, SparseWeight};
+use crate::execute::{ColumnWeight, LayerShape, PackError, SparseBackend, SparseWeight};
 use crate::model::{DenseWeight, Linear, LinearWeight};
 use crate::run::backend::{burn_dtype, bytes_per_number};
 use crate::sparse::Pattern;
@@ -57,8 +57,7 @@ pub(super) fn build_weight<B: SparseBackend>(
     let shape = LayerShape { rows: pattern.rows(), cols: pattern.cols(), kept: pattern.kept() };
     let format = match format {
         KernelFormat::Dense => None,
-        KernelFormat::Csr => Some(Format::Csr),
-        KernelFormat::Bitmap => Some(Format::Bitmap),
+        KernelFormat::Sparse(format) => Some(format),
         KernelFormat::Auto => B::fastest(shape, tokens),
         KernelFormat::Threshold => {
             let columns = ColumnWeight::new(weights, [shape.rows, shape.cols], burn_dtype(dtype), device);

@@ -19,11 +19,11 @@ use super::patterns::{Prunable, Pruned, prunable, prune_linear};
 use super::point::CellError;
 use super::session::Session;
 use crate::config::experiment::{Dtype, Propagate};
-use crate::execute::{InputSums, SparseBackend};
+use crate::execute::{GramSums, ReadError, SparseBackend};
 use crate::measure::ForwardError;
 use crate::model::{Activations, Batch, Decoder, LinearWeight, Stage};
 use crate::plan::PrunePoint;
-use crate::prune::{self, InputStatistics, Needs, owl};
+use crate::prune::{self, GramStatistics, Needs, owl};
 use crate::run::Watch;
 use crate::run::backend::burn_dtype;
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ pub(in crate::run) struct Calibrated {
 }
 
 /// What a stage's linears read, group by group, and the stage's outputs.
-type Looked<B> = (Vec<Option<InputStatistics>>, Vec<Activations<B>>);
+type Looked<B> = (Vec<Option<GramStatistics>>, Vec<Activations<B>>);
 
 /// Why calibration ended early, for all of its points.
 pub(in crate::run) enum Stopped {
@@ -144,14 +144,20 @@ impl<'a, B: SparseBackend> Work<'a, B> {
     }
 
     /// The share of outliers among what it prunes of a block.
-    fn outlier_share(&self, groups: &[Vec<usize>], inputs: &[Option<InputStatistics>]) -> Option<f64> {
+    fn outlier_share(
+        &self,
+        groups: &[Vec<usize>],
+        inputs: &[Option<GramStatistics>],
+    ) -> Result<Option<f64>, ReadError> {
         let mut linears = Vec::new();
         for (group, inputs) in groups.iter().zip(inputs) {
             let Some(inputs) = inputs else { continue };
-            linears.extend(self.among(group).map(|linear| (linear.layer(self.point.method), inputs)));
+            for linear in self.among(group) {
+                linears.push((linear.layer(self.point.method)?, inputs));
+            }
         }
-        let owl = self.point.budget.filter(|_| !linears.is_empty())?;
-        Some(owl::outlier_share(&linears, owl.m))
+        let owl = self.point.budget.filter(|_| !linears.is_empty());
+        Ok(owl.map(|owl| owl::outlier_share(&linears, owl.m)))
     }
 
     /// Spreads its sparsity over the blocks that have shares of outliers.
@@ -169,7 +175,7 @@ impl<'a, B: SparseBackend> Work<'a, B> {
     }
 
     /// Prunes what it prunes of a stage.
-    fn prune(&mut self, stage: Stage, groups: &[Vec<usize>], inputs: &[Option<InputStatistics>], dtype: Dtype) {
+    fn prune(&mut self, stage: Stage, groups: &[Vec<usize>], inputs: &[Option<GramStatistics>], dtype: Dtype) {
         let start = Instant::now();
         let request = prune::Request { sparsity: self.sparsity(stage), ..self.point.request(None) };
         let mut layers = Vec::new();
@@ -180,7 +186,7 @@ impl<'a, B: SparseBackend> Work<'a, B> {
         match layers.into_iter().collect::<Result<Vec<Pruned>, _>>() {
             Ok(layers) => self.layers.extend(layers),
             Err(error) => {
-                self.failure = Some(error.into());
+                self.failure = Some(error);
                 self.layers.clear();
             }
         }
@@ -221,7 +227,7 @@ impl<B: SparseBackend> Engine<'_, B> {
             let (inputs, advanced) = self.look(stage, &groups, &wanted, batches, true)?;
             batches = advanced;
             for &i in &spread {
-                shares[i].extend(work[i].outlier_share(&groups, &inputs).map(|share| (block, share)));
+                shares[i].extend(work[i].outlier_share(&groups, &inputs)?.map(|share| (block, share)));
             }
         }
         for i in spread {
@@ -293,7 +299,7 @@ impl<B: SparseBackend> Engine<'_, B> {
             // The last one takes the inputs: they go as their outputs come.
             let last = place + 1 == leave.len();
             let from = if last { inputs.take() } else { inputs.clone() };
-            let decoder = self.pruned(&work[i], groups);
+            let decoder = self.pruned(&work[i], groups)?;
             next.push(State { batches: self.advance(&decoder, stage, from.unwrap_or_default()), points: vec![i] });
             self.interrupted()?;
         }
@@ -312,9 +318,9 @@ impl<B: SparseBackend> Engine<'_, B> {
         let decoder = &self.session.decoder;
         let sums = |(group, needs): (&Vec<usize>, &Needs)| {
             let cols = decoder.architecture().modules[group[0]].shape[1];
-            (*needs > Needs::Nothing).then(|| InputSums::<B>::new(cols, *needs == Needs::Gram))
+            (*needs > Needs::Nothing).then(|| GramSums::<B>::new(cols, *needs == Needs::Gram))
         };
-        let mut sums: Vec<Option<InputSums<B>>> = groups.iter().zip(wanted).map(sums).collect();
+        let mut sums: Vec<Option<GramSums<B>>> = groups.iter().zip(wanted).map(sums).collect();
         let mut advanced = Vec::with_capacity(if advance { batches.len() } else { 0 });
         for batch in batches {
             self.interrupted()?;
@@ -330,8 +336,8 @@ impl<B: SparseBackend> Engine<'_, B> {
             }
         }
         let statistics = sums.into_iter().map(|sums| {
-            let totals = sums.map(InputSums::finish).transpose()?;
-            Ok(totals.map(|totals| InputStatistics::new(totals.tokens, totals.squares, totals.gram)))
+            let totals = sums.map(GramSums::finish).transpose()?;
+            Ok(totals.map(|totals| GramStatistics::new(totals.tokens, totals.squares, totals.gram)))
         });
         Ok((statistics.collect::<Result<_, CellError>>()?, advanced))
     }
@@ -342,14 +348,14 @@ impl<B: SparseBackend> Engine<'_, B> {
     }
 
     /// The dense model with what a point left of a stage.
-    fn pruned(&self, work: &Work<'_, B>, groups: &[Vec<usize>]) -> Decoder<B> {
+    fn pruned(&self, work: &Work<'_, B>, groups: &[Vec<usize>]) -> Result<Decoder<B>, ReadError> {
         let mut decoder = self.session.decoder.clone();
         let dtype = burn_dtype(self.dtype);
         for pruned in work.layers.iter().filter(|pruned| groups.iter().any(|group| group.contains(&pruned.module))) {
-            let masked = pruned.masked(self.session.dense(pruned.module), dtype, self.session.decoder.device());
+            let masked = pruned.masked(self.session.dense(pruned.module), dtype, self.session.decoder.device())?;
             decoder.set_weight(pruned.module, LinearWeight::Dense(masked));
         }
-        decoder
+        Ok(decoder)
     }
 
     fn enter(&self, doing: &str, stage: Stage) -> Result<(), Stopped> {

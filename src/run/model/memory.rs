@@ -44,9 +44,14 @@ fn estimate(
     let largest = prunable().map(weights).max().unwrap_or(0) * number;
     let variant = match &cell.prune {
         None => 0,
-        // CSR, the largest sparse format.
         Some(point) => {
-            let stored = (linears * number).max((linears as f64 * (1.0 - point.sparsity)) as u64 * (number + 2));
+            let index = match cell.variant {
+                Variant::Sparse(format) => format.row().index.per_kept,
+                Variant::Dense | Variant::Masked | Variant::Auto => 0,
+            };
+            // CSR's at least, the largest of those that `auto` takes.
+            let index = index.max(Format::Csr.row().index.per_kept);
+            let stored = (linears * number).max((linears as f64 * (1.0 - point.sparsity)) as u64 * (number + index));
             // Inputs and outputs of a stage; they are gone before the variant is made.
             stored.max(2 * activations(architecture, calibration, cell.dtype)) + new_weights(point, linears)
         }
@@ -114,7 +119,7 @@ fn activations(architecture: &Architecture, tokens: usize, dtype: Dtype) -> u64 
 fn new_weights(point: &PrunePoint, weights: u64) -> u64 {
     match prune::entry(point.method).inputs {
         prune::Needs::Gram => (weights as f64 * (1.0 - point.sparsity)) as u64 * 4,
-        _ => 0,
+        prune::Needs::Nothing | prune::Needs::Norms => 0,
     }
 }
 
@@ -150,7 +155,7 @@ fn gib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::experiment::{Dtype, Method, NmPattern, Scope, Variant};
+    use crate::config::experiment::{Dtype, Format, Method, NmPattern, Scope, Variant};
     use crate::model::{architecture, published};
     use crate::plan::PrunePoint;
 
@@ -161,7 +166,7 @@ mod tests {
             model: "synthetic:llama-2-7b".into(),
             prune: sparsity.map(prune),
             seed: None,
-            variant: if sparsity.is_some() { Variant::Csr } else { Variant::Dense },
+            variant: if sparsity.is_some() { Variant::Sparse(Format::Csr) } else { Variant::Dense },
             backend,
             dtype: Dtype::F16,
             tokens: None,

@@ -57,6 +57,9 @@ fn plan(ground: &Ground<'_>) -> Result<Vec<Planned>, PrepareError> {
         if cell.backend.is_cpu() && cell.dtype != Dtype::F32 {
             return Err(PrepareError::Dtype { backend: cell.backend.name(), dtype: cell.dtype.name() });
         }
+        if !cell.variant.runs_on(cell.backend.choice()) {
+            return Err(PrepareError::Variant { backend: cell.backend.name(), variant: cell.variant.name() });
+        }
         let Some(model) = model_of(&cell.model) else { continue };
         if timed {
             timed_tokens_fit(experiment, model)?;

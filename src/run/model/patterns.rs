@@ -14,7 +14,7 @@ use crate::config::experiment::{Dtype, Method, NmPattern, Scope};
 use crate::execute::{ReadError, SparseBackend};
 use crate::model::DenseWeight;
 use crate::plan::PrunePoint;
-use crate::prune::{self, InputStatistics, Layer, Magnitudes, PruneError, Remaining, Request};
+use crate::prune::{self, GramStatistics, Layer, Magnitudes, Miscount, Remaining, Request};
 use crate::sparse::{Digit, Pattern};
 use burn::tensor::DType;
 use std::borrow::Cow;
@@ -35,9 +35,12 @@ pub(in crate::run) struct Pruned {
 impl Pruned {
     /// The weights `[rows, cols]`: those kept have the values that the pruned model has; what stands elsewhere
     /// means nothing. `dense` is the same linear's weight in the dense model.
-    pub fn weights<'a, B: SparseBackend>(&self, dense: &'a DenseWeight<B>) -> Cow<'a, [f32]> {
+    ///
+    /// # Errors
+    /// When the device does not give them back.
+    pub fn weights<'a, B: SparseBackend>(&self, dense: &'a DenseWeight<B>) -> Result<Cow<'a, [f32]>, ReadError> {
         match &self.values {
-            Some(values) => self.pattern.unpack(values).into(),
+            Some(values) => Ok(self.pattern.unpack(values).into()),
             None => dense.host(),
         }
     }
@@ -53,10 +56,18 @@ impl Pruned {
     }
 
     /// The weight of the pruned model, zeros in place.
-    pub fn masked<B: SparseBackend>(&self, dense: &DenseWeight<B>, dtype: DType, device: &B::Device) -> DenseWeight<B> {
+    ///
+    /// # Errors
+    /// When the device does not give back what is masked on the host.
+    pub fn masked<B: SparseBackend>(
+        &self,
+        dense: &DenseWeight<B>,
+        dtype: DType,
+        device: &B::Device,
+    ) -> Result<DenseWeight<B>, ReadError> {
         let shape = [self.pattern.rows(), self.pattern.cols()];
         match &self.values {
-            Some(values) => DenseWeight::new(self.pattern.unpack(values).into(), shape, dtype, device),
+            Some(values) => Ok(DenseWeight::new(self.pattern.unpack(values).into(), shape, dtype, device)),
             None => dense.masked(&self.pattern),
         }
     }
@@ -82,29 +93,29 @@ pub(in crate::run) fn patterns<B: SparseBackend>(
     } else if !B::ON_HOST && request.within_layers() {
         one_by_one(&linears, &request)?
     } else {
-        prune::prune(&linears.iter().map(|linear| linear.layer(method)).collect::<Vec<_>>(), &request)?
+        prune::prune(&linears.iter().map(|linear| linear.layer(method)).collect::<Result<Vec<_>, _>>()?, &request)?
     };
     let pruned = linears.iter().zip(patterns).map(|(linear, pattern)| {
-        let kept = linear.kept_nonzero(&pattern, above);
-        Pruned { module: linear.module, pattern, kept, values: None }
+        let kept = linear.kept_nonzero(&pattern, above)?;
+        Ok(Pruned { module: linear.module, pattern, kept, values: None })
     });
-    Ok(pruned.collect())
+    pruned.collect()
 }
 
 /// Prunes a linear by a method that looks at its inputs; `request.sparsity` is this linear's own.
 ///
 /// # Errors
-/// As [`prune::prune_calibrated`].
+/// As [`prune::prune_calibrated`]; and when the device does not give the weights back.
 pub(super) fn prune_linear<B: SparseBackend>(
     linear: &Prunable<'_, B>,
-    inputs: &InputStatistics,
+    inputs: &GramStatistics,
     request: &Request,
     dtype: Dtype,
-) -> Result<Pruned, PruneError> {
-    let Remaining { pattern, weights } = prune::prune_calibrated(&linear.layer(request.method), inputs, request)?;
+) -> Result<Pruned, CellError> {
+    let Remaining { pattern, weights } = prune::prune_calibrated(&linear.layer(request.method)?, inputs, request)?;
     let (kept, values) = match weights {
         Some(weights) => (nonzero_as(&weights, dtype), Some(pattern.pack(&weights))),
-        None => (linear.kept_nonzero(&pattern, false), None),
+        None => (linear.kept_nonzero(&pattern, false)?, None),
     };
     Ok(Pruned { module: linear.module, pattern, kept, values })
 }
@@ -125,21 +136,26 @@ pub(super) struct Prunable<'a, B: SparseBackend> {
 
 impl<B: SparseBackend> Prunable<'_, B> {
     /// As methods see it; the weights come to the host if they are not there.
-    pub fn layer(&self, method: Method) -> Layer<'_> {
+    ///
+    /// # Errors
+    /// When the device does not give them back.
+    pub fn layer(&self, method: Method) -> Result<Layer<'_>, ReadError> {
         let read = B::ON_HOST || prune::entry(method).reads_weights;
-        let weights = if read { self.weight.host() } else { Cow::Borrowed(&[][..]) };
-        Layer { name: self.name, rows: self.rows, cols: self.cols, weights }
+        let weights = if read { self.weight.host()? } else { Cow::Borrowed(&[][..]) };
+        Ok(Layer { name: self.name, rows: self.rows, cols: self.cols, weights })
     }
 
     /// Weights kept that are not zero; `above` says that none of them is, unless all are kept: their magnitudes
     /// are above another's.
-    fn kept_nonzero(&self, pattern: &Pattern, above: bool) -> u64 {
+    fn kept_nonzero(&self, pattern: &Pattern, above: bool) -> Result<u64, ReadError> {
         let (kept, all) = (pattern.kept() as u64, (self.rows * self.cols) as u64);
-        match kept {
-            kept if kept == all => self.nonzero,
-            kept if above || self.nonzero == all => kept,
-            _ => nonzero(&pattern.apply(&self.weight.host())),
+        if kept == all {
+            return Ok(self.nonzero);
         }
+        if above || self.nonzero == all {
+            return Ok(kept);
+        }
+        Ok(nonzero(&pattern.apply(&self.weight.host()?)))
     }
 }
 
@@ -147,13 +163,19 @@ impl<B: SparseBackend> Prunable<'_, B> {
 fn one_by_one<B: SparseBackend>(linears: &[Prunable<'_, B>], request: &Request) -> Result<Vec<Pattern>, CellError> {
     let mut patterns = Vec::with_capacity(linears.len());
     for (index, linear) in linears.iter().enumerate() {
-        patterns.extend(prune::prune_from(index, &[linear.layer(request.method)], request)?);
+        patterns.extend(prune::prune_from(index, &[linear.layer(request.method)?], request)?);
     }
     Ok(patterns)
 }
 
 /// The linears' weights, counted and compared on the device.
 struct OnDevice<'a, B: SparseBackend>(&'a [Prunable<'a, B>]);
+
+impl From<Miscount> for ReadError {
+    fn from(miscount: Miscount) -> Self {
+        Self(miscount.to_string())
+    }
+}
 
 impl<B: SparseBackend> Magnitudes for OnDevice<'_, B> {
     type Error = ReadError;

@@ -4,7 +4,7 @@ use super::calibrate::Calibrated;
 use super::patterns::{Pruned, patterns};
 use super::session::Session;
 use crate::config::experiment::{Dtype, LatencySettings, Metric, Variant};
-use crate::execute::{Format, LayerShape, PackError, ReadError, SparseBackend, SparseWeight};
+use crate::execute::{LayerShape, PackError, ReadError, SparseBackend, SparseWeight};
 use crate::load::LoadError;
 use crate::measure::{
     Agreement, ForwardError, Gate, GateMiss, Latency, Stored, Workload, agreement, all_logits, decoded_logits, gate,
@@ -136,9 +136,8 @@ impl Point {
             prune_seconds: Some(self.prune_seconds),
             ..Default::default()
         };
-        let measured = match job.cell.variant {
-            Variant::Csr | Variant::Bitmap | Variant::Auto => self.sparse(session, job, &mut timings, stage),
             Variant::Dense | Variant::Masked => self.masked(session, job, &mut timings, stage),
+            Variant::Sparse(_) | Variant::Auto => self.sparse(session, job, &mut timings, stage),
         };
         timings.peak_rss_bytes = peak_rss_bytes();
         // The variant is gone, and with it what a device's memory pools keep of it should be.
@@ -157,7 +156,7 @@ impl Point {
         reference_of(session, job, stage)?;
         stage("masking");
         let start = Instant::now();
-        let mut decoder = self.masked_decoder(session, cell);
+        let mut decoder = self.masked_decoder(session, cell)?;
         timings.convert_seconds = Some(start.elapsed().as_secs_f64());
         let start = Instant::now();
         let mut stored = session.stored.clone();
@@ -189,7 +188,7 @@ impl Point {
         // The masked logits come first and their model goes, so that the two never share the memory.
         if self.masked.is_none() {
             stage("masked logits for the gate");
-            let mut masked = self.masked_decoder(session, cell);
+            let mut masked = self.masked_decoder(session, cell)?;
             self.masked_logits(&mut masked, session)?;
             drop(masked);
             // What a device's memory pools keep of it would stand in the way of the sparse model.
@@ -249,9 +248,8 @@ impl Point {
             let dense = session.dense(*module);
             let shape = LayerShape { rows: pattern.rows(), cols: pattern.cols(), kept: pattern.kept() };
             let format = match cell.variant {
-                Variant::Bitmap => Some(Format::Bitmap),
+                Variant::Sparse(format) => Some(format),
                 Variant::Auto => B::fastest(shape, tokens),
-                Variant::Csr => Some(Format::Csr),
                 Variant::Dense | Variant::Masked => None,
             };
             let slot = &mut stored[*module];
@@ -259,13 +257,13 @@ impl Point {
             let weight = match format {
                 Some(format) => {
                     let bias = session.decoder.linear(*module).bias.as_ref();
-                    let (weights, device) = (pruned.weights(dense), decoder.device());
+                    let (weights, device) = (pruned.weights(dense)?, decoder.device());
                     let packed = SparseWeight::new(format, &weights, pattern, bias, dtype, tokens, device)?;
                     slot.weight_bytes = packed.bytes() as u64;
                     (slot.entries, slot.format) = (Some(shape.kept as u64), packed.layout().into());
                     LinearWeight::Sparse(packed)
                 }
-                None => LinearWeight::Dense(pruned.masked(dense, dtype, decoder.device())),
+                None => LinearWeight::Dense(pruned.masked(dense, dtype, decoder.device())?),
             };
             decoder.set_weight(*module, weight);
             session.let_go(*module);
@@ -288,14 +286,18 @@ impl Point {
         uses
     }
 
-    fn masked_decoder<B: SparseBackend>(&self, session: &mut Session<B>, cell: &Cell) -> Decoder<B> {
+    fn masked_decoder<B: SparseBackend>(
+        &self,
+        session: &mut Session<B>,
+        cell: &Cell,
+    ) -> Result<Decoder<B>, ReadError> {
         let (mut decoder, dtype) = (session.decoder.clone(), burn_dtype(cell.dtype));
         for pruned in &self.layers {
-            let masked = pruned.masked(session.dense(pruned.module), dtype, session.decoder.device());
+            let masked = pruned.masked(session.dense(pruned.module), dtype, session.decoder.device())?;
             decoder.set_weight(pruned.module, LinearWeight::Dense(masked));
             session.let_go(pruned.module);
         }
-        decoder
+        Ok(decoder)
     }
 
     fn masked_logits<B: SparseBackend>(

@@ -16,7 +16,7 @@ const FEW: usize = 8;
 const ROWS_FEW: usize = 40;
 /// Rows of a task, and columns of a block, where there is one tile: weights are used once.
 const ONE_TILE: (usize, usize) = (24, 1024);
-/// The same for several tiles: a tile's block stays in the first cache while a task's rows use it.
+/// The same for several tiles: a tile's block stays in the L1 cache while a task's rows use it.
 const MANY_TILES: (usize, usize) = (96, 128);
 /// Rows of a task where there would be too few tasks.
 const ROWS_LEAST: usize = 48;

@@ -1,4 +1,4 @@
-//! Dense products of 32-bit numbers by fused multiply-adds: matrix units would round the inputs to 19 bits.
+//! Dense products of 32-bit numbers by fused multiply-adds: tensor cores would round the inputs to 19 bits.
 //!
 //! ```text
 //!   few tokens    a cube four rows; its planes share the columns, a lane loads four at a time

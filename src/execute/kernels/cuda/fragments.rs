@@ -1,4 +1,4 @@
-//! What the kernels on matrix units share: sums in registers, one product, and how a cube's sums become rows of
+//! What the kernels on tensor cores share: sums in registers, one product, and how a cube's sums become rows of
 //! the output. See [`crate::sparse`]'s `fragments` for the order of weights.
 //!
 //! ```text

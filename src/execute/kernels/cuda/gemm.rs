@@ -1,4 +1,4 @@
-//! Dense product of many tokens with a weight, on the matrix units: `y = x . weight^T + bias`.
+//! Dense product of many tokens with a weight, on the tensor cores: `y = x . weight^T + bias`.
 //!
 //! `x` is `[tokens, cols]`, `weight` `[rows, cols]`, `y` `[tokens, rows]`, all row-major; 16-bit values, sums in `f32`.
 //! It knows arrays of numbers and tiles, not models, formats or when another path is faster.

@@ -1,7 +1,7 @@
-//! Weights in squares ([`crate::sparse::Squares`]) times up to 64 tokens on matrix units; 16-bit numbers, sums in f32.
+//! Weights in squares ([`crate::sparse::Squares`]) times up to 64 tokens on tensor cores; 16-bit numbers, sums in f32.
 //!
 //! ```text
-//!   chunks ─> registers ─> scattered over a tile of zeros in shared memory ─> the matrix unit's registers
+//!   chunks ─> registers ─> scattered over a tile of zeros in shared memory ─> the tensor core's registers
 //!
 //!   a plane's tile  [8 squares][32 lanes][8 weights]: a lane loads 16 bytes a square
 //!   and cleans up behind itself: few entries are scattered again as zeros, of many the whole tile is
@@ -9,7 +9,7 @@
 //! The next tiles' chunks are on their way while one is multiplied. Weights are read once, whatever the number of
 //! tokens. Columns are a multiple of 128; `x` has as many.
 //!
-//! What bounds it is the first cache, which is shared memory too. Counted on an H200, 11008 x 4096, 70 % zeros, sixteen
+//! What bounds it is the L1 cache, which is shared memory too. Counted on an H200, 11008 x 4096, 70 % zeros, sixteen
 //! tokens: 161 rounds for a tile of 2048 weights, 33 of them to load it, 32 to clear it, 37 to scatter the entries and
 //! 59 to bring entries and inputs; four fifths of the time that multiprocessors work at all. Sharing the tiles out
 //! evenly over multiprocessors (5.2 rows of tiles each, the slowest has 6) was tried in three ways and took longer: the
@@ -87,7 +87,7 @@ pub fn squares_tiles<F: Float>(
     }
     while tile < tiles {
         let at = tile * 16;
-        // Few tokens' inputs are held; those of many come from the first cache at every square.
+        // Few tokens' inputs are held; those of many come from the L1 cache at every square.
         let mut xs = Sequence::<Vector<u32, Const<4>>>::new();
         #[unroll]
         for b in 0..blocks {

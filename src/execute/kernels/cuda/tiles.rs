@@ -1,4 +1,4 @@
-//! Dense and bitmap weights times up to 64 tokens on matrix units; 16-bit numbers, sums in f32.
+//! Dense and bitmap weights times up to 64 tokens on tensor cores; 16-bit numbers, sums in f32.
 //!
 //! ```text
 //!   dense    a lane loads its registers straight from the row-major matrix: 32 bytes of two rows a step

@@ -1,4 +1,4 @@
-//! Bitmap weights of 32-bit numbers ([`crate::sparse::BitTiles`]) times few tokens, without matrix units, which would
+//! Bitmap weights of 32-bit numbers ([`crate::sparse::BitTiles`]) times few tokens, without tensor cores, which would
 //! round them; and the same as a dense matrix.
 //!
 //! ```text

@@ -150,7 +150,7 @@ fn by_full_passes(session: &mut Session<Flex>, windows: &[Vec<u32>], point: &Pru
         let groups = decoder.architecture().linears_of(stage);
         let gram = prune::entry(point.method).inputs == Needs::Gram;
         let modules = &decoder.architecture().modules;
-        let mut sums: Vec<_> = groups.iter().map(|g| InputSums::<Flex>::new(modules[g[0]].shape[1], gram)).collect();
+        let mut sums: Vec<_> = groups.iter().map(|g| GramSums::<Flex>::new(modules[g[0]].shape[1], gram)).collect();
         for batch in &batches {
             let mut activations = batch.clone();
             for before in decoder.architecture().stages().take_while(|before| *before < stage) {
@@ -163,13 +163,13 @@ fn by_full_passes(session: &mut Session<Flex>, windows: &[Vec<u32>], point: &Pru
         let mut pruned = Vec::new();
         for (group, sums) in groups.iter().zip(sums) {
             let totals = sums.finish().unwrap();
-            let inputs = InputStatistics::new(totals.tokens, totals.squares, totals.gram);
+            let inputs = GramStatistics::new(totals.tokens, totals.squares, totals.gram);
             for linear in linears.iter().filter(|linear| group.contains(&linear.module)) {
                 let request = point.request(None);
-                let remaining = prune_calibrated(&linear.layer(point.method), &inputs, &request).unwrap();
+                let remaining = prune_calibrated(&linear.layer(point.method).unwrap(), &inputs, &request).unwrap();
                 let by_engine = prune_linear(linear, &inputs, &request, Dtype::F32).unwrap();
                 let weights =
-                    remaining.weights.unwrap_or_else(|| remaining.pattern.apply(&session.dense(linear.module).host()));
+                    remaining.weights.unwrap_or_else(|| remaining.pattern.apply(&session.dense(linear.module).host().unwrap()));
                 let shape = [linear.rows, linear.cols];
                 let weight = crate::model::DenseWeight::new(
                     weights.clone().into(),
@@ -178,10 +178,10 @@ fn by_full_passes(session: &mut Session<Flex>, windows: &[Vec<u32>], point: &Pru
                     session.decoder.device(),
                 );
                 assert_eq!(by_engine.kept, weights.iter().filter(|weight| **weight != 0.0).count() as u64);
-                let masked =
-                    by_engine.masked(session.dense(linear.module), burn::tensor::DType::F32, session.decoder.device());
+                let dense = session.dense(linear.module);
+                let masked = by_engine.masked(dense, burn::tensor::DType::F32, session.decoder.device()).unwrap();
                 assert!(masked.host() == weight.host());
-                assert!(by_engine.pattern.apply(&by_engine.weights(session.dense(linear.module))) == weights);
+                assert!(by_engine.pattern.apply(&by_engine.weights(dense).unwrap()) == weights);
                 pruned.push((linear.module, weight));
                 all.push(by_engine);
             }

@@ -1,7 +1,12 @@
-//! CSR for vector units: column blocks, rows in order of length, eight rows interleaved.
+//! SELL-C-σ with C = 8 and σ = 128, in blocks of columns: CSR for vector units.
+//!
+//! SELL stands for *sliced ELLPACK*: rows are cut into slices of C, whose entries are interleaved and padded to the
+//! slice's longest row. σ is how many rows are put in order of length before they are cut, so that rows of a slice are
+//! about as long as each other. Here C is [`SLICE`], the lanes of a vector, and σ is [`CHUNK`]; and each block of
+//! columns has slices of its own.
 //!
 //! ```text
-//!   matrix ─> chunks of 128 rows ─> blocks of `width` columns ─> 16 slices of 8 rows
+//!   matrix ─> chunks of σ = 128 rows ─> blocks of `width` columns ─> 16 slices of C = 8 rows
 //!
 //!   one block                         its slices
 //!   row  kept columns                 order    2 0 | 3 1        longest rows first
@@ -10,33 +15,33 @@
 //!   2    0 3 6 8                              | 2 4 7 .           a byte each, counted from the block's first
 //!   3    2 7                          values    likewise, 0 where a row has ended
 //! ```
-//! (drawn with slices of 2 rows.) What it buys over plain CSR, `[rows + 1]` pointers and 16-bit columns:
+//! (drawn with C = 2 and σ = 4.) What it buys over plain CSR, `[rows + 1]` pointers and 16-bit columns:
 //! - a column takes one byte, since a block has at most 256, so a kept weight takes 5 bytes instead of 6;
-//! - the inputs of a block stay in the first cache while all rows of the chunk use them;
+//! - the inputs of a block stay in the L1 cache while all rows of the chunk use them;
 //! - rows of a slice end together, so loops have no remainders and their ends are predicted; sorting keeps
-//!   the padding that this needs at a few percent (sorting as in SELL-C-σ: Kreutzer et al., SIAM J. Sci.
-//!   Comput. 36, 2014; the row swizzle of Gale et al., SC 2020, has the same aim).
+//!   the padding that this needs at a few percent.
 //!
-//! Index and values are apart: [`SlicedIndex`] is the pattern, and values follow its order.
+//! Source: Kreutzer et al., SIAM J. Sci. Comput. 36, 2014, for SELL-C-σ; the row swizzle of Gale et al., SC 2020, has
+//! the same aim. Index and values are apart: [`SellIndex`] is the pattern, and values follow its order.
 
 use super::{FormatError, Pattern, Value};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Rows of a chunk: a row's place in it fits a byte.
+/// σ: rows of a chunk, put in order of length. A row's place in it fits a byte.
 pub const CHUNK: usize = 128;
-/// Rows of a slice.
+/// C: rows of a slice.
 pub const SLICE: usize = 8;
 /// Slices of a block.
 pub const SLICES: usize = CHUNK / SLICE;
 
 /// Below this share of kept weights blocks are 256 columns wide, else 128: a block should hold enough
-/// entries a row for its loops to pay, and its inputs should fit the first cache.
+/// entries a row for its loops to pay, and its inputs should fit the L1 cache.
 const WIDE_BELOW: f64 = 0.2;
 
-/// Where the values of a sliced matrix belong.
+/// Where the values of a matrix belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SlicedIndex {
+pub struct SellIndex {
     rows: usize,
     cols: usize,
     width: usize,
@@ -51,10 +56,10 @@ pub struct SlicedIndex {
     columns: Vec<u8>,
 }
 
-/// A sliced matrix.
+/// A matrix in SELL-C-σ.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sliced<V = f32> {
-    index: SlicedIndex,
+pub struct Sell<V = f32> {
+    index: SellIndex,
     values: Vec<V>,
 }
 
@@ -79,20 +84,20 @@ struct Plan {
     order: Vec<u8>,
 }
 
-impl<V: Value> Sliced<V> {
+impl<V: Value> Sell<V> {
     /// Packs the kept weights. `weights` is `[rows, cols]`, row-major.
     ///
     /// # Errors
     /// When the shapes differ, or the entries are more than 2^32 - 1.
     ///
     /// ```
-    /// # use sparsify_exp::sparse::{Pattern, Sliced};
+    /// # use sparsify_exp::sparse::{Pattern, Sell};
     /// let weights = [0.0, 5.0, 0.0, 7.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 4.0];
     /// let pattern = Pattern::keep_where(3, 4, &weights, |_, w| w != 0.0);
-    /// let sliced: Sliced = Sliced::from_dense(&weights, &pattern)?;
+    /// let sell: Sell = Sell::from_dense(&weights, &pattern)?;
     /// // Three kept weights in the longest row make four steps for eight rows.
-    /// assert_eq!(sliced.index().entries(), 4 * 8);
-    /// assert_eq!(sliced.to_dense(), weights);
+    /// assert_eq!(sell.index().entries(), 4 * 8);
+    /// assert_eq!(sell.to_dense(), weights);
     /// # Ok::<(), sparsify_exp::sparse::FormatError>(())
     /// ```
     pub fn from_dense(weights: &[f32], pattern: &Pattern) -> Result<Self, FormatError> {
@@ -128,11 +133,11 @@ impl<V: Value> Sliced<V> {
         });
         let lengths = plans.iter().flat_map(|plan| &plan.lengths).copied().collect();
         let order = plans.iter().flat_map(|plan| &plan.order).copied().collect();
-        Ok(Self { index: SlicedIndex { rows, cols, width, kept, starts, lengths, order, columns }, values })
+        Ok(Self { index: SellIndex { rows, cols, width, kept, starts, lengths, order, columns }, values })
     }
 
     /// Where the values belong.
-    pub fn index(&self) -> &SlicedIndex {
+    pub fn index(&self) -> &SellIndex {
         &self.index
     }
 
@@ -188,7 +193,7 @@ impl<V: Value> Sliced<V> {
     }
 }
 
-impl SlicedIndex {
+impl SellIndex {
     /// Output features.
     pub fn rows(&self) -> usize {
         self.rows
@@ -302,14 +307,14 @@ mod tests {
     fn longest_rows_come_first() {
         let weights: Vec<f32> = (0..130 * 4).map(|i| if i % 4 <= (i / 4) % 3 { 1.0 } else { 0.0 }).collect();
         let pattern = Pattern::keep_where(130, 4, &weights, |_, w| w != 0.0);
-        let sliced: Sliced = Sliced::from_dense(&weights, &pattern).unwrap();
-        assert_eq!((sliced.index().chunks(), sliced.index().blocks()), (2, 1));
-        let block = sliced.block(0, 0);
+        let sell: Sell = Sell::from_dense(&weights, &pattern).unwrap();
+        assert_eq!((sell.index().chunks(), sell.index().blocks()), (2, 1));
+        let block = sell.block(0, 0);
         assert_eq!(&block.order[..4], [2, 5, 8, 11]);
         // 42 rows of three, 43 of two, 43 of one; slices are as long as their longest row, made even.
         assert_eq!(block.lengths, [4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]);
         // The two rows of the second chunk, of three entries and one, share a slice.
-        assert_eq!(sliced.block(1, 0).lengths[..2], [4, 0]);
+        assert_eq!(sell.block(1, 0).lengths[..2], [4, 0]);
     }
 
     #[test]
@@ -317,8 +322,8 @@ mod tests {
         let weights = vec![1.0; 256];
         let all = Pattern::keep_where(1, 256, &weights, |_, _| true);
         let few = Pattern::keep_where(1, 256, &weights, |i, _| i % 10 == 0);
-        assert_eq!(Sliced::<f32>::from_dense(&weights, &all).unwrap().index().blocks(), 2);
-        assert_eq!(Sliced::<f32>::from_dense(&weights, &few).unwrap().index().blocks(), 1);
+        assert_eq!(Sell::<f32>::from_dense(&weights, &all).unwrap().index().blocks(), 2);
+        assert_eq!(Sell::<f32>::from_dense(&weights, &few).unwrap().index().blocks(), 1);
     }
 
     proptest! {
@@ -327,12 +332,12 @@ mod tests {
             let hash = |i: usize| (i as u64).wrapping_add(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
             let weights: Vec<f32> = (0..rows * cols).map(|i| hash(i) as f32 + 1.0).collect();
             let pattern = Pattern::keep_where(rows, cols, &weights, |i, _| hash(i + 7) % 100 < percent);
-            let sliced: Sliced = Sliced::from_dense(&weights, &pattern).unwrap();
-            prop_assert_eq!(sliced.to_dense(), pattern.apply(&weights));
-            let index = sliced.index();
+            let sell: Sell = Sell::from_dense(&weights, &pattern).unwrap();
+            prop_assert_eq!(sell.to_dense(), pattern.apply(&weights));
+            let index = sell.index();
             prop_assert_eq!(index.kept(), pattern.kept());
             let blocks = index.chunks() * index.blocks();
-            prop_assert_eq!(sliced.bytes(), 5 * index.entries() + blocks * (CHUNK + 2 * SLICES + 4) + 4);
+            prop_assert_eq!(sell.bytes(), 5 * index.entries() + blocks * (CHUNK + 2 * SLICES + 4) + 4);
             prop_assert!(index.entries() >= index.kept());
         }
     }

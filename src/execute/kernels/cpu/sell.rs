@@ -1,60 +1,53 @@
-//! Sliced CSR times a batch of token rows.
+//! SELL-C-σ times a batch of token rows.
 //!
 //! Few tokens: a slice's entries are sixteen at a time two steps of its eight rows, so their products with
 //! gathered inputs need no sum over lanes until the slice ends. More tokens: a kept weight is broadcast and
 //! multiplied with the lanes of its column, for several rows of a slice side by side. The block's columns of
-//! the tile stay in the first cache while the rows of the chunk use them.
+//! the tile stay in the L1 cache while the rows of the chunk use them.
 
 use super::lanes::{Lanes, Number};
 use super::tiles::{Scratch, Tiles, put, with_scratch, with_tiles};
-use super::{AHEAD, Kernel, Shared, Simd, prefetch, share};
-use crate::sparse::{Block, CHUNK, SLICE, SLICES, Sliced};
+use super::{AHEAD, Kernel, Shared, Simd, SparseKernels, prefetch, share};
+use crate::sparse::{Block, CHUNK, SLICE, SLICES, Sell};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Fewer tokens than this are gathered, one by one while a chunk's weights are in the cache.
 const TILES_FROM: usize = 4;
 
-/// `y = x · Wᵀ + bias`.
-///
-/// # Shapes
-/// - `x`: `[tokens, cols]`, row-major
-/// - `bias`: `[rows]`
-/// - returns `[tokens, rows]`, row-major
-///
-/// # Panics
-/// When a length does not fit, or the machine lacks the instruction set.
-#[allow(private_bounds, reason = "how kernels read numbers is their own affair")]
-pub fn sliced_linear<V: Number>(
-    weights: &Sliced<V>,
-    bias: Option<&[f32]>,
-    x: &[f32],
-    tokens: usize,
-    simd: Simd,
-) -> Vec<f32> {
-    let index = weights.index();
-    let (rows, cols) = (index.rows(), index.cols());
-    assert!(simd.is_available(), "this machine has no {}", simd.name());
-    assert_eq!(x.len(), tokens * cols, "x is [tokens, cols]");
-    assert!(bias.is_none_or(|bias| bias.len() == rows), "one bias a row");
-    let mut y = vec![0.0; tokens * rows];
-    if y.is_empty() {
-        return y;
+impl<V: Number> SparseKernels for Sell<V> {
+    fn shape(&self) -> [usize; 2] {
+        [self.index().rows(), self.index().cols()]
     }
-    if tokens < TILES_FROM {
-        few(weights, bias, x, tokens, &mut y, simd);
-    } else {
-        with_tiles(x, cols, tokens, lanes_for(weights, tokens), simd, |tiles| many(weights, bias, tiles, &mut y, simd));
+
+    fn layout(&self) -> &'static str {
+        "csr-sliced"
     }
-    y
+
+    fn bytes(&self) -> usize {
+        Self::bytes(self)
+    }
+
+    fn kernel(&self, tokens: usize, simd: Simd) -> String {
+        format!("csr-{}-{}", simd.name(), if tokens < TILES_FROM { "gather" } else { "tiles" })
+    }
+
+    fn multiply(&self, bias: Option<&[f32]>, x: &[f32], tokens: usize, y: &mut [f32], simd: Simd) {
+        if tokens < TILES_FROM {
+            few(self, bias, x, tokens, y, simd);
+        } else {
+            let (cols, lanes) = (self.index().cols(), lanes_for(self, tokens));
+            with_tiles(x, cols, tokens, lanes, simd, |tiles| many(self, bias, tiles, y, simd));
+        }
+    }
+
+    fn copied(&self) -> Arc<dyn SparseKernels> {
+        Arc::new(self.clone())
+    }
 }
 
-/// The name of the code path that [`sliced_linear`] takes.
-pub fn sliced_kernel_name(tokens: usize, simd: Simd) -> String {
-    format!("csr-{}-{}", simd.name(), if tokens < TILES_FROM { "gather" } else { "tiles" })
-}
-
-/// The narrowest tile that holds the tokens; of more tokens so many that a block's columns fit the first cache.
-fn lanes_for<V: Number>(weights: &Sliced<V>, tokens: usize) -> usize {
+/// The narrowest tile that holds the tokens; of more tokens so many that a block's columns fit the L1 cache.
+fn lanes_for<V: Number>(weights: &Sell<V>, tokens: usize) -> usize {
     let narrow_blocks = weights.index().width() <= 128;
     match tokens {
         0..=16 => 16,
@@ -63,7 +56,7 @@ fn lanes_for<V: Number>(weights: &Sliced<V>, tokens: usize) -> usize {
     }
 }
 
-fn few<V: Number>(weights: &Sliced<V>, bias: Option<&[f32]>, x: &[f32], tokens: usize, y: &mut [f32], simd: Simd) {
+fn few<V: Number>(weights: &Sell<V>, bias: Option<&[f32]>, x: &[f32], tokens: usize, y: &mut [f32], simd: Simd) {
     let out = Shared(y.as_mut_ptr());
     let index = weights.index();
     // As many chunks at once as leave every thread some.
@@ -79,7 +72,7 @@ fn few<V: Number>(weights: &Sliced<V>, bias: Option<&[f32]>, x: &[f32], tokens: 
 const CHUNKS: usize = 4;
 
 struct Gather<'a, V> {
-    weights: &'a Sliced<V>,
+    weights: &'a Sell<V>,
     bias: Option<&'a [f32]>,
     x: &'a [f32],
     tokens: usize,
@@ -167,11 +160,11 @@ impl<V: Number> Run<'_, V> {
     }
 }
 
-fn many<V: Number>(weights: &Sliced<V>, bias: Option<&[f32]>, tiles: Tiles<'_>, y: &mut [f32], simd: Simd) {
+fn many<V: Number>(weights: &Sell<V>, bias: Option<&[f32]>, tiles: Tiles<'_>, y: &mut [f32], simd: Simd) {
     let out = Shared(y.as_mut_ptr());
     let index = weights.index();
     let chunks = index.chunks();
-    // Tile by tile: a tile stays in the second cache while the weights stream past it.
+    // Tile by tile: a tile stays in the L2 cache while the weights stream past it.
     share(tiles.count() * chunks, index.entries() * tiles.count() * tiles.lanes / 16, |task| {
         let (tile, chunk) = (task / chunks, task % chunks);
         with_scratch(Scratch::Sums, CHUNK * tiles.lanes, |sums| {
@@ -184,7 +177,7 @@ fn many<V: Number>(weights: &Sliced<V>, bias: Option<&[f32]>, tiles: Tiles<'_>, 
 
 /// A chunk of rows with one tile.
 struct Chunk<'a, V> {
-    weights: &'a Sliced<V>,
+    weights: &'a Sell<V>,
     bias: Option<&'a [f32]>,
     tiles: Tiles<'a>,
     tile: usize,

@@ -1,4 +1,5 @@
-//! Sums over the inputs of linears, batch after batch: what calibrated pruning looks at.
+//! The Gram matrix XᵀX of the inputs of linears, or its diagonal alone, summed up batch after batch: what calibrated
+//! pruning looks at.
 //!
 //! ```text
 //!   X [tokens, cols] ── add ──> squares [cols]: sum of x_j^2        in f32, whatever X is made of
@@ -11,10 +12,12 @@ use super::convert::widen;
 use super::kernels::cpu::{Gram, Simd, add_squares};
 use burn::tensor::{DType, Tensor, TensorData};
 
-/// Sums over batches of inputs, added in the order in which they come.
-pub struct InputSums<B: SparseBackend> {
+/// A Gram matrix, or its diagonal, on the way: batches are added in the order in which they come.
+pub struct GramSums<B: SparseBackend> {
     tokens: usize,
     sums: Sums<B>,
+    /// The first read that failed.
+    failed: Option<ReadError>,
 }
 
 enum Sums<B: SparseBackend> {
@@ -30,9 +33,9 @@ enum Sums<B: SparseBackend> {
     },
 }
 
-/// What was summed up, on the host.
+/// What [`GramSums`] come to, on the host.
 #[derive(Clone, Debug, PartialEq)]
-pub struct InputTotals {
+pub struct GramTotals {
     /// Tokens seen.
     pub tokens: usize,
     /// `[cols]`
@@ -41,24 +44,30 @@ pub struct InputTotals {
     pub gram: Option<Vec<f32>>,
 }
 
-impl<B: SparseBackend> InputSums<B> {
+impl<B: SparseBackend> GramSums<B> {
     /// Zeros, for inputs of so many columns.
     pub fn new(cols: usize, gram: bool) -> Self {
         let sums = match B::ON_HOST {
             true => Sums::Host { squares: vec![0.0; cols], gram: gram.then(|| Gram::new(cols)) },
             false => Sums::Device { squares: None, gram: None, wanted: gram },
         };
-        Self { tokens: 0, sums }
+        Self { tokens: 0, sums, failed: None }
     }
 
-    /// Adds a batch `[tokens, cols]`.
+    /// Adds a batch `[tokens, cols]`. Where that fails, [`GramSums::finish`] says so.
     pub fn add(&mut self, x: &Tensor<B, 2>) {
         let tokens = x.dims()[0];
         self.tokens += tokens;
         match &mut self.sums {
             Sums::Host { squares, gram } => {
                 let x = x.clone().into_primitive().tensor();
-                let (x, simd) = (B::host_f32(&x), Simd::detect());
+                let (x, simd) = match B::host_f32(&x) {
+                    Ok(x) => (x, Simd::detect()),
+                    Err(error) => {
+                        self.failed.get_or_insert(error);
+                        return;
+                    }
+                };
                 add_squares(squares, &x, tokens, simd);
                 if let Some(gram) = gram {
                     gram.add(&x, tokens, simd);
@@ -78,13 +87,16 @@ impl<B: SparseBackend> InputSums<B> {
     ///
     /// # Errors
     /// When the device does not give them back.
-    pub fn finish(self) -> Result<InputTotals, ReadError> {
+    pub fn finish(self) -> Result<GramTotals, ReadError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
         let tokens = self.tokens;
         match self.sums {
-            Sums::Host { squares, gram } => Ok(InputTotals { tokens, squares, gram: gram.map(Gram::into_matrix) }),
+            Sums::Host { squares, gram } => Ok(GramTotals { tokens, squares, gram: gram.map(Gram::into_matrix) }),
             Sums::Device { squares, gram, .. } => {
                 let squares = squares.map(read).transpose()?.unwrap_or_default();
-                Ok(InputTotals { tokens, squares, gram: gram.map(read).transpose()? })
+                Ok(GramTotals { tokens, squares, gram: gram.map(read).transpose()? })
             }
         }
     }
@@ -113,7 +125,7 @@ mod tests {
         Tensor::from_data(data, &Default::default())
     }
 
-    fn totals<B: SparseBackend>(mut sums: InputSums<B>) -> InputTotals {
+    fn totals<B: SparseBackend>(mut sums: GramSums<B>) -> GramTotals {
         for (tokens, seed) in [(50, 0), (7, 3), (130, 9)] {
             sums.add(&batch(tokens, 70, seed));
         }
@@ -123,9 +135,9 @@ mod tests {
     #[test]
     fn host_and_device_agree() {
         let on_device = Sums::<Flex>::Device { squares: None, gram: None, wanted: true };
-        let device = totals(InputSums { tokens: 0, sums: on_device });
-        let host = totals(InputSums::<Flex>::new(70, true));
-        assert_eq!(host, totals(InputSums::<NdArray<f32>>::new(70, true)));
+        let device = totals(GramSums { tokens: 0, sums: on_device, failed: None });
+        let host = totals(GramSums::<Flex>::new(70, true));
+        assert_eq!(host, totals(GramSums::<NdArray<f32>>::new(70, true)));
         assert_eq!((host.tokens, device.tokens), (187, 187));
         let close = |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
         assert!(close(&host.squares, &device.squares));
@@ -134,7 +146,17 @@ mod tests {
 
     #[test]
     fn squares_do_not_depend_on_what_else_is_wanted() {
-        let (alone, both) = (totals(InputSums::<Flex>::new(70, false)), totals(InputSums::<Flex>::new(70, true)));
+        let (alone, both) = (totals(GramSums::<Flex>::new(70, false)), totals(GramSums::<Flex>::new(70, true)));
         assert_eq!((alone.gram, alone.squares), (None, both.squares));
+    }
+
+    #[test]
+    fn a_read_that_failed_is_told_at_the_end() {
+        for (tokens, gram) in [(0, false), (9, true)] {
+            let mut sums = GramSums::<Flex>::new(70, gram);
+            sums.add(&batch(tokens, 70, 1));
+            sums.failed = Some(ReadError("the device is gone".into()));
+            assert_eq!(sums.finish(), Err(ReadError("the device is gone".into())));
+        }
     }
 }

@@ -1,9 +1,9 @@
-//! What calibration saw of the inputs of linears, as sums over tokens.
+//! What calibration saw of the inputs of linears: the Gram matrix of the tokens, or its diagonal.
 //!
 //! ```text
 //!   X [tokens, cols]    inputs, never stored
-//!   squares [cols]      sum over tokens of x_j^2
-//!   gram [cols, cols]   X^T X, whose diagonal is `squares`
+//!   squares [cols]      sum over tokens of x_j^2: the diagonal, which is always known
+//!   gram [cols, cols]   XᵀX, where a method needs it
 //! ```
 //!
 //! Factors of the products are kept as long as the sums are, so that linears of the same input and points of
@@ -13,9 +13,9 @@ use super::linalg::{self, NotPositiveDefinite};
 use super::{Layer, Needs, PruneError};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Sums over the inputs X `[tokens, cols]` of linears that read the same input.
+/// The Gram matrix of the inputs X `[tokens, cols]` of linears that read the same input, and what is made of it.
 #[derive(Debug)]
-pub struct InputStatistics {
+pub struct GramStatistics {
     tokens: usize,
     squares: Vec<f32>,
     gram: Option<Vec<f32>>,
@@ -30,7 +30,7 @@ enum Factor {
     Proximal(f64),
 }
 
-impl InputStatistics {
+impl GramStatistics {
     /// Takes the number of tokens, the sum of squares of every input feature `[cols]`, and, where methods need it,
     /// XᵀX `[cols, cols]`, symmetric.
     pub fn new(tokens: usize, squares: Vec<f32>, gram: Option<Vec<f32>>) -> Self {
@@ -165,7 +165,7 @@ pub(super) mod tests {
     }
 
     /// Inputs whose features are mixtures of each other: a seeded X `[tokens, cols]`, and what is to be known of it.
-    pub(in super::super) fn correlated(cols: usize, tokens: usize, seed: u64) -> InputStatistics {
+    pub(in super::super) fn correlated(cols: usize, tokens: usize, seed: u64) -> GramStatistics {
         let mut noise = noise(seed);
         let mut gram = vec![0.0f64; cols * cols];
         for _ in 0..tokens {
@@ -179,6 +179,6 @@ pub(super) mod tests {
         }
         let gram: Vec<f32> = gram.into_iter().map(|sum| sum as f32).collect();
         let squares = gram.iter().step_by(cols + 1).copied().collect();
-        InputStatistics::new(tokens, squares, Some(gram))
+        GramStatistics::new(tokens, squares, Some(gram))
     }
 }

@@ -1,4 +1,4 @@
-//! Magnitude pruning of weights that stay where they are: the rule of `select.rs`, by counting alone.
+//! Magnitude pruning of weights that stay where they are: the rule of `select.rs`, by histograms alone.
 //!
 //! ```text
 //!   count    how many weights have each value of the magnitudes' upper digit, layer by layer
@@ -7,16 +7,18 @@
 //!   above    which weights' magnitudes are larger than the k-th smallest
 //! ```
 //!
-//! The counts of a layer are 32-bit, those of a model 64-bit. Whoever holds the weights counts and compares.
+//! The counts of a layer are 32-bit, those of a model 64-bit. Whoever holds the weights counts and compares; counts
+//! that can't be right are an error, since a device may fail in the middle of them.
 
 use super::select::count as count_pruned;
 use crate::config::experiment::Dtype;
 use crate::sparse::{Digit, Pattern};
+use thiserror::Error;
 
 /// Weights whose magnitudes are counted and compared where they are.
 pub trait Magnitudes {
-    /// Why that may fail.
-    type Error;
+    /// Why that may fail; a miscount is a failure too.
+    type Error: From<Miscount>;
 
     /// How many weights of a layer have each value of the digit.
     ///
@@ -31,13 +33,23 @@ pub trait Magnitudes {
     fn above(&self, layer: usize, threshold: Option<u32>) -> Result<Pattern, Self::Error>;
 }
 
+/// Counts that do not hold as many weights as there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a histogram of magnitudes holds {counted} weights, at least {expected} were expected")]
+pub struct Miscount {
+    /// Weights in all bins.
+    pub counted: u64,
+    /// Weights that there are at least.
+    pub expected: u64,
+}
+
 /// Prunes by magnitude: of all layers together, or each by itself; one pattern a layer, in order.
 ///
 /// `sizes` are the layers' weights, and `dtype` is what they are stored as: it decides how many digits tell
 /// magnitudes apart.
 ///
 /// # Errors
-/// What counting or comparing returns.
+/// What counting or comparing returns, and a [`Miscount`].
 pub fn by_magnitude<M: Magnitudes>(
     weights: &M,
     sizes: &[usize],
@@ -79,7 +91,7 @@ fn threshold<M: Magnitudes>(
                 *sum += u64::from(count);
             }
         }
-        let (bin, below) = bin_of(&counts, rank);
+        let (bin, below) = bin_of(&counts, rank)?;
         rank -= below;
         found = found << bits | bin as u32;
     }
@@ -97,15 +109,18 @@ fn digits(dtype: Dtype) -> &'static [u32] {
 }
 
 /// The bin that holds the k-th smallest, and how many lie in bins below it.
-pub(super) fn bin_of(counts: &[u64], k: u64) -> (usize, u64) {
-    let mut below = 0;
+///
+/// # Errors
+/// When the bins hold fewer than k.
+pub(super) fn bin_of(counts: &[u64], k: u64) -> Result<(usize, u64), Miscount> {
+    let mut below: u64 = 0;
     for (bin, &count) in counts.iter().enumerate() {
-        if below + count >= k {
-            return (bin, below);
+        if below.saturating_add(count) >= k {
+            return Ok((bin, below));
         }
         below += count;
     }
-    unreachable!("{k} of {below} weights: a device has miscounted")
+    Err(Miscount { counted: below, expected: k })
 }
 
 #[cfg(test)]
@@ -115,19 +130,17 @@ mod tests {
     use crate::config::experiment::{Method, NmPattern, Scope};
     use half::{bf16, f16};
     use proptest::prelude::*;
-    use std::convert::Infallible;
-
     /// Layers of one row in host memory.
     struct Rows(Vec<Vec<f32>>);
 
     impl Magnitudes for Rows {
-        type Error = Infallible;
+        type Error = Miscount;
 
-        fn count(&self, layer: usize, digit: Digit) -> Result<Vec<u32>, Infallible> {
+        fn count(&self, layer: usize, digit: Digit) -> Result<Vec<u32>, Miscount> {
             Ok(digit.count(&self.0[layer]))
         }
 
-        fn above(&self, layer: usize, threshold: Option<u32>) -> Result<Pattern, Infallible> {
+        fn above(&self, layer: usize, threshold: Option<u32>) -> Result<Pattern, Miscount> {
             let row = &self.0[layer];
             Ok(Pattern::above(1, row.len(), row, threshold))
         }
@@ -165,6 +178,45 @@ mod tests {
                 same_as_on_the_host(vec![all.clone(), zeros.clone(), all[3..].to_vec()], sparsity, dtype);
             }
         }
+    }
+
+    /// A device that loses weights: it counts only the first so many of a layer, from a pass on.
+    struct Losing {
+        rows: Rows,
+        counted: usize,
+        from_pass: u32,
+    }
+
+    impl Magnitudes for Losing {
+        type Error = Miscount;
+
+        fn count(&self, layer: usize, digit: Digit) -> Result<Vec<u32>, Miscount> {
+            let row = &self.rows.0[layer];
+            let pass = if digit.shift == 0 { 1 } else { 0 };
+            let counted = if pass >= self.from_pass { self.counted.min(row.len()) } else { row.len() };
+            Ok(digit.count(&row[..counted]))
+        }
+
+        fn above(&self, layer: usize, threshold: Option<u32>) -> Result<Pattern, Miscount> {
+            self.rows.above(layer, threshold)
+        }
+    }
+
+    #[test]
+    fn a_device_that_miscounts_is_an_error() {
+        let row: Vec<f32> = (1..=10).map(|i| i as f32).collect();
+        let pruned = |counted, from_pass, sparsity| {
+            let weights = Losing { rows: Rows(vec![row.clone(), row.clone()]), counted, from_pass };
+            by_magnitude(&weights, &[10, 10], true, sparsity, Dtype::F32).map(drop)
+        };
+        assert_eq!(pruned(10, 0, 0.9), Ok(()));
+        // Two layers of which four weights each are counted, where the 18th smallest is wanted.
+        assert_eq!(pruned(4, 0, 0.9), Err(Miscount { counted: 8, expected: 18 }));
+        assert_eq!(pruned(0, 0, 0.05), Err(Miscount { counted: 0, expected: 1 }));
+        // In the second pass, the bin that the first has found is empty.
+        assert_eq!(pruned(0, 1, 0.5), Err(Miscount { counted: 0, expected: 2 }));
+        assert_eq!(bin_of(&[], 1), Err(Miscount { counted: 0, expected: 1 }));
+        assert_eq!(bin_of(&[u64::MAX, u64::MAX], u64::MAX), Ok((0, 0)));
     }
 
     proptest! {

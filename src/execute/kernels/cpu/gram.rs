@@ -1,4 +1,5 @@
-//! Sums over token rows that calibration needs: squares of every column, and products of all pairs of columns.
+//! The Gram matrix XᵀX of token rows, which calibration needs, or its diagonal: products of all pairs of columns, or
+//! squares of every column.
 //!
 //! ```text
 //!   x [tokens, cols] ─> panels [cols / 64][tokens][64]            0 behind the last column
@@ -17,7 +18,7 @@ use super::{Kernel, Shared, Simd, left, share};
 const WIDTH: usize = 64;
 /// Tokens whose squares go into one sum before it is added to the others.
 const PART: usize = 128;
-/// Tokens that a task takes of its panels at a time: both stay in the second cache.
+/// Tokens that a task takes of its panels at a time: both stay in the L2 cache.
 const DEPTH: usize = 512;
 
 /// Adds the squares of every column of `x` `[tokens, cols]` to `sums` `[cols]`.
