@@ -8,7 +8,7 @@
 //!   + cache and logits
 //! ```
 
-use crate::config::experiment::{Dtype, LatencySettings, Propagate};
+use crate::config::experiment::{Dtype, Format, LatencySettings, Propagate, Variant};
 use crate::model::{Architecture, Module};
 use crate::plan::{Backend, Cell, Planned, PrunePoint, Task};
 use crate::prune;

@@ -136,6 +136,7 @@ impl Point {
             prune_seconds: Some(self.prune_seconds),
             ..Default::default()
         };
+        let measured = match job.cell.variant {
             Variant::Dense | Variant::Masked => self.masked(session, job, &mut timings, stage),
             Variant::Sparse(_) | Variant::Auto => self.sparse(session, job, &mut timings, stage),
         };
