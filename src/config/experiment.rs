@@ -354,6 +354,16 @@ keywords! {
     }
 }
 
+impl BackendChoice {
+    /// Whether it has kernels for a format. What `auto` becomes is not known here, so it has all.
+    pub const fn has(self, format: Format) -> bool {
+        match self {
+            Self::Auto | Self::NdArray | Self::Flex => true,
+            Self::Cuda => format.row().cuda.is_some(),
+        }
+    }
+}
+
 keywords! {
     /// The form in which a model is stored and executed.
     Variant "variant" {
@@ -387,7 +397,7 @@ impl Variant {
     pub const fn runs_on(self, backend: BackendChoice) -> bool {
         match self {
             Self::Dense | Self::Masked | Self::Auto => true,
-            Self::Sparse(format) => format.runs_on(backend),
+            Self::Sparse(format) => backend.has(format),
         }
     }
 

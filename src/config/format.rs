@@ -10,7 +10,6 @@
 //! `list`, the schema, messages, labels and plots take it from here. No `match` on a [`Format`] has a `_` arm, so that
 //! one that is added is missed nowhere. Knows no layout and no kernel.
 
-use crate::config::experiment::BackendChoice;
 use crate::config::keyword::{UnknownKeyword, keywords};
 
 /// What is known of a format beside its name.
@@ -99,20 +98,19 @@ formats! {
             index: IndexBytes { per_kept: 0, per_eight: 1, per_row: 0 },
             cuda: Some(OnCuda::Bitmap),
         },
+    Csr32 "csr32" "CSR as the notebooks store it: 32-bit columns and row pointers, a row after the other; on CPUs only"
+        Row {
+            label: "CSR32-",
+            style: 7,
+            index: IndexBytes { per_kept: 4, per_eight: 0, per_row: 4 },
+            cuda: None,
+        },
 }
 
 impl Format {
     /// Its row of the table.
     pub const fn row(self) -> &'static Row {
         &ROWS[self as usize]
-    }
-
-    /// Whether a backend has kernels for it. What `auto` becomes is not known here, so it has all.
-    pub const fn runs_on(self, backend: BackendChoice) -> bool {
-        match backend {
-            BackendChoice::Auto | BackendChoice::NdArray | BackendChoice::Flex => true,
-            BackendChoice::Cuda => self.row().cuda.is_some(),
-        }
     }
 
     /// About how many bytes a matrix takes, `number` a value.

@@ -97,7 +97,7 @@ pub const THRESHOLD_TOKENS: usize = 4;
 pub fn kernel_formats(backend: BackendChoice) -> Vec<KernelFormat> {
     let has = |format: KernelFormat| match format {
         KernelFormat::Dense | KernelFormat::Auto => true,
-        KernelFormat::Sparse(format) => format.runs_on(backend),
+        KernelFormat::Sparse(format) => backend.has(format),
         KernelFormat::Threshold => match backend {
             BackendChoice::NdArray | BackendChoice::Flex => false,
             BackendChoice::Auto | BackendChoice::Cuda => true,

@@ -4,7 +4,7 @@
 //! `cargo bench --bench parts` (the others, one shape). Shapes matter little beside tokens and sparsity, so the
 //! tables have no axis for them. A change of the figures raises `KERNEL_POLICY_VERSION`.
 
-use super::backend::{LayerShape};
+use super::backend::LayerShape;
 use super::kernels::cpu::Simd;
 use crate::config::format::Format;
 

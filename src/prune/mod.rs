@@ -12,11 +12,11 @@
 mod admm;
 mod given;
 mod gram;
+mod histogram;
 mod linalg;
 mod magnitude;
 mod nm;
 pub mod owl;
-mod histogram;
 mod random;
 mod ria;
 mod select;

@@ -153,8 +153,12 @@ impl PrepareError {
             Self::Load(error) => error.hint(),
             Self::Dtype { .. } => Some("the CPU backends compute in f32: leave `dtype` out, or take a GPU".into()),
             Self::KernelDtype { .. } => Some("take another `kernel.dtype`, or another backend".into()),
-            Self::KernelFormat { .. } => Some("take another `kernel.format`, or another `device.backend`".into()),
-            Self::Variant { .. } => Some("take it out of `execute.variants`, or take another `device.backend`".into()),
+            Self::KernelFormat { backend, .. } => {
+                Some(format!("take another `kernel.format`, or {}", elsewhere(backend)))
+            }
+            Self::Variant { backend, .. } => {
+                Some(format!("take it out of `execute.variants`, or take {}", elsewhere(backend)))
+            }
             Self::Positions { positions, .. } => {
                 Some(format!("set `measure.prompt` and `measure.generate` to {positions} or less together"))
             }
@@ -164,6 +168,11 @@ impl PrepareError {
             }
         }
     }
+}
+
+/// Where a format may have kernels that a backend lacks.
+fn elsewhere(backend: &str) -> &'static str {
+    if backend == "cuda" { "`device.backend = \"flex\"`" } else { "a machine with a GPU" }
 }
 
 /// Finds models, tokenises texts, names every cell and decides what to do about it.

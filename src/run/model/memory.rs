@@ -155,7 +155,7 @@ fn gib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::experiment::{Dtype, Format, Method, NmPattern, Scope, Variant};
+    use crate::config::experiment::{Method, NmPattern, Scope};
     use crate::model::{architecture, published};
     use crate::plan::PrunePoint;
 

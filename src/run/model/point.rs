@@ -287,11 +287,7 @@ impl Point {
         uses
     }
 
-    fn masked_decoder<B: SparseBackend>(
-        &self,
-        session: &mut Session<B>,
-        cell: &Cell,
-    ) -> Result<Decoder<B>, ReadError> {
+    fn masked_decoder<B: SparseBackend>(&self, session: &mut Session<B>, cell: &Cell) -> Result<Decoder<B>, ReadError> {
         let (mut decoder, dtype) = (session.decoder.clone(), burn_dtype(cell.dtype));
         for pruned in &self.layers {
             let masked = pruned.masked(session.dense(pruned.module), dtype, session.decoder.device())?;

@@ -79,7 +79,8 @@ impl Case {
 /// A matrix in every format there is, with f32 and with bf16 values.
 fn packed(weights: &[f32], pattern: &Pattern) -> Vec<(Arc<dyn SparseKernels>, String)> {
     let all = Format::ALL.iter().flat_map(|word| [(word.value, Values::F32), (word.value, Values::Bf16)]);
-    all.map(|(format, values)| (pack(format, weights, pattern, values).unwrap(), format!("{format} {values:?}"))).collect()
+    all.map(|(format, values)| (pack(format, weights, pattern, values).unwrap(), format!("{format} {values:?}")))
+        .collect()
 }
 
 /// Some kept, row 2 of every 5 empty.
