@@ -66,11 +66,8 @@ fn instruction_sets(weights: &[f32], rows: usize, cols: usize) {
     for sparsity in [0.3, 0.5, 0.7, 0.9] {
         let pattern = Pattern::keep_where(rows, cols, weights, |i, _| f64::from(random(i + 77).abs()) >= sparsity);
         let masked = pattern.apply(weights);
-        let (Ok(sell), Ok(bitmap)) =
-            (Sell::<f32>::from_dense(&masked, &pattern), Bitmap::from_dense(&masked, &pattern))
-        else {
-            return;
-        };
+        let formats = Format::ALL.iter().map(|word| pack(word.value, &masked, &pattern, Values::F32));
+        let Ok(formats) = formats.collect::<Result<Vec<_>, _>>() else { return };
         for tokens in [1, 4, 16, 64] {
             let x: Vec<f32> = (0..tokens * cols).map(random).collect();
             for simd in Simd::available() {
@@ -79,10 +76,9 @@ fn instruction_sets(weights: &[f32], rows: usize, cols: usize) {
                     let dense = || dense_linear(&masked, [rows, cols], None, &x, tokens, simd);
                     bench(&name(dense_kernel_name(tokens, simd)), dense);
                 }
-                let csr = || sell_linear(&sell, None, &x, tokens, simd);
-                bench(&name(sell_kernel_name(tokens, simd)), csr);
-                let expand = || bitmap_linear(&bitmap, None, &x, tokens, simd);
-                bench(&name(bitmap_kernel_name(tokens, simd)), expand);
+                for matrix in &formats {
+                    bench(&name(matrix.kernel(tokens, simd)), || sparse_linear(&**matrix, None, &x, tokens, simd));
+                }
             }
         }
     }

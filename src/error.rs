@@ -84,6 +84,7 @@ impl From<PrepareError> for CliError {
             PrepareError::Dtype { .. }
             | PrepareError::KernelDtype { .. }
             | PrepareError::KernelFormat { .. }
+            | PrepareError::Variant { .. }
             | PrepareError::Positions { .. }
             | PrepareError::Expectation(_) => exit::USAGE,
             PrepareError::NothingSelected => exit::NOTHING,

@@ -16,6 +16,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub use crate::config::format::Format;
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
 use crate::config::keyword::{UnknownKeyword, keywords, serde_as_text};
 pub use crate::config::method::{Budget, Method, MethodSettings, Owl, Propagate};
@@ -334,13 +335,22 @@ keywords! {
     }
 }
 
+impl BackendChoice {
+    /// Whether it has kernels for a format. What `auto` becomes is not known here, so it has all.
+    pub const fn has(self, format: Format) -> bool {
+        match self {
+            Self::Auto | Self::NdArray | Self::Flex => true,
+            Self::Cuda => format.row().cuda.is_some(),
+        }
+    }
+}
+
 keywords! {
     /// The form in which a model is stored and executed.
     Variant "variant" {
         Dense "dense" "the original weights on dense kernels; the reference of every comparison",
         Masked "masked" "pruned weights with zeros in place, on dense kernels",
-        Csr "csr" "pruned weights as values, column indices and row pointers, on sparse kernels",
-        Bitmap "bitmap" "pruned weights as one bit a weight and packed values, on sparse kernels",
+        ..Sparse(Format),
         Auto "auto" "each pruned layer in whatever form is fastest here, dense where sparse would lose",
     }
 }
@@ -358,16 +368,22 @@ keywords! {
 impl Variant {
     /// Whether the variant has a meaning only for a pruned model.
     pub const fn needs_pruning(self) -> bool {
-        !matches!(self, Self::Dense)
+        match self {
+            Self::Dense => false,
+            Self::Masked | Self::Sparse(_) | Self::Auto => true,
+        }
     }
 
-    /// Whether sparse kernels run it.
-    pub const fn is_sparse(self) -> bool {
-        matches!(self, Self::Csr | Self::Bitmap | Self::Auto)
+    /// Whether a backend can run it. What `auto` becomes is not known here, so it can run all.
+    pub const fn runs_on(self, backend: BackendChoice) -> bool {
+        match self {
+            Self::Dense | Self::Masked | Self::Auto => true,
+            Self::Sparse(format) => backend.has(format),
+        }
     }
 
     /// The variants of a file that names none.
-    pub const DEFAULT: [Self; 3] = [Self::Dense, Self::Masked, Self::Csr];
+    pub const DEFAULT: [Self; 3] = [Self::Dense, Self::Masked, Self::Sparse(Format::Csr)];
 }
 
 /// Which positions of a row may be kept together.

@@ -10,14 +10,14 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use crate::config::experiment::{BackendChoice, Dtype};
+use crate::config::format::Format;
 use crate::config::keyword::{UnknownKeyword, keywords};
 
 keywords! {
     /// The form in which a weight is stored and multiplied.
     KernelFormat "format" {
         Dense "dense" "every weight, on dense kernels; what the others are compared with",
-        Csr "csr" "values, column indices and row pointers",
-        Bitmap "bitmap" "one bit per weight and packed values",
+        ..Sparse(Format),
         Auto "auto" "whichever of them is fastest here",
         Threshold "threshold" "every weight, by columns; columns of small inputs are not read",
     }
@@ -84,12 +84,16 @@ impl JsonSchema for MatrixShape {
 pub const THRESHOLD_TOKENS: usize = 4;
 
 /// The formats that a backend's kernels take. What `auto` becomes is not known here, so it takes all.
-pub fn kernel_formats(backend: BackendChoice) -> &'static [KernelFormat] {
-    use KernelFormat::{Auto, Bitmap, Csr, Dense, Threshold};
-    match backend {
-        BackendChoice::NdArray | BackendChoice::Flex => &[Dense, Csr, Bitmap, Auto],
-        BackendChoice::Auto | BackendChoice::Cuda => &[Dense, Csr, Bitmap, Auto, Threshold],
-    }
+pub fn kernel_formats(backend: BackendChoice) -> Vec<KernelFormat> {
+    let has = |format: KernelFormat| match format {
+        KernelFormat::Dense | KernelFormat::Auto => true,
+        KernelFormat::Sparse(format) => backend.has(format),
+        KernelFormat::Threshold => match backend {
+            BackendChoice::NdArray | BackendChoice::Flex => false,
+            BackendChoice::Auto | BackendChoice::Cuda => true,
+        },
+    };
+    KernelFormat::ALL.iter().map(|word| word.value).filter(|&format| has(format)).collect()
 }
 
 /// The dtypes that a backend's kernels take. What `auto` becomes is not known here, so it takes all.

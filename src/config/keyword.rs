@@ -38,7 +38,8 @@ pub fn one_of<S: AsRef<str>>(names: &[S]) -> String {
     }
 }
 
-/// Declares an enum of unit variants, each with its spelling and a line of help.
+/// Declares an enum of words, each with its spelling and a line of help. `..Sparse(Format)` in the midst of them takes in
+/// the words of another set, as they are spelled there.
 macro_rules! keywords {
     (
         $(#[$doc:meta])*
@@ -66,6 +67,70 @@ macro_rules! keywords {
             }
         }
 
+        $crate::config::keyword::spelled!($type $kind);
+    };
+    (
+        $(#[$doc:meta])*
+        $type:ident $kind:literal {
+            $($before:ident $before_name:literal $before_help:literal,)+
+            ..$group:ident($set:ident),
+            $($after:ident $after_name:literal $after_help:literal,)+
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $type {
+            $(#[doc = concat!("`", $before_name, "`: ", $before_help, ".")] $before,)+
+            #[doc = concat!("As a [`", stringify!($set), "`] is spelled.")]
+            $group($set),
+            $(#[doc = concat!("`", $after_name, "`: ", $after_help, ".")] $after,)+
+        }
+
+        impl $type {
+            /// Every value, in the order of documentation.
+            pub const ALL: &[$crate::config::keyword::Keyword<$type>] = &{
+                use $crate::config::keyword::Keyword;
+                const BEFORE: &[Keyword<$type>] = &[
+                    $(Keyword { value: $type::$before, name: $before_name, help: $before_help },)+
+                ];
+                const AFTER: &[Keyword<$type>] = &[
+                    $(Keyword { value: $type::$after, name: $after_name, help: $after_help },)+
+                ];
+                let mut all = [BEFORE[0]; BEFORE.len() + $set::ALL.len() + AFTER.len()];
+                let mut at = 0;
+                while at < all.len() {
+                    let word = at.wrapping_sub(BEFORE.len());
+                    all[at] = if at < BEFORE.len() {
+                        BEFORE[at]
+                    } else if word < $set::ALL.len() {
+                        let Keyword { value, name, help } = $set::ALL[word];
+                        Keyword { value: $type::$group(value), name, help }
+                    } else {
+                        AFTER[word - $set::ALL.len()]
+                    };
+                    at += 1;
+                }
+                all
+            };
+
+            /// The file's spelling.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$before => $before_name,)+
+                    Self::$group(word) => word.name(),
+                    $(Self::$after => $after_name,)+
+                }
+            }
+        }
+
+        $crate::config::keyword::spelled!($type $kind);
+    };
+}
+pub(crate) use keywords;
+
+/// What follows from `ALL` and `name`: text, serde and the schema.
+macro_rules! spelled {
+    ($type:ident $kind:literal) => {
         impl std::fmt::Display for $type {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(self.name())
@@ -102,7 +167,7 @@ macro_rules! keywords {
         }
     };
 }
-pub(crate) use keywords;
+pub(crate) use spelled;
 
 /// Serialises types through `Display` and `FromStr`, as the file spells them.
 macro_rules! serde_as_text {

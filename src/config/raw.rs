@@ -225,7 +225,7 @@ pub struct RawKernel {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawExecute {
-    /// The forms in which a model is stored and executed. Default: all, or `dense` alone where
+    /// The forms in which a model is stored and executed. Default: `dense`, `masked` and `csr`, or `dense` alone where
     /// nothing is pruned.
     #[schemars(extend("default" = ["dense", "masked", "csr"]))]
     pub variants: Option<Axis<Variant>>,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::experiment::{
-    BackendChoice, BosAt, Dtype, LatencySettings, Method, Metric, NmPattern, Owl, Propagate, Scope, Variant,
+    BackendChoice, BosAt, Dtype, Format, LatencySettings, Method, Metric, NmPattern, Owl, Propagate, Scope, Variant,
 };
 use super::source::{ModelSource, TextSource};
 use super::*;
@@ -64,7 +64,7 @@ fn defaults() {
     assert_eq!((experiment.data.perplexity_stride, experiment.data.perplexity_bos), (None, BosAt::Start));
     assert_eq!(experiment.data.calibration, TextSource::Builtin("calibration".into()));
     assert_eq!((experiment.data.calibration_samples, experiment.data.calibration_length), (128, None));
-    assert_eq!(experiment.variants, [Variant::Dense, Variant::Masked, Variant::Csr]);
+    assert_eq!(experiment.variants, [Variant::Dense, Variant::Masked, Variant::Sparse(Format::Csr)]);
     assert_eq!(experiment.metrics, [Metric::Structure, Metric::Agreement]);
     let block = &experiment.prune[0];
     assert_eq!(block.points(), [(Method::Magnitude, Some(Scope::Global), NmPattern::Unstructured, 0.5)]);

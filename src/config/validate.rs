@@ -16,6 +16,7 @@ use crate::config::axis::{At, Axis};
 use crate::config::experiment::{
     BackendChoice, BosAt, Data, Dtype, Experiment, Metric, NmPattern, PatternError, Variant,
 };
+use crate::config::keyword::backticked;
 use crate::config::raw::{RawData, RawDevice, RawExecute, RawExperiment, RawMeasure, RawModel};
 use crate::config::source::{ModelSource, SourceError, SourceKind, TextSource};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity, Span};
@@ -81,6 +82,7 @@ impl Validator<'_> {
         let prune = self.prune_blocks(raw.prune.unwrap_or_default());
         let prunes = prune_given || self.was_removed("prune");
         let RawExecute { variants, warmup, repeats } = section(raw.execute);
+        self.variants_on_backends(variants.as_ref(), &backends);
         let variants = self.variants(variants, prunes, first_block);
         let RawMeasure { metrics, batch, prompt, generate } = section(raw.measure);
         let defaults = [Metric::Structure, Metric::Agreement];
@@ -276,6 +278,22 @@ impl Validator<'_> {
                         .at(dtype.span.clone(), "expected `f32`: the CPU backends compute in f32")
                         .context(backend.span.clone(), "a CPU backend")
                         .help("write `dtype = \"f32\"`, leave `dtype` out, or use `backend = \"cuda\"`"),
+                );
+            }
+        }
+    }
+
+    /// Every variant must have kernels on every backend.
+    fn variants_on_backends(&mut self, variants: Option<&Axis<Variant>>, backends: &[At<BackendChoice>]) {
+        for variant in variants.iter().flat_map(|axis| &axis.values) {
+            for backend in backends.iter().filter(|at| !variant.value.runs_on(at.value)) {
+                let name = backend.value;
+                let known = Variant::ALL.iter().filter(|word| word.value.runs_on(name)).map(|word| word.name);
+                self.report(
+                    Diagnostic::error(format!("`execute.variants` `{}` is not available on `{name}`", variant.value))
+                        .at(variant.span.clone(), format!("it has {}", backticked(&known.collect::<Vec<_>>())))
+                        .context(backend.span.clone(), "the backend")
+                        .help("take another variant, or another backend"),
                 );
             }
         }

@@ -2,6 +2,7 @@
 
 use super::convert::narrow;
 use super::decode::DecodeOps;
+use crate::config::format::Format;
 use crate::sparse::{Digit, FormatError, Pattern};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, Tensor, TensorMetadata, TensorPrimitive};
@@ -10,24 +11,6 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 use thiserror::Error;
-
-/// How a sparse weight is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Format {
-    /// Compressed sparse rows: values and column indices.
-    Csr,
-    /// One bit a weight and packed values.
-    Bitmap,
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Csr => "csr",
-            Self::Bitmap => "bitmap",
-        })
-    }
-}
 
 /// What decides which form of a layer is fastest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

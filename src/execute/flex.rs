@@ -1,12 +1,13 @@
 //! The ops on Flex: tensors are host memory, the CPU kernels read them in place. Weights may be f32 or bf16;
 //! bf16 activations are widened on the way in and rounded on the way out.
 
-use super::backend::{Format, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
+use super::backend::{LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
 use super::burn_ops;
 use super::decode::{Activation, DecodeOps, Norm};
 use super::host::{self, HostWeight};
 use super::kernels::cpu::{NormRows, Simd, activate, dense_linear, norm_rows};
 use super::policy;
+use crate::config::format::Format;
 use crate::sparse::{Pattern, Value};
 use burn::backend::Flex;
 use burn::tensor::{Bytes, DType, Shape, Tensor, TensorPrimitive};

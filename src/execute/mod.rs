@@ -10,6 +10,13 @@
 //! ```
 //!
 //! This module knows tensors and formats; it does not know models, pruning or measurements.
+//!
+//! Words, beside those of [`crate::sparse`]:
+//! - *format*: how a weight is stored as the user names it, a row of [`crate::config::format`]; *layout*: one of the forms
+//!   that a format has on a backend, a file of [`crate::sparse`]; *kernel*: code that multiplies a layout.
+//! - *tile*: on the CPU 16, 32 or 64 tokens with all of their columns, side by side in lanes; on a GPU the part of a
+//!   weight that a plane multiplies at once.
+//! - *block*: of a product, the columns that are summed up before the next are begun. *Shape*: `[rows, cols]`.
 
 mod backend;
 mod burn_ops;
@@ -19,19 +26,19 @@ mod cuda;
 pub mod decode;
 pub mod device;
 mod flex;
+mod gram;
 mod host;
 pub mod kernels;
 mod ndarray;
 mod policy;
-mod gram;
 
+pub use crate::config::format::Format;
 pub use backend::{
-    ColumnWeight, Format, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend,
-    SparseWeight,
+    ColumnWeight, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend, SparseWeight,
 };
 pub use convert::{narrow, widen};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaWeight, cuda_device};
 pub use decode::DecodeOps;
-pub use host::HostWeight;
 pub use gram::{GramSums, GramTotals};
+pub use host::HostWeight;

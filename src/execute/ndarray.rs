@@ -1,9 +1,10 @@
 //! The ops on NdArray: tensors are host memory, the CPU kernels read them in place. f32 only.
 
-use super::backend::{Format, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
+use super::backend::{LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
 use super::host::{self, HostWeight};
 use super::kernels::cpu::{Simd, dense_linear};
 use super::policy;
+use crate::config::format::Format;
 use crate::sparse::Pattern;
 use ::ndarray::{ArcArray, ArrayViewD, IxDyn};
 use burn::tensor::{DType, TensorMetadata};

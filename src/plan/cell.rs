@@ -184,8 +184,7 @@ impl Cell {
         let variant = match self.variant {
             Variant::Dense => "Dense",
             Variant::Masked => "Masked",
-            Variant::Csr => "CSR",
-            Variant::Bitmap => "Bitmap",
+            Variant::Sparse(format) => format.row().label,
             Variant::Auto => "Auto",
         };
         match &self.prune {
@@ -286,6 +285,7 @@ mod text {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::config::experiment::Format;
 
     /// A cell for the tests of this folder.
     pub(crate) fn cell(sparsity: f64, variant: Variant) -> Cell {
@@ -313,13 +313,13 @@ pub(crate) mod tests {
     fn setups_are_the_notebooks_labels() {
         assert_eq!(cell(0.3, Variant::Dense).setup(), "Dense");
         assert_eq!(cell(0.3, Variant::Masked).setup(), "Masked30");
-        assert_eq!(cell(1.0 / 3.0, Variant::Csr).setup(), "CSR33.3");
-        assert_eq!(cell(0.7, Variant::Bitmap).setup(), "Bitmap70");
+        assert_eq!(cell(1.0 / 3.0, Variant::Sparse(Format::Csr)).setup(), "CSR33.3");
+        assert_eq!(cell(0.7, Variant::Sparse(Format::Bitmap)).setup(), "Bitmap70");
         assert_eq!(cell(0.7, Variant::Auto).setup(), "Auto70");
         let mut pattern = cell(0.5, Variant::Masked);
         pattern.prune.as_mut().unwrap().pattern = NmPattern::NofM { n: 2, m: 4 };
         assert_eq!(pattern.setup(), "Masked2:4");
-        let mut given = cell(0.0, Variant::Csr);
+        let mut given = cell(0.0, Variant::Sparse(Format::Csr));
         given.prune = Some(PrunePoint::new(Method::Given, None, NmPattern::Unstructured, 0.0, Vec::new()));
         assert_eq!(given.setup(), "CSRGiven");
     }
@@ -333,7 +333,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_point_without_settings_is_written_as_ever() {
-        let json = serde_json::to_string(&cell(0.5, Variant::Csr).prune).unwrap();
+        let json = serde_json::to_string(&cell(0.5, Variant::Sparse(Format::Csr)).prune).unwrap();
         let expected = "{\"method\":\"magnitude\",\"scope\":\"global\",\"pattern\":\"unstructured\",\
                         \"sparsity\":0.5,\"exclude\":[\"lm_head\"]}";
         assert_eq!(json, expected);
@@ -350,14 +350,15 @@ pub(crate) mod tests {
 
     #[test]
     fn a_cell_survives_its_file() {
-        for variant in [Variant::Dense, Variant::Csr] {
-            let cell = Cell { latency: (variant == Variant::Csr).then(latency), ..cell(0.7, variant) };
+        for variant in [Variant::Dense, Variant::Sparse(Format::Csr)] {
+            let cell = Cell { latency: (variant == Variant::Sparse(Format::Csr)).then(latency), ..cell(0.7, variant) };
             let json = serde_json::to_string(&cell).unwrap();
             assert_eq!(serde_json::from_str::<Cell>(&json).unwrap(), cell);
         }
         // Files from before there were latencies.
-        let old = serde_json::to_string(&cell(0.7, Variant::Csr)).unwrap().replace(",\"latency\":null", "");
+        let old =
+            serde_json::to_string(&cell(0.7, Variant::Sparse(Format::Csr))).unwrap().replace(",\"latency\":null", "");
         assert!(!old.contains("latency"));
-        assert_eq!(serde_json::from_str::<Cell>(&old).unwrap(), cell(0.7, Variant::Csr));
+        assert_eq!(serde_json::from_str::<Cell>(&old).unwrap(), cell(0.7, Variant::Sparse(Format::Csr)));
     }
 }

@@ -146,7 +146,7 @@ mod tests {
     use super::super::cell::LatencyPoint;
     use super::super::cell::tests::{calibrated, cell, latency};
     use super::*;
-    use crate::config::experiment::{Owl, Propagate, Variant};
+    use crate::config::experiment::{Format, Owl, Propagate, Variant};
 
     fn inputs() -> InputDigests {
         InputDigests { model: "m".into(), agreement: "a".into(), perplexity: Some("p".into()), calibration: None }
@@ -155,12 +155,12 @@ mod tests {
     #[test]
     fn the_canonical_form_is_pinned() {
         // A change here makes every stored cell unknown: raise NUMERICS_VERSION only if results change.
-        assert_eq!(CellId::new(&cell(0.3, Variant::Csr), &inputs()).as_str(), "aa1aac950c25ff64");
+        assert_eq!(CellId::new(&cell(0.3, Variant::Sparse(Format::Csr)), &inputs()).as_str(), "aa1aac950c25ff64");
     }
 
     #[test]
     fn everything_that_decides_a_result_changes_the_name() {
-        let base = cell(0.3, Variant::Csr);
+        let base = cell(0.3, Variant::Sparse(Format::Csr));
         let name = |cell: &Cell| CellId::new(cell, &inputs());
         let mut names = vec![name(&base)];
         let mut add = |change: &dyn Fn(&mut Cell)| {
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn everything_that_decides_a_time_changes_the_name() {
-        let mut base = cell(0.3, Variant::Csr);
+        let mut base = cell(0.3, Variant::Sparse(Format::Csr));
         base.metrics.push(Metric::Latency);
         let mut names = vec![name_of(&base)];
         let mut add = |change: &dyn Fn(&mut LatencyPoint)| {
@@ -245,7 +245,7 @@ mod tests {
     fn everything_that_decides_a_kernels_time_changes_its_name() {
         use super::super::kernel::tests::{inputs, kernel};
         use crate::config::experiment::{Dtype, KernelFormat};
-        let base = kernel(KernelFormat::Csr, Some(0.5));
+        let base = kernel(KernelFormat::Sparse(Format::Csr), Some(0.5));
         // A change here makes every stored cell unknown: raise the kernel policy instead if only times change.
         assert_eq!(CellId::of_kernel(&base, &inputs()).as_str(), "d4346f38e9cbd524");
         let mut names = vec![CellId::of_kernel(&base, &inputs())];
@@ -254,7 +254,7 @@ mod tests {
             |c| c.dtype = Dtype::F16,
             |c| c.shape = [4, 8],
             |c| c.tokens = 3,
-            |c| c.format = KernelFormat::Bitmap,
+            |c| c.format = KernelFormat::Sparse(Format::Bitmap),
             |c| c.sparsity = Some(0.6),
             |c| c.seed = 1,
             |c| c.warmup = 1,
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn what_does_not_decide_a_result_does_not() {
-        let base = cell(0.3, Variant::Csr);
+        let base = cell(0.3, Variant::Sparse(Format::Csr));
         // Nor does what would be timed, where nothing is.
         assert_eq!(name_of(&base), name_of(&Cell { latency: Some(latency()), ..base.clone() }));
         let renamed = Cell { model: "path:elsewhere".into(), ..base.clone() };

@@ -57,14 +57,16 @@ impl KernelCell {
     }
 
     /// Whether two cells differ in no more than tokens: they multiply the same stored weight, but for `auto`,
-    /// whose form depends on them, and CSR on a GPU, which is stored otherwise for one token.
+    /// whose form depends on them, and a format that a GPU stores otherwise for one token.
     pub fn same_weight(&self, other: &Self) -> bool {
         self.same_matrix(other)
             && (self.format, self.sparsity) == (other.format, other.sparsity)
             && match self.format {
                 KernelFormat::Auto => self.tokens == other.tokens,
-                KernelFormat::Csr if self.backend == Backend::Cuda => (self.tokens > 1) == (other.tokens > 1),
-                _ => true,
+                KernelFormat::Sparse(format) if self.backend == Backend::Cuda => {
+                    format.row().cuda.is_none_or(|layout| layout.alike(self.tokens, other.tokens))
+                }
+                KernelFormat::Dense | KernelFormat::Sparse(_) | KernelFormat::Threshold => true,
             }
     }
 }
@@ -109,7 +111,7 @@ impl Work<'_> {
         match (self, other) {
             (Self::Model(a), Self::Model(b)) => a.same_point(b),
             (Self::Kernel(a), Self::Kernel(b)) => a.same_matrix(b),
-            _ => false,
+            (Self::Model(_), Self::Kernel(_)) | (Self::Kernel(_), Self::Model(_)) => false,
         }
     }
 }
@@ -191,6 +193,7 @@ pub(crate) mod tests {
     use super::super::Partition;
     use super::*;
     use crate::config;
+    use crate::config::format::Format;
     use std::path::Path;
 
     /// A cell for the tests of this folder.
@@ -250,7 +253,7 @@ pub(crate) mod tests {
     fn the_dense_cell_runs_beside_those_of_its_group() {
         let mut other = kernel(KernelFormat::Dense, None);
         other.tokens = 7;
-        let cells = [kernel(KernelFormat::Dense, None), other, kernel(KernelFormat::Csr, Some(0.5))];
+        let cells = [kernel(KernelFormat::Dense, None), other, kernel(KernelFormat::Sparse(Format::Csr), Some(0.5))];
         let run = |decisions: [Decision; 3], selected: [bool; 3]| {
             let (mut decisions, mut selected) = (decisions, selected);
             let mut all: Vec<_> =

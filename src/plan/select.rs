@@ -238,11 +238,11 @@ mod tests {
     use super::super::cell::tests::cell;
     use super::super::kernel::tests::kernel;
     use super::*;
-    use crate::config::experiment::{KernelFormat, Variant};
+    use crate::config::experiment::{Format, KernelFormat, Variant};
 
     #[test]
     fn conditions_select() {
-        let (dense, csr) = (cell(0.5, Variant::Dense), cell(0.5, Variant::Csr));
+        let (dense, csr) = (cell(0.5, Variant::Dense), cell(0.5, Variant::Sparse(Format::Csr)));
         let selects = |text: &str, cell: &Cell| text.parse::<Only>().unwrap().matches(Work::Model(cell));
         assert!(selects("variant=csr, sparsity=0.50", &csr));
         assert!(selects("sparsity >= 0.5 & sparsity<0.6", &csr));
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn conditions_select_kernels() {
-        let (dense, csr) = (kernel(KernelFormat::Dense, None), kernel(KernelFormat::Csr, Some(0.5)));
+        let (dense, csr) = (kernel(KernelFormat::Dense, None), kernel(KernelFormat::Sparse(Format::Csr), Some(0.5)));
         let selects = |text: &str, cell: &KernelCell| text.parse::<Only>().unwrap().matches(Work::Kernel(cell));
         assert!(selects("format=csr, sparsity=0.50, tokens>=2, out_features=8, in_features<5, seed=0", &csr));
         assert!(selects("backend=flex & dtype=f32", &dense) && !selects("sparsity<1", &dense));
@@ -274,7 +274,7 @@ mod tests {
     fn partitions_cover_the_plan_and_keep_points_together() {
         let mut cells = vec![cell(0.0, Variant::Dense)];
         for sparsity in [0.1, 0.2, 0.3, 0.4, 0.5] {
-            cells.extend([Variant::Masked, Variant::Csr].map(|variant| cell(sparsity, variant)));
+            cells.extend([Variant::Masked, Variant::Sparse(Format::Csr)].map(|variant| cell(sparsity, variant)));
         }
         let cells: Vec<Work<'_>> = cells.iter().map(Work::Model).collect();
         let parts: Vec<Vec<bool>> =

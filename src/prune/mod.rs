@@ -12,11 +12,11 @@
 mod admm;
 mod given;
 mod gram;
+mod histogram;
 mod linalg;
 mod magnitude;
 mod nm;
 pub mod owl;
-mod histogram;
 mod random;
 mod ria;
 mod select;
@@ -339,7 +339,9 @@ fn by_scores_of(layer: &Layer<'_>, scores: &dyn Scores, request: &Request) -> Re
     let layers = std::slice::from_ref(layer);
     let patterns = match (request.pattern, request.scope) {
         (NmPattern::Unstructured, Some(Scope::Row)) => select::exactly_per_row(layers, scores, request.sparsity),
-        _ => by_scores(layers, scores, request)?,
+        (NmPattern::Unstructured, Some(Scope::Layer | Scope::Global) | None) | (NmPattern::NofM { .. }, _) => {
+            by_scores(layers, scores, request)?
+        }
     };
     let pattern = patterns.into_iter().next();
     Ok(pattern.unwrap_or_else(|| Pattern::full(layer.rows, layer.cols)).into())

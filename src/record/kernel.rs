@@ -193,7 +193,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::experiment::KernelFormat;
+    use crate::config::experiment::{Format, KernelFormat};
     use crate::plan::Backend;
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
             dtype: Dtype::F32,
             shape: [10, 20],
             tokens: 2,
-            format: KernelFormat::Csr,
+            format: KernelFormat::Sparse(Format::Csr),
             sparsity: Some(0.75),
             seed: 0,
             warmup: 0,

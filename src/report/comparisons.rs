@@ -120,7 +120,7 @@ fn row(a: &Seeds<'_>, b: &Seeds<'_>, (column, more_is_better): (&str, bool)) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::experiment::{Method, Variant};
+    use crate::config::experiment::{Format, Method, Variant};
     use crate::report::tests::{cell, record};
 
     /// Verdicts on the perplexities of magnitude, which depends on no seed, and random with these.
@@ -132,7 +132,7 @@ mod tests {
         }
         // Another sparsity and another variant are no comparison.
         records.push(record(cell("m", Method::Random, 0.7, Variant::Masked, Some(0)), 1.0, &[]));
-        records.push(record(cell("m", Method::Random, 0.5, Variant::Csr, Some(0)), 1.0, &[]));
+        records.push(record(cell("m", Method::Random, 0.5, Variant::Sparse(Format::Csr), Some(0)), 1.0, &[]));
         let cells = Cells { records, ..Default::default() };
         let Some(table) = table(&cells) else { return Vec::new() };
         let column = |name: &str| table.columns.iter().position(|column| column == name).unwrap();

@@ -1,16 +1,14 @@
 //! The plots of kernel cells: speed-up over sparsity, and the roofline.
 
 use super::figure::{Axis, Figure, Format, Marks, Panel, PointSeries, Rule, RuleAxis, Trace, Value};
-use super::kernel_tables::{BreakEven, Curve, curves, style};
+use super::kernel_tables::{BreakEven, Curve, curves, kernel_style};
 use crate::config::experiment::KernelFormat;
+use crate::config::format::style;
 use crate::plan::KernelCell;
 use crate::record::{KernelRecord, Timed};
 
 /// A page's width in logical pixels, 180 mm.
 const PAGE: u32 = 680;
-/// The style of the roof: solid, and no format's.
-const ROOF_STYLE: usize = 5;
-
 /// Every figure with its file name.
 pub(super) fn all(records: &[KernelRecord], title: Option<&str>) -> Vec<(String, Figure)> {
     let mut figures = speedups(records);
@@ -59,7 +57,7 @@ fn speedup(curves: &[Curve<'_>]) -> Figure {
 fn panel(tokens: usize, curves: &[&Curve<'_>], x: Option<(f64, f64)>, y: (f64, f64)) -> Panel {
     let series = curves.iter().map(|curve| PointSeries {
         name: curve.cell.format.name().into(),
-        style: style(curve.cell.format),
+        style: kernel_style(curve.cell.format),
         trace: Trace::Marked,
         points: curve.points.iter().map(|(sparsity, speedup)| (*sparsity, Value::from(*speedup))).collect(),
     });
@@ -110,7 +108,7 @@ fn roofline(cells: &[Timed<'_>]) -> Figure {
         let of_format = cells.iter().filter(|timed| timed.cell.format == format.value);
         let points: Vec<_> = of_format.map(|timed| (intensity(timed), Value::from(timed.gflops()))).collect();
         if !points.is_empty() {
-            let (name, style) = (format.name.into(), style(format.value));
+            let (name, style) = (format.name.into(), kernel_style(format.value));
             series.push(PointSeries { name, style, trace: Trace::Scatter, points });
         }
     }
@@ -132,7 +130,7 @@ fn roof(cells: &[Timed<'_>]) -> PointSeries {
     points.sort_by(f64::total_cmp);
     let height = |x: f64| (bytes_per_s * x).min(flops_per_s) / 1e9;
     let points = points.into_iter().map(|x| (x, Value::from(height(x)))).collect();
-    PointSeries { name: "measured roof".into(), style: ROOF_STYLE, trace: Trace::Line, points }
+    PointSeries { name: "measured roof".into(), style: style::ROOF, trace: Trace::Line, points }
 }
 
 #[cfg(test)]

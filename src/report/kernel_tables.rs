@@ -2,6 +2,7 @@
 
 use super::table::{Table, Value};
 use crate::config::experiment::KernelFormat;
+use crate::config::format::style;
 use crate::plan::KernelCell;
 use crate::record::{KernelRecord, Timed};
 
@@ -156,20 +157,18 @@ impl BreakEven {
                 let ((s0, f0), (s1, f1)) = (points[last], points[last + 1]);
                 Self::At(s0 + (1.0 - f0) / (f1 - f0) * (s1 - s0))
             }
-            _ => Self::Never,
+            (None, []) | (Some(_), _) => Self::Never,
         }
     }
 }
 
-/// The fixed style of a format in every figure; 1 is masked's.
-pub(super) fn style(format: KernelFormat) -> usize {
+/// The fixed style of a format in every figure.
+pub(super) fn kernel_style(format: KernelFormat) -> usize {
     match format {
-        KernelFormat::Dense => 0,
-        KernelFormat::Csr => 2,
-        KernelFormat::Bitmap => 3,
-        KernelFormat::Auto => 4,
-        // 5 is the roof's.
-        KernelFormat::Threshold => 6,
+        KernelFormat::Dense => style::DENSE,
+        KernelFormat::Sparse(format) => format.row().style,
+        KernelFormat::Auto => style::AUTO,
+        KernelFormat::Threshold => style::THRESHOLD,
     }
 }
 

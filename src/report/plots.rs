@@ -8,6 +8,7 @@ use super::points::Names;
 use super::tables::{GroupSum, by_seed, group_sums, mean, metric, number, sd, sparsity};
 use super::{blocks, latency, quality};
 use crate::config::experiment::Variant;
+use crate::config::format::style;
 use crate::plan::Cell;
 use crate::record::{CellRecord, Measured};
 
@@ -15,8 +16,6 @@ use crate::record::{CellRecord, Measured};
 pub(super) const MOST_BARS: usize = 16;
 /// A page's width in logical pixels, 180 mm.
 pub(super) const PAGE: u32 = 680;
-/// The style of the dense model.
-const DENSE_STYLE: usize = 0;
 
 /// Every figure with its file name.
 pub(super) fn all(cells: &Cells) -> Vec<(String, Figure)> {
@@ -126,11 +125,10 @@ pub(super) fn labels(records: &[&CellRecord]) -> Vec<String> {
 /// The style of a variant in every figure.
 pub(super) fn variant_style(variant: Variant) -> usize {
     match variant {
-        Variant::Dense => DENSE_STYLE,
-        Variant::Masked => 1,
-        Variant::Csr => 2,
-        Variant::Bitmap => 3,
-        Variant::Auto => 4,
+        Variant::Dense => style::DENSE,
+        Variant::Masked => style::MASKED,
+        Variant::Sparse(format) => format.row().style,
+        Variant::Auto => style::AUTO,
     }
 }
 

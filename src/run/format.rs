@@ -2,7 +2,7 @@
 
 use super::session::{burn_dtype, bytes_per_number};
 use crate::config::experiment::{Dtype, KernelFormat};
-use crate::execute::{ColumnWeight, Format, LayerShape, PackError, SparseBackend, SparseWeight};
+use crate::execute::{ColumnWeight, LayerShape, PackError, SparseBackend, SparseWeight};
 use crate::model::{DenseWeight, Linear, LinearWeight};
 use crate::sparse::Pattern;
 use burn::tensor::Tensor;
@@ -57,8 +57,7 @@ pub(super) fn build_weight<B: SparseBackend>(
     let shape = LayerShape { rows: pattern.rows(), cols: pattern.cols(), kept: pattern.kept() };
     let format = match format {
         KernelFormat::Dense => None,
-        KernelFormat::Csr => Some(Format::Csr),
-        KernelFormat::Bitmap => Some(Format::Bitmap),
+        KernelFormat::Sparse(format) => Some(format),
         KernelFormat::Auto => B::fastest(shape, tokens),
         KernelFormat::Threshold => {
             let columns = ColumnWeight::new(weights, [shape.rows, shape.cols], burn_dtype(dtype), device);

@@ -12,7 +12,7 @@ use super::format::{KernelWeight, build_weight};
 use super::prepare::{Planned, PlannedKernel, PrepareError};
 use super::session::{burn_dtype, bytes_per_number};
 use crate::config::Experiment;
-use crate::config::experiment::KernelFormat;
+use crate::config::experiment::{Format, KernelFormat};
 use crate::config::kernel::{kernel_dtypes, kernel_formats};
 use crate::execute::kernels::cpu::Simd;
 use crate::execute::{KERNEL_POLICY_VERSION, PackError, Peaks, SparseBackend};
@@ -72,9 +72,9 @@ fn memory(cell: &KernelCell, last_cache: Option<u64>) -> u64 {
     let kept = (out * inp) as f64 * (1.0 - cell.sparsity.unwrap_or(0.0));
     let stored = match cell.format {
         KernelFormat::Dense | KernelFormat::Threshold => out * inp * number,
-        KernelFormat::Bitmap => kept as u64 * number + out * inp / 8,
-        // `auto` takes at most what dense does, and may take as much.
-        KernelFormat::Csr | KernelFormat::Auto => kept as u64 * (number + 2) + 4 * (out + 1),
+        KernelFormat::Sparse(format) => format.about_bytes([out, inp], kept as u64, number),
+        // It takes at most what dense does, and may take as much.
+        KernelFormat::Auto => Format::Csr.about_bytes([out, inp], kept as u64, number),
     };
     let traffic = traffic(cell, stored, cell.backend.is_cpu());
     let copies = stored * rotated_copies(traffic, last_cache) as u64;
@@ -104,7 +104,7 @@ impl CellError {
         let kind = match self {
             Self::Kernel(KernelError::Gate { .. }) => FailureKind::Gate,
             Self::Kernel(KernelError::NotFinite) => FailureKind::NotFinite,
-            _ => FailureKind::Other,
+            Self::Kernel(KernelError::Device { .. }) | Self::Pack(_) | Self::Peaks(_) => FailureKind::Other,
         };
         Failure { kind, message: self.to_string(), gate: None }
     }
@@ -400,8 +400,8 @@ mod tests {
     fn check<B: SparseBackend>() {
         let cells = [
             cell(KernelFormat::Dense, None, Dtype::F32),
-            cell(KernelFormat::Csr, Some(0.3), Dtype::F32),
-            cell(KernelFormat::Bitmap, Some(0.99), Dtype::F32),
+            cell(KernelFormat::Sparse(Format::Csr), Some(0.3), Dtype::F32),
+            cell(KernelFormat::Sparse(Format::Bitmap), Some(0.99), Dtype::F32),
             cell(KernelFormat::Auto, Some(0.0), Dtype::F32),
         ];
         let all = measured::<B>(&cells);
@@ -424,7 +424,11 @@ mod tests {
 
     #[test]
     fn kernels_take_bf16() {
-        let cells = [(KernelFormat::Dense, None), (KernelFormat::Csr, Some(0.5)), (KernelFormat::Bitmap, Some(0.5))];
+        let cells = [
+            (KernelFormat::Dense, None),
+            (KernelFormat::Sparse(Format::Csr), Some(0.5)),
+            (KernelFormat::Sparse(Format::Bitmap), Some(0.5)),
+        ];
         let all = measured::<Flex>(&cells.map(|(format, sparsity)| cell(format, sparsity, Dtype::Bf16)));
         assert_eq!(all[0].weight_bytes, 2800 * 2);
         assert_eq!(all[2].weight_bytes, 5 * 20 * 4 + (1400 + 32) * 2 + 6 * 4);
@@ -437,7 +441,7 @@ mod tests {
         let weight = bench.weight(&cell).unwrap();
         let place = |weight: &KernelWeight<Flex>| match weight {
             KernelWeight::Linear(Linear { weight: LinearWeight::Dense(weight), .. }) => weight.host().unwrap().as_ptr(),
-            _ => unreachable!("dense was asked for"),
+            KernelWeight::Linear(_) | KernelWeight::Columns(_) => unreachable!("dense was asked for"),
         };
         let mut places: Vec<_> = weight.copies.iter().map(place).collect();
         places.sort();

@@ -10,7 +10,7 @@
 
 use super::prepare::{PlannedCell, PreparedModel};
 use super::session::bytes_per_number;
-use crate::config::experiment::{Dtype, Propagate};
+use crate::config::experiment::{Dtype, Format, Propagate, Variant};
 use crate::model::{Architecture, Module};
 use crate::plan::{Backend, Cell, PrunePoint};
 use crate::prune;
@@ -38,9 +38,14 @@ fn estimate(cell: &Cell, architecture: &Architecture, positions: u64, calibratio
     let largest = prunable().map(weights).max().unwrap_or(0) * number;
     let variant = match &cell.prune {
         None => 0,
-        // CSR, the largest sparse format.
         Some(point) => {
-            let stored = (linears * number).max((linears as f64 * (1.0 - point.sparsity)) as u64 * (number + 2));
+            let index = match cell.variant {
+                Variant::Sparse(format) => format.row().index.per_kept,
+                Variant::Dense | Variant::Masked | Variant::Auto => 0,
+            };
+            // CSR's at least, the largest of those that `auto` takes.
+            let index = index.max(Format::Csr.row().index.per_kept);
+            let stored = (linears * number).max((linears as f64 * (1.0 - point.sparsity)) as u64 * (number + index));
             // Inputs and outputs of a stage; they are gone before the variant is made.
             stored.max(2 * activations(architecture, calibration, cell.dtype)) + new_weights(point, linears)
         }
@@ -108,7 +113,7 @@ fn activations(architecture: &Architecture, tokens: usize, dtype: Dtype) -> u64 
 fn new_weights(point: &PrunePoint, weights: u64) -> u64 {
     match prune::entry(point.method).inputs {
         prune::Needs::Gram => (weights as f64 * (1.0 - point.sparsity)) as u64 * 4,
-        _ => 0,
+        prune::Needs::Nothing | prune::Needs::Norms => 0,
     }
 }
 
@@ -138,7 +143,7 @@ fn gib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::experiment::{Dtype, Method, NmPattern, Scope, Variant};
+    use crate::config::experiment::{Method, NmPattern, Scope};
     use crate::model::{architecture, published};
     use crate::plan::{LatencyPoint, PrunePoint};
 
@@ -149,7 +154,7 @@ mod tests {
             model: "synthetic:llama-2-7b".into(),
             prune: sparsity.map(prune),
             seed: None,
-            variant: if sparsity.is_some() { Variant::Csr } else { Variant::Dense },
+            variant: if sparsity.is_some() { Variant::Sparse(Format::Csr) } else { Variant::Dense },
             backend,
             dtype: Dtype::F16,
             metrics: Vec::new(),

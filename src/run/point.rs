@@ -4,7 +4,7 @@ use super::calibrate::Calibrated;
 use super::patterns::{Pruned, patterns};
 use super::session::{Session, burn_dtype, bytes_per_number};
 use crate::config::experiment::{Dtype, Metric, Variant};
-use crate::execute::{Format, LayerShape, PackError, ReadError, SparseBackend, SparseWeight};
+use crate::execute::{LayerShape, PackError, ReadError, SparseBackend, SparseWeight};
 use crate::load::LoadError;
 use crate::measure::{
     Agreement, ForwardError, Gate, GateMiss, Latency, Stored, Workload, agreement, all_logits, decoded_logits, gate,
@@ -43,7 +43,7 @@ impl CellError {
             Self::Gate(gate, _) => (FailureKind::Gate, Some(*gate)),
             Self::Forward(ForwardError::NotFinite { .. }) => (FailureKind::NotFinite, None),
             Self::Prune(_) | Self::NothingToPrune(_) => (FailureKind::Pruning, None),
-            _ => (FailureKind::Other, None),
+            Self::Forward(_) | Self::Pack(_) | Self::Read(_) | Self::Load(_) => (FailureKind::Other, None),
         };
         Failure { kind, message: self.to_string(), gate }
     }
@@ -120,8 +120,8 @@ impl Point {
             ..Default::default()
         };
         let measured = match cell.variant {
-            variant if variant.is_sparse() => self.sparse(session, cell, &mut timings, stage),
-            _ => self.masked(session, cell, &mut timings, stage),
+            Variant::Dense | Variant::Masked => self.masked(session, cell, &mut timings, stage),
+            Variant::Sparse(_) | Variant::Auto => self.sparse(session, cell, &mut timings, stage),
         };
         timings.peak_rss_bytes = peak_rss_bytes();
         // The variant is gone, and with it what a device's memory pools keep of it should be.
@@ -229,9 +229,9 @@ impl Point {
             let dense = session.dense(*module);
             let shape = LayerShape { rows: pattern.rows(), cols: pattern.cols(), kept: pattern.kept() };
             let format = match cell.variant {
-                Variant::Bitmap => Some(Format::Bitmap),
+                Variant::Sparse(format) => Some(format),
                 Variant::Auto => B::fastest(shape, tokens),
-                _ => Some(Format::Csr),
+                Variant::Dense | Variant::Masked => None,
             };
             let slot = &mut stored[*module];
             slot.nonzero = *kept;
@@ -267,11 +267,7 @@ impl Point {
         uses
     }
 
-    fn masked_decoder<B: SparseBackend>(
-        &self,
-        session: &mut Session<B>,
-        cell: &Cell,
-    ) -> Result<Decoder<B>, ReadError> {
+    fn masked_decoder<B: SparseBackend>(&self, session: &mut Session<B>, cell: &Cell) -> Result<Decoder<B>, ReadError> {
         let (mut decoder, dtype) = (session.decoder.clone(), burn_dtype(cell.dtype));
         for pruned in &self.layers {
             let masked = pruned.masked(session.dense(pruned.module), dtype, session.decoder.device())?;

@@ -171,6 +171,14 @@ pub enum PrepareError {
         /// The format.
         format: &'static str,
     },
+    /// A variant that a backend has no kernels for, found only after `auto` was decided.
+    #[error("`{backend}` has no kernels for the variant `{variant}`")]
+    Variant {
+        /// The backend.
+        backend: &'static str,
+        /// The variant.
+        variant: &'static str,
+    },
     /// A model has too few positions for what is to be timed.
     #[error("`measure.prompt` {prompt} and `measure.generate` {generate} are {needed} tokens, but `{model}` has {positions} positions", needed = .prompt.saturating_add(*.generate))]
     Positions {
@@ -199,7 +207,12 @@ impl PrepareError {
             Self::Load(error) => error.hint(),
             Self::Dtype { .. } => Some("the CPU backends compute in f32: leave `dtype` out, or take a GPU".into()),
             Self::KernelDtype { .. } => Some("take another `kernel.dtype`, or another backend".into()),
-            Self::KernelFormat { .. } => Some("take another `kernel.format`, or a machine with a GPU".into()),
+            Self::KernelFormat { backend, .. } => {
+                Some(format!("take another `kernel.format`, or {}", elsewhere(backend)))
+            }
+            Self::Variant { backend, .. } => {
+                Some(format!("take it out of `execute.variants`, or take {}", elsewhere(backend)))
+            }
             Self::Positions { positions, .. } => {
                 Some(format!("set `measure.prompt` and `measure.generate` to {positions} or less together"))
             }
@@ -209,6 +222,11 @@ impl PrepareError {
             }
         }
     }
+}
+
+/// Where a format may have kernels that a backend lacks.
+fn elsewhere(backend: &str) -> &'static str {
+    if backend == "cuda" { "`device.backend = \"flex\"`" } else { "a machine with a GPU" }
 }
 
 /// Finds models, tokenises texts, names every cell and decides what to do about it.
@@ -245,6 +263,9 @@ pub fn prepare(
     for cell in expand(&experiment, &backends, dtype_of, timed_on) {
         if cell.backend.is_cpu() && cell.dtype != Dtype::F32 {
             return Err(PrepareError::Dtype { backend: cell.backend.name(), dtype: cell.dtype.name() });
+        }
+        if !cell.variant.runs_on(cell.backend.choice()) {
+            return Err(PrepareError::Variant { backend: cell.backend.name(), variant: cell.variant.name() });
         }
         let Some(model) = model_of(&cell) else { continue };
         timed_tokens_fit(&cell, model)?;

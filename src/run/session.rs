@@ -249,7 +249,8 @@ pub(super) mod tests {
         session.lean = true;
         let logits = session.reference().unwrap().to_vec();
         let modules: Vec<usize> = session.decoder.architecture().linears().map(|(index, _)| index).take(9).collect();
-        let before: Vec<Vec<f32>> = modules.iter().map(|&module| session.dense(module).host().unwrap().to_vec()).collect();
+        let before: Vec<Vec<f32>> =
+            modules.iter().map(|&module| session.dense(module).host().unwrap().to_vec()).collect();
         modules.iter().for_each(|&module| session.let_go(module));
         let weight = |session: &Session<Flex>| match &session.decoder.linear(modules[0]).weight {
             LinearWeight::Dense(weight) => weight.host().unwrap().len(),
@@ -257,7 +258,12 @@ pub(super) mod tests {
         };
         assert_eq!(weight(&session), 0);
         session.restore().unwrap();
-        assert!(modules.iter().zip(&before).all(|(&module, before)| session.dense(module).host().unwrap()[..] == before[..]));
+        assert!(
+            modules
+                .iter()
+                .zip(&before)
+                .all(|(&module, before)| session.dense(module).host().unwrap()[..] == before[..])
+        );
         session.forget_reference();
         assert!(session.reference().unwrap() == logits);
         session.lean = false;

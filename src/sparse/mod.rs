@@ -11,8 +11,23 @@
 //!   1 2 . 4              1 1 0 1        values   5 7     1 2 4
 //! ```
 //!
-//! Formats of CPU kernels: [`Sell`], a CSR; [`Bitmap`], and [`BitmapPairs`] for 16-bit values. Of GPU kernels:
-//! [`Groups`] and [`Squares`], CSR for one token and for several; [`BitTiles`], a bitmap. [`Csr`] is the plain one.
+//! A file a layout; which format has which is said once for each backend:
+//!
+//! ```text
+//!   format    CPU, f32      CPU, bf16           GPU
+//!   csr       Sell          Sell                Groups for one token, Squares for more
+//!   bitmap    Bitmap        BitmapPairs         BitTiles
+//!             kernels::cpu::pack                cuda/weight.rs
+//! ```
+//!
+//! Words, in all layouts and their kernels:
+//! - *entry*: a stored weight with its place; padding is an entry too. *Kept*: the weights of the pattern, no padding.
+//! - *panel*: 16 rows of a bitmap. *Chunk*: 128 rows of SELL-C-σ, *slice*: 8 of them.
+//! - *block*: neighbouring columns of such rows that are stored, or worked on, together. (A transformer's block is
+//!   `model`'s, a `[[prune]]` block `config`'s.)
+//! - *square*: 16 x 16 weights. *Tile*: 16 rows of some columns as a GPU takes them at once; on the CPU a tile is no part
+//!   of a weight but of the inputs, see [`crate::execute`].
+//! - *shape*: `[rows, cols]`, nothing else. (*Point* is no word of this module: a prune point is `plan`'s.)
 //!
 //! This module knows no layer, model or device: it turns slices into other slices.
 

@@ -70,7 +70,8 @@ fn patterns_equal_those_of_the_host() {
         let weights = OnDevice(SHAPES.iter().enumerate().map(weight).collect());
         let sizes: Vec<usize> = SHAPES.iter().map(|shape| shape[0] * shape[1]).collect();
         let layers = SHAPES.iter().zip(&weights.0);
-        let layers = layers.map(|(&[rows, cols], weight)| Layer { name: "layer", rows, cols, weights: weight.host().unwrap() });
+        let layers =
+            layers.map(|(&[rows, cols], weight)| Layer { name: "layer", rows, cols, weights: weight.host().unwrap() });
         let layers: Vec<Layer<'_>> = layers.collect();
         for (scope, together) in [(Scope::Global, true), (Scope::Layer, false)] {
             for sparsity in [0.0, 1e-6, 0.1, 0.25, 0.5, 0.7, 0.9, 0.999, 1.0] {

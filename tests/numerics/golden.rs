@@ -5,7 +5,7 @@ use burn::backend::{Flex, NdArray};
 use burn::tensor::DType;
 use safetensors::SafeTensors;
 use serde_json::Value;
-use sparsify_exp::config::experiment::{Method, NmPattern, Scope, Variant};
+use sparsify_exp::config::experiment::{Format, Method, NmPattern, Scope, Variant};
 use sparsify_exp::execute::SparseBackend;
 use sparsify_exp::measure::all_logits;
 use sparsify_exp::model::{Decoder, DenseWeight, LinearWeight, Part};
@@ -241,7 +241,7 @@ fn check_records(folder: &Path, layout: &Path, backend: &str) {
         let top1 = measured.agreement.unwrap().top1_match;
         // The reference averages in float32.
         assert!((top1 - expected["top1_match"].as_f64().unwrap()).abs() < 1e-6, "top-1, {what}: {top1}");
-        if record.cell.variant == Variant::Csr {
+        if record.cell.variant == Variant::Sparse(Format::Csr) {
             // Five bytes an entry, padding included, against the reference's six without: packing 30 % and
             // more away it is smaller, and the index of small layers costs little.
             let sparse = || measured.structure.layers.iter().filter(|l| l.format == "csr-sliced");
@@ -274,7 +274,7 @@ fn the_first_notebook_on_ndarray() {
 fn the_second_notebook() {
     for (folder, layouts) in MODELS {
         let records = run_experiment(&fixture(layouts[0]), "flex");
-        for record in records.iter().filter(|record| record.cell.variant != Variant::Csr) {
+        for record in records.iter().filter(|record| record.cell.variant != Variant::Sparse(Format::Csr)) {
             let name = format!("layers_{}.csv", record.cell.setup().to_lowercase());
             let mut reader = csv::Reader::from_path(fixture(folder).join(&name)).unwrap();
             let expected: Vec<HashMap<String, String>> = reader.deserialize().map(Result::unwrap).collect();

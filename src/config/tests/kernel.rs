@@ -1,7 +1,7 @@
 //! `[[kernel]]` blocks, with and without a model.
 
 use super::*;
-use crate::config::experiment::KernelFormat;
+use crate::config::experiment::{Format, KernelFormat};
 
 const BLOCK: &str = "[[kernel]]\nshape = [8, 4]\ntokens = 1\nsparsity = 0.5\nformat = \"csr\"\n";
 
@@ -33,7 +33,7 @@ fn a_block_needs_no_model() {
     assert!(experiment.models.is_empty() && experiment.prune.is_empty());
     let block = &experiment.kernels[0];
     assert_eq!((block.warmup, block.repeats), (10, 100));
-    assert_eq!((&*block.dtypes, &*block.formats), (&[Dtype::F32][..], &[KernelFormat::Csr][..]));
+    assert_eq!((&*block.dtypes, &*block.formats), (&[Dtype::F32][..], &[KernelFormat::Sparse(Format::Csr)][..]));
     assert_eq!((&*block.sparsities, &*block.tokens), (&[0.5][..], &[1][..]));
     assert_eq!(with(BLOCK).unwrap().models.len(), 1, "nor does it mind one");
 }
@@ -106,7 +106,7 @@ fn threshold_is_for_a_gpu_and_few_tokens() {
     let block = BLOCK.replace("\"csr\"", "[\"csr\", \"threshold\"]");
     let on = |backend: &str, block: &str| kernels(&format!("[device]\nbackend = \"{backend}\"\n{block}"));
     let experiment = on("cuda", &block).unwrap();
-    assert_eq!(experiment.kernels[0].formats, [KernelFormat::Csr, KernelFormat::Threshold]);
+    assert_eq!(experiment.kernels[0].formats, [KernelFormat::Sparse(Format::Csr), KernelFormat::Threshold]);
     assert!(on("auto", &block).is_ok(), "what `auto` becomes is not known yet");
     for backend in ["flex", "ndarray"] {
         let text = errors_of(on(backend, &block));

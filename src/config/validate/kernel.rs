@@ -124,7 +124,7 @@ impl Validator<'_> {
                     Diagnostic::error(format!("`kernel.format` `{}` is not available on `{name}`", format.value))
                         .at(format.span.clone(), format!("its kernels take {}", backticked(&known)))
                         .context(backend.span.clone(), "the backend")
-                        .help("take another format, or `backend = \"cuda\"`"),
+                        .help("take another format, or another backend"),
                 );
             }
         }

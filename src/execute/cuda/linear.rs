@@ -15,7 +15,7 @@
 
 use super::outputs::{self, array};
 use super::weight::{CudaWeight, GroupArrays, SquareArrays, Stored, TileArrays};
-use super::{Cuda, Tensor, tensor_core, processors};
+use super::{Cuda, Tensor, processors, tensor_core};
 use super::{fma, gemm};
 use crate::execute::kernels::cuda::{groups, squares, tiles, tiles_f32};
 use crate::sparse::TILE_COLUMNS;

@@ -14,8 +14,9 @@ mod weight;
 
 pub use weight::CudaWeight;
 
-use super::backend::{ColumnWeight, Format, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
+use super::backend::{ColumnWeight, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
 use super::convert::{narrow, widen};
+use crate::config::format::Format;
 use crate::sparse::{Digit, Pattern};
 use burn::tensor::Tensor as BurnTensor;
 use burn::tensor::backend::Backend;

@@ -7,7 +7,8 @@
 //! ```
 
 use super::{Cuda, Tensor, tensor_core};
-use crate::execute::backend::{Format, PackError, Packing};
+use crate::config::format::{Format, OnCuda};
+use crate::execute::backend::{PackError, Packing};
 use crate::execute::convert::narrow;
 use crate::sparse::{BitTiles, Groups, Pattern, Squares, StepBits};
 use burn::tensor::Tensor as BurnTensor;
@@ -70,7 +71,7 @@ impl CudaWeight {
     /// Packs for the number of tokens that matters most.
     ///
     /// # Errors
-    /// When the weights do not fit the format.
+    /// When the weights do not fit the format, or it has no kernels here.
     pub(super) fn pack(
         format: Format,
         weights: &[f32],
@@ -81,10 +82,11 @@ impl CudaWeight {
         device: &CudaDevice,
     ) -> Result<Packing<Self>, PackError> {
         let by_squares = tokens > 1 && tensor_core(&CudaRuntime::client(device), dtype);
-        let (stored, bytes, layout) = match format {
-            Format::Csr if by_squares => squares(weights, pattern, dtype, device)?,
-            Format::Csr => groups(weights, pattern, dtype, device)?,
-            Format::Bitmap => tiles(weights, pattern, dtype, device)?,
+        let layout = format.row().cuda.ok_or(PackError::NoKernel { format, backend: "cuda" })?;
+        let (stored, bytes, layout) = match layout {
+            OnCuda::Csr if by_squares => squares(weights, pattern, dtype, device)?,
+            OnCuda::Csr => groups(weights, pattern, dtype, device)?,
+            OnCuda::Bitmap => tiles(weights, pattern, dtype, device)?,
         };
         let packed = Self { rows: pattern.rows(), cols: pattern.cols(), dtype, bias: bias.cloned(), stored };
         Ok(Packing { packed, bytes, layout })

@@ -168,8 +168,9 @@ fn by_full_passes(session: &mut Session<Flex>, windows: &[Vec<u32>], point: &Pru
                 let request = point.request(None);
                 let remaining = prune_calibrated(&linear.layer(point.method).unwrap(), &inputs, &request).unwrap();
                 let by_engine = prune_linear(linear, &inputs, &request, Dtype::F32).unwrap();
-                let weights =
-                    remaining.weights.unwrap_or_else(|| remaining.pattern.apply(&session.dense(linear.module).host().unwrap()));
+                let weights = remaining
+                    .weights
+                    .unwrap_or_else(|| remaining.pattern.apply(&session.dense(linear.module).host().unwrap()));
                 let shape = [linear.rows, linear.cols];
                 let weight = crate::model::DenseWeight::new(
                     weights.clone().into(),

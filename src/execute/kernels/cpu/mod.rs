@@ -6,10 +6,12 @@
 //!
 //!               few tokens                          many tokens: tiles.rs turns x into [cols][lanes]
 //!   dense.rs    dot products, rows at a time        a weight is broadcast to the lanes of its column
-//!   bitmap.rs   16 rows of a column are expanded    a panel is expanded once, then as dense
-//!               (bitmap_pairs.rs: two columns)
-//!   sell.rs   inputs are gathered                 a kept weight is broadcast, the others cost nothing
+//!   panels.rs   16 rows of a column are expanded    a panel is expanded once, then as dense
+//!               (bitmap.rs; bitmap_pairs.rs: two columns at a time)
+//!   sell.rs     inputs are gathered                 a kept weight is broadcast, the others cost nothing
 //! ```
+//!
+//! A sparse format is one file here: [`SparseKernels`] for its layout of [`crate::sparse`]. [`pack`] names each once.
 //!
 //! Every kernel is written once, over the sixteen lanes of [`lanes`], and compiled for AVX-512, AVX2 + FMA
 //! and for any CPU; [`Simd`] picks at run time. Threads own rows (and tiles of tokens), no sum is split
@@ -22,23 +24,106 @@
 mod bitmap;
 mod bitmap_pairs;
 mod dense;
+mod gram;
 mod lanes;
+mod panels;
 mod peaks;
 mod rows;
 mod sell;
-mod gram;
 mod tiles;
 
-pub use bitmap::{bitmap_kernel_name, bitmap_linear};
-pub use bitmap_pairs::bitmap_pairs_linear;
 pub use dense::{dense_kernel_name, dense_linear};
+pub use gram::{Gram, add_squares};
 pub use peaks::peaks;
 pub use rows::{NormRows, activate, norm_rows};
-pub use sell::{sell_kernel_name, sell_linear};
-pub use gram::{Gram, add_squares};
 
+use crate::config::format::Format;
+use crate::sparse::{Bitmap, BitmapPairs, FormatError, Pattern, Sell};
+use half::bf16;
 use lanes::Lanes;
 use rayon::prelude::*;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// A sparse matrix `[rows, cols]` with the kernels that multiply it.
+pub trait SparseKernels: Debug + Send + Sync {
+    /// Rows and columns: output and input features.
+    fn shape(&self) -> [usize; 2];
+
+    /// The exact layout, as tables name it: `csr-sliced`, say.
+    fn layout(&self) -> &'static str;
+
+    /// Bytes stored.
+    fn bytes(&self) -> usize;
+
+    /// The name of the code path for so many tokens.
+    fn kernel(&self, tokens: usize, simd: Simd) -> String;
+
+    /// `y = x · Wᵀ + bias`; called by [`sparse_linear`], which has looked at lengths and instruction set.
+    ///
+    /// # Shapes
+    /// - `x`: `[tokens, cols]`, row-major
+    /// - `bias`: `[rows]`
+    /// - `y`: `[tokens, rows]`, row-major, not empty; zeros, all of which are written
+    fn multiply(&self, bias: Option<&[f32]>, x: &[f32], tokens: usize, y: &mut [f32], simd: Simd);
+
+    /// The same matrix in memory of its own.
+    fn copied(&self) -> Arc<dyn SparseKernels>;
+}
+
+/// What values are stored as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// 32 bits.
+    F32,
+    /// The upper 16 of them.
+    Bf16,
+}
+
+/// Packs the kept ones of `weights` `[rows, cols]`, row-major.
+///
+/// # Errors
+/// When the weights do not fit the format.
+pub fn pack(
+    format: Format,
+    weights: &[f32],
+    pattern: &Pattern,
+    values: Values,
+) -> Result<Arc<dyn SparseKernels>, FormatError> {
+    Ok(match (format, values) {
+        (Format::Csr, Values::F32) => Arc::new(Sell::<f32>::from_dense(weights, pattern)?),
+        (Format::Csr, Values::Bf16) => Arc::new(Sell::<bf16>::from_dense(weights, pattern)?),
+        (Format::Bitmap, Values::F32) => Arc::new(Bitmap::from_dense(weights, pattern)?),
+        (Format::Bitmap, Values::Bf16) => Arc::new(BitmapPairs::from_dense(weights, pattern)?),
+    })
+}
+
+/// `y = x · Wᵀ + bias`.
+///
+/// # Shapes
+/// - `x`: `[tokens, cols]`, row-major
+/// - `bias`: `[rows]`
+/// - returns `[tokens, rows]`, row-major
+///
+/// # Panics
+/// When a length does not fit, or the machine lacks the instruction set.
+pub fn sparse_linear(
+    weights: &dyn SparseKernels,
+    bias: Option<&[f32]>,
+    x: &[f32],
+    tokens: usize,
+    simd: Simd,
+) -> Vec<f32> {
+    let [rows, cols] = weights.shape();
+    assert!(simd.is_available(), "this machine has no {}", simd.name());
+    assert_eq!(x.len(), tokens * cols, "x is [tokens, cols]");
+    assert!(bias.is_none_or(|bias| bias.len() == rows), "one bias a row");
+    let mut y = vec![0.0; tokens * rows];
+    if !y.is_empty() {
+        weights.multiply(bias, x, tokens, &mut y, simd);
+    }
+    y
+}
 
 /// The instruction set that the kernels use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +201,10 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { run_avx512_vbmi2(kernel) },
             // SAFETY: as above.
-            _ => unsafe { self.run(kernel) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512 => unsafe { self.run(kernel) },
+            // SAFETY: as above.
+            Self::Avx2 | Self::Portable => unsafe { self.run(kernel) },
         }
     }
 
@@ -133,7 +221,10 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { run_avx2(kernel) },
             // SAFETY: as above; plain loops need no instruction set.
-            _ => unsafe { kernel.run::<lanes::Portable>() },
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512 | Self::Avx2 => unsafe { kernel.run::<lanes::Portable>() },
+            // SAFETY: as above.
+            Self::Portable => unsafe { kernel.run::<lanes::Portable>() },
         }
     }
 }

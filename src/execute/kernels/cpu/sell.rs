@@ -7,50 +7,43 @@
 
 use super::lanes::{Lanes, Number};
 use super::tiles::{Scratch, Tiles, put, with_scratch, with_tiles};
-use super::{AHEAD, Kernel, Shared, Simd, prefetch, share};
+use super::{AHEAD, Kernel, Shared, Simd, SparseKernels, prefetch, share};
 use crate::sparse::{Block, CHUNK, SLICE, SLICES, Sell};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Fewer tokens than this are gathered, one by one while a chunk's weights are in the cache.
 const TILES_FROM: usize = 4;
 
-/// `y = x · Wᵀ + bias`.
-///
-/// # Shapes
-/// - `x`: `[tokens, cols]`, row-major
-/// - `bias`: `[rows]`
-/// - returns `[tokens, rows]`, row-major
-///
-/// # Panics
-/// When a length does not fit, or the machine lacks the instruction set.
-#[allow(private_bounds, reason = "how kernels read numbers is their own affair")]
-pub fn sell_linear<V: Number>(
-    weights: &Sell<V>,
-    bias: Option<&[f32]>,
-    x: &[f32],
-    tokens: usize,
-    simd: Simd,
-) -> Vec<f32> {
-    let index = weights.index();
-    let (rows, cols) = (index.rows(), index.cols());
-    assert!(simd.is_available(), "this machine has no {}", simd.name());
-    assert_eq!(x.len(), tokens * cols, "x is [tokens, cols]");
-    assert!(bias.is_none_or(|bias| bias.len() == rows), "one bias a row");
-    let mut y = vec![0.0; tokens * rows];
-    if y.is_empty() {
-        return y;
+impl<V: Number> SparseKernels for Sell<V> {
+    fn shape(&self) -> [usize; 2] {
+        [self.index().rows(), self.index().cols()]
     }
-    if tokens < TILES_FROM {
-        few(weights, bias, x, tokens, &mut y, simd);
-    } else {
-        with_tiles(x, cols, tokens, lanes_for(weights, tokens), simd, |tiles| many(weights, bias, tiles, &mut y, simd));
-    }
-    y
-}
 
-/// The name of the code path that [`sell_linear`] takes.
-pub fn sell_kernel_name(tokens: usize, simd: Simd) -> String {
-    format!("csr-{}-{}", simd.name(), if tokens < TILES_FROM { "gather" } else { "tiles" })
+    fn layout(&self) -> &'static str {
+        "csr-sliced"
+    }
+
+    fn bytes(&self) -> usize {
+        Self::bytes(self)
+    }
+
+    fn kernel(&self, tokens: usize, simd: Simd) -> String {
+        format!("csr-{}-{}", simd.name(), if tokens < TILES_FROM { "gather" } else { "tiles" })
+    }
+
+    fn multiply(&self, bias: Option<&[f32]>, x: &[f32], tokens: usize, y: &mut [f32], simd: Simd) {
+        if tokens < TILES_FROM {
+            few(self, bias, x, tokens, y, simd);
+        } else {
+            let (cols, lanes) = (self.index().cols(), lanes_for(self, tokens));
+            with_tiles(x, cols, tokens, lanes, simd, |tiles| many(self, bias, tiles, y, simd));
+        }
+    }
+
+    fn copied(&self) -> Arc<dyn SparseKernels> {
+        Arc::new(self.clone())
+    }
 }
 
 /// The narrowest tile that holds the tokens; of more tokens so many that a block's columns fit the L1 cache.

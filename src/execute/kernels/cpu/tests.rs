@@ -1,7 +1,7 @@
 //! Every kernel on every instruction set against float64, at the edges.
 
 use super::*;
-use crate::sparse::{Bitmap, BitmapPairs, Pattern, Sell, Value};
+use crate::sparse::{Pattern, Value};
 use half::bf16;
 
 fn random(i: usize, salt: u64) -> f32 {
@@ -57,26 +57,30 @@ impl Case {
 
     fn check(&self) {
         let (x, bias, shape) = (self.x(), self.bias.as_deref(), [self.rows, self.cols]);
-        let sell = Sell::<f32>::from_dense(&self.masked, &self.pattern).unwrap();
-        let bitmap = Bitmap::from_dense(&self.masked, &self.pattern).unwrap();
         let halves: Vec<bf16> = self.masked.iter().map(|&w| bf16::of(w)).collect();
-        let sell16 = Sell::<bf16>::from_dense(&self.masked, &self.pattern).unwrap();
-        let pairs = BitmapPairs::from_dense(&self.masked, &self.pattern).unwrap();
         for simd in Simd::available() {
             let y = dense_linear(&halves, shape, bias, x, self.tokens, simd);
             self.assert_exact(&y, &format!("bf16 {}", dense_kernel_name(self.tokens, simd)));
-            let y = sell_linear(&sell16, bias, x, self.tokens, simd);
-            self.assert_exact(&y, &format!("bf16 {}", sell_kernel_name(self.tokens, simd)));
-            let y = bitmap_pairs_linear(&pairs, bias, x, self.tokens, simd);
-            self.assert_exact(&y, &format!("bf16 {}", bitmap_kernel_name(self.tokens, simd)));
             let y = dense_linear(&self.masked, shape, bias, x, self.tokens, simd);
             self.assert_exact(&y, &dense_kernel_name(self.tokens, simd));
-            let y = sell_linear(&sell, bias, x, self.tokens, simd);
-            self.assert_exact(&y, &sell_kernel_name(self.tokens, simd));
-            let y = bitmap_linear(&bitmap, bias, x, self.tokens, simd);
-            self.assert_exact(&y, &bitmap_kernel_name(self.tokens, simd));
+        }
+        for (matrix, name) in packed(&self.masked, &self.pattern) {
+            assert_eq!(matrix.shape(), shape, "{name}");
+            for simd in Simd::available() {
+                let y = sparse_linear(&*matrix, bias, x, self.tokens, simd);
+                self.assert_exact(&y, &format!("{name} {}", matrix.kernel(self.tokens, simd)));
+            }
+            let copy = matrix.copied();
+            assert_eq!((copy.bytes(), copy.layout()), (matrix.bytes(), matrix.layout()), "{name}");
         }
     }
+}
+
+/// A matrix in every format there is, with f32 and with bf16 values.
+fn packed(weights: &[f32], pattern: &Pattern) -> Vec<(Arc<dyn SparseKernels>, String)> {
+    let all = Format::ALL.iter().flat_map(|word| [(word.value, Values::F32), (word.value, Values::Bf16)]);
+    all.map(|(format, values)| (pack(format, weights, pattern, values).unwrap(), format!("{format} {values:?}")))
+        .collect()
 }
 
 /// Some kept, row 2 of every 5 empty.
@@ -131,17 +135,14 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let (rows, cols) = (500, 700);
     for tokens in [1, 4, 16, 100] {
         let case = Case::new(rows, cols, tokens, some(cols));
-        let sell = Sell::<f32>::from_dense(&case.masked, &case.pattern).unwrap();
-        let bitmap = Bitmap::from_dense(&case.masked, &case.pattern).unwrap();
+        let all = packed(&case.masked, &case.pattern);
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let (x, simd) = (case.x(), Simd::detect());
             pool.install(|| {
-                [
-                    dense_linear(&case.masked, [rows, cols], None, x, tokens, simd),
-                    sell_linear(&sell, None, x, tokens, simd),
-                    bitmap_linear(&bitmap, None, x, tokens, simd),
-                ]
+                let sparse = all.iter().map(|(matrix, _)| sparse_linear(&**matrix, None, x, tokens, simd));
+                let dense = dense_linear(&case.masked, [rows, cols], None, x, tokens, simd);
+                sparse.chain([dense]).collect::<Vec<_>>()
             })
         };
         let one = run(1);
