@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (rows, cols) = (4096, 4096);
     let weights: Vec<f32> = (0..rows * cols).map(random).collect();
     let pattern = Pattern::keep_where(rows, cols, &weights, |i, _| f64::from(random(i + 77).abs()) >= SPARSITY);
-    bench("4096 x 4096 at 50 % to plain CSR", || Csr::from_dense(&weights, &pattern));
+    bench("4096 x 4096 at 50 % to plain CSR", || Csr::<f32>::from_dense(&weights, &pattern));
     bench("4096 x 4096 at 50 % to SELL", || Sell::<f32>::from_dense(&weights, &pattern));
     bench("4096 x 4096 at 50 % to bitmap", || Bitmap::from_dense(&weights, &pattern));
 

@@ -98,6 +98,13 @@ formats! {
             index: IndexBytes { per_kept: 0, per_eight: 1, per_row: 0 },
             cuda: Some(OnCuda::Bitmap),
         },
+    Csr32 "csr32" "CSR as the notebooks store it: 32-bit columns and row pointers, a row after the other; on CPUs only"
+        Row {
+            label: "CSR32-",
+            style: 7,
+            index: IndexBytes { per_kept: 4, per_eight: 0, per_row: 4 },
+            cuda: None,
+        },
 }
 
 impl Format {

@@ -316,12 +316,18 @@ pub(crate) mod tests {
         assert_eq!(cell(1.0 / 3.0, Variant::Sparse(Format::Csr)).setup(), "CSR33.3");
         assert_eq!(cell(0.7, Variant::Sparse(Format::Bitmap)).setup(), "Bitmap70");
         assert_eq!(cell(0.7, Variant::Auto).setup(), "Auto70");
+        // Not `CSR3250`, nor what CSR at 32 % is called.
+        assert_eq!(cell(0.5, Variant::Sparse(Format::Csr32)).setup(), "CSR32-50");
+        assert_eq!(cell(0.325, Variant::Sparse(Format::Csr32)).setup(), "CSR32-32.5");
+        assert_eq!([0.32, 0.325].map(|s| cell(s, Variant::Sparse(Format::Csr)).setup()), ["CSR32", "CSR32.5"]);
         let mut pattern = cell(0.5, Variant::Masked);
         pattern.prune.as_mut().unwrap().pattern = NmPattern::NofM { n: 2, m: 4 };
         assert_eq!(pattern.setup(), "Masked2:4");
         let mut given = cell(0.0, Variant::Sparse(Format::Csr));
         given.prune = Some(PrunePoint::new(Method::Given, None, NmPattern::Unstructured, 0.0, Vec::new()));
         assert_eq!(given.setup(), "CSRGiven");
+        given.variant = Variant::Sparse(Format::Csr32);
+        assert_eq!(given.setup(), "CSR32-Given");
     }
 
     /// A calibrated cell for the tests of this folder.

@@ -403,15 +403,21 @@ mod tests {
             cell(KernelFormat::Sparse(Format::Csr), Some(0.3), Dtype::F32),
             cell(KernelFormat::Sparse(Format::Bitmap), Some(0.99), Dtype::F32),
             cell(KernelFormat::Auto, Some(0.0), Dtype::F32),
+            cell(KernelFormat::Sparse(Format::Csr32), Some(0.3), Dtype::F32),
         ];
         let all = measured::<B>(&cells);
-        assert_eq!(all.iter().map(|m| m.nonzero).collect::<Vec<_>>(), [2800, 2800 - 840, 2800 - 2772, 2800]);
+        assert_eq!(
+            all.iter().map(|m| m.nonzero).collect::<Vec<_>>(),
+            [2800, 2800 - 840, 2800 - 2772, 2800, 2800 - 840]
+        );
         assert!(all.iter().all(|m| m.seconds.len() == 4 && m.copies == 1000 && m.max_rel_err < 1e-5));
         assert!(all.iter().all(|m| m.dense_seconds == all[0].dense_seconds && m.dense_seconds.is_some()));
         assert_eq!(all[0].weight_bytes, 2800 * 4);
         // Masks of five panels, 28 values and sixteen zeros, six starts.
         assert_eq!(all[2].weight_bytes, 5 * 40 * 2 + (28 + 16) * 4 + 6 * 4);
-        for (measured, format) in all.iter().zip(["dense-", "csr-", "bitmap-", "dense-"]) {
+        // A value and a column of four bytes each, 71 row pointers.
+        assert_eq!(all[4].weight_bytes, (2800 - 840) * 8 + 71 * 4);
+        for (measured, format) in all.iter().zip(["dense-", "csr-", "bitmap-", "dense-", "csr32-"]) {
             assert!(measured.kernel.starts_with(format), "{}", measured.kernel);
         }
     }
@@ -424,14 +430,13 @@ mod tests {
 
     #[test]
     fn kernels_take_bf16() {
-        let cells = [
-            (KernelFormat::Dense, None),
-            (KernelFormat::Sparse(Format::Csr), Some(0.5)),
-            (KernelFormat::Sparse(Format::Bitmap), Some(0.5)),
-        ];
-        let all = measured::<Flex>(&cells.map(|(format, sparsity)| cell(format, sparsity, Dtype::Bf16)));
+        let formats = [Format::Csr, Format::Bitmap, Format::Csr32].map(|f| (KernelFormat::Sparse(f), Some(0.5)));
+        let cells: Vec<_> = [(KernelFormat::Dense, None)].into_iter().chain(formats).collect();
+        let cells: Vec<_> = cells.into_iter().map(|(format, sparsity)| cell(format, sparsity, Dtype::Bf16)).collect();
+        let all = measured::<Flex>(&cells);
         assert_eq!(all[0].weight_bytes, 2800 * 2);
         assert_eq!(all[2].weight_bytes, 5 * 20 * 4 + (1400 + 32) * 2 + 6 * 4);
+        assert_eq!(all[3].weight_bytes, 1400 * 6 + 71 * 4);
     }
 
     #[test]

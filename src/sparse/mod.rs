@@ -17,6 +17,7 @@
 //!   format    CPU, f32      CPU, bf16           GPU
 //!   csr       Sell          Sell                Groups for one token, Squares for more
 //!   bitmap    Bitmap        BitmapPairs         BitTiles
+//!   csr32     Csr           Csr                 none
 //!             kernels::cpu::pack                cuda/weight.rs
 //! ```
 //!
@@ -46,7 +47,7 @@ mod tiles;
 
 pub use bitmap::{Bitmap, BitmapIndex, PANEL};
 pub use bitmap_pairs::BitmapPairs;
-pub use csr::{Columns, Csr};
+pub use csr::Csr;
 pub use digit::{Digit, magnitude};
 pub use groups::{GROUP, Groups, StepBits};
 pub use pattern::Pattern;

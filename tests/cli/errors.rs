@@ -137,6 +137,25 @@ mod file {
     }
 
     #[test]
+    fn a_variant_or_format_that_the_backend_lacks() {
+        let device = "[device]\nbackend = [\"flex\", \"cuda\"]\n[model]";
+        for variants in ["[\"csr32\"]", "[\"masked\", \"csr32\", \"csr\"]"] {
+            let text = THREE_CELLS.replace("[model]", device) + &format!("[execute]\nvariants = {variants}\n");
+            let outcome = Lab::tiny(&text).run(["run", "e.toml"]);
+            outcome.exits(USAGE).prints_nothing();
+            outcome.says(&[
+                "error: `execute.variants` `csr32` is not available on `cuda`",
+                "it has `dense`, `masked`, `csr`, `bitmap`, `auto`",
+            ]);
+        }
+        let block = "[[kernel]]\nshape = [16, 8]\ntokens = 2\nsparsity = 0.5\nformat = \"csr32\"\n";
+        let text = format!("name = \"e\"\n[device]\nbackend = \"cuda\"\n{block}");
+        let outcome = Lab::with(&text).run(["run", "e.toml"]);
+        outcome.exits(USAGE).prints_nothing();
+        outcome.says(&["error: `kernel.format` `csr32` is not available on `cuda`"]);
+    }
+
+    #[test]
     #[cfg(not(feature = "cuda"))]
     fn cuda_where_it_is_not_built_in() {
         let outcome = run_with("[model]", "[device]\nbackend = \"cuda\"\n[model]");

@@ -126,6 +126,34 @@ fn missing_values_are_empty() {
 }
 
 #[test]
+fn the_notebooks_csr_is_a_variant_with_its_own_bytes() {
+    for sparsity in ["0.5", "0.25"] {
+        let text = THREE_CELLS.replace("0.5", sparsity) + "[execute]\nvariants = [\"masked\", \"csr\", \"csr32\"]\n";
+        let lab = Lab::tiny(&text);
+        let label = if sparsity == "0.5" { "CSR32-50" } else { "CSR32-25" };
+        lab.run(["run", "e.toml"]).exits(0).says(&[label]);
+        let rows = lab.table("results/e/tables/summary.csv");
+        let plain = rows.iter().find(|row| row["variant"] == "csr32").unwrap();
+        assert_eq!(plain["setup"], label);
+        assert!(!plain["gate_max_abs"].is_empty(), "a sparse variant has passed the gate");
+        // Predictions are those of the masked model.
+        let masked = rows.iter().find(|row| row["variant"] == "masked").unwrap();
+        assert_eq!(plain["nonzero"], masked["nonzero"]);
+        let (_, cell) = lab.cells().into_iter().find(|(_, cell)| cell["cell"]["variant"] == "csr32").unwrap();
+        let layers = cell["measured"]["structure"]["layers"].as_array().unwrap();
+        let plain: Vec<_> = layers.iter().filter(|layer| layer["format"] == "csr-32").collect();
+        assert!(plain.len() > 3);
+        for layer in plain {
+            let (kept, rows) = (layer["flops_per_token"].as_u64().unwrap() / 2, layer["shape"][0].as_u64().unwrap());
+            // A bias of four bytes a row stands beside the weight.
+            assert_eq!(layer["bytes"].as_u64().unwrap(), 8 * kept + 4 * (rows + 1) + 4 * rows, "{layer}");
+        }
+        let kernels = cell["measured"]["kernels"].as_array().unwrap();
+        assert!(kernels.iter().all(|used| used["kernel"].as_str().unwrap().starts_with("csr32-")), "{kernels:?}");
+    }
+}
+
+#[test]
 fn numbers_are_those_of_the_model() {
     let lab = Lab::tiny(THREE_CELLS);
     lab.run(["run", "e.toml"]).exits(0);

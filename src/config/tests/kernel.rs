@@ -123,6 +123,24 @@ fn threshold_is_for_a_gpu_and_few_tokens() {
 }
 
 #[test]
+fn a_format_of_the_cpu_is_refused_on_a_gpu() {
+    let block = BLOCK.replace("\"csr\"", "[\"csr\", \"csr32\"]");
+    let on = |backend: &str, block: &str| kernels(&format!("[device]\nbackend = {backend}\n{block}"));
+    for backend in ["\"flex\"", "[\"ndarray\", \"flex\"]"] {
+        let formats = on(backend, &block).unwrap().kernels[0].formats.clone();
+        assert_eq!(formats, [KernelFormat::Sparse(Format::Csr), KernelFormat::Sparse(Format::Csr32)]);
+    }
+    assert!(on("\"auto\"", &block).is_ok(), "what `auto` becomes is not known yet");
+    for backend in ["\"cuda\"", "[\"flex\", \"cuda\"]"] {
+        let text = errors_of(on(backend, &block));
+        assert_eq!(text.matches("error:").count(), 1, "{text}");
+        for part in ["`kernel.format` `csr32` is not available on `cuda`", "e.toml:8:18", "`bitmap`"] {
+            assert!(text.contains(part), "no `{part}` in\n{text}");
+        }
+    }
+}
+
+#[test]
 fn what_is_about_a_model_needs_one() {
     let sections = "[data]\ncontext = 8\n[[prune]]\nmethod = \"random\"\nsparsity = 0.5\n[execute]\nvariants = [\"csr\"]\n\
                     [measure]\nmetrics = [\"structure\"]\n[[expect]]\nmetric = \"total\"\nvalue = 1\ntolerance = 0\n";

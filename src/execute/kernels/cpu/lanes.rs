@@ -107,6 +107,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn expand_pairs(mask: u32, from: *const bf16) -> (Self, Self);
     /// `x[columns[lane]]`
     unsafe fn gather(x: *const f32, columns: *const u8) -> Self;
+    /// `x[columns[lane]]`, columns below 2^31.
+    unsafe fn gather_wide(x: *const f32, columns: *const u32) -> Self;
 
     /// `to[j * to_stride + i] = from[i * from_stride + j]` for 16 x 16 numbers.
     #[inline(always)]
@@ -208,6 +210,12 @@ impl Lanes for Portable {
         // SAFETY: the contract of the trait.
         Self(std::array::from_fn(|i| unsafe { *x.add(usize::from(*columns.add(i))) }))
     }
+
+    #[inline(always)]
+    unsafe fn gather_wide(x: *const f32, columns: *const u32) -> Self {
+        // SAFETY: the contract of the trait.
+        Self(std::array::from_fn(|i| unsafe { *x.add(*columns.add(i) as usize) }))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -295,6 +303,12 @@ mod x86 {
                 let columns = _mm512_cvtepu8_epi32(_mm_loadu_si128(columns.cast()));
                 _mm512_i32gather_ps::<4>(columns, x)
             })
+        }
+
+        #[inline(always)]
+        unsafe fn gather_wide(x: *const f32, columns: *const u32) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_i32gather_ps::<4>(_mm512_loadu_si512(columns.cast()), x) })
         }
 
         #[inline(always)]
@@ -473,6 +487,15 @@ mod x86 {
                     let columns = _mm256_cvtepu8_epi32(_mm_loadl_epi64(columns.cast()));
                     _mm256_i32gather_ps::<4>(x, columns)
                 };
+                Self(half(columns), half(columns.add(8)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn gather_wide(x: *const f32, columns: *const u32) -> Self {
+            // SAFETY: as above.
+            unsafe {
+                let half = |columns: *const u32| _mm256_i32gather_ps::<4>(x, _mm256_loadu_si256(columns.cast()));
                 Self(half(columns), half(columns.add(8)))
             }
         }

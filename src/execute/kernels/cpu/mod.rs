@@ -9,6 +9,7 @@
 //!   panels.rs   16 rows of a column are expanded    a panel is expanded once, then as dense
 //!               (bitmap.rs; bitmap_pairs.rs: two columns at a time)
 //!   sell.rs     inputs are gathered                 a kept weight is broadcast, the others cost nothing
+//!   csr32.rs    the same, in the order of plain CSR
 //! ```
 //!
 //! A sparse format is one file here: [`SparseKernels`] for its layout of [`crate::sparse`]. [`pack`] names each once.
@@ -23,6 +24,7 @@
 
 mod bitmap;
 mod bitmap_pairs;
+mod csr32;
 mod dense;
 mod gram;
 mod lanes;
@@ -38,7 +40,7 @@ pub use peaks::peaks;
 pub use rows::{NormRows, activate, norm_rows};
 
 use crate::config::format::Format;
-use crate::sparse::{Bitmap, BitmapPairs, FormatError, Pattern, Sell};
+use crate::sparse::{Bitmap, BitmapPairs, Csr, FormatError, Pattern, Sell};
 use half::bf16;
 use lanes::Lanes;
 use rayon::prelude::*;
@@ -95,6 +97,8 @@ pub fn pack(
         (Format::Csr, Values::Bf16) => Arc::new(Sell::<bf16>::from_dense(weights, pattern)?),
         (Format::Bitmap, Values::F32) => Arc::new(Bitmap::from_dense(weights, pattern)?),
         (Format::Bitmap, Values::Bf16) => Arc::new(BitmapPairs::from_dense(weights, pattern)?),
+        (Format::Csr32, Values::F32) => Arc::new(Csr::<f32>::from_dense(weights, pattern)?),
+        (Format::Csr32, Values::Bf16) => Arc::new(Csr::<bf16>::from_dense(weights, pattern)?),
     })
 }
 
