@@ -69,7 +69,8 @@ impl Sources {
         let within = |at: usize| at.clamp(part.span.start, part.span.end);
         let first = within(spans.clone().map(|span| span.start).min().unwrap_or(part.span.start));
         let last = within(spans.map(|span| span.start.max(span.end)).max().unwrap_or(first));
-        let before = self.text(part.span.start..first).rfind('\n').map_or(part.span.start, |at| part.span.start + at + 1);
+        let before =
+            self.text(part.span.start..first).rfind('\n').map_or(part.span.start, |at| part.span.start + at + 1);
         let behind = self.text(last..part.span.end).find('\n').map_or(part.span.end, |at| last + at);
         before..behind
     }
@@ -463,9 +464,15 @@ mod tests {
         let all = Diagnostics::new(Arc::new(Sources::file("e.toml", &text)), found(warnings.chain(errors)));
         let text = all.to_string();
         assert_eq!(text.matches("warning: ").count(), Diagnostics::SHOWN - 3);
-        assert!(text.contains("error: e1502\n    --> e.toml:1503:1") && text.ends_with("\n\nand 1,483 more problems"), "{text}");
+        assert!(
+            text.contains("error: e1502\n    --> e.toml:1503:1") && text.ends_with("\n\nand 1,483 more problems"),
+            "{text}"
+        );
         assert_eq!(all.errors(), 3);
-        let few = Diagnostics::new(Arc::new(Sources::file("e.toml", "x")), found((0..20).map(|i| Diagnostic::error(format!("e{i}")))));
+        let few = Diagnostics::new(
+            Arc::new(Sources::file("e.toml", "x")),
+            found((0..20).map(|i| Diagnostic::error(format!("e{i}")))),
+        );
         assert!(!few.to_string().contains("more"));
         let one_more = found((0..21).map(|i| Diagnostic::error(format!("e{i}"))));
         let text = Diagnostics::new(Arc::new(Sources::file("e.toml", "x")), one_more).to_string();

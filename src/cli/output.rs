@@ -4,7 +4,7 @@ use super::run::counted;
 use crate::error::CliError;
 use crate::plan::{Cell, CellId, KernelCell};
 use crate::record::{Failure, KernelMeasured, Measured, Record, Timings};
-use crate::report::Report;
+use crate::report::{Report, escape};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::io::{self, IsTerminal, Write};
@@ -57,14 +57,22 @@ impl Printer {
                  the spread over seeds: see tables/comparisons.csv"
             ));
         }
+        if let [first, others @ ..] = &report.ties[..] {
+            let more = if others.is_empty() { String::new() } else { format!(" (and {} more points)", others.len()) };
+            Self::warning(&format!(
+                "{first}{more}: which of equals go is a matter of order, and another program may decide otherwise: see \
+                 `ties` in tables/summary.csv"
+            ));
+        }
         if report.missed > 0 {
             let missed = counted(report.missed, "expectation");
             Self::note(&format!("{missed} missed: see tables/expectations.csv"));
         }
     }
 
-    /// A message on a line of its own.
+    /// A message on a line of its own. What it quotes is shown and does nothing to the terminal.
     pub fn note(text: &str) {
+        let text = if Self::coloured() { escape::coloured(text).into() } else { escape::lines(text) };
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 

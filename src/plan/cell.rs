@@ -2,6 +2,7 @@
 
 use crate::config::experiment::{
     BackendChoice, Dtype, KernelFormat, Method, MethodSettings, Metric, NmPattern, Owl, Propagate, Scope, Variant,
+    percent,
 };
 use crate::config::keyword::Keyword;
 use crate::prune::Request;
@@ -192,8 +193,7 @@ impl Cell {
             None => variant.into(),
             Some(PrunePoint { pattern: pattern @ NmPattern::NofM { .. }, .. }) => format!("{variant}{pattern}"),
             Some(point) if point.target().is_none() => format!("{variant}Given"),
-            // Rounded to a tenth; Display leaves out a trailing `.0`.
-            Some(point) => format!("{variant}{}", (point.sparsity * 1000.0).round() / 10.0),
+            Some(point) => format!("{variant}{}", percent(point.sparsity)),
         }
     }
 
@@ -315,6 +315,16 @@ pub(crate) mod tests {
         assert_eq!(cell(0.3, Variant::Masked).setup(), "Masked30");
         assert_eq!(cell(1.0 / 3.0, Variant::Csr).setup(), "CSR33.3");
         assert_eq!(cell(0.7, Variant::Bitmap).setup(), "Bitmap70");
+        // Not all, and not none.
+        assert_eq!(cell(0.999999, Variant::Masked).setup(), "Masked99.9999");
+        assert_eq!(cell(0.9996, Variant::Masked).setup(), "Masked99.96");
+        assert_eq!(cell(0.9994, Variant::Masked).setup(), "Masked99.9");
+        assert_eq!(cell(0.00001, Variant::Csr).setup(), "CSR0.001");
+        assert_eq!(cell(0.0, Variant::Csr).setup(), "CSR0");
+        let all_but_none = [f64::MIN_POSITIVE, 1e-300, 1e-17, 1.0 - f64::EPSILON / 2.0];
+        for label in all_but_none.map(|sparsity| cell(sparsity, Variant::Csr).setup()) {
+            assert!(label != "CSR0" && label != "CSR100", "{label}");
+        }
         assert_eq!(cell(0.7, Variant::Auto).setup(), "Auto70");
         let mut pattern = cell(0.5, Variant::Masked);
         pattern.prune.as_mut().unwrap().pattern = NmPattern::NofM { n: 2, m: 4 };

@@ -53,6 +53,19 @@ pub struct Measured {
     pub kernels: Vec<KernelUse>,
     /// How long it takes, for every batch size and prompt length.
     pub latency: Option<Vec<Latency>>,
+    /// Weights about which the order of equal scores decided, of methods that score every weight once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ties: Option<Ties>,
+}
+
+/// Weights about which the order of equal scores decided: beyond those that were to go, but of the score of the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ties {
+    /// How many.
+    pub weights: u64,
+    /// Of how many weights that competed.
+    pub of: u64,
 }
 
 /// A kernel that linears of a model ran.

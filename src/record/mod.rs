@@ -22,7 +22,7 @@ pub use crate::measure::{Latency as LatencyRecord, LayerRow, Phase as PhaseRecor
 pub use folder::{NewFolder, WriteError};
 pub use formats::{
     CellRecord, ExpectRecord, Failure, FailureKind, InputRecord, KernelEntry, KernelUse, Manifest, Measured, PlanEntry,
-    PlanRecord, RunRecord, Timings,
+    PlanRecord, RunRecord, Ties, Timings,
 };
 pub use kernel::{KernelMeasured, KernelRecord, Record, Timed};
 pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};

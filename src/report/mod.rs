@@ -4,7 +4,7 @@
 //!   Store ──> Cells (in the plan's order) ─┬─ tables.rs ──> Table ──> .csv  .md  .tex  terminal
 //!                                          └─ plots.rs  ──> Figure ─> .svg  .png  .csv
 //! ```
-//! points.rs says what prune points are called; comparisons.rs is a table, quality.rs and blocks.rs are plots of them.
+//! escape.rs keeps text of others text in each format. points.rs says what prune points are called; comparisons.rs is a table, quality.rs and blocks.rs are plots of them.
 //! Kernel cells have tables and plots of their own: kernel_tables.rs, kernel_plots.rs.
 //!
 //! This module reads `record/`. It does not know models, pruning or devices, and it runs nothing, so
@@ -13,6 +13,7 @@
 mod blocks;
 mod comparisons;
 pub mod draw;
+pub mod escape;
 pub mod figure;
 mod kernel_plots;
 mod kernel_tables;
@@ -78,6 +79,8 @@ pub struct Report {
     pub missed: usize,
     /// Comparisons of two methods, and those of them that are inconclusive.
     pub comparisons: (usize, usize),
+    /// What to say of points where the order of equal scores decided about many weights, one message each.
+    pub ties: Vec<String>,
     /// Cells of the plan that are not there yet.
     pub unfinished: usize,
     /// Cells of the plan whose files can't be read, one message each.
@@ -149,6 +152,7 @@ fn write(store: &Store, cells: &Cells) -> Result<Report, ReportError> {
         expectations: find("expectations"),
         missed: tables::missed(cells),
         comparisons: find("comparisons").map_or((0, 0), |table| comparisons::counts(&table)),
+        ties: tables::many_ties(cells),
         unfinished: cells.unfinished,
         damaged: cells.damaged.clone(),
     })
@@ -264,6 +268,7 @@ mod tests {
             gate: None,
             kernels: Vec::new(),
             latency: None,
+            ties: None,
         };
         let (model, agreement) = (String::new(), String::new());
         let inputs = InputDigests { model, agreement, perplexity: None, calibration: None };

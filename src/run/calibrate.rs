@@ -16,7 +16,7 @@
 //! The dense weights of the session are read, never changed, and no second model is made.
 
 use super::cells::Watch;
-use super::patterns::{Prunable, Pruned, prunable, prune_linear};
+use super::patterns::{Prunable, Pruned, prunable, prune_linear, ties};
 use super::point::CellError;
 use super::session::{Session, burn_dtype};
 use crate::config::experiment::{Dtype, Propagate};
@@ -25,6 +25,7 @@ use crate::measure::ForwardError;
 use crate::model::{Activations, Batch, Decoder, LinearWeight, Stage};
 use crate::plan::PrunePoint;
 use crate::prune::{self, InputStatistics, Needs, owl};
+use crate::record::Ties;
 use std::time::{Duration, Instant};
 
 /// Tokens that run through a stage at a time, unless one window alone has more: on the host enough for matrix
@@ -40,6 +41,8 @@ pub(super) struct Calibrated {
     pub calibrate_seconds: f64,
     /// The time of its own pruning.
     pub prune_seconds: f64,
+    /// Weights that tie, where the method knows.
+    pub ties: Option<Ties>,
 }
 
 /// What a stage's linears read, group by group, and the stage's outputs.
@@ -81,9 +84,10 @@ pub(super) fn calibrate<B: SparseBackend>(
     let result = |work: Work<'_, B>| match work.failure {
         Some(error) => Err(error),
         None => {
+            let ties = ties(work.ties, &work.linears);
             let (mut layers, prune_seconds) = (work.layers, work.seconds.as_secs_f64());
             layers.sort_by_key(|pruned| pruned.module);
-            Ok(Calibrated { layers, calibrate_seconds, prune_seconds })
+            Ok(Calibrated { layers, calibrate_seconds, prune_seconds, ties })
         }
     };
     Ok(work.into_iter().map(result).collect())
@@ -108,6 +112,8 @@ struct Work<'a, B: SparseBackend> {
     /// The sparsity of each block, where they differ.
     budget: Option<Vec<f64>>,
     layers: Vec<Pruned>,
+    /// Weights that tie so far, where the method knows.
+    ties: Option<u64>,
     seconds: Duration,
     failure: Option<CellError>,
 }
@@ -118,7 +124,7 @@ impl<'a, B: SparseBackend> Work<'a, B> {
             Ok(linears) => (linears, None),
             Err(error) => (Vec::new(), Some(error)),
         };
-        Self { point, linears, budget: None, layers: Vec::new(), seconds: Duration::ZERO, failure }
+        Self { point, linears, budget: None, layers: Vec::new(), ties: Some(0), seconds: Duration::ZERO, failure }
     }
 
     /// Those of some linears that it prunes.
@@ -176,8 +182,13 @@ impl<'a, B: SparseBackend> Work<'a, B> {
             let Some(inputs) = inputs else { continue };
             layers.extend(self.among(group).map(|linear| prune_linear(linear, inputs, &request, dtype)));
         }
-        match layers.into_iter().collect::<Result<Vec<Pruned>, _>>() {
-            Ok(layers) => self.layers.extend(layers),
+        match layers.into_iter().collect::<Result<Vec<(Pruned, Option<u64>)>, _>>() {
+            Ok(layers) => {
+                for (pruned, ties) in layers {
+                    self.layers.push(pruned);
+                    self.ties = self.ties.zip(ties).map(|(sum, ties)| sum + ties);
+                }
+            }
             Err(error) => {
                 self.failure = Some(error.into());
                 self.layers.clear();

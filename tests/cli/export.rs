@@ -210,7 +210,8 @@ fn only_an_export_is_overwritten_and_nothing_else_with_it() {
     }
     // A list that was edited names nobody's files.
     let mut edited = origin.clone();
-    edited["files"] = serde_json::json!(["thesis.tex", "../e.toml", "config.json", "model.safetensors", "tokenizer.json"]);
+    edited["files"] =
+        serde_json::json!(["thesis.tex", "../e.toml", "config.json", "model.safetensors", "tokenizer.json"]);
     lab.write("out/sparsify_exp.json", edited.to_string());
     lab.write("out/thesis.tex", "mine");
     overwrite().exits(2).says(&["did not write: `thesis.tex`"]);

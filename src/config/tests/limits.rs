@@ -66,7 +66,10 @@ fn long_lists_are_refused() {
     one_error(&block(&format!("exclude = [{globs}]")), &["`prune.exclude` has 300 globs", "expected at most 256"]);
     let expect = "[[expect]]\nmetric = \"sparsity\"\nvalue = 0\ntolerance = 0\n".repeat(10_001);
     one_error(&(block("") + &expect), &["`expect` has 10,001 blocks", "expected at most 10,000"]);
-    let seeds = format!("name = \"t\"\nseed = [{}]\n[model]\nsource = \"builtin:tiny-opt\"\n", numbers(100_001, |i| i.to_string()));
+    let seeds = format!(
+        "name = \"t\"\nseed = [{}]\n[model]\nsource = \"builtin:tiny-opt\"\n",
+        numbers(100_001, |i| i.to_string())
+    );
     assert!(errors_of(given(&seeds, &[])).contains("`seed` has 100,001 values"));
     let latency = |batch: usize| {
         let sizes = numbers(batch, |i| (i + 1).to_string());
