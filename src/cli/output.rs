@@ -3,7 +3,7 @@
 use crate::error::CliError;
 use crate::plan::{CellId, Task};
 use crate::record::{Failure, Numbers, Record, Timings};
-use crate::report::Report;
+use crate::report::{Report, escape};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -49,10 +49,12 @@ impl Printer {
     /// What the tables say that a reader should not miss.
     pub fn findings(report: &Report) {
         report.findings.iter().for_each(|finding| Self::note(finding));
+        report.warnings.iter().for_each(|warning| Self::warning(warning));
     }
 
-    /// A message on a line of its own.
+    /// A message on a line of its own. What it quotes is shown and does nothing to the terminal.
     pub fn note(text: &str) {
+        let text = if Self::coloured() { escape::coloured(text).into() } else { escape::lines(text) };
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 

@@ -3,7 +3,7 @@
 use super::args::{OutputFormat, PlanArgs};
 use super::interrupt::Interrupt;
 use super::output::Printer;
-use super::run::{counted, load_experiment, prepare_selection};
+use super::run::{counted, load_experiment, prepare_selection, warn_of_another_file};
 use crate::error::{CliError, exit};
 use crate::plan::{Cell, KernelCell, Planned, Task};
 use crate::record::{Store, experiment_folder};
@@ -16,6 +16,7 @@ use std::collections::HashMap;
 pub(super) fn plan(args: &PlanArgs) -> Result<u8, CliError> {
     let experiment = load_experiment(&args.selection)?;
     let store = Store::at(experiment_folder(&args.selection.results, &experiment.name));
+    warn_of_another_file(&store, &experiment, &args.selection.file);
     let interrupt = Interrupt::listen(|_| {});
     let prepared = prepare_selection(experiment, &args.selection, &store, &interrupt, true)?;
     match args.output_format {

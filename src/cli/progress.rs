@@ -5,6 +5,7 @@ use super::output::{Event, Printer};
 use crate::load::Observer;
 use crate::plan::Task;
 use crate::record::{KernelResult, Record};
+use crate::report::escape;
 use crate::report::table::Value;
 use crate::run::Watch;
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -41,12 +42,12 @@ impl Progress {
 
 impl Watch for Progress {
     fn loading(&self, model: &str, backend: &str) {
-        self.bar.set_prefix(format!("{model} on {backend}"));
+        self.bar.set_prefix(escape::line(&format!("{model} on {backend}")).into_owned());
         self.bar.set_message("loading");
     }
 
     fn begins(&self, task: &Task) {
-        self.bar.set_prefix(task.to_string());
+        self.bar.set_prefix(escape::line(&task.to_string()).into_owned());
         self.bar.set_message("");
     }
 

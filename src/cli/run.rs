@@ -14,11 +14,13 @@ use crate::plan::{CellId, Planned};
 use crate::record::{InputRecord, Machine, Manifest, Program, RunRecord, Store, experiment_folder, now, sha256};
 use crate::report;
 use crate::run::{Outcome, PrepareOptions, Prepared, RunOptions, prepare, take_over};
+use std::path::Path;
 
 pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
     let experiment = load_experiment(&args.selection)?;
     limit_threads(&experiment)?;
     let store = Store::at(experiment_folder(&args.selection.results, &experiment.name));
+    warn_of_another_file(&store, &experiment, &args.selection.file);
     let started = RunRecord {
         argv: std::env::args().collect(),
         program: Program::current(),
@@ -88,6 +90,29 @@ pub(super) fn load_experiment(selection: &SelectionArgs) -> Result<Experiment, C
         Printer::note(&experiment.warnings.render(style()));
     }
     Ok(experiment)
+}
+
+/// Says so where the results folder is another experiment file's, which has the same name. A file that was changed
+/// since is still the same file.
+pub(super) fn warn_of_another_file(store: &Store, experiment: &Experiment, file: &Path) {
+    let stored = store.bytes(Path::new("experiment.toml"));
+    let Ok(Some(manifest)) = store.manifest() else { return };
+    if stored.is_none_or(|stored| stored == experiment.text.as_bytes()) {
+        return;
+    }
+    // Whoever ran it said so on the command line, maybe from another folder.
+    let is_file = |arg: &&String| !arg.contains('=') && Path::new(arg).extension().is_some_and(|e| e == "toml");
+    let Some(earlier) = manifest.argv.iter().skip(1).find(is_file).map(Path::new) else { return };
+    if !earlier.ends_with(file) && !file.ends_with(earlier) {
+        Printer::warning(&format!(
+            "`{}` has the results of `{}`, and `{}` has the same name, `{}`: they share the folder, whose tables will show \
+             the cells of the latter; give one of them another `name`, or another folder with `--results DIR`",
+            store.root().display(),
+            earlier.display(),
+            file.display(),
+            experiment.name
+        ));
+    }
 }
 
 /// Reads the file; its mistakes are shown here, since they have a form of their own.

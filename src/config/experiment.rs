@@ -243,6 +243,22 @@ pub fn same_sparsity(a: f64, b: f64) -> bool {
     (a - b).abs() < 1e-9
 }
 
+/// A sparsity in percent, as labels have it: rounded to a tenth, without a trailing `.0`. What is neither 0 nor 1 is
+/// never called 0 or 100: it gets as many digits as that takes.
+pub fn percent(sparsity: f64) -> String {
+    let percent = sparsity * 100.0;
+    let rounded = |digits: usize| {
+        let text = format!("{percent:.digits$}");
+        let is_bound = |bound: f64| text.parse() == Ok(bound) && percent != bound;
+        (!is_bound(0.0) && !is_bound(100.0)).then_some(text)
+    };
+    let text = (1..=17).find_map(rounded).unwrap_or_else(|| format!("{percent:e}"));
+    match text.contains('.') && !text.contains('e') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
 /// A number that the run must reproduce.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expect {
@@ -422,6 +438,14 @@ pub enum NmPattern {
 impl NmPattern {
     /// The largest `M` of an `N:M` pattern: one group fits a 64-bit mask.
     pub const MAX_M: u32 = 64;
+
+    /// The pattern in words, since papers write both the weights that stay and those that go first: `2 of 4 kept`.
+    pub fn in_words(self) -> String {
+        match self {
+            Self::Unstructured => "unstructured".into(),
+            Self::NofM { n, m } => format!("{n} of {m} kept"),
+        }
+    }
 
     /// The share of weights that goes, where the pattern fixes it.
     pub fn sparsity(self) -> Option<f64> {

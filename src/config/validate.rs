@@ -365,7 +365,7 @@ impl Validator<'_> {
             Ok(value) => Some(At { value, span: at.span.clone() }),
             Err(error) => {
                 let expected = match error {
-                    PatternError::Unknown(_) => "expected `unstructured` or `N:M`, as in `2:4`",
+                    PatternError::Unknown(_) => "expected `unstructured` or `N:M`, as in `2:4`: 2 of 4 kept",
                     PatternError::OutOfRange { .. } => "N of every M weights are kept",
                 };
                 let diagnostic = Diagnostic::error(format!("{error}, in `{path}`"));

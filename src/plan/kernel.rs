@@ -13,7 +13,7 @@ use super::resume::Decision;
 use super::select::Column;
 use super::task::{Inputs, Kind, Planned, Task};
 use crate::config::Experiment;
-use crate::config::experiment::{Dtype, KernelBlock, KernelFormat};
+use crate::config::experiment::{Dtype, KernelBlock, KernelFormat, percent};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -87,7 +87,7 @@ impl fmt::Display for KernelCell {
         let [out, inp] = self.shape;
         write!(f, "{} {out}x{inp}", self.format)?;
         if let Some(sparsity) = self.sparsity {
-            write!(f, " {} %", (sparsity * 1000.0).round() / 10.0)?;
+            write!(f, " {} %", percent(sparsity))?;
         }
         write!(f, " {} token{}", self.tokens, if self.tokens == 1 { "" } else { "s" })?;
         write!(f, " {} {}", self.backend, self.dtype.name())

@@ -11,6 +11,7 @@ use super::select::Column;
 use super::task::{Inputs, Kind, Part, Task};
 use crate::config::experiment::{
     BackendChoice, Dtype, LatencySettings, Method, MethodSettings, Metric, NmPattern, Owl, Propagate, Scope, Variant,
+    percent,
 };
 use crate::prune::Request;
 use schemars::JsonSchema;
@@ -199,8 +200,7 @@ impl Cell {
             None => variant.into(),
             Some(PrunePoint { pattern: pattern @ NmPattern::NofM { .. }, .. }) => format!("{variant}{pattern}"),
             Some(point) if point.target().is_none() => format!("{variant}Given"),
-            // Rounded to a tenth; Display leaves out a trailing `.0`.
-            Some(point) => format!("{variant}{}", (point.sparsity * 1000.0).round() / 10.0),
+            Some(point) => format!("{variant}{}", percent(point.sparsity)),
         }
     }
 
@@ -401,6 +401,16 @@ pub(crate) mod tests {
         assert_eq!(cell(1.0 / 3.0, Variant::Sparse(Format::Csr)).setup(), "CSR33.3");
         assert_eq!(cell(0.7, Variant::Sparse(Format::Bitmap)).setup(), "Bitmap70");
         assert_eq!(cell(0.7, Variant::Auto).setup(), "Auto70");
+        // Not all, and not none.
+        assert_eq!(cell(0.999999, Variant::Masked).setup(), "Masked99.9999");
+        assert_eq!(cell(0.9996, Variant::Masked).setup(), "Masked99.96");
+        assert_eq!(cell(0.9994, Variant::Masked).setup(), "Masked99.9");
+        assert_eq!(cell(0.00001, Variant::Sparse(Format::Csr)).setup(), "CSR0.001");
+        assert_eq!(cell(0.0, Variant::Sparse(Format::Csr)).setup(), "CSR0");
+        let all_but_none = [f64::MIN_POSITIVE, 1e-300, 1e-17, 1.0 - f64::EPSILON / 2.0];
+        for label in all_but_none.map(|sparsity| cell(sparsity, Variant::Sparse(Format::Csr)).setup()) {
+            assert!(label != "CSR0" && label != "CSR100", "{label}");
+        }
         // Not `CSR3250`, nor what CSR at 32 % is called.
         assert_eq!(cell(0.5, Variant::Sparse(Format::Csr32)).setup(), "CSR32-50");
         assert_eq!(cell(0.325, Variant::Sparse(Format::Csr32)).setup(), "CSR32-32.5");

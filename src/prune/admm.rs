@@ -49,15 +49,15 @@ pub(super) fn prune(layer: &Layer<'_>, inputs: &GramStatistics, request: &Reques
     let mut weights = pattern.apply(&sum);
     let back = |weight: &mut f32, norm: f32| *weight = if norm > 0.0 { *weight / norm } else { 0.0 };
     by_row(&mut weights, cols, |_, row| row.iter_mut().zip(&norms).for_each(|(weight, &norm)| back(weight, norm)));
-    Ok(Remaining { pattern, weights: Some(weights) })
+    Ok(Remaining { pattern, weights: Some(weights), ties: None })
 }
 
 /// The pattern of the largest magnitudes, at a part of the way to the sparsity asked for.
 fn choose(layer: &Layer<'_>, sum: &[f32], request: &Request, way: f64) -> Result<Pattern, PruneError> {
     let view = Layer { name: layer.name, rows: layer.rows, cols: layer.cols, weights: sum.into() };
     let sparsity = request.sparsity * (1.0 - (1.0 - way).powi(3));
-    let patterns = magnitude::prune(&[view], 0, &Request { scope: Some(Scope::Layer), sparsity, ..*request })?;
-    Ok(patterns.into_iter().next().unwrap_or_else(|| unreachable!("one layer has one pattern")))
+    let decided = magnitude::prune(&[view], 0, &Request { scope: Some(Scope::Layer), sparsity, ..*request })?;
+    Ok(decided.patterns.into_iter().next().unwrap_or_else(|| unreachable!("one layer has one pattern")))
 }
 
 /// From V the change that is to be multiplied, `Z - U - W_0`, and what the product is added to, `W_0 + U`.

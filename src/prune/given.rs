@@ -2,13 +2,13 @@
 //!
 //! Nothing is chosen here, so that there is no sparsity, scope or pattern to ask for.
 
-use super::{Layer, PruneError, Request};
+use super::{Decided, Layer, PruneError, Request};
 use crate::sparse::Pattern;
 
-pub(super) fn prune(layers: &[Layer<'_>], _first: usize, _request: &Request) -> Result<Vec<Pattern>, PruneError> {
+pub(super) fn prune(layers: &[Layer<'_>], _first: usize, _request: &Request) -> Result<Decided, PruneError> {
     let nonzero =
         |layer: &Layer<'_>| Pattern::keep_where(layer.rows, layer.cols, &layer.weights, |_, weight| weight != 0.0);
-    Ok(layers.iter().map(nonzero).collect())
+    Ok(Decided { patterns: layers.iter().map(nonzero).collect(), ties: None })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! The counts of a layer are 32-bit, those of a model 64-bit. Whoever holds the weights counts and compares; counts
 //! that can't be right are an error, since a device may fail in the middle of them.
 
+use super::Decided;
 use super::select::count as count_pruned;
 use crate::config::experiment::Dtype;
 use crate::sparse::{Digit, Pattern};
@@ -56,32 +57,33 @@ pub fn by_magnitude<M: Magnitudes>(
     together: bool,
     sparsity: f64,
     dtype: Dtype,
-) -> Result<Vec<Pattern>, M::Error> {
+) -> Result<Decided, M::Error> {
     let layers: Vec<usize> = (0..sizes.len()).collect();
     let groups = if together { vec![&layers[..]] } else { layers.chunks(1).collect() };
-    let mut patterns = Vec::with_capacity(sizes.len());
+    let (mut patterns, mut ties) = (Vec::with_capacity(sizes.len()), 0);
     for group in groups {
-        let threshold = threshold(weights, group, sizes, sparsity, dtype)?;
+        let cut = threshold(weights, group, sizes, sparsity, dtype)?;
         for &layer in group {
-            patterns.push(weights.above(layer, threshold)?);
+            patterns.push(weights.above(layer, cut.map(|(threshold, _)| threshold))?);
         }
+        ties += cut.filter(|(threshold, _)| *threshold > 0).map_or(0, |(_, beyond)| beyond);
     }
-    Ok(patterns)
+    Ok(Decided { patterns, ties: Some(ties) })
 }
 
-/// The k-th smallest magnitude of some layers, or none for k = 0.
+/// The k-th smallest magnitude of some layers, and how many beyond the k-th are equal to it; none for k = 0.
 fn threshold<M: Magnitudes>(
     weights: &M,
     layers: &[usize],
     sizes: &[usize],
     sparsity: f64,
     dtype: Dtype,
-) -> Result<Option<u32>, M::Error> {
+) -> Result<Option<(u32, u64)>, M::Error> {
     let mut rank = count_pruned(layers.iter().map(|&layer| sizes[layer]).sum(), sparsity) as u64;
     if rank == 0 {
         return Ok(None);
     }
-    let (mut found, mut shift) = (0, 31);
+    let (mut found, mut equal, mut shift) = (0, 0, 31);
     for &bits in digits(dtype) {
         shift -= bits;
         let digit = Digit { shift, bits, above: found };
@@ -93,9 +95,11 @@ fn threshold<M: Magnitudes>(
         }
         let (bin, below) = bin_of(&counts, rank)?;
         rank -= below;
+        equal = counts[bin];
         found = found << bits | bin as u32;
     }
-    Ok(Some(found << shift))
+    // Of the last digit: magnitudes that agree in all of them are equal.
+    Ok(Some((found << shift, equal - rank)))
 }
 
 /// The digits that tell the magnitudes of a dtype apart, from above: what is below them is always 0.
@@ -125,7 +129,7 @@ pub(super) fn bin_of(counts: &[u64], k: u64) -> Result<(usize, u64), Miscount> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Layer, Request, prune};
+    use super::super::{Layer, Request, decide};
     use super::*;
     use crate::config::experiment::{Method, NmPattern, Scope};
     use half::{bf16, f16};
@@ -160,9 +164,9 @@ mod tests {
             let (method, pattern) = (Method::Magnitude, NmPattern::Unstructured);
             let request =
                 Request { method, scope: Some(scope), pattern, sparsity, seed: 0, settings: Default::default() };
-            let expected = prune(&layers, &request).unwrap();
-            let patterns = by_magnitude(&rows, &sizes, together, sparsity, dtype).unwrap();
-            assert!(patterns == expected, "{dtype:?} {scope:?} {sparsity}: {sizes:?}");
+            let expected = decide(0, &layers, &request).unwrap();
+            let decided = by_magnitude(&rows, &sizes, together, sparsity, dtype).unwrap();
+            assert!(decided == expected, "{dtype:?} {scope:?} {sparsity}: {sizes:?}");
         }
     }
 

@@ -3,12 +3,12 @@
 //! Han et al., "Learning both weights and connections", arXiv 1506.02626, section 3. The absolute
 //! values of floats compare like their bit patterns without the sign, so the scores are exact.
 
-use super::{Layer, PruneError, Request, Scores, by_scores};
-use crate::sparse::{Pattern, magnitude};
+use super::{Decided, Layer, PruneError, Request, Scores, by_scores};
+use crate::sparse::magnitude;
 
 struct Magnitude<'a, 'b>(&'a [Layer<'b>]);
 
-pub(super) fn prune(layers: &[Layer<'_>], _first: usize, request: &Request) -> Result<Vec<Pattern>, PruneError> {
+pub(super) fn prune(layers: &[Layer<'_>], _first: usize, request: &Request) -> Result<Decided, PruneError> {
     by_scores(layers, &Magnitude(layers), request)
 }
 

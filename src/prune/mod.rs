@@ -82,7 +82,7 @@ pub struct MethodEntry {
 /// What a method has to know about the inputs of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Needs {
-    /// Nothing: [`prune`] and [`prune_from`] are for it.
+    /// Nothing: [`prune`] and [`decide`] are for it.
     Nothing,
     /// The norm of every input feature: [`prune_calibrated`] is for it, and for what needs more.
     Norms,
@@ -91,7 +91,7 @@ pub enum Needs {
 }
 
 /// Decides from the weights of layers; the number is the place of the first of them.
-type WeightRule = fn(&[Layer<'_>], usize, &Request) -> Result<Vec<Pattern>, PruneError>;
+type WeightRule = fn(&[Layer<'_>], usize, &Request) -> Result<Decided, PruneError>;
 /// Decides from a layer's weights and inputs.
 type InputRule = fn(&Layer<'_>, &GramStatistics, &Request) -> Result<Remaining, PruneError>;
 
@@ -122,6 +122,15 @@ pub const METHODS: &[MethodEntry] = &[
     MethodEntry::weights(Method::Given, given::prune),
 ];
 
+/// Which weights of some layers stay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decided {
+    /// One a layer, in order.
+    pub patterns: Vec<Pattern>,
+    /// Weights about which the order of equal scores decides; see [`Remaining::ties`].
+    pub ties: Option<u64>,
+}
+
 /// What is left of a layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Remaining {
@@ -130,19 +139,21 @@ pub struct Remaining {
     /// The layer's weights `[rows, cols]` with 0 where none is kept, of methods that change those that stay;
     /// elsewhere a weight that is kept keeps its value.
     pub weights: Option<Vec<f32>>,
-}
-
-impl From<Pattern> for Remaining {
-    fn from(pattern: Pattern) -> Self {
-        Self { pattern, weights: None }
-    }
+    /// Weights about which the order of equal scores decides, of methods that score every weight once.
+    ///
+    /// In each set of weights that compete (the model, a layer, a row, a group of M) k are to go, and the k-th lowest
+    /// score is the cut. Ties are the weights beyond the k-th whose score is the cut's: the number of scores at or
+    /// below the cut, less k. Where exactly k go these stay, although another order would have put them in the place of
+    /// others; where all that tie with the cut go, they went without being asked for. A cut at 0 counts for nothing:
+    /// weights of that score are 0, or see inputs of 0, and it makes no difference which of them go.
+    pub ties: Option<u64>,
 }
 
 /// Why a model can't be pruned so.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum PruneError {
     /// A layer's input features are no multiple of the pattern's group.
-    #[error("`{layer}` has {cols} input features, which the pattern {n}:{m} does not divide")]
+    #[error("`{layer}` has {cols} input features, which the pattern {n}:{m} does not divide ({n} of {m} kept)")]
     GroupWidth {
         /// The layer's name.
         layer: String,
@@ -258,15 +269,15 @@ pub fn entry(method: Method) -> &'static MethodEntry {
 /// # Ok::<(), sparsify_exp::prune::PruneError>(())
 /// ```
 pub fn prune(layers: &[Layer<'_>], request: &Request) -> Result<Vec<Pattern>, PruneError> {
-    prune_from(0, layers, request)
+    decide(0, layers, request).map(|decided| decided.patterns)
 }
 
 /// Prunes some of a model's layers, `first` being the place of the first of them: the same patterns as
-/// [`prune`] gives of all, where the request is [`Request::within_layers`].
+/// [`prune`] gives of all, where the request is [`Request::within_layers`]; and how many ties there were.
 ///
 /// # Errors
 /// As [`prune`].
-pub fn prune_from(first: usize, layers: &[Layer<'_>], request: &Request) -> Result<Vec<Pattern>, PruneError> {
+pub fn decide(first: usize, layers: &[Layer<'_>], request: &Request) -> Result<Decided, PruneError> {
     match entry(request.method).rule {
         Rule::Weights(rule) => rule(layers, first, request),
         Rule::Calibrated(_) => Err(PruneError::Inputs {
@@ -321,7 +332,7 @@ pub fn prune_calibrated(
 
 /// Prunes by scores: within groups of an N:M pattern, else within the scope, where weights tied with the last
 /// one that goes go too.
-fn by_scores(layers: &[Layer<'_>], scores: &dyn Scores, request: &Request) -> Result<Vec<Pattern>, PruneError> {
+fn by_scores(layers: &[Layer<'_>], scores: &dyn Scores, request: &Request) -> Result<Decided, PruneError> {
     match request.pattern {
         NmPattern::NofM { n, m } => nm::prune(layers, scores, n, m),
         NmPattern::Unstructured => Ok(match request.scope {
@@ -335,14 +346,15 @@ fn by_scores(layers: &[Layer<'_>], scores: &dyn Scores, request: &Request) -> Re
 /// As [`by_scores`] for one layer, but of every row exactly its share goes.
 fn by_scores_of(layer: &Layer<'_>, scores: &dyn Scores, request: &Request) -> Result<Remaining, PruneError> {
     let layers = std::slice::from_ref(layer);
-    let patterns = match (request.pattern, request.scope) {
+    let Decided { patterns, ties } = match (request.pattern, request.scope) {
         (NmPattern::Unstructured, Some(Scope::Row)) => select::exactly_per_row(layers, scores, request.sparsity),
         (NmPattern::Unstructured, Some(Scope::Layer | Scope::Global) | None) | (NmPattern::NofM { .. }, _) => {
             by_scores(layers, scores, request)?
         }
     };
     let pattern = patterns.into_iter().next();
-    Ok(pattern.unwrap_or_else(|| Pattern::full(layer.rows, layer.cols)).into())
+    let pattern = pattern.unwrap_or_else(|| Pattern::full(layer.rows, layer.cols));
+    Ok(Remaining { pattern, weights: None, ties })
 }
 
 #[cfg(test)]

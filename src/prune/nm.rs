@@ -2,13 +2,15 @@
 //!
 //! Mishra et al., arXiv 2104.08378 (2:4). Of equal scores the later one stays.
 
-use super::{Layer, PruneError, Scores};
+use super::{Decided, Layer, PruneError, Scores};
 use crate::sparse::Pattern;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(super) fn prune(layers: &[Layer<'_>], scores: &dyn Scores, n: u32, m: u32) -> Result<Vec<Pattern>, PruneError> {
+pub(super) fn prune(layers: &[Layer<'_>], scores: &dyn Scores, n: u32, m: u32) -> Result<Decided, PruneError> {
     layers.iter().try_for_each(|layer| divides(layer, n, m))?;
     let (keep, width) = (n as usize, m as usize);
-    Ok(layers
+    let ties = AtomicU64::new(0);
+    let patterns = layers
         .iter()
         .enumerate()
         .map(|(index, layer)| {
@@ -16,15 +18,26 @@ pub(super) fn prune(layers: &[Layer<'_>], scores: &dyn Scores, n: u32, m: u32) -
                 let mut row_scores = vec![0; layer.cols];
                 scores.fill(index, row * layer.cols, &mut row_scores);
                 words.fill(u64::MAX);
+                let mut of_row = 0;
                 for (group, scores) in row_scores.chunks(width).enumerate() {
                     let goes = lowest(width - keep, scores);
+                    of_row += tied(goes, scores);
                     for col in (0..width).filter(|i| goes >> i & 1 == 1).map(|i| group * width + i) {
                         words[col / 64] &= !(1 << (col % 64));
                     }
                 }
+                ties.fetch_add(of_row, Ordering::Relaxed);
             })
         })
-        .collect())
+        .collect();
+    Ok(Decided { patterns, ties: Some(ties.into_inner()) })
+}
+
+/// How many of the scores that stay are as low as the highest that goes, unless that is 0.
+fn tied(goes: u64, scores: &[u32]) -> u64 {
+    let of = |wanted: u64| scores.iter().enumerate().filter(move |(i, _)| goes >> i & 1 == wanted).map(|(_, s)| *s);
+    let cut = of(1).max().unwrap_or(0);
+    if cut == 0 { 0 } else { of(0).filter(|score| *score == cut).count() as u64 }
 }
 
 /// # Errors

@@ -3,8 +3,7 @@
 //! One ChaCha stream a layer, read at the weight's position: the scores depend on the seed, the
 //! layer's place and the weight's place, and on nothing else.
 
-use super::{Layer, PruneError, Request, Scores, by_scores};
-use crate::sparse::Pattern;
+use super::{Decided, Layer, PruneError, Request, Scores, by_scores};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sha2::{Digest, Sha256};
@@ -15,7 +14,7 @@ struct Random {
     first: usize,
 }
 
-pub(super) fn prune(layers: &[Layer<'_>], first: usize, request: &Request) -> Result<Vec<Pattern>, PruneError> {
+pub(super) fn prune(layers: &[Layer<'_>], first: usize, request: &Request) -> Result<Decided, PruneError> {
     let key = Sha256::new().chain_update(b"random pruning").chain_update(request.seed.to_le_bytes()).finalize();
     by_scores(layers, &Random { generator: ChaCha8Rng::from_seed(key.into()), first }, request)
 }

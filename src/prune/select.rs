@@ -15,9 +15,10 @@
 //! columns go first, which is what a stable sort does.
 
 use super::histogram::bin_of;
-use super::{Layer, Scores};
+use super::{Decided, Layer, Scores};
 use crate::sparse::Pattern;
 use rayon::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Scores computed at a time: 16 KiB, within the L1 cache.
 const CHUNK: usize = 4096;
@@ -26,30 +27,54 @@ const CHUNK: usize = 4096;
 const BIN_SHIFT: u32 = 19;
 const BINS: usize = 1 << (32 - BIN_SHIFT);
 
-pub(super) fn global(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Vec<Pattern> {
+pub(super) fn global(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Decided {
     let sizes: Vec<usize> = layers.iter().map(|layer| layer.rows * layer.cols).collect();
     let threshold = threshold(&sizes, |layer, start, out| scores.fill(layer, start, out), sparsity);
-    layers.iter().enumerate().map(|(index, layer)| above(index, layer, scores, |_| threshold)).collect()
+    let patterns: Vec<Pattern> =
+        layers.iter().enumerate().map(|(index, layer)| above(index, layer, scores, |_| threshold)).collect();
+    let ties = beyond(&patterns, threshold, sparsity);
+    Decided { patterns, ties: Some(ties) }
 }
 
-pub(super) fn per_layer(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Vec<Pattern> {
+/// Weights that went beyond the k asked for, since they tie with a threshold that is not 0.
+fn beyond(patterns: &[Pattern], threshold: Option<u32>, sparsity: f64) -> u64 {
+    let weights: usize = patterns.iter().map(|pattern| pattern.rows() * pattern.cols()).sum();
+    let kept: usize = patterns.iter().map(Pattern::kept).sum();
+    if threshold.is_none_or(|cut| cut == 0) { 0 } else { (weights - kept - count(weights, sparsity)) as u64 }
+}
+
+pub(super) fn per_layer(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Decided {
+    let mut ties = 0;
     let one = |(index, layer): (usize, &Layer<'_>)| {
         let threshold = threshold(&[layer.rows * layer.cols], |_, start, out| scores.fill(index, start, out), sparsity);
-        above(index, layer, scores, |_| threshold)
+        let pattern = above(index, layer, scores, |_| threshold);
+        ties += beyond(std::slice::from_ref(&pattern), threshold, sparsity);
+        pattern
     };
-    layers.iter().enumerate().map(one).collect()
+    let patterns = layers.iter().enumerate().map(one).collect();
+    Decided { patterns, ties: Some(ties) }
 }
 
-pub(super) fn per_row(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Vec<Pattern> {
+pub(super) fn per_row(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Decided {
+    let ties = AtomicU64::new(0);
     let one = |(index, layer): (usize, &Layer<'_>)| {
         let k = count(layer.cols, sparsity);
-        above(index, layer, scores, |row_scores| (k > 0).then(|| *row_scores.to_vec().select_nth_unstable(k - 1).1))
+        above(index, layer, scores, |row_scores| {
+            let cut = (k > 0).then(|| *row_scores.to_vec().select_nth_unstable(k - 1).1)?;
+            if cut > 0 {
+                let gone = row_scores.iter().filter(|score| **score <= cut).count();
+                ties.fetch_add((gone - k) as u64, Ordering::Relaxed);
+            }
+            Some(cut)
+        })
     };
-    layers.iter().enumerate().map(one).collect()
+    let patterns = layers.iter().enumerate().map(one).collect();
+    Decided { patterns, ties: Some(ties.into_inner()) }
 }
 
 /// Removes exactly k weights of every row.
-pub(super) fn exactly_per_row(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Vec<Pattern> {
+pub(super) fn exactly_per_row(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Decided {
+    let ties = AtomicU64::new(0);
     let one = |(index, layer): (usize, &Layer<'_>)| {
         let k = count(layer.cols, sparsity);
         Pattern::from_rows(layer.rows, layer.cols, |row, words| {
@@ -62,12 +87,18 @@ pub(super) fn exactly_per_row(layers: &[Layer<'_>], scores: &dyn Scores, sparsit
             if 0 < k && k < keys.len() {
                 keys.select_nth_unstable(k);
             }
-            for col in keys[..k].iter().map(|key| (key & u64::from(u32::MAX)) as usize) {
+            let (gone, stay) = keys.split_at(k);
+            let cut = gone.iter().map(|key| key >> 32).max().unwrap_or(0);
+            if cut > 0 {
+                ties.fetch_add(stay.iter().filter(|key| *key >> 32 == cut).count() as u64, Ordering::Relaxed);
+            }
+            for col in gone.iter().map(|key| (key & u64::from(u32::MAX)) as usize) {
                 words[col / 64] &= !(1 << (col % 64));
             }
         })
     };
-    layers.iter().enumerate().map(one).collect()
+    let patterns = layers.iter().enumerate().map(one).collect();
+    Decided { patterns, ties: Some(ties.into_inner()) }
 }
 
 /// k = floor(sparsity * weights), in double precision as the reference computes it.
@@ -193,6 +224,34 @@ mod tests {
     }
 
     #[test]
+    fn ties_are_counted_by_hand() {
+        use super::super::{GramStatistics, decide, prune_calibrated};
+        let weights = vec![1.0, -1.0, 1.0, 2.0, 1.0, 1.0, 3.0, 0.5];
+        let ties = |request: Request| decide(0, &[layer(2, 4, weights.clone())], &request).unwrap().ties;
+        let of = |scope, sparsity| ties(request(Method::Magnitude, scope, sparsity));
+        // Four are to go, 0.5 and three of the five ones; the two others go too.
+        assert_eq!(of(Scope::Global, 0.5), Some(2));
+        assert_eq!(of(Scope::Layer, 0.5), Some(2));
+        // Of 1 1 1 2 two are to go and three do; of 1 1 3 0.5 the two that are to go are 0.5 and a one.
+        assert_eq!(of(Scope::Row, 0.5), Some(2));
+        assert_eq!(of(Scope::Global, 0.0), Some(0));
+        // 0.5 alone is to go.
+        assert_eq!(of(Scope::Global, 0.125), Some(0));
+        // Of 1 1 1 2 two go and a one stays; of 1 1 3 0.5 a one goes and a one stays.
+        let pattern = NmPattern::NofM { n: 2, m: 4 };
+        assert_eq!(ties(Request { pattern, scope: None, ..request(Method::Magnitude, Scope::Row, 0.5) }), Some(2));
+        let inputs = GramStatistics::new(1, vec![1.0, 1.0, 4.0, 1.0], None);
+        // Scores 1 1 2 2 and 1 1 6 0.5.
+        let wanda = |request| prune_calibrated(&layer(2, 4, weights.clone()), &inputs, &request).unwrap().ties;
+        assert_eq!(wanda(request(Method::Wanda, Scope::Row, 0.5)), Some(1));
+        assert_eq!(wanda(request(Method::Wanda, Scope::Row, 0.75)), Some(1));
+        // Which of the zeros go is nobody's loss.
+        let zeros = decide(0, &[layer(1, 4, vec![0.0, -0.0, 0.0, 1.0])], &request(Method::Magnitude, Scope::Row, 0.5));
+        assert_eq!(zeros.unwrap().ties, Some(0));
+        assert_eq!(ties(request(Method::Given, Scope::Row, 0.5)), None);
+    }
+
+    #[test]
     fn random_depends_on_the_seed_alone_and_removes_its_share() {
         let make = |seed| {
             let layers = [layer(50, 70, vec![1.0; 3500]), layer(10, 7, vec![1.0; 70])];
@@ -205,6 +264,34 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn ties_are_the_scores_at_the_cut_beyond_those_to_go(
+            quarters in prop::collection::vec(0i8..5, 48),
+            sparsity in 0.0f64..1.0,
+        ) {
+            use super::super::{GramStatistics, decide, prune_calibrated};
+            let weights: Vec<f32> = quarters.iter().map(|&q| f32::from(q) / 4.0).collect();
+            let beyond = |set: &[f32], k: usize| {
+                let mut sorted = set.to_vec();
+                sorted.sort_by(f32::total_cmp);
+                let cut = if k == 0 { 0.0 } else { sorted[k - 1] };
+                if cut == 0.0 { 0 } else { (sorted.iter().filter(|score| **score <= cut).count() - k) as u64 }
+            };
+            let of = |width: usize, k: usize| weights.chunks(width).map(|set| beyond(set, k)).sum::<u64>();
+            let ties = |request: Request| decide(0, &[layer(6, 8, weights.clone())], &request).unwrap().ties.unwrap();
+            for (scope, width) in [(Scope::Global, 48), (Scope::Layer, 48), (Scope::Row, 8)] {
+                prop_assert_eq!(ties(request(Method::Magnitude, scope, sparsity)), of(width, count(width, sparsity)));
+            }
+            let inputs = GramStatistics::new(1, vec![1.0; 8], None);
+            let wanda = |request| prune_calibrated(&layer(6, 8, weights.clone()), &inputs, &request).unwrap().ties;
+            prop_assert_eq!(wanda(request(Method::Wanda, Scope::Row, sparsity)), Some(of(8, count(8, sparsity))));
+            for (n, m) in [(2, 4), (1, 4), (5, 8)] {
+                let nm = |method| Request { pattern: NmPattern::NofM { n, m }, scope: None, ..request(method, Scope::Row, 0.0) };
+                prop_assert_eq!(ties(nm(Method::Magnitude)), of(m as usize, (m - n) as usize));
+                prop_assert_eq!(wanda(nm(Method::Wanda)), Some(of(m as usize, (m - n) as usize)));
+            }
+        }
+
         #[test]
         fn selection_equals_sorting(
             values in prop::collection::vec(prop_oneof![-2.0f32..2.0, Just(0.0), Just(0.25)], 1..9000),

@@ -144,7 +144,7 @@ impl<'a> Work<'a> {
     fn remaining(self, layer: &Layer<'_>) -> Remaining {
         let pattern = Pattern::from_words(layer.rows, layer.cols, self.kept);
         let pattern = pattern.unwrap_or_else(|| unreachable!("there are as many words as a pattern has"));
-        Remaining { pattern, weights: Some(self.weights) }
+        Remaining { pattern, weights: Some(self.weights), ties: None }
     }
 }
 

@@ -72,7 +72,7 @@ fn layers_may_be_pruned_one_at_a_time() {
             assert!(request.within_layers());
             let all = prune(&layers, &request).unwrap();
             for (index, pattern) in all.iter().enumerate() {
-                let one = prune_from(index, &layers[index..=index], &request).unwrap();
+                let one = decide(index, &layers[index..=index], &request).unwrap().patterns;
                 assert_eq!(one[0], *pattern, "{method:?} {scope:?} {index}");
             }
             assert_ne!(all[0], all[1]);

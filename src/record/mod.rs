@@ -27,6 +27,6 @@ pub use cell::{Failure, FailureKind, Numbers, PartRecord, Record, Timings};
 pub use folder::{NewFolder, WriteError};
 pub use formats::{ExpectRecord, InputRecord, Manifest, PlanEntry, PlanPart, PlanRecord, RunRecord};
 pub use kernel::{KernelMeasured, KernelResult, Timed};
-pub use model::{CellResult, GateRun, KernelUse, Measured, Sizes};
+pub use model::{CellResult, GateRun, KernelUse, Measured, Sizes, Ties};
 pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};
 pub use store::{Mismatch, Store, StoreError, experiment_folder};

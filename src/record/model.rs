@@ -14,6 +14,19 @@ pub struct Sizes {
     pub structure: Structure,
     /// Non-zero parameters of the dense model.
     pub dense_nonzero: u64,
+    /// Weights about which the order of equal scores decided, of methods that score every weight once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ties: Option<Ties>,
+}
+
+/// Weights about which the order of equal scores decided: beyond those that were to go, but of the score of the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ties {
+    /// How many.
+    pub weights: u64,
+    /// Of how many weights that competed.
+    pub of: u64,
 }
 
 /// How a sparse variant ran.
@@ -45,6 +58,8 @@ pub struct Measured {
     pub structure: Structure,
     /// Non-zero parameters of the dense model.
     pub dense_nonzero: u64,
+    /// Weights about which the order of equal scores decided, of methods that score every weight once.
+    pub ties: Option<Ties>,
     /// How closely it follows the dense model.
     pub agreement: Option<Agreement>,
     /// exp of the mean negative log-likelihood.
@@ -60,9 +75,9 @@ pub struct Measured {
 impl Measured {
     /// As they are stored, group by group.
     pub fn into_numbers(self) -> Vec<Numbers> {
-        let Self { structure, dense_nonzero, agreement, perplexity, gate, kernels, latency } = self;
+        let Self { structure, dense_nonzero, ties, agreement, perplexity, gate, kernels, latency } = self;
         [
-            Some(Numbers::Structure(Box::new(Sizes { structure, dense_nonzero }))),
+            Some(Numbers::Structure(Box::new(Sizes { structure, dense_nonzero, ties }))),
             agreement.map(Numbers::Agreement),
             perplexity.map(Numbers::Perplexity),
             gate.map(|gate| Numbers::Gate(GateRun { gate, kernels })),
@@ -86,9 +101,9 @@ impl Measured {
                 Numbers::Times(_) => {}
             }
         }
-        let Sizes { structure, dense_nonzero } = *sizes?;
+        let Sizes { structure, dense_nonzero, ties } = *sizes?;
         let (gate, kernels) = ran.map_or((None, Vec::new()), |ran| (Some(ran.gate), ran.kernels));
-        Some(Self { structure, dense_nonzero, agreement, perplexity, gate, kernels, latency })
+        Some(Self { structure, dense_nonzero, ties, agreement, perplexity, gate, kernels, latency })
     }
 }
 

@@ -27,6 +27,14 @@ pub enum StoreError {
         /// What the system says.
         source: io::Error,
     },
+    /// A part of the folder is a link that leads out of it: writing there would change what is not ours.
+    #[error("`{}` is a link to `{target}`, which is not in the results folder: nothing is written through it", path.display())]
+    Link {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: String,
+    },
     /// A file or folder can't be read.
     #[error("failed to read `{}`", path.display())]
     Read {
@@ -73,12 +81,17 @@ pub enum Mismatch {
     Cell,
 }
 
+/// Where a link leads.
+fn target(link: &Path) -> String {
+    std::fs::read_link(link).map_or_else(|error| error.to_string(), |target| target.display().to_string())
+}
+
 impl StoreError {
     /// Whether a cell's file can't be believed, so that the cell counts as not measured.
     pub fn is_of_a_file(&self) -> bool {
         match self {
             Self::Format { .. } | Self::Foreign { .. } => true,
-            Self::Write { .. } | Self::Read { .. } => false,
+            Self::Write { .. } | Self::Link { .. } | Self::Read { .. } => false,
         }
     }
 
@@ -89,6 +102,9 @@ impl StoreError {
                 "free some space and run again: finished cells are kept".into()
             }
             Self::Write { .. } => "make the folder writable, or give another one with `--results DIR`".into(),
+            Self::Link { path, .. } => {
+                format!("remove the link `{}`, or put what it leads to in its place", path.display())
+            }
             Self::Read { .. } => "check the path and its permissions".into(),
             Self::Format { path, .. } | Self::Foreign { path, .. } => {
                 format!("move `{}` away and run again", path.display())
@@ -125,7 +141,7 @@ impl Store {
     /// When they can't.
     pub fn create(&self) -> Result<(), StoreError> {
         for folder in ["cells", "runs", "tables", "plots"] {
-            let path = self.root.join(folder);
+            let path = self.inside(Path::new(folder))?;
             std::fs::create_dir_all(&path).map_err(|source| StoreError::Write { path: path.clone(), source })?;
             // A folder that exists may still be read-only: better known before an hour of work.
             tempfile::tempfile_in(&path).map_err(|source| StoreError::Write { path: path.clone(), source })?;
@@ -148,7 +164,7 @@ impl Store {
     /// # Errors
     /// When the file is there and can't be read, or is not what was written for this cell.
     pub fn cell(&self, id: &CellId) -> Result<Option<Record>, StoreError> {
-        let path = self.cell_path(id);
+        let path = self.root.join(cell_path(id));
         let Some(value) = self.read::<Value>(&path)? else { return Ok(None) };
         let record = opened(value, &path)?;
         let foreign = |mismatch| StoreError::Foreign { path: path.clone(), mismatch };
@@ -200,8 +216,9 @@ impl Store {
     /// # Errors
     /// When it can't be written; what was there before is still there then.
     pub fn write_cell(&self, record: &Record) -> Result<(), StoreError> {
-        let path = self.cell_path(&record.id);
-        self.write_json(&path, &sealed(record).map_err(|source| StoreError::Write { path: path.clone(), source })?)
+        let path = cell_path(&record.id);
+        let error = |source| StoreError::Write { path: self.root.join(&path), source };
+        self.write_json(&path, &sealed(record).map_err(error)?)
     }
 
     /// The plan, if there is one.
@@ -223,8 +240,16 @@ impl Store {
     /// # Errors
     /// When they can't be written.
     pub fn write_plan(&self, plan: &PlanRecord, experiment: &str) -> Result<(), StoreError> {
-        self.write_json(&self.root.join("plan.json"), plan)?;
+        self.write_json(Path::new("plan.json"), plan)?;
         self.write(Path::new("experiment.toml"), experiment.as_bytes())
+    }
+
+    /// The manifest, if there is one.
+    ///
+    /// # Errors
+    /// When the file is there and can't be read.
+    pub fn manifest(&self) -> Result<Option<Manifest>, StoreError> {
+        self.read(&self.root.join("manifest.json"))
     }
 
     /// Writes the manifest.
@@ -232,7 +257,7 @@ impl Store {
     /// # Errors
     /// When it can't be written.
     pub fn write_manifest(&self, manifest: &Manifest) -> Result<(), StoreError> {
-        self.write_json(&self.root.join("manifest.json"), manifest)
+        self.write_json(Path::new("manifest.json"), manifest)
     }
 
     /// Writes what a process did, under a name of its own.
@@ -241,7 +266,7 @@ impl Store {
     /// When it can't be written.
     pub fn write_run(&self, run: &RunRecord) -> Result<(), StoreError> {
         let stamp: String = run.started.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
-        let path = self.root.join("runs").join(format!("{stamp}-{}.json", std::process::id()));
+        let path = Path::new("runs").join(format!("{stamp}-{}.json", std::process::id()));
         self.write_json(&path, run)
     }
 
@@ -250,7 +275,28 @@ impl Store {
     /// # Errors
     /// When it can't be written.
     pub fn write(&self, relative: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        write_atomically(&self.root.join(relative), bytes)
+        write_atomically(&self.inside(relative)?, bytes)
+    }
+
+    /// A path of the folder that is to be written.
+    ///
+    /// # Errors
+    /// When a part of it is a link that leads out of the folder.
+    fn inside(&self, relative: &Path) -> Result<PathBuf, StoreError> {
+        let leads_out = |link: &Path| match (std::fs::canonicalize(link), std::fs::canonicalize(&self.root)) {
+            (Ok(target), Ok(root)) => !target.starts_with(root),
+            // A link to nothing: what is made behind it is made elsewhere.
+            _ => true,
+        };
+        let mut path = self.root.clone();
+        for part in relative.components() {
+            path.push(part);
+            let is_link = std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.file_type().is_symlink());
+            if is_link && leads_out(&path) {
+                return Err(StoreError::Link { target: target(&path), path });
+            }
+        }
+        Ok(path)
     }
 
     /// Whether the first 4 KiB of a file of the folder hold these bytes.
@@ -275,11 +321,9 @@ impl Store {
 
     /// Removes a file of the folder; another process may have done so.
     pub fn remove(&self, relative: &Path) {
-        let _ = std::fs::remove_file(self.root.join(relative));
-    }
-
-    fn cell_path(&self, id: &CellId) -> PathBuf {
-        self.root.join("cells").join(format!("{id}.json"))
+        if let Ok(path) = self.inside(relative) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
@@ -292,7 +336,8 @@ impl Store {
         parsed.map(Some).map_err(|source| StoreError::Format { path: path.into(), source })
     }
 
-    fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+    fn write_json(&self, relative: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+        let path = &self.inside(relative)?;
         let error = |source: serde_json::Error| StoreError::Write { path: path.into(), source: source.into() };
         let mut bytes = serde_json::to_vec_pretty(value).map_err(error)?;
         bytes.push(b'\n');
@@ -330,6 +375,10 @@ fn opened(mut value: Value, path: &Path) -> Result<Record, StoreError> {
     let digest = digest_of(&mut value);
     let record = serde_json::from_value(value).map_err(|source| StoreError::Format { path: path.into(), source })?;
     if written == Some(digest.into()) { Ok(record) } else { Err(foreign(Mismatch::Digest)) }
+}
+
+fn cell_path(id: &CellId) -> PathBuf {
+    Path::new("cells").join(format!("{id}.json"))
 }
 
 /// What a file is called while it is written.
@@ -403,6 +452,44 @@ mod tests {
         assert!(matches!(&error, StoreError::Read { path, .. } if path.ends_with("plan.json")), "{error}");
         assert!(store.bytes(Path::new("cells/00ff.json")).is_none());
         assert!(!store.mentions(Path::new("plan.json"), b"x"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_is_written_through_a_link_that_leads_out() {
+        use std::os::unix::fs::symlink;
+        let lab = tempfile::tempdir().unwrap();
+        let (root, elsewhere) = (lab.path().join("results"), lab.path().join("elsewhere"));
+        std::fs::create_dir_all(&root).unwrap();
+        std::fs::create_dir_all(&elsewhere).unwrap();
+        let store = Store::at(&root);
+        let refused = |result: Result<(), StoreError>, link: &str| {
+            let error = result.unwrap_err();
+            assert!(matches!(&error, StoreError::Link { path, .. } if *path == root.join(link)), "{error}");
+            assert!(error.to_string().contains(link) && error.hint().is_some());
+        };
+        // A folder, a folder that is not there yet, and a file.
+        symlink(&elsewhere, root.join("tables")).unwrap();
+        symlink(lab.path().join("nowhere"), root.join("plots")).unwrap();
+        std::fs::write(elsewhere.join("thesis"), "mine").unwrap();
+        symlink(elsewhere.join("thesis"), root.join("experiment.toml")).unwrap();
+        refused(store.write(Path::new("tables/a.csv"), b"1"), "tables");
+        refused(store.write(Path::new("plots/a.svg"), b"1"), "plots");
+        refused(store.write(Path::new("experiment.toml"), b"1"), "experiment.toml");
+        refused(store.create(), "tables");
+        store.remove(Path::new("tables/thesis"));
+        assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 1);
+        assert_eq!(std::fs::read(elsewhere.join("thesis")).unwrap(), b"mine");
+        // Reading is fine, and so is a link that stays inside.
+        assert_eq!(store.bytes(Path::new("tables/thesis")).unwrap(), b"mine");
+        std::fs::create_dir(root.join("figures")).unwrap();
+        std::fs::remove_file(root.join("plots")).unwrap();
+        symlink(root.join("figures"), root.join("plots")).unwrap();
+        store.write(Path::new("plots/a.svg"), b"1").unwrap();
+        assert!(root.join("figures/a.svg").exists());
+        // The folder itself may be a link: its owner made it.
+        symlink(&root, lab.path().join("link")).unwrap();
+        Store::at(lab.path().join("link")).write(Path::new("plots/b.svg"), b"1").unwrap();
     }
 
     #[test]

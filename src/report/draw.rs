@@ -31,6 +31,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color as _, FontTransform, IntoFont, RGBAColor, ShapeStyle, TextStyle};
 use thiserror::Error;
 
+use super::escape;
 use super::figure::Figure;
 use shape::{Anchor, Color, Point, Shape, Text};
 
@@ -167,15 +168,11 @@ fn svg_root(figure: &Figure, (units_wide, units_high): (u32, u32)) -> String {
     );
     for (tag, text) in [("title", &figure.title), ("desc", &figure.description)] {
         if !text.is_empty() {
-            root.push_str(&format!("<{tag}>{}</{tag}>\n", escaped(text)));
+            root.push_str(&format!("<{tag}>{}</{tag}>\n", escape::xml(text)));
         }
     }
     root.push_str("<rect width=\"100%\" height=\"100%\" fill=\"#FFFFFF\"/>\n");
     root
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// Draws shapes at `scale` backend units to the logical pixel.
@@ -245,7 +242,7 @@ fn svg_text(text: &Text, scale: f64, backend: &mut SVGBackend) -> Result<(), Dra
         pos: Pos::new(h_pos, VPos::Top),
     };
     let at = ((at.0 * scale).round() as i32, (at.1 * scale).round() as i32);
-    backend.draw_text(&text.content, &style, at).map_err(backend_error)
+    backend.draw_text(&escape::line(&text.content), &style, at).map_err(backend_error)
 }
 
 fn bitmap_text(text: &Text, scale: f64, backend: &mut BitMapBackend) -> Result<(), DrawError> {

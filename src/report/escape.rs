@@ -22,6 +22,29 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     visible(text, |c| c == '\n')
 }
 
+/// As [`lines()`], of a text with colours of our own: sequences that do no more than colour stay.
+pub fn coloured(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\u{1b}') {
+        out.push_str(&lines(&rest[..at]));
+        let behind = &rest[at + 1..];
+        let colour = behind.strip_prefix('[').and_then(|codes| codes.find(|c: char| !c.is_ascii_digit() && c != ';'));
+        match colour.filter(|&end| behind[1..].as_bytes()[end] == b'm') {
+            Some(end) => {
+                out.push_str(&rest[at..at + 3 + end]);
+                rest = &behind[end + 2..];
+            }
+            None => {
+                out.push_str(&line("\u{1b}"));
+                rest = behind;
+            }
+        }
+    }
+    out.push_str(&lines(rest));
+    out
+}
+
 fn visible(text: &str, allowed: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.chars().any(|c| acts(c) && !allowed(c)) {
         return Cow::Borrowed(text);
@@ -114,12 +137,16 @@ mod tests {
     }
 
     #[test]
+    fn colours_are_all_that_a_message_may_have() {
+        assert_eq!(coloured("\u{1b}[31;1merror:\u{1b}[0m a\n"), "\u{1b}[31;1merror:\u{1b}[0m a\n");
+        assert_eq!(coloured("a\u{1b}[2Jb\u{1b}]0;x\u{7}\u{1b}"), "a\\u{1b}[2Jb\\u{1b}]0;x\\u{7}\\u{1b}");
+        assert_eq!(coloured("\u{1b}[é\u{1b}[1"), "\\u{1b}[é\\u{1b}[1");
+    }
+
+    #[test]
     fn markdown_has_no_markup() {
         let text = markdown(NASTY);
-        assert_eq!(
-            text,
-            "&lt;script&gt;a\\|b&lt;/script&gt;\\\\n\\!\\[x\\](http\\://y/z) \\\\u{1b}\\[31m\\\\u{202e}"
-        );
+        assert_eq!(text, "&lt;script&gt;a\\|b&lt;/script&gt;\\\\n\\!\\[x\\](http\\://y/z) \\\\u{1b}\\[31m\\\\u{202e}");
         assert_eq!(markdown("path:tiny_opt"), "path:tiny_opt");
         assert_eq!(markdown("_a_ *b* `c` &amp;"), "\\_a\\_ \\*b\\* \\`c\\` &amp;amp;");
     }

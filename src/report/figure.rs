@@ -13,6 +13,8 @@
 //!
 //! A missing value stays missing: it is drawn as a gap and written as an empty CSV field.
 
+use super::escape;
+
 /// A figure: panels in a grid, filled row by row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
@@ -204,7 +206,7 @@ impl Figure {
         write(["panel", "series", "x", "y", "lo", "hi"]);
         for panel in &self.panels {
             for [series, x, y, lo, hi] in panel.rows() {
-                write([panel.name(), &series, &x, &y, &lo, &hi]);
+                write([&escape::csv(panel.name()), &series, &x, &y, &lo, &hi]);
             }
         }
         let bytes = out.into_inner().expect("a Vec takes every write");
@@ -235,15 +237,16 @@ impl Panel {
     /// Rows `series, x, y, lo, hi` of the CSV.
     fn rows(&self) -> Vec<[String; 5]> {
         let mut rows = Vec::new();
+        let words = |text: &str| escape::csv(text).into_owned();
         let mut push = |series: &str, x: String, value: &Value| {
             let (lo, hi) = value.finite_bounds().unzip();
-            rows.push([series.to_owned(), x, field(value.finite()), field(lo), field(hi)]);
+            rows.push([words(series), x, field(value.finite()), field(lo), field(hi)]);
         };
         match &self.marks {
             Marks::Bars { categories, series } => {
                 for s in series {
                     for (category, value) in categories.iter().zip(&s.values) {
-                        push(&s.name, category.label.clone(), value);
+                        push(&s.name, words(&category.label), value);
                     }
                 }
             }
@@ -257,7 +260,7 @@ impl Panel {
             Marks::Heat(map) => {
                 for (row, values) in map.rows.iter().zip(&map.values) {
                     for (column, value) in map.columns.iter().zip(values) {
-                        push(row, column.clone(), &Value::from(*value));
+                        push(row, words(column), &Value::from(*value));
                     }
                 }
             }

@@ -7,11 +7,13 @@
 //!   model/  kernel/       what is shown of a kind of work          above
 //!   table/  figure  draw  stats                                    below, for all kinds
 //! ```
+//!   escape.rs             text of others, made harmless in each format
 //!
 //! This module reads `record/`. It does not know models, pruning or devices, and it runs nothing, so
 //! that a report can be made on any machine. Equal cells give equal bytes.
 
 pub mod draw;
+pub mod escape;
 pub mod figure;
 mod kernel;
 mod model;
@@ -82,6 +84,8 @@ pub struct Report {
     pub findings: Vec<String>,
     /// Expectations that were measured and missed.
     pub missed: usize,
+    /// What a reader is warned of.
+    pub warnings: Vec<String>,
     /// Cells of the plan that are not there yet, or lack results.
     pub unfinished: usize,
     /// Cells whose files can't be read or believed, one message each.
@@ -97,6 +101,7 @@ struct Section {
     shown: Option<Table>,
     verdicts: Option<Table>,
     findings: Vec<String>,
+    warnings: Vec<String>,
     missed: usize,
 }
 
@@ -163,6 +168,7 @@ fn write(store: &Store, read: &Read) -> Result<Report, ReportError> {
         shown: Vec::new(),
         verdicts: Vec::new(),
         findings: Vec::new(),
+        warnings: Vec::new(),
         missed: 0,
         unfinished: read.unfinished,
         damaged: read.damaged.clone(),
@@ -171,6 +177,7 @@ fn write(store: &Store, read: &Read) -> Result<Report, ReportError> {
         report.shown.extend(section.shown);
         report.verdicts.extend(section.verdicts);
         report.findings.extend(section.findings);
+        report.warnings.extend(section.warnings);
         report.missed += section.missed;
     }
     Ok(report)

@@ -1,5 +1,7 @@
 //! A tidy table, and its four forms: CSV with every digit, Markdown, LaTeX and plain text for people.
 
+use super::escape;
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// A table.
@@ -67,6 +69,22 @@ impl Value {
         }
     }
 
+    /// As a CSV file has it: numbers with every digit, words that no spreadsheet takes for a formula.
+    fn csv(&self) -> String {
+        match self {
+            Self::Text(text) => escape::csv(text).into_owned(),
+            Self::Missing | Self::Int(_) | Self::Float(_) => self.exact(),
+        }
+    }
+
+    /// As people read it, words in the way that a format writes them.
+    fn shown(&self, words: impl Fn(&str) -> String) -> String {
+        match self {
+            Self::Text(text) => words(text),
+            Self::Missing | Self::Int(_) | Self::Float(_) => self.rounded(),
+        }
+    }
+
     /// With the digits that a reader needs: five significant ones.
     pub fn rounded(&self) -> String {
         let Self::Float(number) = *self else { return self.exact() };
@@ -99,7 +117,7 @@ impl Table {
     /// RFC 4180, with every digit.
     pub fn csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
-        let rows = self.rows.iter().map(|row| row.iter().map(Value::exact).collect::<Vec<_>>());
+        let rows = self.rows.iter().map(|row| row.iter().map(Value::csv).collect::<Vec<_>>());
         for row in std::iter::once(self.columns.clone()).chain(rows) {
             writer.write_record(&row).expect("rows are as long as the header, and memory takes all");
         }
@@ -108,13 +126,12 @@ impl Table {
 
     /// A Markdown table, rounded.
     pub fn markdown(&self) -> String {
-        let escape = |text: &str| text.replace('|', "\\|");
         let mut out = format!("| {} |\n|", self.columns.join(" | "));
         for column in 0..self.columns.len() {
             out.push_str(if self.is_numeric(column) { "---:|" } else { "---|" });
         }
         for row in &self.rows {
-            let cells: Vec<String> = row.iter().map(|value| escape(&value.rounded())).collect();
+            let cells: Vec<String> = row.iter().map(|value| value.shown(escape::markdown)).collect();
             let _ = write!(out, "\n| {} |", cells.join(" | "));
         }
         out.push('\n');
@@ -126,10 +143,10 @@ impl Table {
         let alignment: String = (0..self.columns.len()).map(|c| if self.is_numeric(c) { 'r' } else { 'l' }).collect();
         let line = |cells: Vec<String>| format!("{} \\\\\n", cells.join(" & "));
         let mut out = format!("% \\usepackage{{booktabs}}\n\\begin{{tabular}}{{{alignment}}}\n\\toprule\n");
-        out.push_str(&line(self.columns.iter().map(|name| latex_escape(name)).collect()));
+        out.push_str(&line(self.columns.iter().map(|name| escape::latex(name)).collect()));
         out.push_str("\\midrule\n");
         for row in &self.rows {
-            out.push_str(&line(row.iter().map(|value| latex_escape(&value.rounded())).collect()));
+            out.push_str(&line(row.iter().map(|value| value.shown(escape::latex)).collect()));
         }
         out.push_str("\\bottomrule\n\\end{tabular}\n");
         out
@@ -137,7 +154,8 @@ impl Table {
 
     /// Aligned columns for a terminal, rounded.
     pub fn terminal(&self) -> String {
-        let rows: Vec<Vec<String>> = self.rows.iter().map(|row| row.iter().map(Value::rounded).collect()).collect();
+        let shown = |value: &Value| value.shown(|text| Cow::into_owned(escape::line(text)));
+        let rows: Vec<Vec<String>> = self.rows.iter().map(|row| row.iter().map(shown).collect()).collect();
         let width = |column: usize| {
             let cells = rows.iter().map(|row| row[column].chars().count());
             cells.chain([self.columns[column].chars().count()]).max().unwrap_or(0)
@@ -174,20 +192,6 @@ impl Table {
     }
 }
 
-fn latex_escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', c]),
-            '~' => out.push_str("\\textasciitilde{}"),
-            '^' => out.push_str("\\textasciicircum{}"),
-            '\\' => out.push_str("\\textbackslash{}"),
-            _ => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,6 +217,22 @@ mod tests {
         assert!(table().latex().contains("CSR, 30 \\% & a\\_b & 7 & 0.12346 \\\\"), "{}", table().latex());
         let shown = table().without_constant_columns(&[]).terminal();
         assert_eq!(shown.lines().next(), Some("setup         nonzero  kl_nats"));
+    }
+
+    #[test]
+    fn names_of_others_are_words_in_every_form() {
+        let mut table = Table::new("t", ["model", "difference"]);
+        for name in ["=HYPERLINK(\"http://x\")", "<b>a</b>|c\n\u{1b}[31m", "[x]"] {
+            table.rows.push(vec![name.into(), (-0.5).into()]);
+        }
+        let csv = table.csv();
+        assert!(csv.contains("\"'=HYPERLINK(\"\"http://x\"\")\",-0.5\n"), "{csv}");
+        let markdown = table.markdown();
+        assert_eq!(markdown.lines().count(), 5, "{markdown}");
+        assert!(markdown.contains("| &lt;b&gt;a&lt;/b&gt;\\|c\\\\n\\\\u{1b}\\[31m | -0.5 |"), "{markdown}");
+        assert!(table.latex().contains("\n{[}x{]} & -0.5"), "{}", table.latex());
+        let terminal = table.terminal();
+        assert!(!terminal.contains('\u{1b}') && terminal.lines().count() == 4, "{terminal}");
     }
 
     #[test]

@@ -294,7 +294,7 @@ fn prune<B: SparseBackend>(
         let mut session = Session::<B>::load(checkpoint, model.tokens.clone(), *dtype, device)?;
         watch.stage("pruning");
         if !point.method.calibrates() {
-            return Ok(patterns(&session, point, *seed, *dtype));
+            return Ok(patterns(&session, point, *seed, *dtype).map(|(layers, _)| layers));
         }
         let windows = seed.and_then(|seed| session.tokens.calibration_of(seed)).unwrap_or_default().to_vec();
         match calibrate(&mut session, &windows, &[point], *dtype, watch) {

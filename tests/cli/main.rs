@@ -6,6 +6,7 @@ mod architecture;
 mod calibration;
 mod errors;
 mod export;
+mod guards;
 mod kernels;
 mod latency;
 mod output;

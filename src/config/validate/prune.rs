@@ -104,7 +104,7 @@ impl Validator<'_> {
                         sparsity.value
                     ))
                     .at(sparsity.span.clone(), format!("expected {fixed}"))
-                    .context(pattern.span.clone(), format!("fixes the sparsity at {fixed}"))
+                    .context(pattern.span.clone(), format!("{}, which fixes the sparsity at {fixed}", name.in_words()))
                     .help(help),
                 );
             }

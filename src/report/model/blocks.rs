@@ -3,10 +3,11 @@
 //! Owns what a module's name says of its place in the network, and which points have room in a figure.
 
 use super::plots::{PAGE, over_seeds};
-use super::points::{Names, Seeds, Target, points, spread_out, targets};
+use super::points::{Names, Seeds, Target, points, spread_out, target_labels, targets};
 use super::tables::sparsity;
 use crate::record::CellResult;
 use crate::report::figure::{Axis, Figure, Format, HeatMap, Marks, Panel, PointSeries, Trace, Value};
+use std::collections::BTreeSet;
 
 /// The most panels that stay legible.
 const MOST_LINES: usize = 4;
@@ -17,6 +18,10 @@ const UNIFORM: f64 = 0.01;
 const LEAST_SPAN: f64 = 0.1;
 /// Heat maps of more blocks are as wide as a page.
 const WIDE: usize = 16;
+/// Networks of more blocks are in no figure: none has so many, and the numbers in a name may be anything.
+const MOST_BLOCKS: usize = 1000;
+/// The most logical pixels that maps below each other take.
+const MOST_HEIGHT: u32 = 2200;
 
 /// One linear of a block.
 struct Matrix<'a> {
@@ -52,24 +57,31 @@ fn place(name: &str) -> Option<(usize, &str)> {
 /// Share of zeros of the matrices that are wanted.
 fn share(record: &CellResult, wanted: impl Fn(&Matrix<'_>) -> bool) -> Option<f64> {
     let wanted = matrices(record).filter(|matrix| wanted(matrix));
-    let (nonzero, total) = wanted.fold((0, 0), |sum, m| (sum.0 + m.nonzero, sum.1 + m.total));
+    let (nonzero, total) =
+        wanted.fold((0u64, 0u64), |sum, m| (sum.0.saturating_add(m.nonzero), sum.1.saturating_add(m.total)));
     (total > 0).then(|| sparsity(nonzero, total))
 }
 
-fn block_count(points: &[Seeds<'_>]) -> usize {
+/// The numbers of the blocks that there are, in order; none where there are more than a figure has room for. A number
+/// says nothing of how many there are: it stands in a name, which may be anybody's.
+fn blocks_of(points: &[Seeds<'_>]) -> Vec<usize> {
     let blocks = points.iter().take(1).flat_map(|point| matrices(point.cells[0]));
-    blocks.map(|matrix| matrix.block + 1).max().unwrap_or(0)
+    let blocks: BTreeSet<usize> = blocks.map(|matrix| matrix.block).collect();
+    if blocks.len() > MOST_BLOCKS { Vec::new() } else { blocks.into_iter().collect() }
 }
 
 /// Sparsity of every block, a panel a target, a line a method. Where some targets have unequal blocks, only these
 /// are shown.
 pub(super) fn layers(records: &[&CellResult], names: &Names) -> Option<Figure> {
     let points = points(records, names);
-    let blocks = block_count(&points);
-    if blocks < 2 {
+    let blocks = blocks_of(&points);
+    if blocks.len() < 2 {
         return None;
     }
-    let mut panels: Vec<Panel> = targets(&points).iter().map(|target| lines(&points, target, blocks, names)).collect();
+    let targets = targets(&points);
+    let titled = targets.iter().zip(target_labels(&targets));
+    let mut panels: Vec<Panel> =
+        titled.map(|(target, title)| Panel { title, ..lines(&points, target, &blocks, names) }).collect();
     if panels.iter().any(|panel| !has_equal_blocks(panel)) {
         panels.retain(|panel| !has_equal_blocks(panel));
     }
@@ -80,21 +92,21 @@ pub(super) fn layers(records: &[&CellResult], names: &Names) -> Option<Figure> {
     Some(Figure { columns, ..Figure::new(panels, width, 230 * rows + 20) })
 }
 
-fn lines(points: &[Seeds<'_>], target: &Target, blocks: usize, names: &Names) -> Panel {
+fn lines(points: &[Seeds<'_>], target: &Target, blocks: &[usize], names: &Names) -> Panel {
     let series = points.iter().filter(|point| point.target == *target).map(|point| {
         let value = |block| over_seeds(&point.cells, &|record| share(record, |matrix| matrix.block == block));
         PointSeries {
             name: point.name.clone(),
             style: names.style(&point.name),
-            trace: if blocks <= 3 * WIDE { Trace::Marked } else { Trace::Line },
-            points: (0..blocks).map(|block| (block as f64, value(block))).collect(),
+            trace: if blocks.len() <= 3 * WIDE { Trace::Marked } else { Trace::Line },
+            points: blocks.iter().map(|&block| (block as f64, value(block))).collect(),
         }
     });
     let series: Vec<PointSeries> = series.collect();
     let values = series.iter().flat_map(|s| &s.points).flat_map(|(_, value)| ends(value));
     let y = Axis { format: Format::Percent(0), range: Some(room(values)), ..Axis::linear("Sparsity") };
     let x = Axis { ticks: block_ticks(blocks), ..Axis::linear("Block") };
-    Panel { title: target.label(), legend: true, ..Panel::new(x, y, Marks::Points(series)) }
+    Panel { legend: true, ..Panel::new(x, y, Marks::Points(series)) }
 }
 
 /// Whether every line of a panel is flat.
@@ -125,40 +137,47 @@ fn room(values: impl Iterator<Item = f64>) -> (f64, f64) {
 }
 
 /// Every block, or every second, fifth, ..., of many.
-fn block_ticks(blocks: usize) -> Vec<f64> {
+fn block_ticks(blocks: &[usize]) -> Vec<f64> {
     const MOST: usize = 12;
-    let stride = [1, 2, 5, 10, 20, 50].into_iter().find(|stride| blocks.div_ceil(*stride) <= MOST).unwrap_or(100);
-    (0..blocks).step_by(stride).map(|block| block as f64).collect()
+    let stride = [1, 2, 5, 10, 20, 50].into_iter().find(|stride| blocks.len().div_ceil(*stride) <= MOST).unwrap_or(100);
+    blocks.iter().step_by(stride).map(|&block| block as f64).collect()
 }
 
 /// Sparsity of every matrix of every block, a panel a point. Where some points spread their zeros unevenly over the
 /// matrices, only these are shown.
 pub(super) fn heatmap(records: &[&CellResult], names: &Names) -> Option<Figure> {
     let points = points(records, names);
-    let blocks = block_count(&points);
-    if blocks == 0 {
+    let blocks = blocks_of(&points);
+    if blocks.is_empty() {
         return None;
     }
-    let maps = points.iter().map(|point| (format!("{}, {}", point.name, point.target.label()), rows(point, blocks)));
+    let labels = target_labels(&points.iter().map(|point| point.target).collect::<Vec<_>>());
+    let maps =
+        points.iter().zip(labels).map(|(point, label)| (format!("{}, {label}", point.name), rows(point, &blocks)));
     let mut maps: Vec<(String, Rows)> = maps.collect();
     if maps.iter().any(|(_, rows)| !rows.is_uniform()) {
         maps.retain(|(_, rows)| !rows.is_uniform());
     }
-    let maps = spread_out(maps, MOST_MAPS);
+    let kinds = maps.iter().map(|(_, rows)| rows.kinds.len()).max().unwrap_or(0);
+    let height = u32::try_from(kinds).ok()?.checked_mul(17)?.checked_add(68)?;
+    let across = if blocks.len() > WIDE { 1 } else { 2 };
+    let maps = spread_out(maps, MOST_MAPS.min((MOST_HEIGHT / height) as usize * across));
+    if maps.is_empty() {
+        return None;
+    }
     // One range for all, so that a colour means the same in every panel.
     let range = colour_range(maps.iter().flat_map(|(_, rows)| rows.numbers()));
-    let kinds = maps.iter().map(|(_, rows)| rows.kinds.len()).max().unwrap_or(0) as u32;
     let panel = |(title, rows): (String, Rows)| {
         let scale = Axis { format: Format::Percent(0), range: Some(range), ..Axis::linear("Sparsity") };
-        let columns = (0..blocks).map(|block| block.to_string()).collect();
+        let columns = blocks.iter().map(ToString::to_string).collect();
         let map = HeatMap { columns, rows: rows.kinds, values: rows.values, scale };
         Panel { title, legend: true, ..Panel::new(Axis::linear("Block"), Axis::linear(""), Marks::Heat(map)) }
     };
     let panels: Vec<Panel> = maps.into_iter().map(panel).collect();
-    let columns = if blocks > WIDE { 1 } else { panels.len().min(2) };
+    let columns = panels.len().min(across);
     let figure_rows = panels.len().div_ceil(columns) as u32;
-    let width = if panels.len() > 1 || blocks > WIDE { PAGE } else { PAGE * 7 / 10 };
-    Some(Figure { columns, ..Figure::new(panels, width, (17 * kinds + 68) * figure_rows + 24) })
+    let width = if panels.len() > 1 || across == 1 { PAGE } else { PAGE * 7 / 10 };
+    Some(Figure { columns, ..Figure::new(panels, width, height * figure_rows + 24) })
 }
 
 /// Shares of zeros, a row a kind of matrix, a column a block.
@@ -177,17 +196,22 @@ impl Rows {
     }
 }
 
-fn rows(point: &Seeds<'_>, blocks: usize) -> Rows {
+fn rows(point: &Seeds<'_>, blocks: &[usize]) -> Rows {
     let mut kinds: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for matrix in matrices(point.cells[0]) {
-        if !kinds.contains(&matrix.kind) {
+        if seen.insert(matrix.kind) {
             kinds.push(matrix.kind);
         }
+    }
+    // A map that has no room is not filled in.
+    if kinds.len() > MOST_HEIGHT as usize {
+        return Rows { kinds: kinds.iter().map(|kind| (*kind).to_owned()).collect(), values: Vec::new() };
     }
     let value = |kind: &str, block| {
         over_seeds(&point.cells, &|record| share(record, |m| (m.block, m.kind) == (block, kind))).finite()
     };
-    let values = kinds.iter().map(|kind| (0..blocks).map(|block| value(kind, block)).collect()).collect();
+    let values = kinds.iter().map(|kind| blocks.iter().map(|&block| value(kind, block)).collect()).collect();
     Rows { kinds: short(&kinds), values }
 }
 
@@ -243,8 +267,9 @@ mod tests {
         assert_eq!(colour_range([1.0].into_iter()), (0.8, 1.0));
         assert_eq!(colour_range([0.42, 0.77].into_iter()), (0.4, 0.8));
         assert_eq!(colour_range(std::iter::empty()), (0.0, 1.0));
-        assert_eq!(block_ticks(6), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
-        assert_eq!(block_ticks(30), [0.0, 5.0, 10.0, 15.0, 20.0, 25.0]);
+        let ticks = |blocks: std::ops::Range<usize>| block_ticks(&blocks.collect::<Vec<_>>());
+        assert_eq!(ticks(0..6), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(ticks(0..30), [0.0, 5.0, 10.0, 15.0, 20.0, 25.0]);
     }
 
     /// Two blocks of two linears, whose kept weights of 100 are given.
@@ -282,5 +307,27 @@ mod tests {
         assert_eq!(figure.panels.iter().map(|p| p.title.as_str()).collect::<Vec<_>>(), ["70 %"], "50 % is even");
         let even = heatmap(&records[1..], &names).unwrap();
         assert_eq!(even.panels.len(), 1, "a map of one colour is better than none");
+    }
+
+    #[test]
+    fn numbers_of_blocks_size_nothing() {
+        let figures = |names: &[String]| {
+            let linears: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 40)).collect();
+            let record = record(cell("m", Method::Magnitude, 0.5, Variant::Masked, None), 1.0, &linears);
+            let names = Names::among([&record.cell]);
+            (layers(&[&record], &names), heatmap(&[&record], &names))
+        };
+        for huge in [4_000_000_000, usize::MAX] {
+            let (lines, map) = figures(&["layers.3.fc1".into(), format!("layers.{huge}.fc1")]);
+            let Marks::Points(series) = &lines.unwrap().panels[0].marks else { panic!("no lines") };
+            assert_eq!(series[0].points.iter().map(|(x, _)| *x).collect::<Vec<_>>(), [3.0, huge as f64]);
+            let Marks::Heat(map) = &map.unwrap().panels[0].marks else { panic!("no map") };
+            assert_eq!(map.columns, ["3".to_owned(), huge.to_string()]);
+        }
+        // More blocks or kinds of matrices than there is room for are in no figure.
+        let many: Vec<String> = (0..1001).map(|block| format!("layers.{block}.fc1")).collect();
+        assert_eq!(figures(&many), (None, None));
+        let kinds: Vec<String> = (0..3000).map(|kind| format!("layers.0.fc{kind}")).collect();
+        assert_eq!(figures(&kinds), (None, None));
     }
 }

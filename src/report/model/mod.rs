@@ -41,12 +41,21 @@ pub(super) fn section(read: &Read) -> Section {
         let noun = if missed == 1 { "expectation" } else { "expectations" };
         findings.push(format!("{missed} {noun} missed: see tables/expectations.csv"));
     }
+    let mut warnings = Vec::new();
+    if let [first, others @ ..] = &tables::many_ties(&cells)[..] {
+        let more = if others.is_empty() { String::new() } else { format!(" (and {} more points)", others.len()) };
+        warnings.push(format!(
+            "{first}{more}: which of equals go is a matter of order, and another program may decide otherwise: see \
+             `ties` in tables/summary.csv"
+        ));
+    }
     Section {
         shown: tables::terminal_summary(&cells),
         verdicts: find("expectations").map(|table| table.clone().without_constant_columns(&["verdict"])),
         figures: plots::all(&cells),
         tables,
         findings,
+        warnings,
         missed,
     }
 }
@@ -93,6 +102,7 @@ mod tests {
         let measured = Measured {
             structure,
             dense_nonzero: total,
+            ties: None,
             agreement: None,
             perplexity: Some(perplexity),
             gate: None,

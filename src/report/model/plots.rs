@@ -8,10 +8,11 @@ use super::tables::{GroupSum, by_seed, group_sums, metric, sparsity};
 use super::{blocks, latency, quality};
 use crate::config::experiment::Variant;
 use crate::config::format::style;
-use crate::plan::Cell;
-use crate::record::{CellResult, Measured};
+use crate::plan::{Cell, PrunePoint};
+use crate::record::{CellResult, Measured, sha256};
 use crate::report::figure::{Axis, BarSeries, Category, Figure, Format, Marks, Panel, Value};
 use crate::report::stats::{mean, number, sd};
+use std::collections::HashMap;
 
 /// The most bars of a panel that stay legible.
 pub(super) const MOST_BARS: usize = 16;
@@ -21,9 +22,10 @@ pub(super) const PAGE: u32 = 680;
 /// Every figure with its file name.
 pub(super) fn all(cells: &Cells) -> Vec<(String, Figure)> {
     let runs = runs(&cells.records);
+    let files = file_names(&runs.iter().map(|records| &records[0].cell).collect::<Vec<_>>());
     let several = runs.len() > 1;
     let mut figures = Vec::new();
-    for records in runs {
+    for (records, file) in runs.into_iter().zip(files) {
         let names = Names::among(records.iter().map(|record| &record.cell));
         let made = [
             ("setups", setups(&records)),
@@ -39,7 +41,7 @@ pub(super) fn all(cells: &Cells) -> Vec<(String, Figure)> {
             let cell = &records[0].cell;
             let run = format!("{}, {} {}", cell.model, cell.backend, cell.dtype.name());
             figure.description = cells.title.iter().cloned().chain([run]).collect::<Vec<_>>().join(": ");
-            let name = if several { format!("{name}-{}", file_name(cell)) } else { name.into() };
+            let name = if several { format!("{name}-{file}") } else { name.into() };
             figures.push((name, figure));
         }
     }
@@ -59,9 +61,29 @@ pub(super) fn runs(records: &[CellResult]) -> Vec<Vec<&CellResult>> {
     runs
 }
 
-fn file_name(cell: &Cell) -> String {
-    let text = format!("{}-{}-{}", cell.model, cell.backend, cell.dtype.name());
-    text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect()
+/// What the files of each run are called: model, backend and dtype in letters that every file system takes. Where two
+/// would be called the same, a digest of each model tells them apart; other names stay as they are.
+fn file_names(cells: &[&Cell]) -> Vec<String> {
+    /// Some file systems take hardly more behind a figure's name and in front of an extension.
+    const MOST: usize = 120;
+    let plain = |cell: &&Cell| -> String {
+        let text = format!("{}-{}-{}", cell.model, cell.backend, cell.dtype.name());
+        text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect()
+    };
+    let names: Vec<String> = cells.iter().map(plain).collect();
+    let mut met: HashMap<String, usize> = HashMap::new();
+    for name in &names {
+        // Not every file system tells capital letters from others.
+        *met.entry(name.to_ascii_lowercase()).or_default() += 1;
+    }
+    let name = |(name, cell): (&String, &&Cell)| {
+        if name.len() <= MOST && met[&name.to_ascii_lowercase()] == 1 {
+            return name.clone();
+        }
+        let (start, digest) = (&name[..name.len().min(MOST)], sha256(cell.model.as_bytes()));
+        format!("{start}-{}", &digest[..8])
+    };
+    names.iter().zip(cells).map(name).collect()
 }
 
 /// Size, relative compute and agreement of every setup, as the notebooks plot them; means over seeds.
@@ -106,19 +128,33 @@ pub(super) fn over_seeds(cells: &[&CellResult], number: &dyn Fn(&CellResult) -> 
     }
 }
 
+/// The setup of a cell as readers see it, an N:M pattern in words.
+fn caption(cell: &Cell) -> String {
+    let pattern = cell.prune.as_ref().map(|point| point.pattern).filter(|pattern| pattern.sparsity().is_some());
+    let Some(pattern) = pattern else { return cell.setup() };
+    cell.setup().replace(&pattern.to_string(), &format!(" {}", pattern.in_words()))
+}
+
 /// The setups, each with what tells it apart from others of the same label.
 pub(super) fn labels(records: &[&CellResult]) -> Vec<String> {
     let label = |record: &&CellResult| {
         let setup = record.cell.setup();
+        let caption = caption(&record.cell);
         let namesakes: Vec<&Cell> =
             records.iter().map(|other| &other.cell).filter(|cell| cell.setup() == setup).collect();
-        let Some(point) = record.cell.prune.as_ref().filter(|_| namesakes.len() > 1) else { return setup };
+        let Some(point) = record.cell.prune.as_ref().filter(|_| namesakes.len() > 1) else { return caption };
         let names = Names::among(namesakes.iter().copied());
-        let same_name = |cell: &&&Cell| cell.prune.as_ref().is_some_and(|other| names.of(other) == names.of(point));
+        let same_name = |cell: &&&Cell| {
+            let same = |other: &PrunePoint| names.of(other) == names.of(point) && other.sparsity == point.sparsity;
+            cell.prune.as_ref().is_some_and(same)
+        };
         let alike = namesakes.iter().filter(same_name).count();
-        let name = (alike < namesakes.len()).then(|| names.parts(point).join(" "));
+        let one_name = namesakes.iter().filter_map(|cell| cell.prune.as_ref()).all(|p| names.of(p) == names.of(point));
+        let name = (!one_name).then(|| names.parts(point).join(" "));
         let seed = record.cell.seed.filter(|_| alike > 1).map(|seed| format!("seed {seed}"));
-        [Some(setup), name, seed].into_iter().flatten().collect::<Vec<_>>().join(" ")
+        let differ = namesakes.iter().any(|cell| cell.prune.as_ref().is_some_and(|p| p.sparsity != point.sparsity));
+        let sparsity = differ.then(|| format!("({})", point.sparsity));
+        [Some(caption), sparsity, name, seed].into_iter().flatten().collect::<Vec<_>>().join(" ")
     };
     records.iter().map(label).collect()
 }
@@ -168,4 +204,42 @@ fn groups(records: &[&CellResult]) -> Option<Figure> {
         panel(from_zero("Stored size (MiB)"), &|_, sum| sum.bytes as f64 / f64::from(1 << 20)),
     ];
     Some(Figure { columns: 1, ..Figure::new(panels, PAGE, 840) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::experiment::{Method, NmPattern};
+    use crate::report::model::tests::{cell, record};
+
+    #[test]
+    fn names_that_meet_get_a_digest_and_others_stay() {
+        let names = |models: &[&str]| {
+            let cells: Vec<Cell> =
+                models.iter().map(|model| cell(model, Method::Magnitude, 0.0, Variant::Dense, None)).collect();
+            file_names(&cells.iter().collect::<Vec<_>>())
+        };
+        assert_eq!(names(&["hf:a/b", "path:c"]), ["hf-a-b-flex-f32", "path-c-flex-f32"]);
+        for pair in [["path:llama_7b", "path:llama-7b"], ["path:модель", "path:другая"], ["path:A", "path:a"]]
+        {
+            let with_third = names(&[pair[0], "path:third", pair[1]]);
+            assert_eq!(with_third[1], "path-third-flex-f32");
+            assert!(!with_third[0].eq_ignore_ascii_case(&with_third[2]), "{with_third:?}");
+            assert!(with_third.iter().all(|name| name.is_ascii()), "{with_third:?}");
+            // A name does not depend on which others are there, so that a file keeps its name.
+            assert_eq!(names(&pair), [with_third[0].clone(), with_third[2].clone()]);
+        }
+        let long = "x".repeat(300);
+        assert!(names(&[&long, "y"])[0].len() < 140);
+    }
+
+    #[test]
+    fn labels_say_what_tells_cells_apart() {
+        let masked = |sparsity| cell("m", Method::Magnitude, sparsity, Variant::Masked, None);
+        let mut two_four = masked(0.5);
+        two_four.prune.as_mut().unwrap().pattern = NmPattern::NofM { n: 2, m: 4 };
+        let records = [masked(0.3333), masked(0.33333), masked(0.5), two_four].map(|cell| record(cell, 1.0, &[]));
+        let labels = labels(&records.iter().collect::<Vec<_>>());
+        assert_eq!(labels, ["Masked33.3 (0.3333)", "Masked33.3 (0.33333)", "Masked50", "Masked 2 of 4 kept"]);
+    }
 }

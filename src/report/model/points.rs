@@ -5,7 +5,7 @@
 //! run. Knows no numbers and draws nothing.
 
 use super::tables::by_seed;
-use crate::config::experiment::{Method, NmPattern, Variant};
+use crate::config::experiment::{Method, NmPattern, Variant, percent};
 use crate::plan::{Cell, PrunePoint};
 use crate::record::CellResult;
 use serde_json::{Map, Value};
@@ -158,11 +158,11 @@ impl Target {
         Self { pattern: point.pattern, sparsity: point.target() }
     }
 
-    /// `50 %`, `2:4`, `as given`
+    /// `50 %`, `2 of 4 kept`, `as given`
     pub fn label(&self) -> String {
         match (self.pattern, self.sparsity) {
-            (NmPattern::NofM { .. }, _) => self.pattern.to_string(),
-            (NmPattern::Unstructured, Some(sparsity)) => format!("{} %", (sparsity * 1000.0).round() / 10.0),
+            (NmPattern::NofM { .. }, _) => self.pattern.in_words(),
+            (NmPattern::Unstructured, Some(sparsity)) => format!("{} %", percent(sparsity)),
             (NmPattern::Unstructured, None) => "as given".into(),
         }
     }
@@ -171,6 +171,18 @@ impl Target {
     pub fn free(&self) -> Option<f64> {
         self.sparsity.filter(|_| self.pattern == NmPattern::Unstructured)
     }
+}
+
+/// The labels of some targets: with every digit where two of them would be called the same.
+pub(super) fn target_labels(targets: &[Target]) -> Vec<String> {
+    let labels: Vec<String> = targets.iter().map(Target::label).collect();
+    let label = |(target, label): (&Target, &String)| match target.free() {
+        Some(sparsity) if labels.iter().filter(|other| *other == label).count() > 1 => {
+            format!("{label} ({sparsity})")
+        }
+        _ => label.clone(),
+    };
+    targets.iter().zip(&labels).map(label).collect()
 }
 
 /// A prune point with its finished cells, one a seed.
@@ -302,6 +314,9 @@ mod tests {
         let points =
             [of(free, 0.0), of(four_eight, 0.5), of(free, 0.7), of(two_four, 0.5), of(free, 0.3), of(free, 0.7)];
         let labels: Vec<String> = targets(&points).iter().map(Target::label).collect();
-        assert_eq!(labels, ["30 %", "70 %", "as given", "4:8", "2:4"]);
+        assert_eq!(labels, ["30 %", "70 %", "as given", "4 of 8 kept", "2 of 4 kept"]);
+        let close = [of(free, 0.3333), of(free, 0.33333), of(free, 0.999999), of(two_four, 0.5)];
+        let labels = target_labels(&targets(&close));
+        assert_eq!(labels, ["33.3 % (0.3333)", "33.3 % (0.33333)", "99.9999 %", "2 of 4 kept"]);
     }
 }

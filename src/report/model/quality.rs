@@ -1,7 +1,7 @@
 //! Numbers against sparsity, one line a method: quality, size and speed; quality at the patterns.
 
 use super::plots::{MOST_BARS, PAGE, over_seeds, variant_style};
-use super::points::{Names, Seeds, Target, points, targets};
+use super::points::{Names, Seeds, Target, points, target_labels, targets};
 use super::tables::{by_seed, metric};
 use crate::config::experiment::Variant;
 use crate::record::CellResult;
@@ -177,7 +177,7 @@ fn bars(
             series.push(BarSeries { name, style, values: targets.iter().map(value).collect() });
         }
     }
-    let categories = targets.iter().map(|target| Category::from(target.label())).collect();
+    let categories = target_labels(targets).into_iter().map(Category::from).collect();
     let legible = !series.is_empty() && series.len() * targets.len() <= 2 * MOST_BARS;
     legible.then_some(Marks::Bars { categories, series })
 }
@@ -239,7 +239,7 @@ mod tests {
         let sd = 200f64.sqrt();
         assert_eq!(series[1].points, [(0.3, Value::with_bounds(80.0, 80.0 - sd, 80.0 + sd))]);
         let Marks::Bars { categories, series: heights } = &bars.marks else { panic!("no bars") };
-        assert_eq!(categories.iter().map(|c| c.label.as_str()).collect::<Vec<_>>(), ["2:4"]);
+        assert_eq!(categories.iter().map(|c| c.label.as_str()).collect::<Vec<_>>(), ["2 of 4 kept"]);
         let heights: Vec<_> = heights.iter().map(|s| (s.name.as_str(), s.style, s.values[0].y)).collect();
         assert_eq!(heights, [("magnitude", series[0].style, Some(200.0)), ("random", series[1].style, Some(300.0))]);
     }
@@ -252,7 +252,7 @@ mod tests {
         let names = Names::among(records.iter().map(|record| &record.cell));
         let figure = perplexity(&records, &names).unwrap();
         let [Panel { marks: Marks::Bars { categories, series }, .. }] = &figure.panels[..] else { panic!("no bars") };
-        assert_eq!(categories.iter().map(|c| c.label.as_str()).collect::<Vec<_>>(), ["50 %", "2:4"]);
+        assert_eq!(categories.iter().map(|c| c.label.as_str()).collect::<Vec<_>>(), ["50 %", "2 of 4 kept"]);
         assert_eq!(series[1].values, [Value::MISSING, Value::from(300.0)]);
         assert!(sweep(&records, &names).is_none());
     }

@@ -2,6 +2,7 @@
 
 use super::Cells;
 use super::{comparisons, latency};
+use crate::config::experiment::Variant;
 use crate::plan::Cell;
 use crate::record::{CellResult, Measured};
 use crate::report::stats::{mean, number, sd};
@@ -13,7 +14,7 @@ const MIB: f64 = (1 << 20) as f64;
 /// The columns that every table begins with.
 const KEY: [&str; 11] =
     ["cell", "setup", "model", "method", "scope", "pattern", "sparsity_target", "seed", "variant", "backend", "dtype"];
-const SUMMARY: [&str; 11] = [
+const SUMMARY: [&str; 12] = [
     "nonzero",
     "total",
     "sparsity",
@@ -25,6 +26,7 @@ const SUMMARY: [&str; 11] = [
     "perplexity",
     "gate_max_abs",
     "gate_max_logit",
+    "ties",
 ];
 
 /// Every table of model cells, where there are any or could be.
@@ -43,7 +45,7 @@ pub(super) fn all(cells: &Cells) -> Vec<Table> {
 /// What a person wants to see first, where there are model cells.
 pub(super) fn terminal_summary(cells: &Cells) -> Option<Table> {
     let mut table = summary(cells);
-    let shown = |name: &str| !["cell", "variant", "total", "gate_max_logit"].contains(&name);
+    let shown = |name: &str| !["cell", "variant", "total", "gate_max_logit", "ties"].contains(&name);
     let kept: Vec<usize> = (0..table.columns.len()).filter(|&c| shown(&table.columns[c])).collect();
     table.rows = table.rows.iter().map(|row| kept.iter().map(|&c| row[c].clone()).collect()).collect();
     table.columns = kept.iter().map(|&c| table.columns[c].clone()).collect();
@@ -98,8 +100,25 @@ pub(super) fn metric(record: &CellResult, column: &str) -> Value {
         "perplexity" => measured.and_then(|m| m.perplexity).into(),
         "gate_max_abs" => gate.map(|g| g.max_abs).into(),
         "gate_max_logit" => gate.map(|g| g.max_logit).into(),
+        "ties" => measured.and_then(|m| m.ties).map(|ties| ties.weights).into(),
         _ => Value::Missing,
     }
+}
+
+/// What to say of points where more than a hundredth of the weights are ties: another program, which orders equal
+/// scores otherwise, gets other numbers.
+pub(super) fn many_ties(cells: &Cells) -> Vec<String> {
+    const MANY: f64 = 0.01;
+    let mut said = Vec::new();
+    for (record, measured) in finished(cells) {
+        let share = measured.ties.map_or(0.0, |ties| ties.weights as f64 / ties.of.max(1) as f64);
+        let point = Cell { variant: Variant::Masked, ..record.cell.clone() };
+        let text = format!("{point}: {:.1} % of the weights tie with the last that went", share * 100.0);
+        if share > MANY && !said.contains(&text) {
+            said.push(text);
+        }
+    }
+    said
 }
 
 fn compute_ratio(measured: &Measured) -> f64 {
@@ -233,10 +252,11 @@ pub(super) fn group_sums(measured: &Measured) -> BTreeMap<&str, GroupSum> {
     let mut groups: BTreeMap<&str, GroupSum> = BTreeMap::new();
     for layer in &measured.structure.layers {
         let sum = groups.entry(&layer.group).or_default();
-        sum.nonzero += layer.nonzero;
-        sum.total += layer.total;
-        sum.flops_per_token += layer.flops_per_token;
-        sum.bytes += layer.bytes;
+        // A file of others may say anything, and must not stop the report.
+        sum.nonzero = sum.nonzero.saturating_add(layer.nonzero);
+        sum.total = sum.total.saturating_add(layer.total);
+        sum.flops_per_token = sum.flops_per_token.saturating_add(layer.flops_per_token);
+        sum.bytes = sum.bytes.saturating_add(layer.bytes);
     }
     groups
 }
@@ -330,6 +350,32 @@ pub(super) fn missed(cells: &Cells) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_ties_are_said_once_a_point() {
+        use crate::config::experiment::{Format, Method};
+        use crate::record::Ties;
+        use crate::report::model::tests::{cell, record};
+        let with = |sparsity, variant, weights| {
+            let mut record = record(cell("m", Method::Magnitude, sparsity, variant, None), 1.0, &[]);
+            record.measured.as_mut().unwrap().ties = Some(Ties { weights, of: 1000 });
+            record
+        };
+        let records = vec![
+            with(0.5, Variant::Masked, 11),
+            with(0.5, Variant::Sparse(Format::Csr), 11),
+            with(0.7, Variant::Masked, 10),
+            with(0.9, Variant::Sparse(Format::Csr), 500),
+        ];
+        let cells = Cells { records, ..Default::default() };
+        let said = many_ties(&cells);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].contains("Masked50") && said[0].contains("1.1 %"), "{said:?}");
+        assert!(said[1].contains("Masked90") && said[1].contains("50.0 %"), "{said:?}");
+        let table = summary(&cells);
+        assert_eq!(table.columns.last().unwrap(), "ties");
+        assert_eq!(table.rows[0].last(), Some(&Value::Int(11)));
+    }
 
     #[test]
     fn verdicts() {

@@ -15,7 +15,7 @@
 //! of the others at least the first stage is shared. What a point gets does not depend on the points beside it.
 //! The dense weights of the session are read, never changed, and no second model is made.
 
-use super::patterns::{Prunable, Pruned, prunable, prune_linear};
+use super::patterns::{Prunable, Pruned, prunable, prune_linear, ties};
 use super::point::CellError;
 use super::session::Session;
 use crate::config::experiment::{Dtype, Propagate};
@@ -24,6 +24,7 @@ use crate::measure::ForwardError;
 use crate::model::{Activations, Batch, Decoder, LinearWeight, Stage};
 use crate::plan::PrunePoint;
 use crate::prune::{self, GramStatistics, Needs, owl};
+use crate::record::Ties;
 use crate::run::Watch;
 use crate::run::backend::burn_dtype;
 use std::time::{Duration, Instant};
@@ -41,6 +42,8 @@ pub(in crate::run) struct Calibrated {
     pub calibrate_seconds: f64,
     /// The time of its own pruning.
     pub prune_seconds: f64,
+    /// Weights that tie, where the method knows.
+    pub ties: Option<Ties>,
 }
 
 /// What a stage's linears read, group by group, and the stage's outputs.
@@ -82,9 +85,10 @@ pub(in crate::run) fn calibrate<B: SparseBackend>(
     let result = |work: Work<'_, B>| match work.failure {
         Some(error) => Err(error),
         None => {
+            let ties = ties(work.ties, &work.linears);
             let (mut layers, prune_seconds) = (work.layers, work.seconds.as_secs_f64());
             layers.sort_by_key(|pruned| pruned.module);
-            Ok(Calibrated { layers, calibrate_seconds, prune_seconds })
+            Ok(Calibrated { layers, calibrate_seconds, prune_seconds, ties })
         }
     };
     Ok(work.into_iter().map(result).collect())
@@ -109,6 +113,8 @@ struct Work<'a, B: SparseBackend> {
     /// The sparsity of each block, where they differ.
     budget: Option<Vec<f64>>,
     layers: Vec<Pruned>,
+    /// Weights that tie so far, where the method knows.
+    ties: Option<u64>,
     seconds: Duration,
     failure: Option<CellError>,
 }
@@ -119,7 +125,7 @@ impl<'a, B: SparseBackend> Work<'a, B> {
             Ok(linears) => (linears, None),
             Err(error) => (Vec::new(), Some(error)),
         };
-        Self { point, linears, budget: None, layers: Vec::new(), seconds: Duration::ZERO, failure }
+        Self { point, linears, budget: None, layers: Vec::new(), ties: Some(0), seconds: Duration::ZERO, failure }
     }
 
     /// Those of some linears that it prunes.
@@ -183,8 +189,13 @@ impl<'a, B: SparseBackend> Work<'a, B> {
             let Some(inputs) = inputs else { continue };
             layers.extend(self.among(group).map(|linear| prune_linear(linear, inputs, &request, dtype)));
         }
-        match layers.into_iter().collect::<Result<Vec<Pruned>, _>>() {
-            Ok(layers) => self.layers.extend(layers),
+        match layers.into_iter().collect::<Result<Vec<(Pruned, Option<u64>)>, _>>() {
+            Ok(layers) => {
+                for (pruned, ties) in layers {
+                    self.layers.push(pruned);
+                    self.ties = self.ties.zip(ties).map(|(sum, ties)| sum + ties);
+                }
+            }
             Err(error) => {
                 self.failure = Some(error);
                 self.layers.clear();

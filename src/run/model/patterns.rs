@@ -14,7 +14,8 @@ use crate::config::experiment::{Dtype, Method, NmPattern, Scope};
 use crate::execute::{ReadError, SparseBackend};
 use crate::model::DenseWeight;
 use crate::plan::PrunePoint;
-use crate::prune::{self, GramStatistics, Layer, Magnitudes, Miscount, Remaining, Request};
+use crate::prune::{self, Decided, GramStatistics, Layer, Magnitudes, Miscount, Remaining, Request};
+use crate::record::Ties;
 use crate::sparse::{Digit, Pattern};
 use burn::tensor::DType;
 use std::borrow::Cow;
@@ -73,7 +74,13 @@ impl Pruned {
     }
 }
 
-/// Decides which weights go.
+/// Counts ties among some linears, where the method knows them.
+pub(super) fn ties<B: SparseBackend>(weights: Option<u64>, linears: &[Prunable<'_, B>]) -> Option<Ties> {
+    let of = linears.iter().map(|linear| (linear.rows * linear.cols) as u64).sum();
+    weights.map(|weights| Ties { weights, of })
+}
+
+/// Decides which weights go, and says how many of them tie.
 ///
 /// # Errors
 /// When there is no linear to prune, an N:M pattern does not fit, or the device fails.
@@ -82,27 +89,29 @@ pub(in crate::run) fn patterns<B: SparseBackend>(
     point: &PrunePoint,
     seed: Option<u64>,
     dtype: Dtype,
-) -> Result<Vec<Pruned>, CellError> {
+) -> Result<(Vec<Pruned>, Option<Ties>), CellError> {
     let (method, scope, pattern) = (point.method, point.scope, point.pattern);
     let request = point.request(seed);
     let linears = prunable(session, point)?;
     let above = method == Method::Magnitude && pattern == NmPattern::Unstructured;
-    let patterns = if !B::ON_HOST && above && scope != Some(Scope::Row) {
+    let Decided { patterns, ties: tied } = if !B::ON_HOST && above && scope != Some(Scope::Row) {
         let sizes: Vec<usize> = linears.iter().map(|linear| linear.rows * linear.cols).collect();
         prune::by_magnitude(&OnDevice(&linears), &sizes, !request.within_layers(), point.sparsity, dtype)?
     } else if !B::ON_HOST && request.within_layers() {
         one_by_one(&linears, &request)?
     } else {
-        prune::prune(&linears.iter().map(|linear| linear.layer(method)).collect::<Result<Vec<_>, _>>()?, &request)?
+        prune::decide(0, &linears.iter().map(|linear| linear.layer(method)).collect::<Result<Vec<_>, _>>()?, &request)?
     };
     let pruned = linears.iter().zip(patterns).map(|(linear, pattern)| {
         let kept = linear.kept_nonzero(&pattern, above)?;
         Ok(Pruned { module: linear.module, pattern, kept, values: None })
     });
-    pruned.collect()
+    let pruned = pruned.collect::<Result<Vec<_>, CellError>>()?;
+    Ok((pruned, ties(tied, &linears)))
 }
 
-/// Prunes a linear by a method that looks at its inputs; `request.sparsity` is this linear's own.
+/// Prunes a linear by a method that looks at its inputs; `request.sparsity` is this linear's own. Says how many
+/// weights tie, where the method knows.
 ///
 /// # Errors
 /// As [`prune::prune_calibrated`]; and when the device does not give the weights back.
@@ -111,13 +120,14 @@ pub(super) fn prune_linear<B: SparseBackend>(
     inputs: &GramStatistics,
     request: &Request,
     dtype: Dtype,
-) -> Result<Pruned, CellError> {
-    let Remaining { pattern, weights } = prune::prune_calibrated(&linear.layer(request.method)?, inputs, request)?;
+) -> Result<(Pruned, Option<u64>), CellError> {
+    let layer = linear.layer(request.method)?;
+    let Remaining { pattern, weights, ties } = prune::prune_calibrated(&layer, inputs, request)?;
     let (kept, values) = match weights {
         Some(weights) => (nonzero_as(&weights, dtype), Some(pattern.pack(&weights))),
         None => (linear.kept_nonzero(&pattern, false)?, None),
     };
-    Ok(Pruned { module: linear.module, pattern, kept, values })
+    Ok((Pruned { module: linear.module, pattern, kept, values }, ties))
 }
 
 /// A linear that a point prunes.
@@ -160,12 +170,14 @@ impl<B: SparseBackend> Prunable<'_, B> {
 }
 
 /// Prunes layer after layer, so that the weights of one are on the host at a time.
-fn one_by_one<B: SparseBackend>(linears: &[Prunable<'_, B>], request: &Request) -> Result<Vec<Pattern>, CellError> {
-    let mut patterns = Vec::with_capacity(linears.len());
+fn one_by_one<B: SparseBackend>(linears: &[Prunable<'_, B>], request: &Request) -> Result<Decided, CellError> {
+    let mut all = Decided { patterns: Vec::with_capacity(linears.len()), ties: Some(0) };
     for (index, linear) in linears.iter().enumerate() {
-        patterns.extend(prune::prune_from(index, &[linear.layer(request.method)?], request)?);
+        let Decided { patterns, ties } = prune::decide(index, &[linear.layer(request.method)?], request)?;
+        all.patterns.extend(patterns);
+        all.ties = all.ties.zip(ties).map(|(sum, ties)| sum + ties);
     }
-    Ok(patterns)
+    Ok(all)
 }
 
 /// The linears' weights, counted and compared on the device.

@@ -13,7 +13,7 @@ use crate::measure::{
 use crate::model::{Decoder, LinearWeight};
 use crate::plan::{Cell, PrunePoint};
 use crate::prune::PruneError;
-use crate::record::{Failure, FailureKind, KernelUse, Measured, Timings};
+use crate::record::{Failure, FailureKind, KernelUse, Measured, Ties, Timings};
 use crate::run::backend::{burn_dtype, bytes_per_number};
 use std::time::Instant;
 use thiserror::Error;
@@ -101,6 +101,7 @@ pub(super) struct Point {
     layers: Vec<Pruned>,
     calibrate_seconds: Option<f64>,
     prune_seconds: f64,
+    ties: Option<Ties>,
     /// The masked variant's [`gate_logits`].
     masked: Option<Vec<f32>>,
 }
@@ -114,13 +115,13 @@ impl Point {
         dtype: Dtype,
     ) -> Result<Self, CellError> {
         let start = Instant::now();
-        let layers = patterns(session, point, seed, dtype)?;
-        Ok(Self { layers, calibrate_seconds: None, prune_seconds: start.elapsed().as_secs_f64(), masked: None })
+        let (layers, ties) = patterns(session, point, seed, dtype)?;
+        Ok(Self { layers, calibrate_seconds: None, prune_seconds: start.elapsed().as_secs_f64(), ties, masked: None })
     }
 
     /// Takes what calibration decided.
-    pub fn calibrated(Calibrated { layers, calibrate_seconds, prune_seconds }: Calibrated) -> Self {
-        Self { layers, calibrate_seconds: Some(calibrate_seconds), prune_seconds, masked: None }
+    pub fn calibrated(Calibrated { layers, calibrate_seconds, prune_seconds, ties }: Calibrated) -> Self {
+        Self { layers, calibrate_seconds: Some(calibrate_seconds), prune_seconds, ties, masked: None }
     }
 
     /// Measures a variant of this point.
@@ -140,6 +141,7 @@ impl Point {
             Variant::Dense | Variant::Masked => self.masked(session, job, &mut timings, stage),
             Variant::Sparse(_) | Variant::Auto => self.sparse(session, job, &mut timings, stage),
         };
+        let measured = measured.map(|measured| Measured { ties: self.ties, ..measured });
         timings.peak_rss_bytes = peak_rss_bytes();
         // The variant is gone, and with it what a device's memory pools keep of it should be.
         B::memory_cleanup(session.decoder.device());
@@ -366,6 +368,7 @@ fn sizes<B: SparseBackend>(session: &Session<B>, cell: &Cell, stored: &[Stored])
         gate: None,
         kernels: Vec::new(),
         latency: None,
+        ties: None,
     }
 }
 

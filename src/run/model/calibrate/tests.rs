@@ -167,7 +167,8 @@ fn by_full_passes(session: &mut Session<Flex>, windows: &[Vec<u32>], point: &Pru
             for linear in linears.iter().filter(|linear| group.contains(&linear.module)) {
                 let request = point.request(None);
                 let remaining = prune_calibrated(&linear.layer(point.method).unwrap(), &inputs, &request).unwrap();
-                let by_engine = prune_linear(linear, &inputs, &request, Dtype::F32).unwrap();
+                let (by_engine, ties) = prune_linear(linear, &inputs, &request, Dtype::F32).unwrap();
+                assert_eq!(ties, remaining.ties);
                 let weights = remaining
                     .weights
                     .unwrap_or_else(|| remaining.pattern.apply(&session.dense(linear.module).host().unwrap()));
