@@ -33,6 +33,8 @@ use thiserror::Error;
 
 /// Pixels of a PNG to one of the figure: 300 to the inch.
 const PNG_SCALE: f64 = 3.125;
+/// Longer tables are written as CSV alone: nobody sets them in a text.
+const MOST_ROWS_IN_A_TEXT: usize = 200;
 
 /// Why a report can't be made.
 #[derive(Debug, Error)]
@@ -121,10 +123,7 @@ fn write(store: &Store, cells: &Cells) -> Result<Report, ReportError> {
     let mut tables = tables::all(cells);
     tables.extend(kernel_tables::all(&cells.kernels));
     for table in &tables {
-        let path = |extension: &str| Path::new("tables").join(format!("{}.{extension}", table.name));
-        store.write(&path("csv"), table.csv().as_bytes())?;
-        store.write(&path("md"), table.markdown().as_bytes())?;
-        store.write(&path("tex"), table.latex().as_bytes())?;
+        write_table(store, table)?;
     }
     let figures = plots::all(cells).into_iter().chain(kernel_plots::all(&cells.kernels, cells.title.as_deref()));
     let mut drawn = HashSet::new();
@@ -152,6 +151,19 @@ fn write(store: &Store, cells: &Cells) -> Result<Report, ReportError> {
         unfinished: cells.unfinished,
         damaged: cells.damaged.clone(),
     })
+}
+
+/// Writes a table as CSV, and as Markdown and LaTeX if a text has room for it.
+fn write_table(store: &Store, table: &Table) -> Result<(), StoreError> {
+    let path = |extension: &str| Path::new("tables").join(format!("{}.{extension}", table.name));
+    store.write(&path("csv"), table.csv().as_bytes())?;
+    if table.rows.len() > MOST_ROWS_IN_A_TEXT {
+        // An earlier report of fewer cells may have written them: they would not show what the CSV has.
+        ["md", "tex"].iter().for_each(|extension| store.remove(&path(extension)));
+        return Ok(());
+    }
+    store.write(&path("md"), table.markdown().as_bytes())?;
+    store.write(&path("tex"), table.latex().as_bytes())
 }
 
 fn plot_path(name: &str, extension: &str) -> PathBuf {
@@ -222,6 +234,26 @@ mod tests {
     use crate::config::experiment::{Dtype, Method, NmPattern, Scope, Variant};
     use crate::plan::{Backend, Cell, InputDigests, PrunePoint};
     use crate::record::{LayerRow, Measured, Program, Structure, Timings};
+
+    #[test]
+    fn long_tables_are_csv_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path());
+        let mut table = Table::new("t", ["n"]);
+        let there =
+            || ["csv", "md", "tex"].map(|extension| folder.path().join("tables/t").with_extension(extension).is_file());
+        table.rows = (0..200u64).map(|n| vec![n.into()]).collect();
+        write_table(&store, &table).unwrap();
+        assert_eq!(there(), [true; 3]);
+        table.rows.push(vec![200u64.into()]);
+        write_table(&store, &table).unwrap();
+        assert_eq!(there(), [true, false, false], "what a shorter table left goes");
+        let lines = std::fs::read_to_string(folder.path().join("tables/t.csv")).unwrap().lines().count();
+        assert_eq!(lines, 202);
+        table.rows.truncate(1);
+        write_table(&store, &table).unwrap();
+        assert_eq!(there(), [true; 3]);
+    }
 
     /// A cell for the tests of this folder.
     pub(super) fn cell(model: &str, method: Method, sparsity: f64, variant: Variant, seed: Option<u64>) -> Cell {
