@@ -15,6 +15,7 @@ pub mod keyword;
 pub mod method;
 pub mod overrides;
 pub mod raw;
+pub mod reference;
 pub mod schema;
 pub mod shape;
 pub mod source;
@@ -27,6 +28,7 @@ use serde::Deserialize;
 use toml::de::DeTable;
 
 pub use experiment::Experiment;
+pub use reference::reference;
 pub use schema::json_schema;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Sources, Span};
