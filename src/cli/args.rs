@@ -31,9 +31,9 @@ pub enum Verb {
         /// What to list.
         what: What,
     },
-    /// Print the JSON schema of the experiment file, or of a file of the results.
+    /// Print the JSON schema of the experiment file or of a file of the results, or the page of all keys.
     Schema {
-        /// Which file's schema.
+        /// Of which file.
         #[arg(default_value = "experiment")]
         name: SchemaName,
     },
@@ -71,25 +71,25 @@ pub struct PlanArgs {
 pub struct SelectionArgs {
     /// The experiment file.
     pub file: PathBuf,
-    /// Set a key of the file, as in `-s prune.sparsity=[0.5,0.6]`; may be repeated.
+    /// Set a key of the file, for example `-s prune.sparsity=[0.5,0.6]`; may be repeated.
     #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Only the cells with these values, as in `--only 'method=magnitude, sparsity>=0.5'`; repeated ones add up.
+    /// Only the cells with these values, for example `--only 'method=magnitude, sparsity>=0.5'`; if repeated, the cells of any of them.
     #[arg(long, value_name = "EXPR", help_heading = "Selection options")]
     pub only: Vec<Only>,
-    /// Only every N-th prune point or kernel matrix from the M-th on, so that N processes share an experiment.
+    /// Only part M of N of the prune points and kernel matrices, so that N processes share an experiment.
     #[arg(long, value_name = "slice:M/N", help_heading = "Selection options")]
     pub partition: Option<Partition>,
     /// Which finished cells to measure again.
     #[arg(long, value_enum, default_value_t, help_heading = "Selection options")]
     pub rerun: Rerun,
-    /// Measure at most so many cells.
+    /// Measure at most N cells.
     #[arg(long, value_name = "N", help_heading = "Selection options")]
     pub limit: Option<usize>,
-    /// Use no network, only the hub's local cache; as `HF_HUB_OFFLINE=1`.
+    /// Use only the hub's local cache, not the network; the same as `HF_HUB_OFFLINE=1`.
     #[arg(long, help_heading = "Runner options")]
     pub offline: bool,
-    /// The folder that experiments' folders go into.
+    /// The folder that holds a folder for each experiment.
     #[arg(long, value_name = "DIR", default_value = "results", help_heading = "Output options")]
     pub results: PathBuf,
 }
@@ -100,7 +100,7 @@ pub struct CheckArgs {
     /// Experiment files.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// Set a key of every file.
+    /// Set a key of every file, for example `-s prune.sparsity=0.5`; may be repeated.
     #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 }
@@ -118,13 +118,13 @@ pub struct ReportArgs {
 pub struct ExportArgs {
     /// The experiment file.
     pub file: PathBuf,
-    /// Set a key of the file, as in `-s prune.sparsity=0.5`; may be repeated.
+    /// Set a key of the file, for example `-s prune.sparsity=0.5`; may be repeated.
     #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// The point to export, as in `--only 'method=magnitude, sparsity=0.5'`; needed where the file has several.
+    /// The point to export, for example `--only 'method=magnitude, sparsity=0.5'`; needed if the file has several.
     #[arg(long, value_name = "EXPR", help_heading = "Selection options")]
     pub only: Vec<Only>,
-    /// The folder to make.
+    /// The folder to write the checkpoint to.
     #[arg(long, value_name = "DIR", help_heading = "Output options")]
     pub to: PathBuf,
     /// How pruned weights are written.
@@ -133,7 +133,7 @@ pub struct ExportArgs {
     /// Replace an earlier export; a folder with anything else in it is left as it is.
     #[arg(long, help_heading = "Output options")]
     pub overwrite: bool,
-    /// Use no network, only the hub's local cache; as `HF_HUB_OFFLINE=1`.
+    /// Use only the hub's local cache, not the network; the same as `HF_HUB_OFFLINE=1`.
     #[arg(long, help_heading = "Runner options")]
     pub offline: bool,
 }
@@ -144,7 +144,7 @@ pub enum WeightsForm {
     /// With zeros in place: a checkpoint that every program reads.
     #[default]
     Dense,
-    /// Without zeros, in a smaller file that this program alone reads, by `path:DIR`.
+    /// Without zeros, in a smaller file that only this program reads, as `path:DIR`.
     Sparse,
 }
 
@@ -168,6 +168,8 @@ pub enum What {
 pub enum SchemaName {
     /// An experiment file.
     Experiment,
+    /// An experiment file too, but as a page for people: `docs/configuration.md`.
+    Configuration,
     /// `cells/ID.json`
     Cell,
     /// `manifest.json`
@@ -182,6 +184,6 @@ pub enum OutputFormat {
     /// Tables.
     #[default]
     Human,
-    /// One JSON object a line.
+    /// One JSON object on each line.
     Json,
 }

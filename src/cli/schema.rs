@@ -1,4 +1,4 @@
-//! `schema`: the JSON schemas of `schemas/`.
+//! `schema`: the JSON schemas of `schemas/`, and the page of keys of `docs/`.
 
 use super::args::SchemaName;
 use super::output::{Event, Printer};
@@ -9,6 +9,10 @@ use schemars::schema_for;
 
 pub(super) fn schema(name: SchemaName) -> Result<u8, CliError> {
     let schema = match name {
+        SchemaName::Configuration => {
+            Printer::data(&config::reference());
+            return Ok(exit::OK);
+        }
         SchemaName::Experiment => config::json_schema(),
         SchemaName::Cell => schema_for!(Record).into(),
         SchemaName::Manifest => schema_for!(Manifest).into(),

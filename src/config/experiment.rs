@@ -93,7 +93,7 @@ impl Data {
     pub const MAX_SAMPLES: usize = 65_536;
 }
 
-/// What `latency` times: prompts, and the tokens generated behind them.
+/// What `latency` times: prompts, and the tokens generated after them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LatencySettings {
     /// Runs before those that count.
@@ -104,7 +104,7 @@ pub struct LatencySettings {
     pub batch: Vec<usize>,
     /// Axis: tokens of the prompt, each at least 1.
     pub prompt: Vec<usize>,
-    /// Tokens generated behind the prompt, at least 1.
+    /// Tokens generated after the prompt, at least 1.
     pub generate: usize,
 }
 
@@ -337,9 +337,9 @@ pub const SUMMARY_COLUMNS: &[(&str, Metric)] = &[
 keywords! {
     /// What a weight competes with for being kept.
     Scope "scope" {
-        Global "global" "all prunable weights of the model compete with each other",
-        Layer "layer" "the weights of one linear layer compete; every layer gets the same sparsity",
-        Row "row" "the weights of one output row compete; every row gets the same sparsity",
+        Global "global" "the smallest scores of the whole model go; layers get different sparsities",
+        Layer "layer" "the smallest scores of each linear layer go; every layer gets the same sparsity",
+        Row "row" "the smallest scores of each output row go; every row gets the same sparsity",
     }
 }
 
@@ -396,7 +396,7 @@ keywords! {
         Structure "structure" "non-zero weights, sparsity and stored bytes, per layer and in total",
         Agreement "agreement" "how often and how closely the predictions are the dense model's",
         Perplexity "perplexity" "exp of the mean negative log-likelihood of a text",
-        Latency "latency" "time of a prompt and of every token generated behind it, with a KV cache",
+        Latency "latency" "time of a prompt and of every token generated after it, with a KV cache",
     }
 }
 

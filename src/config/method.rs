@@ -15,7 +15,7 @@ keywords! {
         Random "random" "weights chosen at random go; the baseline of every other method",
         Wanda "wanda" "the smallest products of a weight and the norm of its input go, the same share of every row",
         Ria "ria" "wanda with every weight taken relative to the sums of its row and its column",
-        SparseGpt "sparsegpt" "the weights that cost least go, column by column, and those behind them make up for them",
+        SparseGpt "sparsegpt" "the weights that cost least go, column by column, and the columns after them make up for it",
         Admm "admm" "the best weights for a pattern that becomes sparser step by step",
         Given "given" "the weights that are 0 in the checkpoint are pruned: a model that was pruned elsewhere",
     }
@@ -89,7 +89,7 @@ impl Method {
 pub struct MethodSettings {
     /// What is added to the diagonal of the Hessian, as a share of the diagonal's mean.
     pub damping: Option<f64>,
-    /// Columns pruned between two updates of all columns behind them.
+    /// Columns pruned between two updates of all columns after them.
     pub blocksize: Option<usize>,
     /// Updates of the weights.
     pub iterations: Option<usize>,
@@ -117,7 +117,7 @@ keywords! {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Owl {
-    /// A score is an outlier when it is above so many times the block's mean.
+    /// A score is an outlier when it is larger than the block's mean by this factor.
     pub m: f64,
     /// Half the largest difference between the sparsities of two blocks.
     pub lambda: f64,

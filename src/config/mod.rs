@@ -16,6 +16,7 @@ pub mod keyword;
 pub mod method;
 pub mod overrides;
 pub mod raw;
+pub mod reference;
 pub mod schema;
 pub mod shape;
 pub mod source;
@@ -28,6 +29,7 @@ use serde::Deserialize;
 use toml::de::DeTable;
 
 pub use experiment::Experiment;
+pub use reference::reference;
 pub use schema::json_schema;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Found, Sources, Span};

@@ -41,7 +41,7 @@ impl<'i> Override<'i> {
             return Err(malformed("expected a key before `=`"));
         }
         if value.trim().is_empty() {
-            return Err(malformed("expected a value behind `=`"));
+            return Err(malformed("expected a value after `=`"));
         }
         check_path(&path)?;
         let start = span.start + keys.len() + 1;

@@ -26,9 +26,9 @@ pub struct RawExperiment {
     /// Name of the results folder, `results/NAME/`: at most 128 of the letters a to z and A to Z, digits, `.`, `_` and `-`. Required.
     #[schemars(required, extend("pattern" = "^[A-Za-z0-9._-]+$", "examples" = ["s1"]))]
     pub name: Option<At<String>>,
-    /// A line for humans, shown in tables and plots.
+    /// A line for people; the description inside every SVG begins with it.
     pub title: Option<At<String>>,
-    /// Axis: the seeds of everything random. Default: 0.
+    /// Axis: the seeds of everything random. A cell that depends on no seed is measured once. Default: 0.
     #[schemars(extend("default" = 0, "examples" = [[0, 1, 2]]))]
     pub seed: Option<Axis<u64>>,
     /// The model. Required, unless only kernels are timed.
@@ -55,10 +55,11 @@ pub struct RawExperiment {
 #[serde(deny_unknown_fields)]
 pub struct RawModel {
     /// Axis: where the model comes from: `builtin:NAME`, `hf:ORG/NAME` (`hf:ORG/NAME@REVISION`),
-    /// `path:DIR` (relative to this file) or `synthetic:NAME`. Required.
+    /// `path:DIR` (relative to the experiment file) or `synthetic:NAME`. Required.
     #[schemars(required, extend("examples" = ["builtin:tiny-opt", "hf:facebook/opt-125m", "path:../checkpoint", "synthetic:opt-125m"]))]
     pub source: Option<Axis<String>>,
-    /// The number format. Default: `f32` on the CPU and the checkpoint's own on CUDA.
+    /// The number format. Default: `f32` on the CPU, which widens what a checkpoint has, and the
+    /// checkpoint's own on CUDA.
     pub dtype: Option<At<Dtype>>,
 }
 
@@ -82,13 +83,13 @@ pub struct RawDevice {
 #[serde(deny_unknown_fields)]
 pub struct RawData {
     /// The texts of the comparison with the dense model: `builtin:NAME` or `file:PATH` (UTF-8, relative
-    /// to this file), one a line; or a dataset of the hub, `hf:ORG/NAME/CONFIG/SPLIT`. Default:
-    /// `builtin:sample-texts`.
+    /// to the experiment file), one on each line; or a dataset of the hub, `hf:ORG/NAME/CONFIG/SPLIT`.
+    /// Default: `builtin:sample-texts`.
     #[schemars(extend("default" = "builtin:sample-texts"))]
     pub agreement: Option<At<String>>,
-    /// The text that perplexity is measured on: `builtin:NAME`, `file:PATH` (UTF-8, relative to this
-    /// file) or `hf:ORG/NAME/CONFIG/SPLIT`, whose documents are joined by empty lines. Default:
-    /// `builtin:heldout`.
+    /// The text that perplexity is measured on: `builtin:NAME`, `file:PATH` (UTF-8, relative to the
+    /// experiment file) or `hf:ORG/NAME/CONFIG/SPLIT`, whose documents are joined by empty lines.
+    /// Default: `builtin:heldout`.
     #[schemars(extend("default" = "builtin:heldout", "examples" = ["hf:Salesforce/wikitext/wikitext-2-raw-v1/test"]))]
     pub perplexity: Option<At<String>>,
     /// Tokens per window. Default: the model's own maximum, at most 2048.
@@ -97,8 +98,8 @@ pub struct RawData {
     /// How many windows perplexity is measured on; 0 means all. Default: 0.
     #[schemars(extend("default" = 0))]
     pub perplexity_windows: Option<At<usize>>,
-    /// Tokens from the start of a window to that of the next. Less than `context`: windows overlap, and
-    /// each scores only what no window before it has. Default: windows that do not overlap.
+    /// Tokens from the start of a window to the start of the next. If it is less than `context`, windows
+    /// overlap, and each scores only the tokens that no earlier window has. Default: windows do not overlap.
     #[schemars(extend("minimum" = 1, "examples" = [512]))]
     pub perplexity_stride: Option<At<usize>>,
     /// Where the model's special tokens (BOS) stand: at the very `start` of the text only, or in front
@@ -106,14 +107,14 @@ pub struct RawData {
     #[schemars(extend("default" = "start"))]
     pub perplexity_bos: Option<At<BosAt>>,
     /// The text that calibrated methods see while they prune: `builtin:NAME`, `file:PATH` (UTF-8,
-    /// relative to this file) or `hf:ORG/NAME/CONFIG/SPLIT`. Read only where such a method is used.
-    /// Default: `builtin:calibration`.
+    /// relative to the experiment file) or `hf:ORG/NAME/CONFIG/SPLIT`. Read only if such a method is
+    /// used. Default: `builtin:calibration`.
     #[schemars(extend("default" = "builtin:calibration", "examples" = ["hf:allenai/c4/en/train"]))]
     pub calibration: Option<At<String>>,
-    /// How many windows of it are drawn, at random by the seed. Default: 128.
+    /// How many windows of the calibration text the seed draws at random. Default: 128.
     #[schemars(extend("minimum" = 1, "default" = 128, "examples" = [16]))]
     pub calibration_samples: Option<At<usize>>,
-    /// Tokens of such a window. Default: `context`.
+    /// Tokens of a calibration window. Default: `context`.
     #[schemars(extend("minimum" = 1, "examples" = [256]))]
     pub calibration_length: Option<At<usize>>,
 }
@@ -129,7 +130,7 @@ pub struct RawPrune {
     /// pattern fixes it or the method is `given`.
     #[schemars(extend("examples" = [0.5, [0.3, 0.5, 0.7]]))]
     pub sparsity: Option<Axis<f64>>,
-    /// Axis: what a weight competes with for being kept. Default: `global` for `magnitude` and
+    /// Axis: the group of weights within which the smallest scores go. Default: `global` for `magnitude` and
     /// `random`, which allow all; `row` for `wanda`, which allows no other; `layer` for `ria`, which
     /// allows `row` too, and for `sparsegpt` and `admm`, which allow no other. An `N:M` pattern has
     /// no scope.
@@ -138,10 +139,11 @@ pub struct RawPrune {
     /// are kept, which fixes the sparsity by itself. Default: `unstructured`.
     #[schemars(extend("default" = "unstructured", "examples" = ["2:4", "4:8"]))]
     pub pattern: Option<Axis<String>>,
-    /// Globs of module names that stay dense; `*` matches dots too. Default: `["lm_head"]`.
+    /// Globs of module names that stay dense; `*` matches dots too. A head that shares the embedding's
+    /// weights is never pruned. Default: `["lm_head"]`.
     #[schemars(extend("default" = ["lm_head"]))]
     pub exclude: Option<Vec<At<String>>>,
-    /// Points of the product to leave out: a point is skipped when it has every value given.
+    /// Points of the product to leave out. A point is left out if it has all values of an entry.
     #[schemars(extend("examples" = [[{ "method": "random", "sparsity": 0.7 }]]))]
     pub skip: Option<Vec<At<RawSkip>>>,
     /// For `sparsegpt` and `admm`: what is added to the diagonal of the Hessian, as a share of the
@@ -149,7 +151,7 @@ pub struct RawPrune {
     #[schemars(extend("examples" = [0.01]))]
     pub damping: Option<At<f64>>,
     /// For `sparsegpt`: columns whose weights are chosen together, between two updates of the columns
-    /// behind them. Default: 128.
+    /// after them. Default: 128.
     #[schemars(extend("minimum" = 1, "default" = 128))]
     pub blocksize: Option<At<usize>>,
     /// For `admm`: updates of the weights; the pattern is settled after three quarters of them.
@@ -160,10 +162,10 @@ pub struct RawPrune {
     #[schemars(extend("default" = 0.5))]
     pub alpha: Option<At<f64>>,
     /// For calibrated methods: how the sparsity is spread over the blocks of the model. Default:
-    /// `uniform`. An `N:M` pattern has no other.
+    /// `uniform`, the only one for an `N:M` pattern.
     #[schemars(extend("default" = "uniform"))]
     pub budget: Option<At<Budget>>,
-    /// For `budget = "owl"`: a score is an outlier when it is above so many times its block's mean.
+    /// For `budget = "owl"`: a score is an outlier when it is larger than its block's mean by this factor.
     /// Default: 5.
     #[schemars(extend("default" = 5.0))]
     pub owl_m: Option<At<f64>>,
@@ -206,14 +208,14 @@ pub struct RawKernel {
     /// Axis: rows of the input. Required.
     #[schemars(required, extend("examples" = [[1, 16, 256]]))]
     pub tokens: Option<Axis<NonZeroUsize>>,
-    /// Axis: the form in which the weight is stored and multiplied. `dense` is timed beside every
-    /// other one, listed or not; `threshold` is for `cuda` and at most 4 tokens. Required.
+    /// Axis: the form in which the weight is stored and multiplied. `dense` is always timed too, so that
+    /// the others can be compared with it; `threshold` is for `cuda` and at most 4 tokens. Required.
     #[schemars(required, extend("examples" = [["dense", "csr"]]))]
     pub format: Option<Axis<KernelFormat>>,
     /// Axis: the number format of weight, input and output. Default: `f32`.
     #[schemars(extend("default" = "f32"))]
     pub dtype: Option<Axis<Dtype>>,
-    /// Calls before the first that counts. Default: 10.
+    /// Calls before the first one that is timed. Default: 10.
     #[schemars(extend("default" = 10))]
     pub warmup: Option<At<usize>>,
     /// Calls that are timed. Default: 100.
@@ -229,10 +231,10 @@ pub struct RawExecute {
     /// nothing is pruned.
     #[schemars(extend("default" = ["dense", "masked", "csr"]))]
     pub variants: Option<Axis<Variant>>,
-    /// Runs before those that `latency` counts. Default: 3.
+    /// Runs before the first one that `latency` times. Default: 3.
     #[schemars(extend("default" = 3))]
     pub warmup: Option<At<usize>>,
-    /// Runs that `latency` counts. Default: 20.
+    /// Runs that `latency` times. Default: 20.
     #[schemars(extend("minimum" = 1, "default" = 20))]
     pub repeats: Option<At<usize>>,
 }
@@ -250,7 +252,7 @@ pub struct RawMeasure {
     /// Axis: tokens of the prompt, for `latency`. Default: 128.
     #[schemars(extend("default" = 128, "examples" = [[128, 512]]))]
     pub prompt: Option<Axis<usize>>,
-    /// Tokens generated behind the prompt, one at a time with a KV cache, for `latency`. Default: 32.
+    /// Tokens generated after the prompt, one at a time with a KV cache, for `latency`. Default: 32.
     #[schemars(extend("minimum" = 1, "default" = 32))]
     pub generate: Option<At<usize>>,
 }
@@ -259,7 +261,7 @@ pub struct RawMeasure {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawExpect {
-    /// Key columns of the cells that it is about. Default: every cell.
+    /// The cells that it is about, by their key columns. Default: every cell.
     #[schemars(extend("examples" = [{ "method": "magnitude", "sparsity": 0.5, "variant": "masked" }]))]
     pub r#where: Option<At<RawWhere>>,
     /// A metric column of `summary.csv`. Required.

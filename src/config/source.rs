@@ -184,16 +184,16 @@ pub enum SourceError {
     /// Not `ORG/NAME` or `ORG/NAME@REVISION`.
     #[error("`{repo}` is not a repository of the hub")]
     BadRepository {
-        /// What stands behind `hf:`.
+        /// What stands after `hf:`.
         repo: String,
     },
     /// Not `ORG/NAME/CONFIG/SPLIT`.
     #[error("`{dataset}` is not a split of a dataset of the hub")]
     BadDataset {
-        /// What stands behind `hf:`.
+        /// What stands after `hf:`.
         dataset: String,
     },
-    /// `path:` or `file:` with nothing behind.
+    /// `path:` or `file:` with nothing after it.
     #[error("`{scheme}:` names no path")]
     EmptyPath {
         /// `path` or `file`.
@@ -217,7 +217,7 @@ impl SourceError {
             Self::BadDataset { .. } => {
                 "expected `hf:ORG/NAME/CONFIG/SPLIT`, as in `hf:Salesforce/wikitext/wikitext-2-raw-v1/test`".to_owned()
             }
-            Self::EmptyPath { scheme } => format!("expected a path behind `{scheme}:`"),
+            Self::EmptyPath { scheme } => format!("expected a path after `{scheme}:`"),
         }
     }
 
@@ -295,7 +295,7 @@ fn known(
     Err(SourceError::UnknownName { kind, scheme, name: name.to_owned(), known })
 }
 
-/// A path behind `scheme:`.
+/// A path after `scheme:`.
 fn written_path(scheme: &'static str, path: &str) -> Result<WrittenPath, SourceError> {
     if path.is_empty() {
         return Err(SourceError::EmptyPath { scheme });

@@ -31,6 +31,8 @@ use thiserror::Error;
 
 /// Pixels of a PNG to one of the figure: 300 to the inch.
 const PNG_SCALE: f64 = 3.125;
+/// Longer tables are written as CSV alone: nobody sets them in a text.
+const MOST_ROWS_IN_A_TEXT: usize = 200;
 
 /// Why a report can't be made.
 #[derive(Debug, Error)]
@@ -144,10 +146,7 @@ pub fn report(store: &Store) -> Result<Report, ReportError> {
 fn write(store: &Store, read: &Read) -> Result<Report, ReportError> {
     let sections = KINDS.map(|section| section(read));
     for table in sections.iter().flat_map(|section| &section.tables) {
-        let path = |extension: &str| Path::new("tables").join(format!("{}.{extension}", table.name));
-        store.write(&path("csv"), table.csv().as_bytes())?;
-        store.write(&path("md"), table.markdown().as_bytes())?;
-        store.write(&path("tex"), table.latex().as_bytes())?;
+        write_table(store, table)?;
     }
     let mut drawn = HashSet::new();
     for (name, figure) in sections.iter().flat_map(|section| &section.figures) {
@@ -181,6 +180,19 @@ fn write(store: &Store, read: &Read) -> Result<Report, ReportError> {
         report.missed += section.missed;
     }
     Ok(report)
+}
+
+/// Writes a table as CSV, and as Markdown and LaTeX if a text has room for it.
+fn write_table(store: &Store, table: &Table) -> Result<(), StoreError> {
+    let path = |extension: &str| Path::new("tables").join(format!("{}.{extension}", table.name));
+    store.write(&path("csv"), table.csv().as_bytes())?;
+    if table.rows.len() > MOST_ROWS_IN_A_TEXT {
+        // An earlier report of fewer cells may have written them: they would not show what the CSV has.
+        ["md", "tex"].iter().for_each(|extension| store.remove(&path(extension)));
+        return Ok(());
+    }
+    store.write(&path("md"), table.markdown().as_bytes())?;
+    store.write(&path("tex"), table.latex().as_bytes())
 }
 
 fn plot_path(name: &str, extension: &str) -> PathBuf {
@@ -251,5 +263,30 @@ impl Read {
         self.unfinished += usize::from(!complete && record.failure.is_none());
         self.records.push(record);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_tables_are_csv_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path());
+        let mut table = Table::new("t", ["n"]);
+        let there =
+            || ["csv", "md", "tex"].map(|extension| folder.path().join("tables/t").with_extension(extension).is_file());
+        table.rows = (0..200u64).map(|n| vec![n.into()]).collect();
+        write_table(&store, &table).unwrap();
+        assert_eq!(there(), [true; 3]);
+        table.rows.push(vec![200u64.into()]);
+        write_table(&store, &table).unwrap();
+        assert_eq!(there(), [true, false, false], "what a shorter table left goes");
+        let lines = std::fs::read_to_string(folder.path().join("tables/t.csv")).unwrap().lines().count();
+        assert_eq!(lines, 202);
+        table.rows.truncate(1);
+        write_table(&store, &table).unwrap();
+        assert_eq!(there(), [true; 3]);
     }
 }

@@ -4,6 +4,7 @@
 
 mod architecture;
 mod calibration;
+mod documents;
 mod errors;
 mod export;
 mod guards;

@@ -117,6 +117,15 @@ fn schemas_are_up_to_date() {
 }
 
 #[test]
+fn the_page_of_keys_is_up_to_date() {
+    let stored = std::fs::read_to_string(Path::new(ROOT).join("docs/configuration.md")).unwrap_or_default();
+    assert!(
+        stored == Lab::empty().run(["schema", "configuration"]).exits(0).stdout,
+        "docs/configuration.md is out of date: sparsify-exp schema configuration > docs/configuration.md"
+    );
+}
+
+#[test]
 fn experiments_name_their_schema_and_keep_to_it() {
     let schema = schema_of("experiment");
     for path in experiments() {
