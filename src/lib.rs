@@ -11,6 +11,7 @@
 //!   model     the networks                    config.json ──> Decoder
 //!   sparse    which weights, how stored       Pattern, Sell, Bitmap
 //!   prune     which weights go                weights, sums over inputs ──> Pattern, weights
+//!   analysis  what masks look like            Pattern, inputs ──> densities, distances, clusters, groups
 //!   execute   how a layer runs                SparseBackend, kernels
 //!   measure   what we learn                   logits ──> agreement, perplexity, gate; sizes; times
 //!   record    what is kept                    cells/ID.json, manifest
@@ -33,6 +34,8 @@ pub mod load;
 pub mod model;
 pub mod prune;
 pub mod sparse;
+
+pub mod analysis;
 
 pub mod execute;
 pub mod measure;
