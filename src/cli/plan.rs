@@ -3,7 +3,7 @@
 use super::args::{OutputFormat, PlanArgs};
 use super::interrupt::Interrupt;
 use super::output::Printer;
-use super::run::{counted, load_experiment, prepare_selection};
+use super::run::{counted, load_experiment, prepare_selection, warn_of_memory};
 use crate::error::{CliError, exit};
 use crate::record::{Store, experiment_folder};
 use crate::report::table::{Table, Value};
@@ -16,6 +16,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<u8, CliError> {
     let store = Store::at(experiment_folder(&args.selection.results, &experiment.name));
     let interrupt = Interrupt::listen(|_| {});
     let prepared = prepare_selection(experiment, &args.selection, &store, &interrupt)?;
+    warn_of_memory(&prepared, "`run` stops unless it is given `--ignore-memory`");
     match args.output_format {
         OutputFormat::Json => json_lines(&prepared),
         OutputFormat::Human => show(&prepared),

@@ -12,7 +12,7 @@ use crate::execute::kernels::cpu::Simd;
 use crate::load::Loader;
 use crate::record::{InputRecord, Machine, Manifest, Program, RunRecord, Store, experiment_folder, now, sha256};
 use crate::report;
-use crate::run::{Outcome, PrepareOptions, Prepared, RunOptions, prepare};
+use crate::run::{Outcome, PrepareError, PrepareOptions, Prepared, RunOptions, prepare};
 
 pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
     let experiment = load_experiment(&args.selection)?;
@@ -61,6 +61,10 @@ fn measure_and_report(
     interrupt: &Interrupt,
 ) -> Result<(u8, Outcome), CliError> {
     let prepared = prepare_selection(experiment, &args.selection, store, interrupt)?;
+    if let Some(too_large) = prepared.too_large.first().filter(|_| !args.ignore_memory) {
+        return Err(PrepareError::TooLarge(too_large.clone()).into());
+    }
+    warn_of_memory(&prepared, "cells may fail for lack of it");
     store.create()?;
     let json = args.output_format == OutputFormat::Json;
     if json {
@@ -127,6 +131,13 @@ pub(super) fn prepare_selection(
         Printer::warning(warning);
     }
     Ok(prepared)
+}
+
+/// Says which cells may take more memory than there is, and what follows.
+pub(super) fn warn_of_memory(prepared: &Prepared, consequence: &str) {
+    for too_large in &prepared.too_large {
+        Printer::warning(&format!("{too_large}: {consequence}"));
+    }
 }
 
 pub(super) fn limit_threads(experiment: &Experiment) -> Result<(), CliError> {

@@ -8,13 +8,14 @@
 //!   + cache and logits
 //! ```
 
-use super::prepare::{PlannedCell, PreparedModel};
+use super::prepare::{PlannedCell, PlannedKernel, PreparedModel};
 use super::session::bytes_per_number;
 use crate::config::experiment::{Dtype, Propagate};
 use crate::model::{Architecture, Module};
 use crate::plan::{Backend, Cell, PrunePoint};
 use crate::prune;
 use crate::record::Machine;
+use std::fmt;
 
 /// Logits that are on a device at a time; on the host all are kept.
 const DEVICE_LOGITS: u64 = 64 << 20;
@@ -49,18 +50,17 @@ fn estimate(cell: &Cell, architecture: &Architecture, positions: u64, calibratio
     let kept_per_token = 2 * (architecture.blocks.len() * attention.kv_heads * attention.head_dim) as u64 * number;
     let cache = cell.latency.as_ref().map_or(0, |latency| {
         let largest = |axis: &[usize]| axis.iter().copied().max().unwrap_or(0) as u64;
-        largest(&latency.batch) * (largest(&latency.prompt) + latency.generate as u64) * kept_per_token
+        let tokens = largest(&latency.prompt).saturating_add(latency.generate as u64);
+        largest(&latency.batch).saturating_mul(tokens).saturating_mul(kept_per_token)
     });
     // The dense, the masked and the variant's logits are compared on the host.
     let logits = positions * architecture.vocabulary as u64 * 4;
-    dense
-        + variant
-        + cache
-        + match cell.backend {
-            Backend::Flex => 3 * logits,
-            Backend::NdArray => 3 * logits + dense / 2,
-            Backend::Cuda => largest + logits.min(DEVICE_LOGITS),
-        }
+    let more = match cell.backend {
+        Backend::Flex => 3 * logits,
+        Backend::NdArray => 3 * logits + dense / 2,
+        Backend::Cuda => largest + logits.min(DEVICE_LOGITS),
+    };
+    (dense + variant + more).saturating_add(cache)
 }
 
 /// Bytes that the points of a calibration may take together.
@@ -112,23 +112,51 @@ fn new_weights(point: &PrunePoint, weights: u64) -> u64 {
     }
 }
 
-/// A warning for each device that may lack memory for cells that will run.
-pub(super) fn too_large(cells: &[PlannedCell], machine: &Machine, device_index: usize) -> Vec<String> {
-    let mut warnings = Vec::new();
+/// A cell that will run, and may take more memory than its device has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TooLarge {
+    cell: String,
+    needs: u64,
+    /// Where the memory is.
+    place: &'static str,
+    has: u64,
+}
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cell, needs, place, has } = self;
+        write!(f, "{cell} may take {} of memory, and {place} has {}", gib(*needs), gib(*has))
+    }
+}
+
+/// The largest cell of each device that may lack memory for cells that will run.
+pub(super) fn too_large(
+    cells: &[PlannedCell],
+    kernels: &[PlannedKernel],
+    machine: &Machine,
+    device_index: usize,
+) -> Vec<TooLarge> {
+    let cells = cells.iter().filter(|planned| planned.runs()).map(|planned| {
+        let cell = format!("`{}` of `{}`", planned.cell.setup(), planned.cell.model);
+        (planned.cell.backend, planned.memory_bytes, cell)
+    });
+    let kernels = kernels.iter().filter(|planned| planned.runs()).map(|planned| {
+        let (format, [out, inp]) = (planned.cell.format.name(), planned.cell.shape);
+        (planned.cell.backend, planned.memory_bytes, format!("the kernel `{format}` on [{out}, {inp}]"))
+    });
+    let running: Vec<(Backend, u64, String)> = cells.chain(kernels).collect();
+    let mut all = Vec::new();
     for on_gpu in [false, true] {
-        let running = cells.iter().filter(|planned| planned.runs() && planned.cell.backend.is_cpu() != on_gpu);
         let has = if on_gpu { machine.gpu_memory(device_index) } else { Some(machine.memory_bytes) };
-        let (Some(largest), Some(has)) = (running.max_by_key(|planned| planned.memory_bytes), has) else { continue };
+        let here = running.iter().filter(|(backend, ..)| backend.is_cpu() != on_gpu);
+        let (Some((_, needs, cell)), Some(has)) = (here.max_by_key(|(_, needs, _)| *needs), has) else { continue };
         // What the system does not say is 0.
-        if has > 0 && largest.memory_bytes > has {
-            let (needs, place) = (gib(largest.memory_bytes), if on_gpu { "the GPU" } else { "this machine" });
-            let cell = format!("`{}` of `{}`", largest.cell.setup(), largest.cell.model);
-            let has = gib(has);
-            warnings
-                .push(format!("{cell} may take {needs} of memory, {place} has {has}: cells may fail for lack of it"));
+        if has > 0 && *needs > has {
+            let place = if on_gpu { "the GPU" } else { "this machine" };
+            all.push(TooLarge { cell: cell.clone(), needs: *needs, place, has });
         }
     }
-    warnings
+    all
 }
 
 fn gib(bytes: u64) -> String {

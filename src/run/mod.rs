@@ -35,6 +35,7 @@ mod session;
 
 pub use cells::{Outcome, RunError, RunOptions, Watch, run};
 pub use export::{ExportError, ExportFormat, ExportOptions, Exported, export};
+pub use memory::TooLarge;
 pub use prepare::{
     Planned, PlannedCell, PlannedKernel, PrepareError, PrepareOptions, Prepared, PreparedModel, prepare,
 };

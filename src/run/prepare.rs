@@ -1,7 +1,7 @@
 //! Experiment → planned cells: what both `plan` and `run` do first. Writes nothing.
 
 use super::kernels;
-use super::memory::{memory, too_large};
+use super::memory::{TooLarge, memory, too_large};
 use crate::config::Experiment;
 use crate::config::experiment::{Dtype, Metric, Where, same_sparsity};
 use crate::execute::KERNEL_POLICY_VERSION;
@@ -46,8 +46,10 @@ pub struct Prepared {
     pub kernels: Vec<PlannedKernel>,
     /// The plan as it is stored.
     pub plan: PlanRecord,
-    /// What to tell the user: of texts, and of devices whose memory may be too small.
+    /// What to tell the user.
     pub warnings: Vec<String>,
+    /// Cells that may take more memory than there is.
+    pub too_large: Vec<TooLarge>,
 }
 
 /// A model whose files are found and whose texts are tokenised.
@@ -186,6 +188,9 @@ pub enum PrepareError {
     /// An expectation is about no cell.
     #[error("the `[[expect]]` with `{0}` is about no cell of this experiment")]
     Expectation(String),
+    /// There may not be enough memory.
+    #[error("{0}")]
+    TooLarge(TooLarge),
     /// Nothing is selected.
     #[error("no cell is selected")]
     NothingSelected,
@@ -204,6 +209,9 @@ impl PrepareError {
                 Some(format!("set `measure.prompt` and `measure.generate` to {positions} or less together"))
             }
             Self::Expectation(_) => Some("`sparsify-exp plan FILE` lists the cells and their columns".into()),
+            Self::TooLarge(_) => {
+                Some("leave the cell out with `--only`, or measure it all the same with `--ignore-memory`".into())
+            }
             Self::NothingSelected => {
                 Some("`sparsify-exp plan FILE` lists the cells; see `--only`, `--partition` and `--limit`".into())
             }
@@ -229,7 +237,7 @@ pub fn prepare(
         }
     }
     let (models, texts) = prepare_models(&experiment, loader)?;
-    let mut warnings = texts.as_ref().map_or_else(Vec::new, |texts| texts.warnings().to_vec());
+    let warnings = texts.as_ref().map_or_else(Vec::new, |texts| texts.warnings().to_vec());
     let texts = texts.map_or_else(Vec::new, |texts| texts.inputs());
     let model_of = |cell: &Cell| models.iter().find(|model| model.files.source == cell.model);
     let dtype_of = |source: &str, backend| {
@@ -260,11 +268,9 @@ pub fn prepare(
     let plan = plan_record(&experiment, &planned, &kernels)?;
     select(&mut planned, &mut kernels, store, options)?;
     // The machine is looked at only where something is to run on it.
-    let runs = planned.iter().any(PlannedCell::runs);
-    if runs {
-        warnings.extend(too_large(&planned, &machine, experiment.device_index));
-    }
-    Ok(Prepared { texts, experiment, models, cells: planned, kernels, plan, warnings })
+    let runs = planned.iter().any(PlannedCell::runs) || kernels.iter().any(PlannedKernel::runs);
+    let too_large = if runs { too_large(&planned, &kernels, &machine, experiment.device_index) } else { Vec::new() };
+    Ok(Prepared { texts, experiment, models, cells: planned, kernels, plan, warnings, too_large })
 }
 
 /// The models and the texts; nothing is read where there is no model.
@@ -292,9 +298,11 @@ fn prepare_model(
     source: &crate::config::source::ModelSource,
     texts: &Texts,
 ) -> Result<PreparedModel, LoadError> {
-    let files = loader.find(source)?;
+    let mut files = loader.find(source)?;
     // Opened and closed again: a damaged header or a wrong shape is known before anything runs.
-    let architecture = Checkpoint::open(files.clone())?.architecture().clone();
+    let checkpoint = Checkpoint::open(files.clone())?;
+    files.warnings.extend_from_slice(checkpoint.warnings());
+    let architecture = checkpoint.architecture().clone();
     let tokenizer = files.tokenizer()?;
     let tokens = texts.encode(&tokenizer, &files.source, architecture.max_positions, architecture.vocabulary)?;
     let digests = Digests::new(&files, &tokens);

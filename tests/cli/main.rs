@@ -4,6 +4,7 @@
 
 mod architecture;
 mod calibration;
+mod checkpoints;
 mod errors;
 mod export;
 mod kernels;
