@@ -79,7 +79,7 @@ fn load_code(error: &LoadError) -> u8 {
 impl From<PrepareError> for CliError {
     fn from(error: PrepareError) -> Self {
         let code = match &error {
-            PrepareError::Device(_) => exit::INPUT,
+            PrepareError::Device(_) | PrepareError::TooLarge(_) => exit::INPUT,
             PrepareError::Load(error) => load_code(error),
             PrepareError::Dtype { .. }
             | PrepareError::KernelDtype { .. }

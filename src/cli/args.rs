@@ -50,6 +50,9 @@ pub struct RunArgs {
     /// Stop at the first failed cell.
     #[arg(long, help_heading = "Runner options")]
     pub fail_fast: bool,
+    /// Measure cells that may take more memory than there is; without this, the run stops before it begins.
+    #[arg(long, help_heading = "Runner options")]
+    pub ignore_memory: bool,
     /// How results go to stdout.
     #[arg(long, value_enum, default_value_t, help_heading = "Output options")]
     pub output_format: OutputFormat,

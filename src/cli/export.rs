@@ -4,7 +4,7 @@ use super::args::{ExportArgs, SelectionArgs, WeightsForm};
 use super::interrupt::Interrupt;
 use super::output::Printer;
 use super::progress::{Progress, download_observer};
-use super::run::{counted, limit_threads, load_experiment, prepare_selection};
+use super::run::{counted, limit_threads, load_experiment, prepare_selection, warn_of_memory};
 use crate::error::{CliError, exit};
 use crate::load::Loader;
 use crate::plan::Rerun;
@@ -19,6 +19,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<u8, CliError> {
     let store = Store::at(experiment_folder(&selection.results, &experiment.name));
     let interrupt = Interrupt::listen(|_| Printer::note("interrupted: nothing was written"));
     let prepared = prepare_selection(experiment, &selection, &store, &interrupt, false)?;
+    warn_of_memory(&prepared, "the export may fail for lack of it");
     let loader = Loader::new(args.offline, download_observer(interrupt.clone()));
     let format = match args.format {
         WeightsForm::Dense => ExportFormat::Dense,

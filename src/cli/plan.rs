@@ -3,7 +3,7 @@
 use super::args::{OutputFormat, PlanArgs};
 use super::interrupt::Interrupt;
 use super::output::Printer;
-use super::run::{counted, load_experiment, prepare_selection, warn_of_another_file};
+use super::run::{counted, load_experiment, prepare_selection, warn_of_another_file, warn_of_memory};
 use crate::error::{CliError, exit};
 use crate::plan::{Cell, KernelCell, Planned, Task};
 use crate::record::{Store, experiment_folder};
@@ -19,6 +19,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<u8, CliError> {
     warn_of_another_file(&store, &experiment, &args.selection.file);
     let interrupt = Interrupt::listen(|_| {});
     let prepared = prepare_selection(experiment, &args.selection, &store, &interrupt, true)?;
+    warn_of_memory(&prepared, "`run` stops unless it is given `--ignore-memory`");
     match args.output_format {
         OutputFormat::Json => json_lines(&prepared),
         OutputFormat::Human => show(&prepared),

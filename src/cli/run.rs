@@ -13,7 +13,7 @@ use crate::load::Loader;
 use crate::plan::{CellId, Planned};
 use crate::record::{InputRecord, Machine, Manifest, Program, RunRecord, Store, experiment_folder, now, sha256};
 use crate::report;
-use crate::run::{Outcome, PrepareOptions, Prepared, RunOptions, prepare, take_over};
+use crate::run::{Outcome, PrepareError, PrepareOptions, Prepared, RunOptions, prepare, take_over};
 use std::path::Path;
 
 pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
@@ -64,6 +64,10 @@ fn measure_and_report(
     interrupt: &Interrupt,
 ) -> Result<(u8, Outcome), CliError> {
     let prepared = prepare_selection(experiment, &args.selection, store, interrupt, false)?;
+    if let Some(too_large) = prepared.too_large.first().filter(|_| !args.ignore_memory) {
+        return Err(PrepareError::TooLarge(too_large.clone()).into());
+    }
+    warn_of_memory(&prepared, "cells may fail for lack of it");
     store.create()?;
     take_over(&prepared, store)?;
     let json = args.output_format == OutputFormat::Json;
@@ -156,6 +160,13 @@ pub(super) fn prepare_selection(
         Printer::warning(warning);
     }
     Ok(prepared)
+}
+
+/// Says which cells may take more memory than there is, and what follows.
+pub(super) fn warn_of_memory(prepared: &Prepared, consequence: &str) {
+    for too_large in &prepared.too_large {
+        Printer::warning(&format!("{too_large}: {consequence}"));
+    }
 }
 
 pub(super) fn limit_threads(experiment: &Experiment) -> Result<(), CliError> {

@@ -58,6 +58,7 @@ pub(super) fn activate<B: Backend>(function: Activation, x: Tensor<B, 2>) -> Ten
             let inner = (x.clone() + x.clone().powi_scalar(3) * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
             x * 0.5 * (inner.tanh() + 1.0)
         }
+        Activation::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),
         Activation::Silu => activation::silu(x),
     }
 }

@@ -37,6 +37,8 @@ pub enum Activation {
     Gelu,
     /// Its approximation by tanh.
     GeluTanh,
+    /// Its approximation by x σ(1.702 x).
+    QuickGelu,
     /// x σ(x).
     Silu,
 }

@@ -2,11 +2,11 @@
 
 use super::model_files::{ModelFiles, WeightFiles};
 use super::weights::{TensorInfo, Weights};
-use super::{LoadError, synthetic};
+use super::{LoadError, quantised, synthetic};
 use crate::model::{self, Architecture, Module, Part};
 use rayon::prelude::*;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// A model's tensors, by module.
@@ -14,6 +14,7 @@ pub struct Checkpoint {
     files: ModelFiles,
     architecture: Arc<Architecture>,
     store: Store,
+    warnings: Vec<String>,
 }
 
 /// A tensor as a checkpoint's files have it.
@@ -39,21 +40,30 @@ enum Store {
 }
 
 impl Checkpoint {
-    /// Opens the weights and compares every tensor with the configuration; reads no numbers yet.
+    /// Opens the weights and compares every tensor with the configuration; reads no numbers yet, except where a head
+    /// may be another one than the configuration says.
     ///
     /// # Errors
     /// When files are unreadable or tensors missing or of another shape: all of them, in one error.
     pub fn open(files: ModelFiles) -> Result<Self, LoadError> {
         let error = |source| LoadError::Config { file: files.config_name.clone(), source };
-        let architecture = Arc::new(model::architecture(&files.config).map_err(error)?);
-        let store = match &files.weights {
-            WeightFiles::Synthetic(name) => Store::Synthetic(name.clone()),
-            WeightFiles::Static(bytes) => {
-                named(Weights::from_static(bytes, &files.source)?, &architecture, &files.source)?
+        let mut architecture = model::architecture(&files.config).map_err(error)?;
+        let weights = match &files.weights {
+            WeightFiles::Synthetic(name) => {
+                let (architecture, store) = (Arc::new(architecture), Store::Synthetic(name.clone()));
+                return Ok(Self { files, architecture, store, warnings: Vec::new() });
             }
-            WeightFiles::Files(paths) => named(Weights::open_files(paths)?, &architecture, &files.source)?,
+            WeightFiles::Static(bytes) => Weights::from_static(bytes, &files.source)?,
+            WeightFiles::Files(files) => Weights::open_files(files)?,
         };
-        Ok(Self { files, architecture, store })
+        let warnings = settle_head(&weights, &mut architecture, &files.source)?;
+        let store = named(weights, &architecture, &files.source)?;
+        Ok(Self { architecture: Arc::new(architecture), store, warnings: warnings.into_iter().collect(), files })
+    }
+
+    /// What to tell the user of the tensors.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The source and its digests.
@@ -96,7 +106,7 @@ impl Checkpoint {
     }
 
     /// The network's tensors as the files have them, in the order of their names; none of a synthetic model. What
-    /// else is in the files, such as causal masks and copies of a tied weight, is no part of the network.
+    /// else is in the files, such as causal masks and equal copies of a tied weight, is no part of the network.
     pub fn stored(&self) -> Vec<StoredTensor<'_>> {
         let Store::Files { weights, names } = &self.store else { return Vec::new() };
         let mut tensors = Vec::with_capacity(names.len());
@@ -132,6 +142,24 @@ impl Checkpoint {
     }
 }
 
+/// Unties the head where the files have one of its own with other numbers: it is what the model was trained with,
+/// whatever the configuration says, and the library keeps it too. Gives the warning about it.
+fn settle_head(weights: &Weights, architecture: &mut Architecture, model: &str) -> Result<Option<String>, LoadError> {
+    let head = &architecture.modules[architecture.head];
+    let Some(owner) = head.tied_to.map(|owner| &architecture.modules[owner]) else { return Ok(None) };
+    let stored = |module| stored_names(module, Part::Weight).into_iter().find(|name| weights.contains(name));
+    let (Some(table), Some(own)) = (stored(owner), stored(head)) else { return Ok(None) };
+    weights.check(&table)?;
+    weights.check(&own)?;
+    if weights.same(&table, &own)? {
+        return Ok(None);
+    }
+    architecture.modules[architecture.head].tied_to = None;
+    Ok(Some(format!(
+        "`{own}` of `{model}` differs from `{table}`, though `tie_word_embeddings` is true: the file's head is used"
+    )))
+}
+
 /// Finds every tensor of the architecture under one of the names that checkpoints give it.
 fn named(weights: Weights, architecture: &Architecture, model: &str) -> Result<Store, LoadError> {
     let mut names = HashMap::new();
@@ -145,14 +173,34 @@ fn named(weights: Weights, architecture: &Architecture, model: &str) -> Result<S
             if !wanted {
                 continue;
             }
-            match find(&weights, module, part) {
+            // Of a tied pair, files may have either name.
+            let head = &architecture.modules[architecture.head];
+            let other = (part == Part::Weight && head.tied_to == Some(index)).then_some(head);
+            match find(&weights, module, other, part) {
                 Ok(name) => drop(names.insert((index, part == Part::Bias), name)),
                 Err(problem) => problems.push(problem),
             }
         }
     }
-    if problems.is_empty() {
-        return Ok(Store::Files { weights, names });
+    if !problems.is_empty() {
+        return Err(misfit(&weights, names.values(), architecture, model, problems));
+    }
+    for name in names.values() {
+        weights.check(name)?;
+    }
+    Ok(Store::Files { weights, names })
+}
+
+/// The error about tensors that are missing or of another shape.
+fn misfit<'a>(
+    weights: &Weights,
+    used: impl Iterator<Item = &'a String>,
+    architecture: &Architecture,
+    model: &str,
+    mut problems: Vec<String>,
+) -> LoadError {
+    if let Some((method, tensor)) = quantised::by_tensors(weights.names()) {
+        return LoadError::Quantised { model: model.into(), method: format!("{method}: it has `{tensor}`") };
     }
     const SHOWN: usize = 12;
     if problems.len() > SHOWN {
@@ -160,11 +208,26 @@ fn named(weights: Weights, architecture: &Architecture, model: &str) -> Result<S
         problems.truncate(SHOWN);
         problems.push(format!("  and {more} more"));
     }
-    Err(LoadError::Tensors { model: model.into(), problems })
+    let used: HashSet<&str> = used.map(String::as_str).collect();
+    let others: Vec<&str> = weights.names().filter(|name| !used.contains(name)).collect();
+    let mut instead = Vec::new();
+    if !others.is_empty() {
+        const NAMED: usize = 4;
+        let named: Vec<String> = others.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
+        let more = others.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        instead.push(format!("the files have {}{more}, which the network does not", named.join(", ")));
+    }
+    if !architecture.assumed.is_empty() {
+        instead.push(format!("config.json leaves out {}", architecture.assumed.join(", ")));
+    }
+    LoadError::Tensors { model: model.into(), problems, instead }
 }
 
-fn find(weights: &Weights, module: &Module, part: Part) -> Result<String, String> {
-    let candidates = stored_names(module, part);
+/// The name of a tensor in the files: one of its module's, or of the module that shares it.
+fn find(weights: &Weights, module: &Module, other: Option<&Module>, part: Part) -> Result<String, String> {
+    let mut candidates = stored_names(module, part);
+    candidates.extend(other.into_iter().flat_map(|other| stored_names(other, part)));
     let Some((name, info)) = candidates.iter().find_map(|name| weights.info(name).map(|info| (name, info))) else {
         return Err(format!("  `{}` is missing", candidates[0]));
     };

@@ -2,7 +2,7 @@
 
 use super::dataset::DatasetError;
 use super::hub::HubError;
-use super::weights::WeightsError;
+use super::weights::{DEQUANTISE, GGUF, MERGE, WeightsError};
 use crate::model;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -40,6 +40,39 @@ pub enum LoadError {
         /// Names of files.
         looked_for: &'static str,
     },
+    /// A source of one folder names a file.
+    #[error("`{}` is a file, and `path:` names a folder", .0.display())]
+    NotAFolder(PathBuf),
+    /// An adapter in place of a model.
+    #[error("`{0}` is an adapter, not a whole model: it has `adapter_config.json`")]
+    Adapter(String),
+    /// Only weights of llama.cpp.
+    #[error("`{model}` has its weights in the GGUF file `{file}`, mostly quantised")]
+    Gguf {
+        /// The model source.
+        model: String,
+        /// The file.
+        file: String,
+    },
+    /// Weights in a file of another program.
+    #[error("`{model}` has its weights in `{file}`, which is not read")]
+    OtherWeights {
+        /// The model source.
+        model: String,
+        /// The file.
+        file: String,
+    },
+    /// Quantised or compressed weights.
+    #[error("the weights of `{model}` are quantised or compressed ({method})")]
+    Quantised {
+        /// The model source.
+        model: String,
+        /// The method, as the checkpoint names it.
+        method: String,
+    },
+    /// Git wrote a pointer to the large file in its place.
+    #[error("`{0}` is a Git LFS pointer, not the file itself")]
+    LfsPointer(String),
     /// A JSON file is malformed.
     #[error("`{file}` is no valid JSON")]
     Json {
@@ -65,12 +98,14 @@ pub enum LoadError {
         message: String,
     },
     /// Tensors that the architecture needs are missing or of another shape.
-    #[error("the weights of `{model}` do not fit its config.json:\n{}", problems.join("\n"))]
+    #[error("the weights of `{model}` do not fit its config.json:\n{}", [&problems[..], &instead[..]].concat().join("\n"))]
     Tensors {
         /// The model source.
         model: String,
         /// One line a tensor.
         problems: Vec<String>,
+        /// Tensors that the files have in their place, and sizes that the configuration leaves out, in words.
+        instead: Vec<String>,
     },
     /// A weight is NaN or infinite.
     #[error("tensor `{tensor}` of `{model}` has {count} values that are NaN or infinite, the first at index {first}")]
@@ -167,6 +202,11 @@ impl LoadError {
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => {
                 Some("save the file as UTF-8".into())
             }
+            Self::Read { source, .. }
+                if matches!(source.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::FileTooLarge) =>
+            {
+                Some("only regular files of a sensible size are read: name the file itself".into())
+            }
             Self::Read { .. } => Some(
                 "check the path and its permissions; `path:` and `file:` are relative to the experiment file".into(),
             ),
@@ -174,7 +214,21 @@ impl LoadError {
                 "`path:` names a folder, relative to the experiment file, with config.json, tokenizer and weights"
                     .into(),
             ),
-            Self::NoFile { .. } | Self::Json { .. } | Self::Tokenizer { .. } => {
+            Self::NotAFolder(_) => Some("name the folder that has config.json, tokenizer and weights".into()),
+            Self::Adapter(_) => Some(MERGE.into()),
+            Self::Gguf { .. } => Some(GGUF.into()),
+            Self::OtherWeights { .. } => {
+                Some("load it with transformers and save it with `save_pretrained`, as safetensors".into())
+            }
+            Self::Quantised { .. } => Some(DEQUANTISE.into()),
+            Self::LfsPointer(_) => {
+                Some("run `git lfs pull` in the checkpoint's repository, or download the file again".into())
+            }
+            // Nothing says that there ever was a whole checkpoint to save again.
+            Self::NoFile { what, .. } => Some(format!(
+                "put the {what} into the folder; `hf download OWNER/NAME --local-dir FOLDER` gets all files of a checkpoint"
+            )),
+            Self::Json { .. } | Self::Tokenizer { .. } => {
                 Some("download the checkpoint again, or save it again with `save_pretrained`".into())
             }
             Self::Tensors { .. } => {

@@ -17,6 +17,7 @@ mod digest;
 mod error;
 pub mod hub;
 mod model_files;
+mod quantised;
 mod synthetic;
 mod text;
 mod tokenizer;

@@ -5,9 +5,10 @@ use super::digest::sha256_of;
 use super::hub::{Hub, HubSettings, RepoKind, Snapshot};
 use super::text::hex;
 use super::tokenizer::TokenizerFiles;
-use super::{LoadError, synthetic, weights};
+use super::{LoadError, quantised, synthetic, weights};
 use crate::config::experiment::Dtype;
 use crate::config::source::ModelSource;
+use crate::input;
 use crate::model::published;
 use rayon::prelude::*;
 use serde_json::Value;
@@ -51,7 +52,7 @@ pub struct ModelFiles {
 #[derive(Clone, Debug)]
 pub(super) enum WeightFiles {
     Static(&'static [u8]),
-    Files(Vec<PathBuf>),
+    Files(weights::Files),
     Synthetic(String),
 }
 
@@ -94,7 +95,7 @@ impl Loader {
         let all = |find: &dyn Fn(&str) -> Result<Option<PathBuf>, LoadError>| {
             let companion = |name: &&str| {
                 let path = find(name).transpose()?;
-                Some(path.and_then(|path| Ok(Companion { name: (*name).into(), bytes: read(&path)? })))
+                Some(path.and_then(|path| Ok(Companion { name: (*name).into(), bytes: read(&path, input::LARGE)? })))
             };
             COMPANIONS.iter().filter_map(companion).collect()
         };
@@ -175,7 +176,7 @@ impl ModelFiles {
     /// The folder that its weights are in, if they are in files.
     pub fn folder(&self) -> Option<&Path> {
         match &self.weights {
-            WeightFiles::Files(paths) => paths.first()?.parent(),
+            WeightFiles::Files(files) => files.paths.first()?.parent(),
             WeightFiles::Static(_) | WeightFiles::Synthetic(_) => None,
         }
     }
@@ -222,56 +223,106 @@ fn synthetic_files(source: String, name: &str) -> Result<ModelFiles, LoadError> 
 
 fn folder_files(source: String, folder: &Path) -> Result<ModelFiles, LoadError> {
     if !folder.is_dir() {
-        return Err(LoadError::NoFolder(folder.into()));
+        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        return Err(match name.ends_with(".gguf") {
+            true if folder.exists() => LoadError::Gguf { model: source, file: name },
+            false if folder.exists() => LoadError::NotAFolder(folder.into()),
+            true | false => LoadError::NoFolder(folder.into()),
+        });
     }
     let find = |name: &str| Ok(Some(folder.join(name)).filter(|path| path.exists()));
-    let weights = || weights::find_files(folder).map_err(LoadError::from);
-    found(source, find, weights, |_| None)
+    let names = || {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    };
+    let missing = |what, looked_for| instead(&source, what, looked_for, &names());
+    let weights = || match weights::find_files(folder) {
+        Err(weights::WeightsError::NoWeights { .. }) => Err(missing("weights", WEIGHTS)),
+        found => Ok(found?),
+    };
+    found(source.clone(), find, &missing, weights, |_| None)
 }
 
 fn hub_files(source: String, snapshot: &Snapshot) -> Result<ModelFiles, LoadError> {
     let find = |name: &str| snapshot.find(name).map_err(LoadError::from);
-    let weights = || hub_weights(&source, snapshot);
-    let mut files = found(source.clone(), find, weights, |path| snapshot.sha256(path))?;
+    let missing = |what, looked_for: &'static str| {
+        // The cache may lack what the hub has: then nobody knows more than that it was never downloaded.
+        let first = looked_for.split([',', ' ']).next().unwrap_or(looked_for);
+        match snapshot.cache_only().map(|_| snapshot.get(first)) {
+            Some(Err(error)) => LoadError::from(error),
+            Some(Ok(_)) | None => instead(&source, what, looked_for, &snapshot.files()),
+        }
+    };
+    let weights = || hub_weights(snapshot)?.ok_or_else(|| missing("weights", WEIGHTS));
+    let mut files = found(source.clone(), find, &missing, weights, |path| snapshot.sha256(path))?;
     files.commit = Some(snapshot.commit().into());
     files.warnings = snapshot.warnings().iter().map(ToString::to_string).collect();
     Ok(files)
 }
 
 /// The weight files of a repository, in the order of preference of [`weights::find_files`].
-fn hub_weights(source: &str, snapshot: &Snapshot) -> Result<Vec<PathBuf>, LoadError> {
+fn hub_weights(snapshot: &Snapshot) -> Result<Option<weights::Files>, LoadError> {
     for name in weights::WEIGHT_FILES {
         let Some(path) = snapshot.find(name)? else { continue };
         if !name.ends_with(".json") {
-            return Ok(vec![path]);
+            return Ok(Some(weights::Files { paths: vec![path], index: None }));
         }
-        let shards = weights::index_shards(&read(&path)?, &path)?;
-        return shards.iter().map(|shard| snapshot.get(shard).map_err(LoadError::from)).collect();
+        let index = weights::Index::read(&path)?;
+        let paths = index.shards().iter().map(|shard| snapshot.get(shard)).collect::<Result<_, _>>()?;
+        return Ok(Some(weights::Files { paths, index: Some(index) }));
     }
-    Err(LoadError::NoFile {
-        model: source.into(),
-        what: "weights",
-        looked_for: "model.safetensors, pytorch_model.bin, and their *.index.json for shards",
-    })
+    Ok(None)
+}
+
+/// What weights are looked for under, for messages.
+const WEIGHTS: &str = "model.safetensors, pytorch_model.bin, and their *.index.json for shards";
+
+/// Files of weights that other programs write.
+const OTHER_WEIGHTS: [&str; 8] =
+    [".h5", ".msgpack", ".ot", ".onnx", ".pth", ".pt", ".ckpt", "consolidated.safetensors"];
+
+/// Why a file is missing, as the other files tell.
+fn instead(model: &str, what: &'static str, looked_for: &'static str, names: &[String]) -> LoadError {
+    let model = model.to_owned();
+    let with = |ending: &str| names.iter().find(|name| name.ends_with(ending)).cloned();
+    if names.iter().any(|name| name.starts_with("adapter_model.")) {
+        return LoadError::Adapter(model);
+    }
+    if let Some(file) = with(".gguf") {
+        return LoadError::Gguf { model, file };
+    }
+    match OTHER_WEIGHTS.iter().find_map(|ending| with(ending)).filter(|_| what == "weights") {
+        Some(file) => LoadError::OtherWeights { model, file },
+        None => LoadError::NoFile { model, what, looked_for },
+    }
 }
 
 /// What folders and snapshots have in common.
 fn found(
     source: String,
     find: impl Fn(&str) -> Result<Option<PathBuf>, LoadError>,
-    weights: impl Fn() -> Result<Vec<PathBuf>, LoadError>,
+    missing: impl Fn(&'static str, &'static str) -> LoadError,
+    weights: impl FnOnce() -> Result<weights::Files, LoadError>,
     known_sha256: impl Fn(&Path) -> Option<String> + Sync,
 ) -> Result<ModelFiles, LoadError> {
-    let missing = |what, looked_for| LoadError::NoFile { model: source.clone(), what, looked_for };
+    // Even beside a whole model: the library would put the adapter onto the base model that it names.
+    if find("adapter_config.json")?.is_some() {
+        return Err(LoadError::Adapter(source));
+    }
     let config_path = find("config.json")?.ok_or_else(|| missing("configuration", "config.json"))?;
     let config_name = config_path.display().to_string();
-    let config = parse_config(&config_name, &read(&config_path)?)?;
+    let config = parse_config(&config_name, &read(&config_path, input::SMALL)?)?;
+    if let Some(method) = quantised::by_config(&config) {
+        return Err(LoadError::Quantised { model: source, method });
+    }
     // Before the weights, which may be a long download.
     let tokenizer = tokenizer_files(&find, &config)?
         .ok_or_else(|| missing("tokenizer", "tokenizer.json, or vocab.json and merges.txt"))?;
     let weights = weights()?;
     let mut inputs = vec![input_file(&config_path, None)?];
-    let hashed = weights.par_iter().map(|path| input_file(path, known_sha256(path)));
+    let hashed = weights.paths.par_iter().map(|path| input_file(path, known_sha256(path)));
     inputs.extend(hashed.collect::<Result<Vec<_>, _>>()?);
     let weights = WeightFiles::Files(weights);
     Ok(ModelFiles { source, config, config_name, inputs, commit: None, warnings: Vec::new(), weights, tokenizer })
@@ -287,18 +338,21 @@ fn tokenizer_files(
     let (Some(vocab), Some(merges)) = (find("vocab.json")?, find("merges.txt")?) else { return Ok(None) };
     let opt = config.get("model_type").and_then(Value::as_str) == Some("opt");
     let config = match find("tokenizer_config.json")? {
-        Some(path) => parse_config(&path.display().to_string(), &read(&path)?)?,
+        Some(path) => parse_config(&path.display().to_string(), &read(&path, input::SMALL)?)?,
         None => Value::Null,
     };
     Ok(Some(TokenizerFiles::VocabMerges { vocab, merges, config, opt }))
 }
 
 fn parse_config(name: &str, bytes: &[u8]) -> Result<Value, LoadError> {
+    if bytes.starts_with(weights::LFS_MAGIC) {
+        return Err(LoadError::LfsPointer(name.into()));
+    }
     serde_json::from_slice(bytes).map_err(|source| LoadError::Json { file: name.into(), source })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
-    std::fs::read(path).map_err(|source| LoadError::Read { path: path.into(), source })
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, LoadError> {
+    input::read(path, limit).map_err(|source| LoadError::Read { path: path.into(), source })
 }
 
 fn input_file(path: &Path, known_sha256: Option<String>) -> Result<InputFile, LoadError> {

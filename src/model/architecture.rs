@@ -137,6 +137,8 @@ pub struct Architecture {
     pub vocabulary: usize,
     /// The most tokens of a sequence.
     pub max_positions: usize,
+    /// Sizes that the configuration leaves out, and what was taken for them, for messages.
+    pub assumed: Vec<String>,
 }
 
 /// One decoder block.

@@ -1,6 +1,8 @@
 //! `config.json` → [`Architecture`]: the registry of families and what they share.
 
-use super::architecture::{Activation, Architecture, RopeScaling};
+use super::architecture::Architecture;
+use super::defaults::{self, Key};
+use super::fields::Fields;
 use super::{gpt_neox, gpt2, llama, opt};
 use serde_json::Value;
 use thiserror::Error;
@@ -11,17 +13,19 @@ pub struct Family {
     pub model_type: &'static str,
     /// Models of that family.
     pub help: &'static str,
+    /// What its configurations say, with what holds where they leave it out.
+    keys: &'static [Key],
     build: fn(&Fields<'_>) -> Result<Architecture, ConfigError>,
 }
 
 /// Every family that can be loaded.
 pub const FAMILIES: &[Family] = &[
-    Family { model_type: "gpt2", help: "GPT-2, DistilGPT-2", build: gpt2::build },
-    Family { model_type: "gpt_neox", help: "Pythia, GPT-NeoX", build: gpt_neox::build },
-    Family { model_type: "llama", help: "Llama, SmolLM2, TinyLlama", build: llama::llama },
-    Family { model_type: "mistral", help: "Mistral", build: llama::mistral },
-    Family { model_type: "opt", help: "OPT", build: opt::build },
-    Family { model_type: "qwen2", help: "Qwen2, Qwen2.5", build: llama::qwen2 },
+    Family { model_type: "gpt2", help: "GPT-2, DistilGPT-2", keys: defaults::GPT2, build: gpt2::build },
+    Family { model_type: "gpt_neox", help: "Pythia, GPT-NeoX", keys: defaults::GPT_NEOX, build: gpt_neox::build },
+    Family { model_type: "llama", help: "Llama, SmolLM2, TinyLlama", keys: defaults::LLAMA, build: llama::llama },
+    Family { model_type: "mistral", help: "Mistral", keys: defaults::MISTRAL, build: llama::mistral },
+    Family { model_type: "opt", help: "OPT", keys: defaults::OPT, build: opt::build },
+    Family { model_type: "qwen2", help: "Qwen2, Qwen2.5", keys: defaults::QWEN2, build: llama::qwen2 },
 ];
 
 /// Why a configuration describes no network that can be run.
@@ -49,9 +53,23 @@ pub enum ConfigError {
         /// What would do.
         expected: String,
     },
+    /// Two keys say different things of one matter.
+    #[error("`{key}` is {value}, but {other}")]
+    Contradiction {
+        /// The key.
+        key: String,
+        /// What the file says.
+        value: String,
+        /// What the other key is, in words.
+        other: String,
+    },
 }
 
 impl ConfigError {
+    pub(super) fn contradiction(key: &str, value: &Value, other: String) -> Self {
+        Self::Contradiction { key: key.into(), value: value.to_string(), other }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -59,7 +77,12 @@ impl ConfigError {
                 let known: Vec<String> = FAMILIES.iter().map(|f| format!("`{}` ({})", f.model_type, f.help)).collect();
                 Some(format!("known architectures: {}", known.join(", ")))
             }
-            _ => Some("compare the checkpoint's config.json with the one on its model page".into()),
+            Self::Contradiction { .. } => Some(
+                "readers of the checkpoint would follow one or the other: keep the one that it was trained with".into(),
+            ),
+            Self::Missing { .. } | Self::Unusable { .. } => {
+                Some("compare the checkpoint's config.json with the one on its model page".into())
+            }
         }
     }
 }
@@ -69,128 +92,29 @@ impl ConfigError {
 /// # Errors
 /// When the architecture is unknown, or a key is missing or unusable.
 pub fn architecture(config: &Value) -> Result<Architecture, ConfigError> {
-    let fields = Fields { json: config };
-    let model_type = fields.text("model_type")?;
-    let family = FAMILIES.iter().find(|f| f.model_type == model_type);
-    let family = family.ok_or_else(|| ConfigError::UnknownFamily { model_type: model_type.into() })?;
-    let architecture = (family.build)(&fields)?;
+    let named = config.get("model_type").filter(|value| !value.is_null());
+    let named = named.ok_or_else(|| ConfigError::Missing { key: "model_type".into() })?;
+    let unknown = || ConfigError::UnknownFamily { model_type: named.as_str().unwrap_or(&named.to_string()).into() };
+    let family = FAMILIES.iter().find(|family| named == family.model_type).ok_or_else(unknown)?;
+    let fields = Fields::new(config, family.keys);
+    let mut architecture = (family.build)(&fields)?;
     let attention = architecture.attention;
     if attention.head_dim == 0 || !attention.heads.is_multiple_of(attention.kv_heads) {
         return Err(fields.unusable("num_key_value_heads", &format!("a divisor of {} heads", attention.heads)));
     }
+    // One token predicts nothing: there would be results without a number in them.
+    if architecture.max_positions < 2 {
+        let key = if family.model_type == "gpt2" { "n_positions" } else { "max_position_embeddings" };
+        return Err(fields.unusable(key, "2 or more"));
+    }
+    fields.check_layer_types(architecture.blocks.len(), attention.window, architecture.max_positions)?;
+    architecture.assumed = fields.assumed();
     Ok(architecture)
-}
-
-/// Typed reading of a configuration.
-pub(super) struct Fields<'a> {
-    json: &'a Value,
-}
-
-impl<'a> Fields<'a> {
-    /// A key's value; `null` counts as absent.
-    pub fn get(&self, key: &str) -> Option<&'a Value> {
-        self.json.get(key).filter(|value| !value.is_null())
-    }
-
-    /// A positive whole number.
-    pub fn size(&self, key: &str) -> Result<usize, ConfigError> {
-        self.size_or(key, None)
-    }
-
-    /// A positive whole number with a default.
-    pub fn size_or(&self, key: &str, default: Option<usize>) -> Result<usize, ConfigError> {
-        match self.get(key) {
-            None => default.ok_or_else(|| ConfigError::Missing { key: key.into() }),
-            // A lying configuration must not make us reserve more memory than any machine has.
-            Some(value) => match value.as_u64() {
-                Some(size) if (1..1 << 32).contains(&size) => Ok(size as usize),
-                _ => Err(self.unusable(key, "a positive whole number")),
-            },
-        }
-    }
-
-    /// A number with a default.
-    pub fn number_or(&self, key: &str, default: f64) -> Result<f64, ConfigError> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(value) => value.as_f64().ok_or_else(|| self.unusable(key, "a number")),
-        }
-    }
-
-    /// A truth value with a default.
-    pub fn flag_or(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(value) => value.as_bool().ok_or_else(|| self.unusable(key, "`true` or `false`")),
-        }
-    }
-
-    /// A string.
-    pub fn text(&self, key: &str) -> Result<&'a str, ConfigError> {
-        let value = self.get(key).ok_or_else(|| ConfigError::Missing { key: key.into() })?;
-        value.as_str().ok_or_else(|| self.unusable(key, "a string"))
-    }
-
-    /// The error that a key's value can't be used.
-    pub fn unusable(&self, key: &str, expected: &str) -> ConfigError {
-        let value = self.json.get(key).map_or("absent".into(), Value::to_string);
-        ConfigError::Unusable { key: key.into(), value, expected: expected.into() }
-    }
-
-    /// The nonlinearity named at `key`.
-    pub fn activation(&self, key: &str) -> Result<Activation, ConfigError> {
-        match self.text(key)? {
-            "relu" => Ok(Activation::Relu),
-            "gelu" => Ok(Activation::Gelu),
-            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
-            "silu" | "swish" => Ok(Activation::Silu),
-            _ => Err(self.unusable(key, "one of relu, gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, silu")),
-        }
-    }
-
-    /// Features of a head: `head_dim`, or the width over the heads.
-    pub fn head_dim(&self, hidden: usize, heads: usize) -> Result<usize, ConfigError> {
-        if self.get("head_dim").is_some() {
-            return self.size("head_dim");
-        }
-        if !hidden.is_multiple_of(heads) {
-            return Err(self.unusable("hidden_size", &format!("a multiple of {heads} heads")));
-        }
-        Ok(hidden / heads)
-    }
-
-    /// A number of the rotary settings: within `rope_parameters` (new) or under `old_key` beside it.
-    pub fn rope_number(&self, new_key: &str, old_key: &str, default: f64) -> Result<f64, ConfigError> {
-        match self.get("rope_parameters").and_then(|p| p.get(new_key)) {
-            Some(value) => value.as_f64().ok_or_else(|| self.unusable("rope_parameters", "numbers")),
-            None => self.number_or(old_key, default),
-        }
-    }
-
-    /// The stretching rule of `rope_scaling` or `rope_parameters`.
-    pub fn rope_scaling(&self) -> Result<RopeScaling, ConfigError> {
-        let key = if self.get("rope_parameters").is_some() { "rope_parameters" } else { "rope_scaling" };
-        let Some(rope) = self.get(key) else { return Ok(RopeScaling::None) };
-        let number = |name: &str| {
-            rope.get(name).and_then(Value::as_f64).ok_or_else(|| ConfigError::Missing { key: format!("{key}.{name}") })
-        };
-        let rule = rope.get("rope_type").or_else(|| rope.get("type")).and_then(Value::as_str);
-        match rule.unwrap_or("default") {
-            "default" => Ok(RopeScaling::None),
-            "linear" => Ok(RopeScaling::Linear(number("factor")?)),
-            "llama3" => Ok(RopeScaling::Llama3 {
-                factor: number("factor")?,
-                low: number("low_freq_factor")?,
-                high: number("high_freq_factor")?,
-                original: number("original_max_position_embeddings")?,
-            }),
-            _ => Err(self.unusable(key, "the rule `default`, `linear` or `llama3`")),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::architecture::Activation;
     use super::*;
     use serde_json::json;
 
@@ -201,18 +125,133 @@ mod tests {
         assert!(error.hint().unwrap().contains("`gpt_neox` (Pythia, GPT-NeoX)"));
     }
 
+    /// The message about a published configuration with other keys.
+    fn refused(name: &str, keys: Value) -> String {
+        let mut config = super::super::published(name).unwrap();
+        keys.as_object().unwrap().iter().for_each(|(key, value)| config[key] = value.clone());
+        let error = architecture(&config).expect_err(&keys.to_string());
+        assert!(error.hint().is_some());
+        error.to_string()
+    }
+
     #[test]
     fn lying_configurations_are_errors() {
-        for (key, value) in
-            [("hidden_size", json!(0)), ("hidden_size", json!(1e300)), ("num_attention_heads", json!("4"))]
-        {
-            let mut config = super::super::published("opt-125m").unwrap();
-            config[key] = value;
-            assert!(matches!(architecture(&config), Err(ConfigError::Unusable { .. })), "{key}");
+        for (key, value) in [
+            ("hidden_size", json!(0)),
+            ("hidden_size", json!(1e300)),
+            ("hidden_size", json!(64.0)),
+            ("num_attention_heads", json!("4")),
+            ("head_dim", json!(77)),
+            ("layer_norm_elementwise_affine", json!(1)),
+        ] {
+            let said = refused("opt-125m", json!({key: value}));
+            assert!(said.starts_with(&format!("`{key}` is {value}, expected")), "{said}");
         }
-        let mut config = super::super::published("llama-2-7b").unwrap();
-        config["rope_scaling"] = json!({"rope_type": "yarn", "factor": 4.0});
-        assert!(architecture(&config).unwrap_err().to_string().contains("yarn"));
+        for keys in [json!({"rms_norm_eps": -1e-5}), json!({"rms_norm_eps": "1e-06"}), json!({"rope_theta": 0})] {
+            refused("llama-2-7b", keys);
+        }
+    }
+
+    #[test]
+    fn sizes_have_limits() {
+        for (name, key, value, most) in [
+            ("llama-2-7b", "num_hidden_layers", 10_000_000u64, 10_000),
+            ("llama-2-7b", "num_hidden_layers", 10_001, 10_000),
+            ("gpt2", "n_layer", 1 << 40, 10_000),
+            ("gpt2", "n_embd", 1 << 21, 1 << 20),
+            ("mistral-7b", "vocab_size", 1 << 30, 1 << 24),
+            ("opt-125m", "ffn_dim", u64::MAX, 1 << 22),
+            ("qwen2.5-0.5b", "head_dim", 1 << 15, 1 << 14),
+            ("pythia-160m", "num_attention_heads", 1 << 20, 1 << 14),
+        ] {
+            let said = refused(name, json!({key: value}));
+            assert_eq!(said, format!("`{key}` is {value}, expected at most {most}"));
+        }
+    }
+
+    #[test]
+    fn one_position_is_too_few() {
+        for (name, key) in [("llama-2-7b", "max_position_embeddings"), ("gpt2", "n_positions")] {
+            assert_eq!(refused(name, json!({key: 1})), format!("`{key}` is 1, expected 2 or more"));
+        }
+    }
+
+    #[test]
+    fn two_names_of_one_key_agree() {
+        let mut config = json!({"model_type": "gpt2", "num_hidden_layers": 2, "num_attention_heads": 4, "n_embd": 16});
+        let network = architecture(&config).unwrap();
+        assert_eq!((network.blocks.len(), network.attention.heads, network.vocabulary), (2, 4, 50_257));
+        assert!(network.assumed.iter().any(|said| said == "`vocab_size` (taken as 50257)"), "{:?}", network.assumed);
+        config["hidden_size"] = json!(32);
+        let said = architecture(&config).unwrap_err().to_string();
+        assert_eq!(said, "`n_embd` is 16, but `hidden_size` is 32");
+    }
+
+    /// What `transformers` 5.24 says of every family's configuration that says nothing: hidden, layers, heads,
+    /// key-value heads, vocabulary, positions, window; printed from its classes (`LlamaConfig()` and so on).
+    #[test]
+    fn what_is_left_out_is_as_the_library_has_it() {
+        for (family, expected, activation, tied) in [
+            ("gpt2", [768, 12, 12, 12, 50_257, 1024, 0], Activation::GeluTanh, true),
+            ("gpt_neox", [6144, 44, 64, 64, 50_432, 2048, 0], Activation::Gelu, false),
+            ("llama", [4096, 32, 32, 32, 32_000, 2048, 0], Activation::Silu, false),
+            ("mistral", [4096, 32, 32, 8, 32_000, 131_072, 4096], Activation::Silu, false),
+            ("opt", [768, 12, 12, 12, 50_272, 2048, 0], Activation::Relu, true),
+            ("qwen2", [4096, 32, 32, 32, 151_936, 32_768, 0], Activation::Silu, false),
+        ] {
+            let network = architecture(&json!({"model_type": family, "hidden_act": null})).unwrap();
+            let attention = network.attention;
+            let found = [
+                network.modules[network.blocks[0].output].shape[0],
+                network.blocks.len(),
+                attention.heads,
+                attention.kv_heads,
+                network.vocabulary,
+                network.max_positions,
+                attention.window.unwrap_or(0),
+            ];
+            assert_eq!((found, network.activation), (expected, activation), "{family}");
+            assert_eq!(network.modules[network.head].tied_to.is_some(), tied, "{family}");
+        }
+    }
+
+    #[test]
+    fn null_is_not_always_what_nothing_is() {
+        let with = |family: &str, key: &str| architecture(&json!({"model_type": family, key: null})).unwrap();
+        assert_eq!(with("mistral", "sliding_window").attention.window, None);
+        assert_eq!(with("mistral", "num_key_value_heads").attention.kv_heads, 32);
+        let few = architecture(&json!({"model_type": "qwen2", "num_key_value_heads": null, "num_attention_heads": 8}));
+        assert_eq!(few.unwrap().attention.kv_heads, 8);
+    }
+
+    #[test]
+    fn kinds_of_layers_are_what_the_network_does() {
+        let layers = |name: &str, kinds: Value, more: Value| {
+            let mut config = super::super::published(name).unwrap();
+            (config["num_hidden_layers"], config["layer_types"]) = (json!(2), kinds);
+            more.as_object().unwrap().iter().for_each(|(key, value)| config[key] = value.clone());
+            architecture(&config).map(|_| ()).map_err(|error| error.to_string())
+        };
+        let (full, sliding) = ("full_attention", "sliding_attention");
+        let none = json!({});
+        assert_eq!(layers("mistral-7b", json!([sliding, sliding]), none.clone()), Ok(()));
+        assert_eq!(layers("mistral-7b", json!([full, full]), json!({"sliding_window": null})), Ok(()));
+        // A window as long as all positions hides nothing.
+        assert_eq!(layers("mistral-7b", json!([full, sliding]), json!({"sliding_window": 32768})), Ok(()));
+        assert_eq!(layers("qwen2.5-0.5b", json!([full, full]), none.clone()), Ok(()));
+        for (name, kinds) in [
+            ("mistral-7b", json!([full, sliding])),
+            ("qwen2.5-0.5b", json!([full, sliding])),
+            ("qwen2.5-0.5b", json!([full])),
+            ("llama-2-7b", json!([sliding, sliding])),
+            ("llama-2-7b", json!("full_attention")),
+        ] {
+            let said = layers(name, kinds.clone(), none.clone()).unwrap_err();
+            assert!(said.starts_with(&format!("`layer_types` is {kinds}, expected")), "{said}");
+        }
+        assert!(
+            refused("qwen2.5-0.5b", json!({"use_sliding_window": true})).starts_with("`use_sliding_window` is true")
+        );
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! GPT-2: learned positions, a fused projection, and Conv1D weights that lie `[in, out]`.
 
 use super::architecture::*;
-use super::config::{ConfigError, Fields};
+use super::config::ConfigError;
+use super::fields::Fields;
 
 pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let hidden = fields.size("n_embd")?;
     let heads = fields.size("n_head")?;
-    let ffn = fields.size_or("n_inner", Some(4 * hidden))?;
+    let ffn = fields.size("n_inner")?;
     let vocabulary = fields.size("vocab_size")?;
     let max_positions = fields.size("n_positions")?;
     for (key, usual) in [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false)] {
-        if fields.flag_or(key, usual)? != usual {
+        if fields.flag(key)? != usual {
             return Err(fields.unusable(key, &format!("`{usual}`")));
         }
     }
@@ -37,7 +38,7 @@ pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         blocks.push(Block { attention_norm, mlp_norm, projections, output, mlp: Mlp::Plain { up, down } });
     }
     let final_norm = add(Module::norm("transformer.ln_f", hidden, true));
-    let tied = fields.flag_or("tie_word_embeddings", true)?;
+    let tied = fields.flag("tie_word_embeddings")?;
     let head = add(Module::head(vocabulary, hidden, tied.then_some(0)));
     Ok(Architecture {
         family: "gpt2",
@@ -49,11 +50,12 @@ pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         project_out: None,
         final_norm: Some(final_norm),
         head,
-        norm: NormKind::Layer { eps: fields.number_or("layer_norm_epsilon", 1e-5)? },
+        norm: NormKind::Layer { eps: fields.number("layer_norm_epsilon")? },
         activation: fields.activation("activation_function")?,
         residual: Residual::PreNorm,
-        attention: Attention { heads, kv_heads: heads, head_dim: fields.head_dim(hidden, heads)?, window: None },
+        attention: Attention { heads, kv_heads: heads, head_dim: fields.even_share(hidden, heads)?, window: None },
         vocabulary,
         max_positions,
+        assumed: Vec::new(),
     })
 }

@@ -2,15 +2,18 @@
 //! on part of a head, attention and feed-forward side by side.
 
 use super::architecture::*;
-use super::config::{ConfigError, Fields};
+use super::config::ConfigError;
+use super::fields::Fields;
+use super::rope::{Spelling, rotary};
 
 pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let hidden = fields.size("hidden_size")?;
     let heads = fields.size("num_attention_heads")?;
     let ffn = fields.size("intermediate_size")?;
     let vocabulary = fields.size("vocab_size")?;
-    let head_dim = fields.head_dim(hidden, heads)?;
-    let bias = fields.flag_or("attention_bias", true)?;
+    let max_positions = fields.size("max_position_embeddings")?;
+    let head_dim = fields.even_share(hidden, heads)?;
+    let bias = fields.flag("attention_bias")?;
 
     let mut modules = vec![Module::embedding("gpt_neox.embed_in", vocabulary, hidden)];
     let mut add = |module: Module| {
@@ -32,30 +35,26 @@ pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         blocks.push(Block { attention_norm, mlp_norm, projections, output, mlp: Mlp::Plain { up, down } });
     }
     let final_norm = add(Module::norm("gpt_neox.final_layer_norm", hidden, true));
-    let tied = fields.flag_or("tie_word_embeddings", false)?;
+    let tied = fields.flag("tie_word_embeddings")?;
     let head = add(Module { stored_name: Some("embed_out"), ..Module::head(vocabulary, hidden, tied.then_some(0)) });
-    let parallel = fields.flag_or("use_parallel_residual", true)?;
-    let fraction = fields.rope_number("partial_rotary_factor", "rotary_pct", 0.25)?;
-    let rotary = Rotary {
-        dim: ((head_dim as f64 * fraction.clamp(0.0, 1.0)) as usize) / 2 * 2,
-        theta: fields.rope_number("rope_theta", "rotary_emb_base", 10_000.0)?,
-        scaling: fields.rope_scaling()?,
-    };
+    let parallel = fields.flag("use_parallel_residual")?;
+    let spelling = Spelling { theta: "rotary_emb_base", fraction: Some("rotary_pct") };
     Ok(Architecture {
         family: "gpt_neox",
         modules,
         blocks,
         tokens: 0,
-        positions: Positions::Rotary(rotary),
+        positions: Positions::Rotary(rotary(fields, &spelling, head_dim, max_positions)?),
         project_in: None,
         project_out: None,
         final_norm: Some(final_norm),
         head,
-        norm: NormKind::Layer { eps: fields.number_or("layer_norm_eps", 1e-5)? },
+        norm: NormKind::Layer { eps: fields.number("layer_norm_eps")? },
         activation: fields.activation("hidden_act")?,
         residual: if parallel { Residual::Parallel } else { Residual::PreNorm },
         attention: Attention { heads, kv_heads: heads, head_dim, window: None },
         vocabulary,
-        max_positions: fields.size("max_position_embeddings")?,
+        max_positions,
+        assumed: Vec::new(),
     })
 }

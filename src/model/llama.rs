@@ -3,7 +3,9 @@
 //! which projections have biases and in how far back a token sees.
 
 use super::architecture::*;
-use super::config::{ConfigError, Fields};
+use super::config::ConfigError;
+use super::fields::Fields;
+use super::rope::{Spelling, rotary};
 
 /// What differs between the kin.
 struct Kin {
@@ -15,18 +17,19 @@ struct Kin {
 }
 
 pub(super) fn llama(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
-    let bias = fields.flag_or("attention_bias", false)?;
-    let mlp_bias = fields.flag_or("mlp_bias", false)?;
+    let bias = fields.flag("attention_bias")?;
+    let mlp_bias = fields.flag("mlp_bias")?;
     build(fields, Kin { family: "llama", qkv_bias: bias, output_bias: bias, mlp_bias, window: None })
 }
 
 pub(super) fn mistral(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
-    let window = fields.get("sliding_window").map(|_| fields.size("sliding_window")).transpose()?;
+    // Here `null` says something else than nothing: that every token sees all before it.
+    let window = if fields.is_null("sliding_window") { None } else { Some(fields.size("sliding_window")?) };
     build(fields, Kin { family: "mistral", qkv_bias: false, output_bias: false, mlp_bias: false, window })
 }
 
 pub(super) fn qwen2(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
-    if fields.flag_or("use_sliding_window", false)? {
+    if fields.flag("use_sliding_window")? {
         // Its first `max_window_layers` blocks see everything: a mix that no released model uses.
         return Err(fields.unusable("use_sliding_window", "`false`"));
     }
@@ -36,9 +39,10 @@ pub(super) fn qwen2(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
 fn build(fields: &Fields<'_>, kin: Kin) -> Result<Architecture, ConfigError> {
     let hidden = fields.size("hidden_size")?;
     let heads = fields.size("num_attention_heads")?;
-    let kv_heads = fields.size_or("num_key_value_heads", Some(heads))?;
+    let kv_heads = fields.size("num_key_value_heads")?;
     let ffn = fields.size("intermediate_size")?;
     let vocabulary = fields.size("vocab_size")?;
+    let max_positions = fields.size("max_position_embeddings")?;
     let head_dim = fields.head_dim(hidden, heads)?;
 
     let mut modules = vec![Module::embedding("model.embed_tokens", vocabulary, hidden)];
@@ -64,28 +68,25 @@ fn build(fields: &Fields<'_>, kin: Kin) -> Result<Architecture, ConfigError> {
         blocks.push(Block { attention_norm, mlp_norm, projections, output, mlp: Mlp::Gated { gate, up, down } });
     }
     let final_norm = add(Module::norm("model.norm", hidden, false));
-    let tied = fields.flag_or("tie_word_embeddings", false)?;
+    let tied = fields.flag("tie_word_embeddings")?;
     let head = add(Module::head(vocabulary, hidden, tied.then_some(0)));
-    let rotary = Rotary {
-        dim: head_dim / 2 * 2,
-        theta: fields.rope_number("rope_theta", "rope_theta", 10_000.0)?,
-        scaling: fields.rope_scaling()?,
-    };
+    let spelling = Spelling { theta: "rope_theta", fraction: None };
     Ok(Architecture {
         family: kin.family,
         modules,
         blocks,
         tokens: 0,
-        positions: Positions::Rotary(rotary),
+        positions: Positions::Rotary(rotary(fields, &spelling, head_dim, max_positions)?),
         project_in: None,
         project_out: None,
         final_norm: Some(final_norm),
         head,
-        norm: NormKind::Rms { eps: fields.number_or("rms_norm_eps", 1e-6)? },
+        norm: NormKind::Rms { eps: fields.number("rms_norm_eps")? },
         activation: fields.activation("hidden_act")?,
         residual: Residual::PreNorm,
         attention: Attention { heads, kv_heads, head_dim, window: kin.window },
         vocabulary,
-        max_positions: fields.size("max_position_embeddings")?,
+        max_positions,
+        assumed: Vec::new(),
     })
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   config.json ──> opt.rs | gpt_neox.rs | llama.rs | gpt2.rs ──> Architecture
+//!     read by fields.rs, rope.rs; what it leaves out: defaults.rs    │
 //!                                                                    │  which modules, of what shape,
 //!                                                                    │  and how a block uses them
 //!   weights ────────────────────────────────────────────────────> Decoder<B>: forward
@@ -19,12 +20,15 @@ mod cache;
 mod clock;
 mod config;
 mod decoder;
+mod defaults;
+mod fields;
 mod gpt2;
 mod gpt_neox;
 mod host;
 mod linear;
 mod llama;
 mod opt;
+mod rope;
 mod rotary;
 mod shapes;
 

@@ -1,7 +1,8 @@
 //! OPT (arXiv 2205.01068): learned positions from row 2, ReLU, biases everywhere, a tied head.
 
 use super::architecture::*;
-use super::config::{ConfigError, Fields};
+use super::config::ConfigError;
+use super::fields::Fields;
 
 /// Rows of the position table before position 0.
 const POSITION_OFFSET: usize = 2;
@@ -12,14 +13,14 @@ pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let ffn = fields.size("ffn_dim")?;
     let vocabulary = fields.size("vocab_size")?;
     let max_positions = fields.size("max_position_embeddings")?;
-    let width = fields.size_or("word_embed_proj_dim", Some(hidden))?;
-    let bias = fields.flag_or("enable_bias", true)?;
-    let gains = fields.flag_or("layer_norm_elementwise_affine", true)?;
+    let width = fields.size("word_embed_proj_dim")?;
+    let bias = fields.flag("enable_bias")?;
+    let gains = fields.flag("layer_norm_elementwise_affine")?;
     if !gains {
         return Err(fields.unusable("layer_norm_elementwise_affine", "`true`"));
     }
-    let before = fields.flag_or("do_layer_norm_before", true)?;
-    let tied = fields.flag_or("tie_word_embeddings", true)?;
+    let before = fields.flag("do_layer_norm_before")?;
+    let tied = fields.flag("tie_word_embeddings")?;
 
     let mut modules = vec![
         Module::embedding("model.decoder.embed_tokens", vocabulary, width),
@@ -33,7 +34,7 @@ pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let projected = width != hidden;
     let project_out = projected.then(|| add(other("model.decoder.project_out", width, hidden)));
     let project_in = projected.then(|| add(other("model.decoder.project_in", hidden, width)));
-    let final_norm = before && !fields.flag_or("_remove_final_layer_norm", false)?;
+    let final_norm = before && !fields.flag("_remove_final_layer_norm")?;
     let final_norm = final_norm.then(|| add(Module::norm("model.decoder.final_layer_norm", hidden, true)));
     let mut blocks = Vec::new();
     for layer in 0..fields.size("num_hidden_layers")? {
@@ -62,8 +63,9 @@ pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         norm: NormKind::Layer { eps: 1e-5 },
         activation: fields.activation("activation_function")?,
         residual: if before { Residual::PreNorm } else { Residual::PostNorm },
-        attention: Attention { heads, kv_heads: heads, head_dim: fields.head_dim(hidden, heads)?, window: None },
+        attention: Attention { heads, kv_heads: heads, head_dim: fields.even_share(hidden, heads)?, window: None },
         vocabulary,
         max_positions,
+        assumed: Vec::new(),
     })
 }

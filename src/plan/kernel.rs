@@ -124,6 +124,10 @@ impl Kind for KernelCell {
         })
     }
 
+    fn backend(&self) -> Backend {
+        self.backend
+    }
+
     fn belongs_with(&self, other: &Task) -> bool {
         matches!(other, Task::Kernel(other) if self.same_matrix(other))
     }

@@ -308,6 +308,10 @@ impl Kind for Cell {
         })
     }
 
+    fn backend(&self) -> Backend {
+        self.backend
+    }
+
     fn belongs_with(&self, other: &Task) -> bool {
         matches!(other, Task::Model(other) if self.same_point(other))
     }

@@ -15,7 +15,7 @@
 
 use super::identify::CellId;
 use super::kernel::KernelCell;
-use super::model::Cell;
+use super::model::{Backend, Cell};
 use super::resume::Decision;
 use super::select::Column;
 use schemars::JsonSchema;
@@ -34,6 +34,8 @@ pub trait Kind: fmt::Display {
     fn belongs_with(&self, other: &Task) -> bool;
     /// Whether both are run together, since they share what is loaded.
     fn same_batch(&self, other: &Task) -> bool;
+    /// What it runs on.
+    fn backend(&self) -> Backend;
     /// A short label for people.
     fn setup(&self) -> String;
     /// The text of a key column, which may be missing; none for a column that the kind does not have.

@@ -15,8 +15,6 @@ pub(super) struct Kind {
     pub plan: fn(&Ground<'_>) -> Result<Vec<Planned>, PrepareError>,
     /// Selects the cells that must run beside those that do.
     pub accompany: fn(&mut [Planned]),
-    /// What to tell the user of the cells that will run.
-    pub warnings: fn(&[Planned], &Ground<'_>) -> Vec<String>,
     /// Runs them.
     pub runner: fn() -> Box<dyn Runner>,
 }

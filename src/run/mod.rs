@@ -22,6 +22,7 @@ mod backend;
 mod export;
 mod kernel;
 mod kinds;
+mod memory;
 mod model;
 mod panics;
 mod place;
@@ -30,5 +31,6 @@ mod scheduler;
 mod select;
 
 pub use export::{ExportError, ExportFormat, ExportOptions, Exported, export};
+pub use memory::TooLarge;
 pub use prepare::{PrepareError, PrepareOptions, Prepared, PreparedModel, prepare};
 pub use scheduler::{Outcome, RunError, RunOptions, Watch, run, take_over};

@@ -1,6 +1,7 @@
 //! Experiment → planned cells: what both `plan` and `run` do first. Writes nothing.
 
 use super::kinds::{Ground, KINDS};
+use super::memory::{TooLarge, too_large};
 use super::model::Read;
 use super::select::select;
 use crate::config::Experiment;
@@ -45,8 +46,10 @@ pub struct Prepared {
     pub unused: usize,
     /// The plan as it is stored.
     pub plan: PlanRecord,
-    /// What to tell the user: of texts, and of devices whose memory may be too small.
+    /// What to tell the user.
     pub warnings: Vec<String>,
+    /// Cells that may take more memory than there is.
+    pub too_large: Vec<TooLarge>,
 }
 
 /// A model whose files are found and whose texts are tokenised.
@@ -140,6 +143,9 @@ pub enum PrepareError {
     /// An expectation is about no cell.
     #[error("the `[[expect]]` with `{0}` is about no cell of this experiment")]
     Expectation(String),
+    /// There may not be enough memory.
+    #[error("{0}")]
+    TooLarge(TooLarge),
     /// Nothing is selected.
     #[error("no cell is selected")]
     NothingSelected,
@@ -163,6 +169,9 @@ impl PrepareError {
                 Some(format!("set `measure.prompt` and `measure.generate` to {positions} or less together"))
             }
             Self::Expectation(_) => Some("`sparsify-exp plan FILE` lists the cells and their columns".into()),
+            Self::TooLarge(_) => {
+                Some("leave the cell out with `--only`, or measure it all the same with `--ignore-memory`".into())
+            }
             Self::NothingSelected => {
                 Some("`sparsify-exp plan FILE` lists the cells; see `--only`, `--partition` and `--limit`".into())
             }
@@ -193,7 +202,7 @@ pub fn prepare(
         }
     }
     let (models, texts) = prepare_models(&experiment, loader)?;
-    let mut warnings = texts.as_ref().map_or_else(Vec::new, |texts| texts.warnings().to_vec());
+    let warnings = texts.as_ref().map_or_else(Vec::new, |texts| texts.warnings().to_vec());
     let texts = texts.map_or_else(Vec::new, |texts| texts.inputs());
     let machine: LazyCell<Machine> = LazyCell::new(|| Machine::current(Simd::detect().name()));
     let ground = Ground { experiment: &experiment, backends: &backends, models: &models, machine: &machine };
@@ -205,8 +214,10 @@ pub fn prepare(
     }
     let plan = plan_record(&experiment, &cells)?;
     let unused = select(&mut cells, store, options)?;
-    warnings.extend(KINDS.iter().flat_map(|kind| (kind.warnings)(&cells, &ground)));
-    Ok(Prepared { texts, experiment, models, cells, unused, plan, warnings })
+    // The machine is looked at only where something is to run on it.
+    let runs = cells.iter().any(Planned::runs);
+    let too_large = if runs { too_large(&cells, &machine, experiment.device_index) } else { Vec::new() };
+    Ok(Prepared { texts, experiment, models, cells, unused, plan, warnings, too_large })
 }
 
 /// The models and the texts; nothing is read where there is no model.
@@ -235,9 +246,11 @@ fn prepare_model(
     texts: &Texts,
     data: &Data,
 ) -> Result<PreparedModel, LoadError> {
-    let files = loader.find(source)?;
+    let mut files = loader.find(source)?;
     // Opened and closed again: a damaged header or a wrong shape is known before anything runs.
-    let architecture = Checkpoint::open(files.clone())?.architecture().clone();
+    let checkpoint = Checkpoint::open(files.clone())?;
+    files.warnings.extend_from_slice(checkpoint.warnings());
+    let architecture = checkpoint.architecture().clone();
     let tokenizer = files.tokenizer()?;
     let tokens = texts.encode(&tokenizer, &files.source, architecture.max_positions, architecture.vocabulary)?;
     let read = Read::new(files.digest(), data, &tokens);

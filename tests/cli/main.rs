@@ -4,6 +4,7 @@
 
 mod architecture;
 mod calibration;
+mod checkpoints;
 mod documents;
 mod errors;
 mod export;

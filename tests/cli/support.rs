@@ -275,6 +275,18 @@ impl Model {
         model
     }
 
+    /// A checkpoint of `tests/fixtures/golden`.
+    pub fn golden(name: &str) -> Self {
+        let folder = Path::new(ROOT).join("tests/fixtures/golden").join(name).join("model");
+        let read = |file: &str| std::fs::read(folder.join(file)).unwrap();
+        let json = |file: &str| serde_json::from_slice(&read(file)).unwrap();
+        let bytes = read("model.safetensors");
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let numbers = |data: &[u8]| data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let tensors = file.tensors().into_iter().map(|(name, t)| (name, (t.shape().to_vec(), numbers(t.data()))));
+        Self { config: json("config.json"), tokenizer: json("tokenizer.json"), tensors: tensors.collect() }
+    }
+
     /// A tensor of numbers between -1 and 1, none of them 0, the same at every call.
     fn random(&mut self, name: &str, shape: &[usize]) {
         let mut state = name.bytes().fold(1u32, |state, byte| state.wrapping_mul(31).wrapping_add(byte.into()));
@@ -295,7 +307,8 @@ impl Model {
         write("model.safetensors", self.safetensors());
     }
 
-    fn safetensors(&self) -> Vec<u8> {
+    /// The file of its tensors.
+    pub fn safetensors(&self) -> Vec<u8> {
         let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = self
             .tensors
             .iter()

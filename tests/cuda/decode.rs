@@ -133,7 +133,9 @@ fn norms() {
 fn activations_and_gates() {
     let mut findings = Findings::new();
     for dtype in DTYPES {
-        for function in [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+        let functions =
+            [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu, Activation::Silu];
+        for function in functions {
             for shape in [[1, 11008], [3, 7], [130, 24]] {
                 let x: Vec<f32> = numbers(1, shape[0] * shape[1], dtype).iter().map(|x| x * 4.0).collect();
                 let up = numbers(2, shape[0] * shape[1], dtype);

@@ -171,7 +171,7 @@ fn lloyd(points: &[Vec<f64>], mut centres: Vec<Vec<f64>>) -> (Vec<usize>, f64) {
         };
         let new: Vec<usize> = points.iter().map(nearest).collect();
         if new == labels {
-            let inertia = points.iter().zip(&labels).map(|(point, &label)| distance(point, &centres[label][..])).sum();
+            let inertia = points.iter().zip(&labels).map(|(point, &label)| distance(point, &centres[label])).sum();
             return (labels, inertia);
         }
         labels = new;

@@ -69,6 +69,26 @@ pub enum WeightsError {
         /// The file that has it again.
         second: PathBuf,
     },
+    /// An index names a tensor in a shard that lacks it, while another one has it.
+    #[error("`{}` names the tensor `{name}` in `{shard}`, but it is in `{}`", index.display(), found.display())]
+    Misplaced {
+        /// The index file.
+        index: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The shard that the index names.
+        shard: String,
+        /// The shard that has it.
+        found: PathBuf,
+    },
+    /// Tensors of an adapter, which change others when the model runs.
+    #[error("`{}` has tensors of an adapter, such as `{name}`", path.display())]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+        /// One of the tensors.
+        name: String,
+    },
     /// A file is damaged or of a kind that is not supported.
     #[error("`{}` {problem}", path.display())]
     File {
@@ -106,6 +126,12 @@ pub enum FileProblem {
     /// Git wrote a pointer to the large file in its place.
     #[error("is a Git LFS pointer, not the weights themselves")]
     LfsPointer,
+    /// A checkpoint of `torch.save` with the extension of another format.
+    #[error("is a PyTorch checkpoint under the name of a safetensors file")]
+    PickleNamedSafetensors,
+    /// Weights of llama.cpp.
+    #[error("is a GGUF file, whose weights are mostly quantised")]
+    Gguf,
     /// Neither safetensors nor a format of `torch.save`.
     #[error("is neither a safetensors file nor a PyTorch checkpoint")]
     UnknownFormat,
@@ -157,6 +183,12 @@ pub enum TensorProblem {
     /// Integers, booleans and small floats are not weights.
     #[error("has dtype {0}, and only F64, F32, F16 and BF16 can be read")]
     UnsupportedDtype(Dtype),
+    /// More dimensions than any weight has.
+    #[error("has {0} dimensions")]
+    Dimensions(usize),
+    /// One of the two tensors of a weight pruned by PyTorch is not what the other needs.
+    #[error("is not a weight and its mask: {0}")]
+    Masked(String),
     /// Shape, strides and offset reach past the storage's end.
     #[error("needs {needs} bytes of a storage of {has}")]
     StorageTooShort {
@@ -176,11 +208,28 @@ pub enum TensorProblem {
     OutOfRange(f64),
 }
 
+/// What to do with quantised weights.
+pub const DEQUANTISE: &str = "weights of such a type are quantised: dequantise first, with the library that made the \
+    checkpoint, and save the model in bfloat16 or float32";
+
+/// What to do with an adapter.
+pub const MERGE: &str = "merge the adapter into its base model first (in PEFT `merge_and_unload()`), and use the \
+    folder that the merged model is saved to";
+
+/// What to do with a GGUF file.
+pub const GGUF: &str = "take the checkpoint that the file was made from, as safetensors";
+
 impl WeightsError {
     /// The next action for the user, where there is one.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Io { .. } | Self::DuplicateTensor { .. } => None,
+            Self::Io { error, .. } => {
+                let special = error.kind() == std::io::ErrorKind::InvalidInput;
+                special.then(|| "weights are read from regular files; copy the file itself into the folder".into())
+            }
+            Self::DuplicateTensor { .. } => Some("keep the file that has the tensor's right values".into()),
+            Self::Misplaced { shard, .. } => Some(format!("download the index and `{shard}` again")),
+            Self::Adapter { .. } => Some(MERGE.into()),
             Self::NotAFolder { .. } => Some("give the folder that holds `config.json` and the weights".into()),
             Self::NoWeights { looked_for, .. } => Some(format!("looked for `{}`", looked_for.join("`, `"))),
             Self::BadIndex { .. } => Some("download the index file again".into()),
@@ -199,10 +248,17 @@ impl FileProblem {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::LfsPointer => "run `git lfs pull` in the checkpoint's repository, or download the file again",
+            Self::PickleNamedSafetensors => {
+                "rename it to `pytorch_model.bin`, or better, save the state dict as safetensors"
+            }
+            Self::Gguf => GGUF,
             Self::UnknownFormat => "use a `.safetensors` file or a state dict saved by `torch.save`",
             Self::NotStored(_) => "save the checkpoint again as safetensors",
             Self::Pickle(PickleError::ForbiddenGlobal { .. } | PickleError::NotAStateDict) => {
                 "only plain state dicts are read, and nothing is executed; save `model.state_dict()` as safetensors"
+            }
+            Self::Pickle(PickleError::Dimensions { .. } | PickleError::LongName(_)) => {
+                "the file is no checkpoint of a language model: take another one"
             }
             Self::Pickle(PickleError::Protocol { .. }) => "save the state dict again as safetensors",
             Self::BigEndian => "save the state dict again as safetensors on a little-endian machine",
@@ -216,9 +272,14 @@ impl FileProblem {
 impl TensorProblem {
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::StorageTooShort { .. } | Self::Packed(_) => "the file is damaged: download or export it again",
+            Self::StorageTooShort { .. } | Self::Packed(_) | Self::Dimensions(_) => {
+                "the file is damaged: download or export it again"
+            }
+            Self::Masked(_) => "make the pruning permanent with `torch.nn.utils.prune.remove` and save the model again",
             Self::Expanded => "call `.contiguous()` on the tensor and save it again",
-            Self::UnsupportedDtype(_) | Self::OutOfRange(_) => "convert the checkpoint to float32 and save it again",
+            // Not "convert to float32": integers would become weights without their scales.
+            Self::UnsupportedDtype(_) => DEQUANTISE,
+            Self::OutOfRange(_) => "convert the checkpoint to float32 and save it again",
         };
         Some(hint.into())
     }

@@ -6,7 +6,8 @@
 //! .bin (old)  ┘                                    └ read_f32: &[f32] in place, or a widened copy
 //! ```
 //!
-//! packed.rs: matrices without their zeros, read as the whole matrices that they stand for. write.rs: safetensors out.
+//! packed.rs: matrices without their zeros, read as the whole matrices that they stand for; masked.rs: weights and the
+//! masks of PyTorch's pruning. names.rs: what training wraps around names. write.rs: safetensors out.
 //!
 //! Opening reads only the descriptions. Tensors are read one at a time, so that no more than one needs
 //! memory besides the mapping. Untrusted files are refused with an error: lengths are checked against the
@@ -16,14 +17,18 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use rayon::prelude::*;
+
+use crate::input;
 
 mod error;
 mod files;
+mod masked;
+mod names;
 mod packed;
 mod pickle;
 mod safetensors_file;
@@ -33,18 +38,23 @@ mod torch_file;
 mod view;
 mod write;
 
-pub use error::{FileProblem, TensorProblem, WeightsError};
-pub use files::{SPARSE_FILE, WEIGHT_FILES, find_files, index_shards};
+pub use error::{DEQUANTISE, FileProblem, GGUF, MERGE, TensorProblem, WeightsError};
+pub use files::{Files, Index, SPARSE_FILE, WEIGHT_FILES, find_files};
 pub use packed::{SUFFIXES, bitmap, mask, values};
 pub use pickle::PickleError;
 pub use safetensors::Dtype;
 pub use view::TensorInfo;
 pub use write::write_safetensors;
 
+use masked::Masked;
 use packed::Packed;
 use view::View;
 
-const LFS_MAGIC: &[u8] = b"version https://git-lfs";
+/// The beginning of the file that Git writes in place of a large one.
+pub const LFS_MAGIC: &[u8] = b"version https://git-lfs";
+/// Bytes that are compared at a time.
+const CHUNK: usize = 1 << 16;
+const GGUF_MAGIC: &[u8] = b"GGUF";
 
 /// The named tensors of one or more open files.
 #[derive(Debug)]
@@ -76,6 +86,7 @@ struct Place {
 enum Content {
     Whole(View),
     Packed(Packed),
+    Masked(Masked),
 }
 
 impl Content {
@@ -83,23 +94,25 @@ impl Content {
         match self {
             Self::Whole(view) => &view.info,
             Self::Packed(packed) => &packed.info,
+            Self::Masked(masked) => &masked.weight.info,
         }
     }
 }
 
 impl Weights {
     /// Opens a checkpoint's files, such as [`find_files`] gives. The format is told by the extension
-    /// `.safetensors`, otherwise by the first bytes.
+    /// `.safetensors`, otherwise by the first bytes. Of a tensor that is in two shards, the one counts that the index
+    /// names. Names are those without what training wraps around them (names.rs).
     ///
     /// The files are mapped: they must not be shortened while the value lives, or reading them ends the process
     /// with SIGBUS. Replacing them (by renaming, as downloads do) is fine.
     ///
     /// # Errors
     /// If a file cannot be read, is damaged, of another format, or describes a tensor that doesn't fit its bytes; if
-    /// two files have a tensor of the same name.
-    pub fn open_files(files: &[PathBuf]) -> Result<Self, WeightsError> {
-        let sources = files.iter().map(|path| Ok(Source { path: path.clone(), bytes: map(path)? }));
-        Self::new(sources.collect::<Result<_, _>>()?)
+    /// two files have a tensor of the same name and no index decides; if there are tensors of an adapter.
+    pub fn open_files(files: &Files) -> Result<Self, WeightsError> {
+        let sources = files.paths.iter().map(|path| Ok(Source { path: path.clone(), bytes: map(path)? }));
+        Self::new(sources.collect::<Result<_, _>>()?, files.index.as_ref())
     }
 
     /// Opens a safetensors file that is part of the program; `label` stands for its path in messages.
@@ -107,7 +120,7 @@ impl Weights {
     /// # Errors
     /// As [`Weights::open_files`].
     pub fn from_static(bytes: &'static [u8], label: &str) -> Result<Self, WeightsError> {
-        Self::new(vec![Source { path: label.into(), bytes: Bytes::Static(bytes) }])
+        Self::new(vec![Source { path: label.into(), bytes: Bytes::Static(bytes) }], None)
     }
 
     /// The tensors' names, sorted.
@@ -140,8 +153,9 @@ impl Weights {
         let (file, content) = self.find(name)?;
         let read = match content {
             Content::Whole(view) => view.read(&file.bytes),
-            Content::Packed(packed) => packed.bytes(&file.bytes).and_then(|bytes| {
-                let whole = View::contiguous(packed.info.dtype, packed.info.shape.clone(), 0..bytes.len());
+            Content::Packed(_) | Content::Masked(_) => self.expanded(file, content).and_then(|bytes| {
+                let TensorInfo { dtype, shape } = content.info().clone();
+                let whole = View::contiguous(dtype, shape, 0..bytes.len());
                 whole.read(&bytes).map(|numbers| Cow::Owned(numbers.into_owned()))
             }),
         };
@@ -157,9 +171,58 @@ impl Weights {
         let (file, content) = self.find(name)?;
         let read = match content {
             Content::Whole(view) => view.bytes(&file.bytes),
-            Content::Packed(packed) => packed.bytes(&file.bytes).map(Cow::Owned),
+            Content::Packed(_) | Content::Masked(_) => self.expanded(file, content).map(Cow::Owned),
         };
         read.map_err(|problem| tensor_error(&file.path, name, problem))
+    }
+
+    /// Whether a tensor can be read, as far as its description tells.
+    ///
+    /// # Errors
+    /// As [`Weights::read_f32`].
+    pub fn check(&self, name: &str) -> Result<(), WeightsError> {
+        let (file, content) = self.find(name)?;
+        let checked = match content {
+            Content::Whole(view) => view.check_readable(),
+            // Of a bitmap that fits its shape.
+            Content::Packed(packed) => packed.values.check_readable(),
+            Content::Masked(masked) => masked.weight.check_readable(),
+        };
+        checked.map_err(|problem| tensor_error(&file.path, name, problem))
+    }
+
+    /// Whether two tensors have the same numbers in the same shape.
+    ///
+    /// # Errors
+    /// If one can't be read.
+    pub fn same(&self, one: &str, other: &str) -> Result<bool, WeightsError> {
+        let ((file, first), (other_file, second)) = (self.find(one)?, self.find(other)?);
+        if first.info().shape != second.info().shape {
+            return Ok(false);
+        }
+        if let (Content::Whole(first), Content::Whole(second)) = (first, second)
+            && file.path == other_file.path
+            && first == second
+        {
+            return Ok(true);
+        }
+        let equal = if first.info().dtype == second.info().dtype {
+            self.read_bytes(one)?.par_chunks(CHUNK).eq(self.read_bytes(other)?.par_chunks(CHUNK))
+        } else {
+            self.read_f32(one)?.par_iter().eq(self.read_f32(other)?.par_iter())
+        };
+        self.release(one);
+        self.release(other);
+        Ok(equal)
+    }
+
+    /// The bytes of what a file does not have in one piece.
+    fn expanded(&self, file: &Source, content: &Content) -> Result<Vec<u8>, TensorProblem> {
+        match content {
+            Content::Whole(view) => view.bytes(&file.bytes).map(Cow::into_owned),
+            Content::Packed(packed) => packed.bytes(&file.bytes),
+            Content::Masked(masked) => masked.bytes(&file.bytes, &self.files[masked.mask_file].bytes),
+        }
     }
 
     fn find(&self, name: &str) -> Result<(&Source, &Content), WeightsError> {
@@ -179,27 +242,98 @@ impl Weights {
         let views = match content {
             Content::Whole(view) => vec![view],
             Content::Packed(packed) => vec![&packed.bitmap, &packed.values],
+            Content::Masked(masked) => {
+                let mask = &masked.mask.storage;
+                self.files[masked.mask_file].bytes.release(mask.start, mask.len());
+                vec![&masked.weight]
+            }
         };
         for view in views {
             file.bytes.release(view.storage.start, view.storage.len());
         }
     }
 
-    fn new(files: Vec<Source>) -> Result<Self, WeightsError> {
-        let mut places: BTreeMap<String, Place> = BTreeMap::new();
-        for (index, file) in files.iter().enumerate() {
-            for (name, content) in contents(file)? {
-                match places.get(&name) {
-                    Some(place) if place.file != index => {
-                        let first = files[place.file].path.clone();
-                        return Err(WeightsError::DuplicateTensor { name, first, second: file.path.clone() });
-                    }
-                    _ => places.insert(name, Place { file: index, content }),
-                };
-            }
-        }
-        Ok(Self { files, tensors: places })
+    fn new(files: Vec<Source>, index: Option<&Index>) -> Result<Self, WeightsError> {
+        let places = plain_names(&files, places(&files, index)?)?;
+        let tensors = masked_weights(&files, places)?;
+        Ok(Self { files, tensors })
     }
+}
+
+/// Where the tensors of all files are, under the names that the files give them.
+fn places(files: &[Source], index: Option<&Index>) -> Result<BTreeMap<String, Place>, WeightsError> {
+    let mut places: BTreeMap<String, Place> = BTreeMap::new();
+    let mut misplaced = Vec::new();
+    for (number, file) in files.iter().enumerate() {
+        let file_name = file.path.file_name().unwrap_or_default();
+        for (name, content) in contents(file)? {
+            let shard = index.and_then(|index| Some((index, index.shard_of(&name)?)));
+            if let Some((index, shard)) = shard.filter(|(_, shard)| file_name != *shard) {
+                misplaced.push((index, name, shard, number));
+                continue;
+            }
+            match places.get(&name) {
+                Some(place) if place.file != number => {
+                    let first = files[place.file].path.clone();
+                    return Err(WeightsError::DuplicateTensor { name, first, second: file.path.clone() });
+                }
+                _ => places.insert(name, Place { file: number, content }),
+            };
+        }
+    }
+    match misplaced.into_iter().find(|(_, name, ..)| !places.contains_key(name)) {
+        Some((index, name, shard, number)) => Err(WeightsError::Misplaced {
+            index: index.path().into(),
+            name,
+            shard: shard.into(),
+            found: files[number].path.clone(),
+        }),
+        None => Ok(places),
+    }
+}
+
+/// The same tensors without what training has wrapped around their names.
+fn plain_names(files: &[Source], places: BTreeMap<String, Place>) -> Result<BTreeMap<String, Place>, WeightsError> {
+    if let Some((name, place)) = places.iter().find(|(name, _)| names::is_adapter(name)) {
+        return Err(WeightsError::Adapter { path: files[place.file].path.clone(), name: name.clone() });
+    }
+    let plain = names::plain(places.keys().map(String::as_str));
+    let mut named: BTreeMap<String, Place> = BTreeMap::new();
+    for (name, place) in plain.into_iter().zip(places.into_values()) {
+        if let Some(first) = named.get(&name) {
+            let (first, second) = (files[first.file].path.clone(), files[place.file].path.clone());
+            return Err(WeightsError::DuplicateTensor { name, first, second });
+        }
+        named.insert(name, place);
+    }
+    Ok(named)
+}
+
+/// The same tensors, weights and their masks joined.
+fn masked_weights(
+    files: &[Source],
+    mut places: BTreeMap<String, Place>,
+) -> Result<BTreeMap<String, Place>, WeightsError> {
+    let [weight, mask] = masked::SUFFIXES;
+    let pruned: Vec<String> =
+        places.keys().filter_map(|name| name.strip_suffix(weight)).map(ToOwned::to_owned).collect();
+    for name in pruned {
+        if !places.contains_key(&format!("{name}{mask}")) {
+            continue;
+        }
+        let mut take = |suffix| places.remove(&format!("{name}{suffix}"));
+        let (Some(whole), Some(mask)) = (take(weight), take(mask)) else { continue };
+        let problem = |problem| tensor_error(&files[whole.file].path, &name, problem);
+        let (Content::Whole(view), Content::Whole(mask_view)) = (whole.content, mask.content) else {
+            return Err(problem(TensorProblem::Masked("one of them has no zeros".into())));
+        };
+        if places.contains_key(&name) {
+            return Err(problem(TensorProblem::Masked("the weight is there a third time, without a mask".into())));
+        }
+        let masked = Masked::new(view, mask_view, mask.file).map_err(problem)?;
+        places.insert(name, Place { file: whole.file, content: Content::Masked(masked) });
+    }
+    Ok(places)
 }
 
 /// The tensors of the file `bytes`, by name, all inside it; `path` is for its extension and for messages.
@@ -208,6 +342,8 @@ fn tensors(path: &Path, bytes: &[u8]) -> Result<Vec<(String, View)>, WeightsErro
     let tensors = match bytes {
         [] => Err(FileProblem::Empty),
         _ if bytes.starts_with(LFS_MAGIC) => Err(FileProblem::LfsPointer),
+        _ if bytes.starts_with(GGUF_MAGIC) => Err(FileProblem::Gguf),
+        _ if is_safetensors && is_pickle(bytes) => Err(FileProblem::PickleNamedSafetensors),
         _ if is_safetensors => safetensors_file::tensors(bytes),
         _ if bytes.starts_with(torch_file::ZIP_MAGIC) => torch_file::zip_tensors(bytes),
         _ if bytes.starts_with(torch_file::LEGACY_MAGIC) => torch_file::legacy_tensors(bytes),
@@ -223,6 +359,15 @@ fn tensors(path: &Path, bytes: &[u8]) -> Result<Vec<(String, View)>, WeightsErro
         view.check_bounds().map_err(|problem| tensor_error(path, name, problem))?;
     }
     Ok(tensors)
+}
+
+/// Whether a file is of `torch.save`, or a pickle of another program. What looks like the magic of one may be the
+/// length of a safetensors header, which begins behind it.
+fn is_pickle(bytes: &[u8]) -> bool {
+    bytes.get(8) != Some(&b'{')
+        && [torch_file::ZIP_MAGIC, b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"]
+            .iter()
+            .any(|magic| bytes.starts_with(magic))
 }
 
 /// The tensors of a file as they are seen from outside.
@@ -262,7 +407,7 @@ impl Deref for Bytes {
 
 fn map(path: &Path) -> Result<Bytes, WeightsError> {
     let io_error = |error| WeightsError::Io { path: path.into(), error };
-    let file = File::open(path).map_err(io_error)?;
+    let file = input::open(path).map_err(io_error)?;
     if file.metadata().map_err(io_error)?.len() == 0 {
         return Ok(Bytes::Static(&[]));
     }

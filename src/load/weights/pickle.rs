@@ -12,13 +12,18 @@
 //! Values live in arenas and refer to each other by index, so that a pickle which refers to itself, or nests
 //! without end, is nothing special. Knows no container (zip or legacy file) and reads no storage.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use safetensors::Dtype;
+
+use super::view::MAX_DIMENSIONS;
 
 /// A state dict takes about 40 opcodes a tensor, so this allows 50 000 tensors. It bounds the memory that a
 /// hostile pickle can claim: at most about 100 bytes an opcode (measured), 200 MB.
 const MAX_OPCODES: usize = 2_000_000;
+
+/// Bytes of a name or key, which tensors can share as well.
+const MAX_NAME: usize = 4096;
 
 /// The keys under which training scripts keep the state dict in a larger dict.
 const STATE_DICT_KEYS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
@@ -65,6 +70,17 @@ pub enum PickleError {
     /// More opcodes than any state dict has.
     #[error("it has more than {MAX_OPCODES} opcodes")]
     TooLong,
+    /// A shape that no weight has.
+    #[error("it has a tensor of {dimensions} dimensions, more than {MAX_DIMENSIONS} (offset {offset})")]
+    Dimensions {
+        /// How many.
+        dimensions: usize,
+        /// Where the tensor is made.
+        offset: usize,
+    },
+    /// A name that no weight has.
+    #[error("it has a name of {0} bytes, more than {MAX_NAME}")]
+    LongName(usize),
     /// A sound pickle of something else.
     #[error("it is not a state dict (a dict of names and tensors)")]
     NotAStateDict,
@@ -181,20 +197,23 @@ pub(super) fn unpickle(bytes: &[u8], start: usize) -> Result<Unpickled<'_>, Pick
 
 impl<'a> Unpickled<'a> {
     /// The tensors of a state dict, also of one that is an entry of the outermost dict. Entries that are not
-    /// tensors are left out; a name that is repeated is repeated here, and Python keeps the last.
+    /// tensors are left out; of a name that is repeated the last counts, as in Python.
     pub fn state_dict(&self) -> Result<Vec<(&'a str, &Tensor<'a>)>, PickleError> {
         let Value::Dict(root) = self.root else {
             return Err(PickleError::NotAStateDict);
         };
         let outer = self.tensors_of(root);
-        if !outer.is_empty() {
-            return Ok(outer);
+        let inner = || {
+            STATE_DICT_KEYS.iter().find_map(|key| match self.get(key) {
+                Some(Value::Dict(dict)) => Some(self.tensors_of(dict)),
+                _ => None,
+            })
+        };
+        let tensors = if outer.is_empty() { inner().unwrap_or(outer) } else { outer };
+        match tensors.keys().map(|name| name.len()).find(|length| *length > MAX_NAME) {
+            Some(length) => Err(PickleError::LongName(length)),
+            None => Ok(tensors.into_iter().collect()),
         }
-        let inner = STATE_DICT_KEYS.iter().find_map(|key| match self.get(key) {
-            Some(Value::Dict(dict)) => Some(self.tensors_of(dict)),
-            _ => None,
-        });
-        Ok(inner.unwrap_or(outer))
     }
 
     /// All storages that the pickle refers to, with repetitions.
@@ -230,7 +249,7 @@ impl<'a> Unpickled<'a> {
         entries.into_iter().find(|(name, _)| *name == Value::Str(key)).map(|(_, value)| *value)
     }
 
-    fn tensors_of(&self, dict: usize) -> Vec<(&'a str, &Tensor<'a>)> {
+    fn tensors_of(&self, dict: usize) -> BTreeMap<&'a str, &Tensor<'a>> {
         let entries = self.arenas.dicts[dict].iter().filter_map(|entry| match entry {
             (Value::Str(name), Value::Tensor(tensor)) => Some((*name, &self.arenas.tensors[*tensor])),
             _ => None,
@@ -445,6 +464,11 @@ impl<'a> Machine<'a> {
         else {
             return Err(self.unexpected("storage, offset, shape and strides"));
         };
+        // Before they are copied, which happens for every tensor that shares them.
+        let dimensions = self.arenas.sequences[shape].len().max(self.arenas.sequences[strides].len());
+        if dimensions > MAX_DIMENSIONS {
+            return Err(PickleError::Dimensions { dimensions, offset: self.opcode_at });
+        }
         let sizes = |values: &[Value]| values.iter().map(|&value| self.size(value)).collect::<Result<Vec<_>, _>>();
         let tensor = Tensor {
             storage: self.arenas.storages[storage],
@@ -473,6 +497,9 @@ impl<'a> Machine<'a> {
         else {
             return Err(self.unexpected("the persistent id of a storage"));
         };
+        if key.len() > MAX_NAME {
+            return Err(PickleError::LongName(key.len()));
+        }
         if !matches!(view, [] | [Value::None]) {
             return Err(self.unexpected("a storage that is not a view"));
         }
@@ -564,121 +591,4 @@ impl<'a> Machine<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// `OrderedDict(w=<a 2 × 3 tensor>)` as `torch.save` writes it, without the memo.
-    const STATE_DICT: &[u8] = b"\x80\x02ccollections\nOrderedDict\n)R(X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n\
-        ((X\x07\0\0\0storagectorch\nHalfStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x06tQK\x01K\x02K\x03\x86K\x03K\x01\x86\
-        \x89ccollections\nOrderedDict\n)RtRu.";
-
-    fn error(pickle: &[u8]) -> PickleError {
-        match unpickle(pickle, 0) {
-            Ok(unpickled) => unpickled.state_dict().unwrap_err(),
-            Err(error) => error,
-        }
-    }
-
-    #[test]
-    fn reads_a_state_dict() {
-        let unpickled = unpickle(STATE_DICT, 0).unwrap();
-        let storage = Storage { key: "0", dtype: Dtype::F16 };
-        let tensor = Tensor { storage, offset: 1, shape: vec![2, 3], strides: vec![3, 1] };
-        assert_eq!(unpickled.state_dict().unwrap(), [("w", &tensor)]);
-        assert_eq!(unpickled.end, STATE_DICT.len());
-    }
-
-    #[test]
-    fn every_truncation_is_noticed() {
-        for length in 0..STATE_DICT.len() {
-            assert!(unpickle(&STATE_DICT[..length], 0).is_err(), "{length}");
-        }
-    }
-
-    #[test]
-    fn names_forbidden_globals_and_their_place() {
-        for (pickle, name) in [
-            (b"\x80\x02cposix\nsystem\nX\x02\0\0\0ls\x85R.".as_slice(), "posix.system"),
-            (b"\x80\x02cbuiltins\neval\n.", "builtins.eval"),
-            (b"\x80\x02ctorch\nload\n.", "torch.load"),
-            (b"\x80\x02ctorch._utils\n_rebuild_qtensor\n.", "torch._utils._rebuild_qtensor"),
-        ] {
-            assert_eq!(error(pickle), PickleError::ForbiddenGlobal { name: name.into(), offset: 2 });
-        }
-    }
-
-    #[test]
-    fn names_the_place_of_what_is_wrong() {
-        assert_eq!(error(b"\x80\x02}\xff."), PickleError::UnknownOpcode { opcode: 0xff, offset: 3 });
-        assert_eq!(error(b"\x80\x04}."), PickleError::Protocol { version: 4 });
-        assert_eq!(error(b"\x80\x02]."), PickleError::NotAStateDict);
-        assert_eq!(error(b"\x80\x02X\xff\xff\xff\xffab"), PickleError::Truncated { offset: 7 });
-        for pickle in [
-            b"\x80\x02.".as_slice(),
-            b"}(s.",
-            b"K\x01K\x02a.",
-            b"t.",
-            b"h\x01.",
-            b"}(K\x01u.",
-            b"(\x85.",
-            b"NR.",
-            b"NNb.",
-            b"NQ.",
-        ] {
-            assert!(matches!(error(pickle), PickleError::Unexpected { .. }), "{pickle:?}: {:?}", error(pickle));
-        }
-    }
-
-    #[test]
-    fn refuses_negative_sizes_and_unequal_ranks() {
-        let change = |from: &[u8], to: &[u8]| {
-            let at = STATE_DICT.windows(from.len()).position(|window| window == from).unwrap();
-            [&STATE_DICT[..at], to, &STATE_DICT[at + from.len()..]].concat()
-        };
-        let negative = change(b"K\x02K\x03\x86", b"K\x02J\xff\xff\xff\xff\x86");
-        assert!(error(&negative).to_string().contains("not negative"));
-        let unequal = change(b"K\x02K\x03\x86", b"K\x03\x85");
-        assert!(error(&unequal).to_string().contains("strides"));
-    }
-
-    #[test]
-    fn longs_are_sign_extended() {
-        for (pickle, value) in [
-            (b"\x8a\x00.".as_slice(), Value::Int(0)),
-            (b"\x8a\x01\xff.", Value::Int(-1)),
-            (b"\x8a\x02\xff\x00.", Value::Int(255)),
-            (b"\x8a\x05\x00\x00\x00\x00\x01.", Value::Int(1 << 32)),
-            (b"\x8a\x09123456789.", Value::OtherNumber),
-        ] {
-            assert_eq!(unpickle(pickle, 0).unwrap().root, value);
-        }
-    }
-
-    #[test]
-    fn survives_cycles_depth_and_length() {
-        let cycle = b"}q\x00X\x0a\0\0\0state_dicth\x00s.";
-        assert_eq!(unpickle(cycle, 0).unwrap().state_dict(), Ok(vec![]));
-        let mut deep = vec![b'N'];
-        deep.resize(1_000_000, 0x85);
-        deep.push(b'.');
-        assert!(unpickle(&deep, 0).is_ok());
-        assert_eq!(unpickle(&vec![b'N'; MAX_OPCODES + 1], 0).unwrap_err(), PickleError::TooLong);
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), start in 0usize..250) {
-            let _ = unpickle(&bytes, start).map(|unpickled| unpickled.state_dict().map(|tensors| tensors.len()));
-        }
-
-        /// Opcodes only, so that the runs get further than with any bytes.
-        #[test]
-        fn any_opcodes_are_read_or_refused(bytes in proptest::collection::vec(
-            proptest::sample::select(b"(NK\x00\x01M)]t\x85\x86\x87ae}suqhRbQ.0".to_vec()), 0..200,
-        )) {
-            let _ = unpickle(&bytes, 0).map(|unpickled| unpickled.strings());
-        }
-    }
-}
+mod tests;

@@ -109,7 +109,19 @@ fn tells_files_apart_by_their_first_bytes() {
     let lfs = tensors(Path::new("model.safetensors"), pointer).unwrap_err();
     assert!(lfs.to_string().contains("Git LFS pointer") && lfs.hint().unwrap().contains("git lfs pull"), "{lfs}");
     let misnamed = tensors(Path::new("model.safetensors"), fixture!("zip.bin")).unwrap_err();
-    assert!(misnamed.to_string().contains("safetensors header"), "{misnamed}");
+    assert!(misnamed.to_string().contains("PyTorch checkpoint under the name of a safetensors"), "{misnamed}");
+    assert!(misnamed.hint().unwrap().contains("pytorch_model.bin"), "{misnamed}");
+    let misnamed = tensors(Path::new("model.safetensors"), fixture!("legacy.bin")).unwrap_err();
+    assert!(misnamed.hint().unwrap().contains("pytorch_model.bin"), "{misnamed}");
+    // A header of 0x0280 bytes begins as a pickle does.
+    let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let padded = format!("{header:<640}");
+    let bytes = [&0x0280u64.to_le_bytes()[..], padded.as_bytes(), &[0; 4]].concat();
+    assert_eq!(tensors(Path::new("model.safetensors"), &bytes).unwrap().len(), 1);
+    for name in ["model.safetensors", "pytorch_model.bin"] {
+        let gguf = tensors(Path::new(name), b"GGUF\x03\0\0\0\0\0\0\0").unwrap_err();
+        assert!(gguf.to_string().contains("GGUF") && gguf.hint().unwrap().contains("made from"), "{gguf}");
+    }
 }
 
 #[test]
@@ -154,14 +166,139 @@ fn opens_folders_of_shards_and_links_without_extension() {
 
     let error = weights.read_f32("c").unwrap_err().to_string();
     assert!(error.contains("`c`") && error.contains("a.safetensors") && error.contains("blob"), "{error}");
-    let error = Weights::open_files(&[path("a.safetensors"), path("absent.bin")]).unwrap_err();
+    let files = |names: &[&str]| Files { paths: names.iter().map(|name| path(name)).collect(), index: None };
+    let error = Weights::open_files(&files(&["a.safetensors", "absent.bin"])).unwrap_err();
     assert!(error.to_string().contains("absent.bin"), "{error}");
     fs::write(path("b.safetensors"), serialize(&[("a", Dtype::F32, &[1], &[0; 4])])).unwrap();
-    let error = Weights::open_files(&[path("a.safetensors"), path("b.safetensors")]).unwrap_err();
+    let error = Weights::open_files(&files(&["a.safetensors", "b.safetensors"])).unwrap_err();
     assert!(matches!(error, WeightsError::DuplicateTensor { .. }), "{error}");
     fs::write(path("empty.bin"), "").unwrap();
-    let error = Weights::open_files(&[path("empty.bin")]).unwrap_err();
+    let error = Weights::open_files(&files(&["empty.bin"])).unwrap_err();
     assert!(error.to_string().ends_with("is empty"), "{error}");
+}
+
+fn f32s(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// The weights of a folder with these files.
+fn folder(files: &[(&str, &[u8])]) -> Result<Weights, WeightsError> {
+    let dir = tempfile::tempdir().unwrap();
+    files.iter().for_each(|(name, bytes)| fs::write(dir.path().join(name), bytes).unwrap());
+    Weights::open_files(&find_files(dir.path())?)
+}
+
+#[test]
+fn the_index_says_which_of_two_tensors_counts() {
+    let shard = |a: f32, other: &str| {
+        serialize(&[("a", Dtype::F32, &[1], &f32s(&[a])), (other, Dtype::F32, &[1], &f32s(&[7.0]))])
+    };
+    let open = |map: &str| {
+        let index = format!(r#"{{"weight_map": {{{map}}}}}"#);
+        folder(&[
+            ("model.safetensors.index.json", index.as_bytes()),
+            ("1.safetensors", &shard(1.0, "b")),
+            ("2.safetensors", &shard(2.0, "c")),
+        ])
+    };
+    for (shard, value) in [("1.safetensors", 1.0), ("2.safetensors", 2.0)] {
+        let map = format!(r#""a": "{shard}", "b": "1.safetensors", "c": "2.safetensors""#);
+        assert_eq!(*open(&map).unwrap().read_f32("a").unwrap(), [value]);
+    }
+    let error = open(r#""b": "1.safetensors", "c": "2.safetensors""#).unwrap_err();
+    assert!(matches!(error, WeightsError::DuplicateTensor { .. }) && error.hint().is_some(), "{error}");
+    let error = open(r#""a": "1.safetensors", "b": "2.safetensors""#).unwrap_err();
+    assert!(error.to_string().contains("names the tensor `b` in `2.safetensors`, but it is in"), "{error}");
+}
+
+#[test]
+fn masks_are_applied_wherever_they_are() {
+    let weight = f32s(&[1.5, 2.0, -3.0, 4.0]);
+    let mask = f32s(&[1.0, 0.0, 0.0, 1.0]);
+    let one = serialize(&[
+        ("module.l.weight_orig", Dtype::F32, &[2, 2], &weight),
+        ("module.l.weight_mask", Dtype::F32, &[2, 2], &mask),
+        ("module.l.bias", Dtype::F32, &[2], &weight[..8]),
+    ]);
+    let (first, second) = (
+        serialize(&[("l.weight_orig", Dtype::F32, &[2, 2], &weight), ("l.bias", Dtype::F32, &[2], &weight[..8])]),
+        serialize(&[("l.weight_mask", Dtype::U8, &[2, 2], &[1, 0, 0, 1])]),
+    );
+    let index = br#"{"weight_map": {"l.weight_orig": "1", "l.bias": "1", "l.weight_mask": "2"}}"#.as_slice();
+    for files in [
+        vec![("model.safetensors", &one[..])],
+        vec![("model.safetensors.index.json", index), ("1", &first), ("2", &second)],
+    ] {
+        let weights = folder(&files).unwrap();
+        assert_eq!(weights.names().collect::<Vec<_>>(), ["l.bias", "l.weight"]);
+        assert_eq!(weights.info("l.weight").unwrap().shape, [2, 2]);
+        weights.check("l.weight").unwrap();
+        assert_eq!(*weights.read_f32("l.weight").unwrap(), [1.5, 0.0, 0.0, 4.0]);
+        assert_eq!(*weights.read_bytes("l.weight").unwrap(), *f32s(&[1.5, 0.0, 0.0, 4.0]));
+        weights.release("l.weight");
+    }
+    let other =
+        serialize(&[("l.weight_orig", Dtype::F32, &[2, 2], &weight), ("l.weight_mask", Dtype::F32, &[4], &mask)]);
+    let error = folder(&[("model.safetensors", &other)]).unwrap_err();
+    assert!(error.to_string().contains("`l.weight`") && error.to_string().contains("[2, 2] and [4]"), "{error}");
+    assert!(error.hint().unwrap().contains("prune.remove"));
+    // Without a mask there is nothing to join.
+    let alone = serialize(&[("l.weight_orig", Dtype::F32, &[2, 2], &weight)]);
+    assert!(folder(&[("model.safetensors", &alone)]).unwrap().contains("l.weight_orig"));
+}
+
+#[test]
+fn adapters_are_refused_by_name() {
+    for name in ["base_model.model.q_proj.lora_A.weight", "model.q_proj.base_layer.weight"] {
+        let bytes = serialize(&[(name, Dtype::F32, &[1], &[0; 4]), ("base_model.model.x", Dtype::F32, &[1], &[0; 4])]);
+        let error = folder(&[("model.safetensors", &bytes)]).unwrap_err();
+        assert!(error.to_string().contains(&format!("such as `{name}`")), "{error}");
+        assert!(error.hint().unwrap().contains("merge"), "{error}");
+    }
+}
+
+#[test]
+fn equal_tensors_are_known() {
+    let bytes = serialize(&[
+        ("a", Dtype::F32, &[2], &f32s(&[1.0, 2.0])),
+        ("b", Dtype::F32, &[2], &f32s(&[1.0, 2.0])),
+        ("c", Dtype::F32, &[2], &f32s(&[1.0, 2.5])),
+        ("d", Dtype::F16, &[2], &[0, 0x3c, 0, 0x40]),
+        ("e", Dtype::F32, &[2, 1], &f32s(&[1.0, 2.0])),
+    ]);
+    let weights = folder(&[("model.safetensors", &bytes)]).unwrap();
+    let same = |other: &str| weights.same("a", other).unwrap();
+    assert_eq!([same("a"), same("b"), same("c"), same("d"), same("e")], [true, true, false, true, false]);
+    // The fixture's `tied` is the storage of `weight` again.
+    assert!(open(fixture!("zip.bin")).unwrap().same("weight", "tied").unwrap());
+}
+
+/// A small file must not stand for a large tensor, nor integers for weights.
+#[test]
+fn what_can_not_be_read_is_known_without_reading() {
+    let weights = open(fixture!("zip.bin")).unwrap();
+    for (name, said) in [("expanded", "repeats elements"), ("i64", "dtype I64"), ("bool", "dtype BOOL")] {
+        let error = weights.check(name).unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+        if name != "expanded" {
+            assert!(error.hint().unwrap().contains("dequantise first"), "{:?}", error.hint());
+        }
+    }
+    weights.check("transposed").unwrap();
+    let shape = vec![1; 17];
+    let bytes = serialize(&[("a", Dtype::F32, &shape, &[0; 4])]);
+    let error = folder(&[("model.safetensors", &bytes)]).unwrap_err();
+    assert!(error.to_string().contains("has 17 dimensions"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn devices_in_place_of_weights_are_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors");
+    std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+    let error = Weights::open_files(&find_files(dir.path()).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("not a regular file") && error.hint().is_some(), "{error}");
 }
 
 #[test]

@@ -23,6 +23,9 @@ use super::error::TensorProblem;
 /// Elements that one task widens: 64 Ki elements are 256 KiB of f32, which stays in a core's L2 cache.
 const TASK: usize = 64 * 1024;
 
+/// Dimensions of a tensor: more than any weight has.
+pub(super) const MAX_DIMENSIONS: usize = 16;
+
 /// What is known of a tensor without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
@@ -50,8 +53,11 @@ impl View {
         Self { strides: row_major(&shape), info: TensorInfo { dtype, shape }, offset: 0, storage }
     }
 
-    /// Checks that every element lies inside the storage.
+    /// Checks that every element lies inside the storage, and that there are few enough dimensions.
     pub fn check_bounds(&self) -> Result<(), TensorProblem> {
+        if self.info.shape.len() > MAX_DIMENSIONS {
+            return Err(TensorProblem::Dimensions(self.info.shape.len()));
+        }
         let has = self.storage.len();
         let needs = self.end().and_then(|end| end.checked_mul(self.info.dtype.bitsize())?.checked_div(8));
         match needs {
@@ -63,7 +69,8 @@ impl View {
     /// The tensor in row-major order; borrowed from `file` if it is already that, in f32 and aligned.
     /// The view must have passed [`View::check_bounds`] for a file of this length.
     pub fn read<'a>(&self, file: &'a [u8]) -> Result<Cow<'a, [f32]>, TensorProblem> {
-        let (width, storage, elements) = self.extent(file)?;
+        let width = width(self.info.dtype).ok_or(TensorProblem::UnsupportedDtype(self.info.dtype))?;
+        let (storage, elements) = self.extent(file, width)?;
         if elements == 0 {
             return Ok(Cow::Borrowed(&[]));
         }
@@ -88,7 +95,13 @@ impl View {
     /// Borrowed if they are in that order already. The view must have passed [`View::check_bounds`] for a file of
     /// this length.
     pub fn bytes<'a>(&self, file: &'a [u8]) -> Result<Cow<'a, [u8]>, TensorProblem> {
-        let (width, storage, elements) = self.extent(file)?;
+        let width = width(self.info.dtype).ok_or(TensorProblem::UnsupportedDtype(self.info.dtype))?;
+        self.raw(file, width)
+    }
+
+    /// As [`View::bytes`], of a type whose elements have `width` bytes, weights or not.
+    pub fn raw<'a>(&self, file: &'a [u8], width: usize) -> Result<Cow<'a, [u8]>, TensorProblem> {
+        let (storage, elements) = self.extent(file, width)?;
         if elements == 0 {
             return Ok(Cow::Borrowed(&[]));
         }
@@ -104,15 +117,22 @@ impl View {
         Ok(Cow::Owned(bytes))
     }
 
-    /// Bytes of an element, the storage, and how many elements there are.
-    fn extent<'a>(&self, file: &'a [u8]) -> Result<(usize, &'a [u8], usize), TensorProblem> {
+    /// Whether it can be read at all: of a type that weights have, and no larger than its storage, so that a short
+    /// file can't stand for a large tensor.
+    pub fn check_readable(&self) -> Result<(), TensorProblem> {
         let width = width(self.info.dtype).ok_or(TensorProblem::UnsupportedDtype(self.info.dtype))?;
+        self.count(self.storage.len(), width).map(|_| ())
+    }
+
+    /// The storage, and how many elements of `width` bytes there are.
+    fn extent<'a>(&self, file: &'a [u8], width: usize) -> Result<(&'a [u8], usize), TensorProblem> {
         let storage = &file[self.storage.clone()];
         // Also bounds the allocation by the file's length.
-        match self.elements() {
-            Some(elements) if elements <= storage.len() / width => Ok((width, storage, elements)),
-            _ => Err(TensorProblem::Expanded),
-        }
+        Ok((storage, self.count(storage.len(), width)?))
+    }
+
+    fn count(&self, storage: usize, width: usize) -> Result<usize, TensorProblem> {
+        self.elements().filter(|elements| *elements <= storage / width).ok_or(TensorProblem::Expanded)
     }
 
     fn is_row_major(&self) -> bool {

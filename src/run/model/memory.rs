@@ -10,7 +10,7 @@
 
 use crate::config::experiment::{Dtype, Format, LatencySettings, Propagate, Variant};
 use crate::model::{Architecture, Module};
-use crate::plan::{Backend, Cell, Planned, PrunePoint, Task};
+use crate::plan::{Backend, Cell, PrunePoint};
 use crate::prune;
 use crate::record::Machine;
 use crate::run::PreparedModel;
@@ -60,18 +60,17 @@ fn estimate(
     let kept_per_token = 2 * (architecture.blocks.len() * attention.kv_heads * attention.head_dim) as u64 * number;
     let cache = timed.map_or(0, |latency| {
         let largest = |axis: &[usize]| axis.iter().copied().max().unwrap_or(0) as u64;
-        largest(&latency.batch) * (largest(&latency.prompt) + latency.generate as u64) * kept_per_token
+        let tokens = largest(&latency.prompt).saturating_add(latency.generate as u64);
+        largest(&latency.batch).saturating_mul(tokens).saturating_mul(kept_per_token)
     });
     // The dense, the masked and the variant's logits are compared on the host.
     let logits = positions * architecture.vocabulary as u64 * 4;
-    dense
-        + variant
-        + cache
-        + match cell.backend {
-            Backend::Flex => 3 * logits,
-            Backend::NdArray => 3 * logits + dense / 2,
-            Backend::Cuda => largest + logits.min(DEVICE_LOGITS),
-        }
+    let more = match cell.backend {
+        Backend::Flex => 3 * logits,
+        Backend::NdArray => 3 * logits + dense / 2,
+        Backend::Cuda => largest + logits.min(DEVICE_LOGITS),
+    };
+    (dense + variant + more).saturating_add(cache)
 }
 
 /// Bytes that the points of a calibration may take together.
@@ -121,35 +120,6 @@ fn new_weights(point: &PrunePoint, weights: u64) -> u64 {
         prune::Needs::Gram => (weights as f64 * (1.0 - point.sparsity)) as u64 * 4,
         prune::Needs::Nothing | prune::Needs::Norms => 0,
     }
-}
-
-/// A warning for each device that may lack memory for cells that will run.
-pub(super) fn too_large(cells: &[Planned], machine: &Machine, device_index: usize) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let cells = || {
-        cells.iter().filter(|planned| planned.runs()).filter_map(|planned| match &planned.task {
-            Task::Model(cell) => Some((cell, planned.memory_bytes)),
-            Task::Kernel(_) => None,
-        })
-    };
-    for on_gpu in [false, true] {
-        let running = cells().filter(|(cell, _)| cell.backend.is_cpu() != on_gpu);
-        let has = if on_gpu { machine.gpu_memory(device_index) } else { Some(machine.memory_bytes) };
-        let (Some((largest, bytes)), Some(has)) = (running.max_by_key(|(_, bytes)| *bytes), has) else { continue };
-        // What the system does not say is 0.
-        if has > 0 && bytes > has {
-            let (needs, place) = (gib(bytes), if on_gpu { "the GPU" } else { "this machine" });
-            let cell = format!("`{}` of `{}`", largest.setup(), largest.model);
-            let has = gib(has);
-            warnings
-                .push(format!("{cell} may take {needs} of memory, {place} has {has}: cells may fail for lack of it"));
-        }
-    }
-    warnings
-}
-
-fn gib(bytes: u64) -> String {
-    format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::config::experiment::{Data, Dtype, Metric};
 use crate::execute::{KERNEL_POLICY_VERSION, device};
 use crate::plan::{Backend, Cell, Inputs, LatencyPoint, PartInputs, Planned, TimedOn, expand, parts};
 use crate::record::Machine;
-use memory::{memory, too_large};
+use memory::memory;
 use runner::Models;
 use serde_json::json;
 
@@ -31,11 +31,6 @@ pub(super) const KIND: Kind = Kind {
     name: "model",
     plan,
     accompany: |_| {},
-    warnings: |cells, ground| {
-        // The machine is looked at only where something is to run on it.
-        let runs = cells.iter().any(Planned::runs);
-        if runs { too_large(cells, ground.machine, ground.experiment.device_index) } else { Vec::new() }
-    },
     runner: || Box::new(Models),
 };
 

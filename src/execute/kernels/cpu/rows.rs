@@ -151,6 +151,8 @@ impl Kernel for Activations<'_> {
             Activation::Gelu => self.map(|x| 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))),
             // Hendrycks and Gimpel, arXiv 1606.08415, section 2, with (1 + tanh u) / 2 = σ(2u).
             Activation::GeluTanh => self.map(|x| x * sigmoid(1.595_769 * (x + 0.044_715 * x * x * x))),
+            // There too.
+            Activation::QuickGelu => self.map(|x| x * sigmoid(1.702 * x)),
             Activation::Silu => self.map(|x| x * sigmoid(x)),
         }
     }
@@ -184,6 +186,9 @@ fn sigmoid(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALL: [Activation; 5] =
+        [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu, Activation::Silu];
 
     fn numbers(length: usize) -> Vec<f32> {
         (0..length).map(|i| ((i * 7919) % 1013) as f32 / 60.0 - 8.0).collect()
@@ -230,9 +235,10 @@ mod tests {
             Activation::GeluTanh => {
                 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
             }
+            Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
             Activation::Silu => x / (1.0 + (-x).exp()),
         };
-        for function in [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+        for function in ALL {
             for simd in Simd::available() {
                 let (alone, gated) = (activate(function, &x, None, simd), activate(function, &x, Some(&up), simd));
                 for (i, &x) in x.iter().enumerate() {
@@ -253,9 +259,8 @@ mod tests {
             let (x, gain) = (numbers(rows * width), numbers(width));
             let norm = NormRows { kind: NormKind::Layer { eps: 1e-5 }, gain: &gain, bias: Some(&gain) };
             let all = || {
-                let functions = [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu];
                 let each = |function| activate(function, &x, Some(&x), Simd::detect());
-                (norm_rows(&x, norm, Simd::detect()), functions.map(each))
+                (norm_rows(&x, norm, Simd::detect()), ALL.map(each))
             };
             assert!(pool(1).install(all) == pool(3).install(all), "{rows} {width}");
         }
@@ -264,7 +269,7 @@ mod tests {
     #[test]
     fn what_is_no_number_stays_none() {
         for simd in Simd::available() {
-            for function in [Activation::Relu, Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+            for function in ALL {
                 assert!(activate(function, &[1.0, f32::NAN], None, simd)[1].is_nan(), "{function:?}");
             }
             let norm = NormRows { kind: NormKind::Rms { eps: 1e-5 }, gain: &[1.0, 1.0], bias: None };

@@ -49,6 +49,8 @@ fn apply(x: f32, #[comptime] function: Activation) -> f32 {
     } else if comptime!(function == Activation::GeluTanh) {
         // √(2 / π), and Hendrycks and Gimpel's constant, arXiv 1606.08415, section 2.
         0.5f32 * x * (1.0f32 + f32::tanh(0.797_884_6f32 * (x + 0.044_715f32 * x * x * x)))
+    } else if comptime!(function == Activation::QuickGelu) {
+        x / (1.0f32 + f32::exp(-1.702f32 * x))
     } else {
         x / (1.0f32 + f32::exp(-x))
     }
