@@ -10,6 +10,7 @@
 
 pub mod axis;
 pub mod experiment;
+pub mod joining;
 pub mod kernel;
 pub mod keyword;
 pub mod method;

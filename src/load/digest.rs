@@ -9,7 +9,7 @@
 
 use super::text::hex;
 use sha2::{Digest, Sha256};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -55,7 +55,7 @@ fn write(folder: &Path, memo: &Path, text: &str) -> io::Result<()> {
 }
 
 fn computed(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    let mut file = crate::input::open(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
@@ -104,7 +104,7 @@ mod tests {
 
     fn set_changed(path: &Path, seconds: u64) {
         let time = UNIX_EPOCH + Duration::from_secs(seconds);
-        File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+        fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
     }
 
     #[test]

@@ -2,32 +2,12 @@
 //! the launch succeeds all the same, and the output is whatever lay in memory. And what a backend says
 //! when it fails, which may be a kernel's whole source, in a few lines.
 
-use std::sync::Mutex;
-
-static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+#[cfg(feature = "cuda")]
+pub(super) use crate::panics::collect;
+pub(super) use crate::panics::take;
 
 /// The most parts of a message that are kept, and the most characters of one.
 const KEPT: [usize; 2] = [8, 300];
-
-/// Collects the messages of all panics of the process from now on, instead of printing them.
-#[cfg(feature = "cuda")]
-pub(super) fn collect() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        std::panic::set_hook(Box::new(|panic| {
-            if let Ok(mut messages) = MESSAGES.lock() {
-                messages.push(panic.to_string());
-            }
-        }));
-    });
-}
-
-/// The first message since the last call.
-pub(super) fn take() -> Option<String> {
-    let mut messages = MESSAGES.lock().ok()?;
-    let all = std::mem::take(&mut *messages);
-    all.into_iter().next()
-}
 
 /// What a backend's message is about, in one line: of a kernel that can't be compiled the compiler's first
 /// errors, without the source and the stack.

@@ -229,7 +229,7 @@ pub fn prepare(
         }
     }
     let (models, texts) = prepare_models(&experiment, loader)?;
-    let mut warnings = texts.as_ref().map_or_else(Vec::new, |texts| texts.warnings().to_vec());
+    let mut warnings = texts.as_ref().map_or_else(Vec::new, Texts::warnings);
     let texts = texts.map_or_else(Vec::new, |texts| texts.inputs());
     let model_of = |cell: &Cell| models.iter().find(|model| model.files.source == cell.model);
     let dtype_of = |source: &str, backend| {
