@@ -28,6 +28,7 @@ pub mod config;
 pub mod diagnostic;
 pub mod error;
 pub mod input;
+pub mod panics;
 pub mod plan;
 
 pub mod load;

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 pub use crate::config::format::Format;
+pub use crate::config::joining::Joining;
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
 use crate::config::keyword::{UnknownKeyword, keywords, serde_as_text};
 pub use crate::config::method::{Budget, Method, MethodSettings, Owl, Propagate};
@@ -80,12 +81,19 @@ pub struct Data {
     pub perplexity_stride: Option<usize>,
     /// Where the model's special tokens stand.
     pub perplexity_bos: BosAt,
+    /// What stands between the documents of a dataset, and how many of its first ones there are.
+    pub perplexity_joining: Joining,
     /// The text that calibrated methods see.
     pub calibration: TextSource,
     /// How many windows of it are drawn, from 1 to [`Data::MAX_SAMPLES`].
     pub calibration_samples: usize,
     /// Tokens of such a window, at least 1; `None` means as many as `context`.
     pub calibration_length: Option<usize>,
+    /// What stands between the documents of a dataset where they are one text, and how many of its first ones are
+    /// drawn from.
+    pub calibration_joining: Joining,
+    /// Whether the model's special tokens stand in front of every calibration window.
+    pub calibration_bos: bool,
 }
 
 impl Data {

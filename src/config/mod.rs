@@ -11,6 +11,7 @@
 pub mod axis;
 pub mod experiment;
 pub mod format;
+pub mod joining;
 pub mod kernel;
 pub mod keyword;
 pub mod method;

@@ -88,8 +88,8 @@ pub struct RawData {
     #[schemars(extend("default" = "builtin:sample-texts"))]
     pub agreement: Option<At<String>>,
     /// The text that perplexity is measured on: `builtin:NAME`, `file:PATH` (UTF-8, relative to the
-    /// experiment file) or `hf:ORG/NAME/CONFIG/SPLIT`, whose documents are joined by empty lines.
-    /// Default: `builtin:heldout`.
+    /// experiment file) or `hf:ORG/NAME/CONFIG/SPLIT`, whose documents are joined to one text. Default:
+    /// `builtin:heldout`.
     #[schemars(extend("default" = "builtin:heldout", "examples" = ["hf:Salesforce/wikitext/wikitext-2-raw-v1/test"]))]
     pub perplexity: Option<At<String>>,
     /// Tokens per window. Default: the model's own maximum, at most 2048.
@@ -106,6 +106,14 @@ pub struct RawData {
     /// of all `windows`. Default: `start`.
     #[schemars(extend("default" = "start"))]
     pub perplexity_bos: Option<At<BosAt>>,
+    /// What stands between the documents of a dataset of the hub. Default: as the published loaders have
+    /// it: a space for C4, PTB and the training text of WikiText, else an empty line, `"\n\n"`.
+    #[schemars(extend("examples" = ["\n\n", " "]))]
+    pub perplexity_join: Option<At<String>>,
+    /// How many documents of a dataset of the hub are read, from the first on; 0 means all. Default: 0;
+    /// for the validation split of C4, 1100, as the published loaders have it.
+    #[schemars(extend("examples" = [1100]))]
+    pub perplexity_documents: Option<At<usize>>,
     /// The text that calibrated methods see while they prune: `builtin:NAME`, `file:PATH` (UTF-8,
     /// relative to the experiment file) or `hf:ORG/NAME/CONFIG/SPLIT`. Read only if such a method is
     /// used. Default: `builtin:calibration`.
@@ -117,6 +125,18 @@ pub struct RawData {
     /// Tokens of a calibration window. Default: `context`.
     #[schemars(extend("minimum" = 1, "examples" = [256]))]
     pub calibration_length: Option<At<usize>>,
+    /// What stands between the documents of a dataset of the hub where none of them is longer than a
+    /// window, so that they are one text. Default: as for `perplexity_join`.
+    #[schemars(extend("examples" = [" "]))]
+    pub calibration_join: Option<At<String>>,
+    /// How many documents of a dataset of the hub are drawn from, from the first on; 0 means all.
+    /// Default: as for `perplexity_documents`.
+    #[schemars(extend("examples" = [10000]))]
+    pub calibration_documents: Option<At<usize>>,
+    /// Whether the model's special tokens (BOS) stand in front of every calibration window, and count for
+    /// its length. Default: `false`, as windows that are cut out of a text at random have it.
+    #[schemars(extend("default" = false))]
+    pub calibration_bos: Option<At<bool>>,
 }
 
 /// A `[[prune]]` block.

@@ -45,7 +45,7 @@ pub const TEXT_FORMS: &[(&str, &str)] = &[
     ("hf:ORG/NAME/CONFIG/SPLIT", "a dataset on the Hugging Face hub; CONFIG is `default` where it has only one"),
 ];
 
-/// A path with its spelling in the experiment file.
+/// A path with its spelling in the experiment file. `~` in front of it is the user's folder, as in a shell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WrittenPath {
     written: String,
@@ -64,8 +64,23 @@ impl WrittenPath {
     }
 
     fn joined(self, folder: &Path) -> Self {
-        Self { path: folder.join(&self.written), ..self }
+        let path = match at_home(&self.written, std::env::var_os("HOME").filter(|home| !home.is_empty())) {
+            Some(path) => path,
+            None => folder.join(&self.written),
+        };
+        Self { path, ..self }
     }
+}
+
+/// Whether `~` of a path is the user's folder: not that of another user, `~name`.
+fn is_at_home(written: &str) -> bool {
+    written == "~" || written.starts_with("~/")
+}
+
+/// A path below the user's folder, if it is spelled so and there is such a folder.
+fn at_home(written: &str, home: Option<std::ffi::OsString>) -> Option<PathBuf> {
+    let home = PathBuf::from(home.filter(|_| is_at_home(written))?);
+    Some(home.join(written[1..].trim_start_matches('/')))
 }
 
 impl Deref for WrittenPath {
@@ -244,7 +259,7 @@ fn without_scheme(kind: SourceKind, text: &str) -> Option<String> {
         SourceKind::Model => "path",
         SourceKind::Text => "file",
     };
-    if text.starts_with(['.', '/', '~']) {
+    if text.starts_with(['.', '/']) || is_at_home(text) {
         return Some(format!("{local}:{text}"));
     }
     match kind {
@@ -252,7 +267,7 @@ fn without_scheme(kind: SourceKind, text: &str) -> Option<String> {
         SourceKind::Model if SYNTHETIC_MODELS.contains(&text) => Some(format!("synthetic:{text}")),
         SourceKind::Model if text.contains('/') && is_repository(text) => Some(format!("hf:{text}")),
         SourceKind::Text if BUILTIN_TEXTS.contains(&text) => Some(format!("builtin:{text}")),
-        SourceKind::Text if text.contains(['.', '/']) => Some(format!("file:{text}")),
+        SourceKind::Text if text.contains(['.', '/']) && !text.starts_with('~') => Some(format!("file:{text}")),
         _ => None,
     }
 }
@@ -383,17 +398,19 @@ impl FromStr for TextSource {
     }
 }
 
-/// `ORG/NAME/CONFIG/SPLIT`, the name with a revision or without.
+/// `ORG/NAME/CONFIG/SPLIT`, the name with a revision or without. A revision may have slashes (`refs/pr/1`), so that
+/// configuration and split are what stands at the end.
 fn dataset(text: &str) -> Option<TextSource> {
-    let parts: Vec<&str> = text.split('/').collect();
-    let [org, name, config, split] = parts[..] else { return None };
-    let (name, revision) = match name.split_once('@') {
-        Some((name, revision)) => (name, Some(revision)),
-        None => (name, None),
+    let (rest, split) = text.rsplit_once('/')?;
+    let (rest, config) = rest.rsplit_once('/')?;
+    let (repo, revision) = match rest.split_once('@') {
+        Some((repo, revision)) => (repo, Some(revision)),
+        None => (rest, None),
     };
-    let names = [org, name, config, split].into_iter().chain(revision);
+    let (org, name) = repo.split_once('/')?;
+    let names = [org, name, config, split].into_iter().chain(revision.into_iter().flat_map(|it| it.split('/')));
     names.clone().all(is_name).then(|| TextSource::Hub {
-        repo: format!("{org}/{name}"),
+        repo: repo.to_owned(),
         revision: revision.map(str::to_owned),
         config: config.to_owned(),
         split: split.to_owned(),
@@ -439,6 +456,9 @@ mod tests {
             "file:texts.txt",
             "hf:Salesforce/wikitext/wikitext-2-raw-v1/test",
             "hf:allenai/c4@v1.0/en.noblocklist/train",
+            "hf:allenai/c4@refs/convert/parquet/en/train",
+            "hf:a/b@refs/pr/1/c/d",
+            "file:~/texts.txt",
         ] {
             assert_eq!(text.parse::<TextSource>().unwrap().to_string(), text);
         }
@@ -452,6 +472,37 @@ mod tests {
         let absolute: TextSource = "file:/a/b".parse().unwrap();
         let TextSource::File(path) = absolute.relative_to(Path::new("exp")) else { panic!() };
         assert_eq!(&*path, Path::new("/a/b"));
+    }
+
+    #[test]
+    fn slashes_of_a_revision_are_no_configuration() {
+        for (text, expected) in [
+            ("hf:a/b@refs/convert/parquet/c/d", Some("refs/convert/parquet")),
+            ("hf:a/b@feature/x/c/d", Some("feature/x")),
+            ("hf:a/b@v1/c/d", Some("v1")),
+            ("hf:a/b/c/d", None),
+        ] {
+            let TextSource::Hub { repo, revision, config, split } = text.parse().unwrap() else { panic!("{text}") };
+            assert_eq!((repo.as_str(), config.as_str(), split.as_str()), ("a/b", "c", "d"), "{text}");
+            assert_eq!(revision.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_tilde_is_the_users_folder() {
+        let home = |written| at_home(written, Some("/home/u".into()));
+        assert_eq!(home("~/models/a").as_deref(), Some(Path::new("/home/u/models/a")));
+        assert_eq!(home("~//a").as_deref(), Some(Path::new("/home/u/a")));
+        assert_eq!(home("~").as_deref(), Some(Path::new("/home/u/")));
+        for written in ["~other/a", "a/~/b", "./~", "/a"] {
+            assert_eq!(home(written), None, "{written}");
+        }
+        assert_eq!(at_home("~/a", None), None);
+        assert_eq!(hint("~/m"), Some("did you mean `path:~/m`?".to_owned()));
+        assert_eq!(hint("~user/m"), None);
+        let text = |text: &str| text.parse::<TextSource>().unwrap_err().hint();
+        assert_eq!(text("~/t.txt"), Some("did you mean `file:~/t.txt`?".to_owned()));
+        assert_eq!(text("~user/t.txt"), None);
     }
 
     #[test]
@@ -470,9 +521,21 @@ mod tests {
 
     #[test]
     fn datasets_are_checked() {
-        for text in
-            ["hf:", "hf:a/b", "hf:a/b/c", "hf:a/b/c/d/e", "hf:a/b@/c/d", "hf:a/../c/d", "hf:a@v/b/c/d", "hf:a/b//d"]
-        {
+        for text in [
+            "hf:",
+            "hf:a/b",
+            "hf:a/b/c",
+            "hf:a/b/c/d/e",
+            "hf:a/b@/c/d",
+            "hf:a/../c/d",
+            "hf:a@v/b/c/d",
+            "hf:a/b//d",
+            "hf:a/b@v",
+            "hf:a/b@refs/pr",
+            "hf:a/b@../x/c/d",
+            "hf:a/b@v//c/d",
+            "hf:a/b@v@w/c/d",
+        ] {
             let error = text.parse::<TextSource>().unwrap_err();
             assert!(matches!(error, SourceError::BadDataset { .. }), "{text}");
             assert_eq!(error.hint().is_some(), text == "hf:a/b", "{text}");

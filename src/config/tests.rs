@@ -5,6 +5,7 @@ use std::path::Path;
 use super::experiment::{
     BackendChoice, BosAt, Dtype, Format, LatencySettings, Method, Metric, NmPattern, Owl, Propagate, Scope, Variant,
 };
+use super::joining::Joining;
 use super::source::{ModelSource, TextSource};
 use super::*;
 
@@ -603,6 +604,7 @@ fn defaults_of_the_schema_are_the_defaults() {
         (default(&format!("{data}/perplexity_bos")), serde_json::json!(experiment.data.perplexity_bos)),
         (default(&format!("{data}/calibration")), serde_json::json!(experiment.data.calibration)),
         (default(&format!("{data}/calibration_samples")), serde_json::json!(experiment.data.calibration_samples)),
+        (default(&format!("{data}/calibration_bos")), serde_json::json!(experiment.data.calibration_bos)),
         (default(&format!("{prune}/pattern")), serde_json::json!(block.patterns[0])),
         (default(&format!("{prune}/exclude")), serde_json::json!(block.exclude)),
         (default(&format!("{prune}/propagate")), serde_json::json!(block.propagate)),
@@ -635,6 +637,31 @@ fn perplexity_keys() {
     assert!(with("[data]\ncontext = 8\nperplexity_stride = 8\n").is_ok());
     one_error("[data]\nperplexity_bos = \"window\"\n", &["unknown value", "did you mean `windows`?"]);
     one_error("[data]\nperplexity = \"hf:a/b\"\n", &["not a split of a dataset", "`hf:a/b/default/train`"]);
+}
+
+#[test]
+fn documents_are_joined_as_said_or_as_published() {
+    let data = |text: &str| with(&format!("[data]\n{text}")).unwrap().data;
+    let joining = |join: &str, documents| Joining { join: join.into(), documents };
+    let c4 = "perplexity = \"hf:allenai/c4/en/validation\"\ncalibration = \"hf:Salesforce/wikitext/wikitext-2-raw-v1/train\"\n";
+    assert_eq!(data(c4).perplexity_joining, joining(" ", 1100));
+    assert_eq!(data(c4).calibration_joining, joining(" ", 0));
+    let said = data(&format!(
+        "{c4}perplexity_join = \"\\n\"\nperplexity_documents = 0\ncalibration_join = \"\"\ncalibration_documents = 7\ncalibration_bos = true\n"
+    ));
+    assert_eq!((said.perplexity_joining, said.calibration_joining), (joining("\n", 0), joining("", 7)));
+    assert!(said.calibration_bos && !data(c4).calibration_bos);
+    assert_eq!(data("").perplexity_joining, joining("\n\n", 0));
+    one_warning(
+        "[data]\nperplexity_join = \" \"\n",
+        &["`data.perplexity_join` has no effect on `builtin:heldout`", "one text already"],
+    );
+    one_warning(
+        "[data]\ncalibration = \"file:a.txt\"\ncalibration_documents = 3\n",
+        &["`data.calibration_documents` has no effect on `file:a.txt`"],
+    );
+    one_error("[data]\ncalibration_bos = \"yes\"\n", &["`data.calibration_bos`"]);
+    one_error("[data]\nperplexity_documents = -1\n", &["`data.perplexity_documents`"]);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::config::axis::{At, Axis};
 use crate::config::experiment::{
     BackendChoice, BosAt, Data, Dtype, Experiment, Metric, NmPattern, PatternError, Variant,
 };
+use crate::config::joining::Joining;
 use crate::config::keyword::backticked;
 use crate::config::raw::{RawData, RawDevice, RawExecute, RawExperiment, RawMeasure, RawModel};
 use crate::config::source::{ModelSource, SourceError, SourceKind, TextSource};
@@ -255,17 +256,51 @@ impl Validator<'_> {
             let expected = format!("expected an integer from 1 to {}", Data::MAX_SAMPLES);
             self.report(Diagnostic::error("`data.calibration_samples` is out of range").at(samples.span, expected));
         }
+        let (perplexity, calibration) = (perplexity?, calibration?);
+        let perplexity_joining =
+            self.joining("perplexity", &perplexity, data.perplexity_join, data.perplexity_documents);
+        let calibration_joining =
+            self.joining("calibration", &calibration, data.calibration_join, data.calibration_documents);
         Some(Data {
             agreement: agreement?,
-            perplexity: perplexity?,
+            perplexity,
             context: value(data.context),
             perplexity_windows: value(data.perplexity_windows).unwrap_or(0),
             perplexity_stride: value(data.perplexity_stride),
             perplexity_bos: value(data.perplexity_bos).unwrap_or(BosAt::Start),
-            calibration: calibration?,
+            perplexity_joining,
+            calibration,
             calibration_samples: samples.value,
             calibration_length: value(data.calibration_length),
+            calibration_joining,
+            calibration_bos: value(data.calibration_bos).unwrap_or(false),
         })
+    }
+
+    /// How the documents of a text become one, as given or as the published loaders have it.
+    fn joining(
+        &mut self,
+        text: &str,
+        source: &TextSource,
+        join: Option<At<String>>,
+        documents: Option<At<usize>>,
+    ) -> Joining {
+        if !matches!(source, TextSource::Hub { .. }) {
+            let spans =
+                [("join", join.as_ref().map(|at| &at.span)), ("documents", documents.as_ref().map(|at| &at.span))];
+            for (key, span) in spans.into_iter().filter_map(|(key, span)| Some((key, span?))) {
+                self.report(
+                    Diagnostic::warning(format!("`data.{text}_{key}` has no effect on `{source}`"))
+                        .at(span.clone(), "not used")
+                        .help("it is one text already: only datasets, `hf:ORG/NAME/CONFIG/SPLIT`, have documents"),
+                );
+            }
+        }
+        let published = Joining::published(source);
+        Joining {
+            join: value(join).unwrap_or(published.join),
+            documents: value(documents).unwrap_or(published.documents),
+        }
     }
 
     fn text(&mut self, path: &str, text: Option<At<String>>, builtin: &str) -> Option<TextSource> {

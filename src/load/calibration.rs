@@ -30,12 +30,23 @@ pub struct Calibration {
     pub windows: Vec<Vec<u32>>,
 }
 
+impl Calibration {
+    /// The windows with tokens in front of each.
+    pub(super) fn behind(self, front: &[u32]) -> Self {
+        if front.is_empty() {
+            return self;
+        }
+        let windows = self.windows.into_iter().map(|window| [front, &window].concat()).collect();
+        Self { windows, ..self }
+    }
+}
+
 /// Documents that are read when they are needed.
 pub(super) trait Documents {
     /// For each document a number of bytes that it has at most.
     fn sizes(&self) -> Result<Vec<usize>, LoadError>;
 
-    /// Token ids of documents, each with its index.
+    /// Token ids of documents, each with its index; without those that turn out to have no text.
     fn tokens(&self, indices: &BTreeSet<usize>) -> Result<Vec<(usize, Vec<u32>)>, LoadError>;
 }
 
@@ -114,6 +125,7 @@ pub(super) fn of_documents(
             false => unfinished.iter().flat_map(|draw| draw.next(&candidates, ahead)).collect(),
         };
         let new: BTreeSet<usize> = next.into_iter().filter(|index| !tested.contains_key(index)).collect();
+        tested.extend(new.iter().map(|index| (*index, None)));
         for (index, tokens) in documents.tokens(&new)? {
             tested.insert(index, Some(tokens).filter(|tokens| tokens.len() > length));
         }

@@ -97,6 +97,45 @@ pub enum LoadError {
         /// Why.
         message: String,
     },
+    /// There is a tokenizer, but of a kind that is not read.
+    #[error("the tokenizer of `{model}` is {kind}, `{file}`, which is not read")]
+    OtherTokenizer {
+        /// The model source.
+        model: String,
+        /// The file that is there.
+        file: &'static str,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// `vocab.json` and `merges.txt` of a kind that is not known.
+    #[error("`{file}` {}, so that `vocab.json` and `merges.txt` can't be read: known are {known}", stated(class))]
+    TokenizerClass {
+        /// The file that should say it.
+        file: String,
+        /// What it says.
+        class: Option<String>,
+        /// The kinds that are known.
+        known: String,
+    },
+    /// What Git leaves where Git-LFS has not fetched the file.
+    #[error("`{}` is only a pointer of Git-LFS, not the file itself", path.display())]
+    Pointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is not enough memory to cut a text into tokens.
+    #[error(
+        "a text of {bytes} bytes takes up to {} MiB in the tokenizer `{file}`, more than there is",
+        needed.div_ceil(1 << 20)
+    )]
+    TextMemory {
+        /// The tokenizer.
+        file: String,
+        /// Bytes of the text, as the tokenizer has normalised it.
+        bytes: usize,
+        /// Bytes of memory.
+        needed: usize,
+    },
     /// Tensors that the architecture needs are missing or of another shape.
     #[error("the weights of `{model}` do not fit its config.json:\n{}", [&problems[..], &instead[..]].concat().join("\n"))]
     Tensors {
@@ -152,6 +191,16 @@ pub enum LoadError {
     NoBos {
         /// The model source.
         model: String,
+        /// The key that wants some.
+        key: &'static str,
+    },
+    /// The tokenizer makes no token of a text.
+    #[error("the tokenizer of `{model}` makes no token of `{text}`")]
+    NoTokens {
+        /// The model source.
+        model: String,
+        /// The text source.
+        text: String,
     },
     /// A text has nothing in it.
     #[error("`{text}` has no text in it")]
@@ -231,6 +280,20 @@ impl LoadError {
             Self::Json { .. } | Self::Tokenizer { .. } => {
                 Some("download the checkpoint again, or save it again with `save_pretrained`".into())
             }
+            Self::OtherTokenizer { .. } | Self::TokenizerClass { .. } => Some(
+                "write a tokenizer.json beside it, with Python's transformers: \
+                 `AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)`"
+                    .into(),
+            ),
+            Self::Pointer { .. } => {
+                Some("run `git lfs pull` where it was cloned, or download it again with `hf download`".into())
+            }
+            Self::TextMemory { .. } => Some(
+                "give a shorter text; of a dataset, set `data.perplexity_windows`, `data.perplexity_documents` or \
+                 `data.calibration_documents`"
+                    .into(),
+            ),
+            Self::NoTokens { .. } => Some("the tokenizer is another model's, or the text of another language".into()),
             Self::Tensors { .. } => {
                 Some("config.json and the weights are of different models, or the download is incomplete".into())
             }
@@ -242,7 +305,7 @@ impl LoadError {
                 Some("set a smaller `data.calibration_length`, or give a longer text".into())
             }
             Self::Stride { most, .. } => Some(format!("set `data.perplexity_stride` to {most} or less")),
-            Self::NoBos { .. } => Some("leave `data.perplexity_bos` at `start`".into()),
+            Self::NoBos { key, .. } => Some(format!("leave `{key}` out")),
             Self::EmptyText { .. } => Some("give a UTF-8 text with at least one line that is not blank".into()),
             Self::Vocabulary { .. } => Some("the checkpoint's tokenizer belongs to another model".into()),
             Self::Context { positions, .. } => Some(format!("set `data.context` to {positions} or less")),
@@ -250,5 +313,13 @@ impl LoadError {
                 Some(format!("set `data.calibration_length` to {positions} or less"))
             }
         }
+    }
+}
+
+/// What a configuration says of the tokenizer's class.
+fn stated(class: &Option<String>) -> String {
+    match class {
+        Some(class) => format!("has `tokenizer_class = {class}`, which is not known"),
+        None => "has no `tokenizer_class`".into(),
     }
 }

@@ -31,4 +31,5 @@ pub use error::LoadError;
 pub use model_files::{COMPANIONS, Companion, InputFile, Loader, ModelFiles, Observer};
 pub use synthetic::normals;
 pub use text::{TextInput, Texts, Tokens, Wanted};
+pub use tokenizer::Tokenizer;
 pub use windows::Windows;

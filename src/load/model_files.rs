@@ -4,7 +4,7 @@ use super::builtin;
 use super::digest::sha256_of;
 use super::hub::{Hub, HubSettings, RepoKind, Snapshot};
 use super::text::hex;
-use super::tokenizer::TokenizerFiles;
+use super::tokenizer::{Tokenizer, TokenizerFiles};
 use super::{LoadError, quantised, synthetic, weights};
 use crate::config::experiment::Dtype;
 use crate::config::source::ModelSource;
@@ -16,7 +16,6 @@ use sha2::{Digest, Sha256};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokenizers::Tokenizer;
 
 /// A file that results depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -318,30 +317,13 @@ fn found(
         return Err(LoadError::Quantised { model: source, method });
     }
     // Before the weights, which may be a long download.
-    let tokenizer = tokenizer_files(&find, &config)?
-        .ok_or_else(|| missing("tokenizer", "tokenizer.json, or vocab.json and merges.txt"))?;
+    let tokenizer = TokenizerFiles::find(&find, &config, &source)?;
     let weights = weights()?;
     let mut inputs = vec![input_file(&config_path, None)?];
     let hashed = weights.paths.par_iter().map(|path| input_file(path, known_sha256(path)));
     inputs.extend(hashed.collect::<Result<Vec<_>, _>>()?);
     let weights = WeightFiles::Files(weights);
     Ok(ModelFiles { source, config, config_name, inputs, commit: None, warnings: Vec::new(), weights, tokenizer })
-}
-
-fn tokenizer_files(
-    find: &impl Fn(&str) -> Result<Option<PathBuf>, LoadError>,
-    config: &Value,
-) -> Result<Option<TokenizerFiles>, LoadError> {
-    if let Some(path) = find("tokenizer.json")? {
-        return Ok(Some(TokenizerFiles::Json(path)));
-    }
-    let (Some(vocab), Some(merges)) = (find("vocab.json")?, find("merges.txt")?) else { return Ok(None) };
-    let opt = config.get("model_type").and_then(Value::as_str) == Some("opt");
-    let config = match find("tokenizer_config.json")? {
-        Some(path) => parse_config(&path.display().to_string(), &read(&path, input::SMALL)?)?,
-        None => Value::Null,
-    };
-    Ok(Some(TokenizerFiles::VocabMerges { vocab, merges, config, opt }))
 }
 
 fn parse_config(name: &str, bytes: &[u8]) -> Result<Value, LoadError> {

@@ -2,20 +2,22 @@
 
 use super::calibration::{Calibration, Documents, of_document, of_documents};
 use super::dataset::{self, Shard, SplitName};
+use super::tokenizer::{Tokenizer, is_pointer};
 use super::windows::{Cut, Windows};
-use super::{LoadError, Loader, builtin, tokenizer};
-use crate::config::experiment::{BosAt, Data};
+use super::{LoadError, Loader, builtin};
+use crate::config::experiment::{BosAt, Data, Joining};
 use crate::config::source::TextSource;
+use crate::input;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
-use std::collections::BTreeSet;
-use tokenizers::Tokenizer;
+use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The most tokens of a window unless the experiment says otherwise.
 const DEFAULT_CONTEXT: usize = 2048;
-/// What stands between the documents of a dataset where they are one text, as the field has it.
-const BETWEEN: &str = "\n\n";
 
 /// The texts of an experiment.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub struct Texts {
     data: Data,
     seeds: Vec<u64>,
     warnings: Vec<String>,
+    /// Rows without a text among those that calibration has looked at, at most.
+    missing: Arc<AtomicUsize>,
 }
 
 /// Which texts an experiment needs beside those of the agreement.
@@ -41,6 +45,7 @@ pub struct Wanted {
 struct Text {
     input: TextInput,
     content: Content,
+    joining: Joining,
 }
 
 #[derive(Clone, Debug)]
@@ -88,15 +93,20 @@ impl Texts {
     /// When a file or dataset can't be read or has nothing in it.
     pub fn read(data: &Data, wanted: &Wanted, loader: &Loader) -> Result<Self, LoadError> {
         let mut warnings = Vec::new();
-        let mut open = |source: &TextSource| Text::open(source, loader, &mut warnings);
-        let agreement = open(&data.agreement)?;
-        let perplexity = wanted.perplexity.then(|| open(&data.perplexity)).transpose()?;
+        let mut open = |source: &TextSource, joining: &Joining| Text::open(source, joining, loader, &mut warnings);
+        // Its texts are not joined, so that all of them count.
+        let agreement = open(&data.agreement, &Joining { join: String::new(), documents: 0 })?;
+        let perplexity = || open(&data.perplexity, &data.perplexity_joining);
+        let perplexity = wanted.perplexity.then(perplexity).transpose()?;
         let seeds = wanted.calibration.clone();
-        let calibration = (!seeds.is_empty()).then(|| open(&data.calibration)).transpose()?;
+        let calibration = || open(&data.calibration, &data.calibration_joining);
+        let calibration = (!seeds.is_empty()).then(calibration).transpose()?;
         let agreement = agreement.with_documents(&mut warnings)?;
         let perplexity = perplexity.map(|text| text.with_documents(&mut warnings)).transpose()?;
-        warnings.dedup();
-        Ok(Self { agreement, perplexity, calibration, data: data.clone(), seeds, warnings })
+        let mut said = HashSet::new();
+        warnings.retain(|warning| said.insert(warning.clone()));
+        let missing = Arc::new(AtomicUsize::new(0));
+        Ok(Self { agreement, perplexity, calibration, data: data.clone(), seeds, warnings, missing })
     }
 
     /// What the texts were read from, each once.
@@ -110,9 +120,11 @@ impl Texts {
         inputs
     }
 
-    /// What to tell the user.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
+    /// What to tell the user, once the texts are read and encoded.
+    pub fn warnings(&self) -> Vec<String> {
+        let missing = self.missing.load(Ordering::Relaxed);
+        let of_calibration = self.calibration.iter().filter_map(|text| rows_without(missing, text));
+        self.warnings.iter().cloned().chain(of_calibration).collect()
     }
 
     /// Token ids for a model of `positions` positions and a vocabulary of `vocabulary` entries.
@@ -131,7 +143,7 @@ impl Texts {
             return Err(LoadError::Context { model: model.into(), context, positions });
         }
         let context = self.data.context.unwrap_or(positions.min(DEFAULT_CONTEXT));
-        let agreement = self.agreement_tokens(tokenizer, context)?;
+        let agreement = self.agreement_tokens(tokenizer, model, context)?;
         let windows = |text| self.windows(text, tokenizer, model, context);
         let perplexity = self.perplexity.as_ref().map(windows).transpose()?;
         let calibration = self.calibrations(tokenizer, model, positions, context)?;
@@ -144,14 +156,20 @@ impl Texts {
         Ok(Tokens { agreement, perplexity, context, calibration })
     }
 
-    fn agreement_tokens(&self, tokenizer: &Tokenizer, context: usize) -> Result<Vec<Vec<u32>>, LoadError> {
+    /// The texts of the comparison, each from its start up to the context.
+    fn agreement_tokens(&self, tokenizer: &Tokenizer, model: &str, context: usize) -> Result<Vec<Vec<u32>>, LoadError> {
         let texts = self.agreement.texts().into_iter().filter(|text| !text.trim().is_empty());
-        let encode = |text| {
-            let mut ids = self.agreement.encode(tokenizer, text)?;
-            ids.truncate(context);
-            Ok(ids)
-        };
-        texts.map(encode).filter(|ids| !matches!(ids, Ok(ids) if ids.is_empty())).collect()
+        let mut sequences = Vec::new();
+        for text in texts {
+            if let Some(mut ids) = tokenizer.encode_some(text)? {
+                ids.truncate(context);
+                sequences.push(ids);
+            }
+        }
+        if sequences.is_empty() {
+            return Err(LoadError::NoTokens { model: model.into(), text: self.agreement.input.source.clone() });
+        }
+        Ok(sequences)
     }
 
     /// The text tokenised once, cut into windows; a last partial window is dropped.
@@ -159,11 +177,8 @@ impl Texts {
         let Data { perplexity_windows: windows, perplexity_stride: stride, perplexity_bos, .. } = self.data;
         let front = match perplexity_bos {
             BosAt::Start => Vec::new(),
-            BosAt::Windows => tokenizer::front(tokenizer, model)?,
+            BosAt::Windows => special_front(tokenizer, model, "data.perplexity_bos")?,
         };
-        if perplexity_bos == BosAt::Windows && front.is_empty() {
-            return Err(LoadError::NoBos { model: model.into() });
-        }
         let limit = if windows == 0 { usize::MAX } else { windows };
         let cut = Cut { context, stride, front, limit };
         let most = cut.body();
@@ -171,7 +186,7 @@ impl Texts {
             return Err(LoadError::Stride { stride, most });
         }
         let needed = cut.tokens().saturating_add(cut.front.len());
-        let ids = text.tokens(tokenizer, needed)?;
+        let (ids, _) = text.tokens(tokenizer, needed)?;
         let ids = ids.strip_prefix(&cut.front[..]).unwrap_or(&ids);
         let windows = cut.windows(ids);
         if windows.tokens.is_empty() {
@@ -193,43 +208,85 @@ impl Texts {
         if length > positions {
             return Err(LoadError::CalibrationLength { model: model.into(), length, positions });
         }
+        let front = match self.data.calibration_bos {
+            false => Vec::new(),
+            true => special_front(tokenizer, model, "data.calibration_bos")?,
+        };
         let samples = self.data.calibration_samples;
+        // Tokens of the text in a window.
+        let body = length.saturating_sub(front.len()).max(1);
+        let finished = |drawn: Vec<Calibration>| drawn.into_iter().map(|drawn| drawn.behind(&front)).collect();
         if let Content::Shard(shard) = &text.content {
-            let documents = ShardTokens { shard, text, tokenizer };
-            if let Some(drawn) = of_documents(&documents, &self.seeds, samples, length)? {
-                return Ok(drawn);
+            let documents = ShardTokens { shard, text, tokenizer, front: &front, missing: &self.missing };
+            if let Some(drawn) = of_documents(&documents, &self.seeds, samples, body)? {
+                return Ok(finished(drawn));
             }
         }
-        let ids = text.tokens(tokenizer, usize::MAX)?;
-        if ids.len() < length {
+        let (ids, missing) = text.tokens(tokenizer, usize::MAX)?;
+        self.missing.fetch_max(missing, Ordering::Relaxed);
+        let ids = ids.strip_prefix(&front[..]).unwrap_or(&ids);
+        if ids.len() < body {
             let text = text.input.source.clone();
             return Err(LoadError::ShortCalibration { text, tokens: ids.len(), length });
         }
-        Ok(self.seeds.iter().map(|&seed| of_document(&ids, seed, samples, length)).collect())
+        Ok(finished(self.seeds.iter().map(|&seed| of_document(ids, seed, samples, body)).collect()))
     }
 }
 
+/// The special tokens in front of a text, which the key `key` wants in front of windows.
+fn special_front(tokenizer: &Tokenizer, model: &str, key: &'static str) -> Result<Vec<u32>, LoadError> {
+    let front = tokenizer.front()?;
+    if front.is_empty() { Err(LoadError::NoBos { model: model.into(), key }) } else { Ok(front) }
+}
+
+/// A warning about rows that were passed over.
+fn rows_without(missing: usize, text: &Text) -> Option<String> {
+    let rows = if missing == 1 { "row" } else { "rows" };
+    let source = &text.input.source;
+    (missing > 0).then(|| {
+        format!(
+            "`{source}` has {missing} {rows} without a text, which {} not read",
+            if missing == 1 { "is" } else { "are" }
+        )
+    })
+}
+
 impl Text {
-    fn open(source: &TextSource, loader: &Loader, warnings: &mut Vec<String>) -> Result<Self, LoadError> {
-        let content: Cow<'static, str> = match source {
-            TextSource::Builtin(builtin) => builtin::text(builtin).unwrap_or_default().into(),
+    fn open(
+        source: &TextSource,
+        joining: &Joining,
+        loader: &Loader,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, LoadError> {
+        let (content, sha256): (Cow<'static, str>, _) = match source {
+            TextSource::Builtin(builtin) => {
+                let text = builtin::text(builtin).unwrap_or_default();
+                (text.into(), Sha256::digest(text))
+            }
             TextSource::File(path) => {
-                let read = std::fs::read_to_string(path);
-                read.map_err(|source| LoadError::Read { path: path.to_path_buf(), source })?.into()
+                let text = read_text(path)?;
+                if text.starts_with('\u{feff}') {
+                    warnings.push(format!(
+                        "`{source}` begins with a byte order mark, which is read as part of the text, as Python does; \
+                         save it as UTF-8 without one"
+                    ));
+                }
+                let sha256 = Sha256::digest(&text);
+                (universal_newlines(text).into(), sha256)
             }
             TextSource::Hub { repo, revision, config, split } => {
                 let name = SplitName { repo, revision: revision.as_deref(), config, split };
                 let mut shard = dataset::find(&loader.hub()?, name)?;
                 warnings.append(&mut shard.warnings);
-                return Ok(Self::of_shard(source.to_string(), shard));
+                return Ok(Self::of_shard(source.to_string(), shard, joining.clone()));
             }
         };
-        let sha256 = hex(&Sha256::digest(content.as_bytes()));
+        let sha256 = hex(&sha256);
         let input = TextInput { source: source.to_string(), file: None, sha256, bytes: None, commit: None };
-        Self { input, content: Content::Whole(content) }.not_empty()
+        Self { input, content: Content::Whole(content), joining: joining.clone() }.not_empty()
     }
 
-    fn of_shard(source: String, shard: Shard) -> Self {
+    fn of_shard(source: String, shard: Shard, joining: Joining) -> Self {
         let input = TextInput {
             source,
             file: Some(shard.input.name.clone()),
@@ -237,7 +294,7 @@ impl Text {
             bytes: Some(shard.input.bytes),
             commit: Some(shard.commit.clone()),
         };
-        Self { input, content: Content::Shard(shard) }
+        Self { input, content: Content::Shard(shard), joining }
     }
 
     /// With all documents of a dataset's file read.
@@ -248,8 +305,15 @@ impl Text {
             warnings
                 .push(format!("`{source}` is {} files; only the first, `{}`, is read", shard.files, shard.input.name));
         }
-        let documents = dataset::documents(&shard.path, |_| true)?.into_iter().map(|(_, text)| text);
-        Self { content: Content::Documents(documents.collect()), ..self }.not_empty()
+        let documents = dataset::documents(&shard.path, self.most(), |_| true)?;
+        warnings.extend(rows_without(documents.missing, &self));
+        let texts = documents.texts.into_iter().map(|(_, text)| text).collect();
+        Self { content: Content::Documents(texts), ..self }.not_empty()
+    }
+
+    /// Rows of a dataset that are read.
+    fn most(&self) -> usize {
+        if self.joining.documents == 0 { usize::MAX } else { self.joining.documents }
     }
 
     fn not_empty(self) -> Result<Self, LoadError> {
@@ -272,17 +336,20 @@ impl Text {
     }
 
     /// The whole as one text, tokenised once. Of a dataset only as many documents as `needed` tokens take with
-    /// plenty to spare: the end of a text has no say in how its beginning is cut.
-    fn tokens(&self, tokenizer: &Tokenizer, needed: usize) -> Result<Vec<u32>, LoadError> {
+    /// plenty to spare: the end of a text has no say in how its beginning is cut. With the number of rows that have
+    /// no text.
+    fn tokens(&self, tokenizer: &Tokenizer, needed: usize) -> Result<(Vec<u32>, usize), LoadError> {
         /// More bytes than tokens of natural text have.
         const BYTES: usize = 16;
         let read;
+        let mut missing = 0;
         let documents = match &self.content {
-            Content::Whole(text) => return self.encode(tokenizer, text),
+            Content::Whole(text) => return Ok((tokenizer.encode(text)?, 0)),
             Content::Documents(documents) => documents,
             Content::Shard(shard) => {
-                let documents = dataset::documents(&shard.path, |_| true)?;
-                read = documents.into_iter().map(|(_, text)| text).collect();
+                let documents = dataset::documents(&shard.path, self.most(), |_| true)?;
+                missing = documents.missing;
+                read = documents.texts.into_iter().map(|(_, text)| text).collect();
                 &read
             }
         };
@@ -295,17 +362,24 @@ impl Text {
                 more
             });
             let count = count.count();
-            let ids = self.encode(tokenizer, &documents[..count].join(BETWEEN))?;
+            let ids = tokenizer.encode(&documents[..count].join(&self.joining.join))?;
             if count == documents.len() || ids.len() / 2 > needed {
-                return Ok(ids);
+                return Ok((ids, missing));
             }
             bytes = bytes.saturating_mul(2);
         }
     }
+}
 
-    fn encode(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, LoadError> {
-        tokenizer::encode(tokenizer, text, &self.input.source)
-    }
+/// A text as Python's text mode reads it: UTF-8, whose line ends `\r\n` and `\r` are `\n`.
+fn read_text(path: &Path) -> Result<String, LoadError> {
+    let read = |source| LoadError::Read { path: path.to_path_buf(), source };
+    let text = input::read_to_string(path, input::LARGE).map_err(read)?;
+    if is_pointer(text.as_bytes()) { Err(LoadError::Pointer { path: path.into() }) } else { Ok(text) }
+}
+
+fn universal_newlines(text: String) -> String {
+    if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text }
 }
 
 /// The documents of a dataset's file as a model sees them.
@@ -313,17 +387,25 @@ struct ShardTokens<'a> {
     shard: &'a Shard,
     text: &'a Text,
     tokenizer: &'a Tokenizer,
+    /// What documents lose at their start, since every window gets it.
+    front: &'a [u32],
+    missing: &'a AtomicUsize,
 }
 
 impl Documents for ShardTokens<'_> {
     fn sizes(&self) -> Result<Vec<usize>, LoadError> {
-        Ok(dataset::sizes(&self.shard.path)?)
+        Ok(dataset::sizes(&self.shard.path, self.text.most())?)
     }
 
     fn tokens(&self, indices: &BTreeSet<usize>) -> Result<Vec<(usize, Vec<u32>)>, LoadError> {
-        let documents = dataset::documents(&self.shard.path, |index| indices.contains(&index))?;
-        let encode = |(index, text): &(usize, String)| Ok((*index, self.text.encode(self.tokenizer, text)?));
-        documents.par_iter().map(encode).collect()
+        let most = indices.last().map_or(0, |last| last + 1);
+        let documents = dataset::documents(&self.shard.path, most, |index| indices.contains(&index))?;
+        self.missing.fetch_max(documents.missing, Ordering::Relaxed);
+        let encode = |(index, text): &(usize, String)| {
+            let ids = self.tokenizer.encode(text)?;
+            Ok((*index, ids.strip_prefix(self.front).map(<[u32]>::to_vec).unwrap_or(ids)))
+        };
+        documents.texts.par_iter().map(encode).collect()
     }
 }
 
@@ -370,4 +452,35 @@ fn digest(sequences: &[Vec<u32>]) -> String {
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_ends_are_pythons() {
+        for (text, read) in [
+            ("a\r\nb\rc\n", "a\nb\nc\n"),
+            ("a\n\rb", "a\n\nb"),
+            ("\r\r\n\n", "\n\n\n"),
+            ("a", "a"),
+            ("\u{feff}a\r", "\u{feff}a\n"),
+        ] {
+            assert_eq!(universal_newlines(text.into()), read, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_a_regular_file_and_no_pointer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.txt");
+        std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n").unwrap();
+        assert!(matches!(read_text(&path), Err(LoadError::Pointer { .. })));
+        std::fs::write(&path, "git-lfs is a program").unwrap();
+        assert_eq!(read_text(&path).unwrap(), "git-lfs is a program");
+        for path in [folder.path(), Path::new("/dev/zero")] {
+            assert!(matches!(read_text(path), Err(LoadError::Read { .. })), "{}", path.display());
+        }
+    }
 }

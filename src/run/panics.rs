@@ -3,33 +3,13 @@
 //! when it fails, which may be a kernel's whole source, in a few lines.
 
 use crate::record::{Failure, FailureKind};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 
-static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+#[cfg(feature = "cuda")]
+pub(super) use crate::panics::collect;
+pub(super) use crate::panics::{caught, take};
 
 /// The most parts of a message that are kept, and the most characters of one.
 const KEPT: [usize; 2] = [8, 300];
-
-/// Collects the messages of all panics of the process from now on, instead of printing them.
-#[cfg(feature = "cuda")]
-pub(super) fn collect() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        std::panic::set_hook(Box::new(|panic| {
-            if let Ok(mut messages) = MESSAGES.lock() {
-                messages.push(panic.to_string());
-            }
-        }));
-    });
-}
-
-/// The first message since the last call.
-pub(super) fn take() -> Option<String> {
-    let mut messages = MESSAGES.lock().ok()?;
-    let all = std::mem::take(&mut *messages);
-    all.into_iter().next()
-}
 
 /// Whether a thread of the device has panicked meanwhile: then the result is that failure, and nothing that was
 /// made on the device since can be relied upon.
@@ -37,15 +17,6 @@ pub(super) fn panicked<T>(result: &mut Result<T, Failure>) -> bool {
     let Some(message) = take() else { return false };
     *result = Err(Failure::new(FailureKind::Other, message));
     true
-}
-
-/// Runs `work`, and turns a panic of a backend into its message: out of memory, say.
-pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        text.unwrap_or_else(|| "the backend stopped without a message".into())
-    })
 }
 
 /// What a backend's message is about, in one line: of a kernel that can't be compiled the compiler's first

@@ -202,7 +202,7 @@ pub fn prepare(
         }
     }
     let (models, texts) = prepare_models(&experiment, loader)?;
-    let warnings = texts.as_ref().map_or_else(Vec::new, |texts| texts.warnings().to_vec());
+    let warnings = texts.as_ref().map_or_else(Vec::new, Texts::warnings);
     let texts = texts.map_or_else(Vec::new, |texts| texts.inputs());
     let machine: LazyCell<Machine> = LazyCell::new(|| Machine::current(Simd::detect().name()));
     let ground = Ground { experiment: &experiment, backends: &backends, models: &models, machine: &machine };

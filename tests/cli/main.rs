@@ -15,4 +15,5 @@ mod output;
 mod resume;
 mod schema;
 mod support;
+mod texts;
 mod verbs;

@@ -244,3 +244,89 @@ fn without_network_only_the_right_file_will_do() {
     let said = lab.run("plan", &data, &["--offline"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
 }
+
+#[test]
+fn a_revision_may_have_slashes() {
+    let lab = Lab::new();
+    let ids = |revision: &str| lab.ids(&format!("perplexity = 'hf:{REPO}{revision}/wikitext-2-raw-v1/test'"), &[]);
+    let plain = ids("");
+    assert_eq!(ids("@refs/pr/1"), plain);
+    assert_eq!(ids(&format!("@{COMMIT}")), plain);
+    let said = lab.run("plan", &format!("perplexity = 'hf:{REPO}@refs/pr/2/wikitext-2-raw-v1/test'"), &[]);
+    assert_eq!(said.code, 3, "{}", said.stderr);
+    assert!(said.stderr.contains("has no revision `refs/pr/2`"), "{}", said.stderr);
+}
+
+#[test]
+fn documents_are_joined_as_the_keys_say() {
+    let lab = Lab::new();
+    let source = format!("hf:{REPO}/wikitext-2-raw-v1/test");
+    for (name, joined) in
+        [("spaces", lines().join(" ")), ("few", lines()[..60].join("\n\n")), ("none", lines().concat())]
+    {
+        fs::write(lab.folder.path().join(format!("{name}.txt")), joined).unwrap();
+    }
+    let ids = |data: &str| lab.ids(data, &[]);
+    let file = |name: &str| ids(&format!("perplexity = 'file:{name}.txt'"));
+    let dataset = |keys: &str| ids(&format!("perplexity = '{source}'\n{keys}"));
+    assert_eq!(dataset("perplexity_join = ' '"), file("spaces"));
+    assert_eq!(dataset("perplexity_join = ''"), file("none"));
+    assert_eq!(dataset("perplexity_documents = 60"), file("few"));
+    assert_eq!(dataset("perplexity_documents = 0"), dataset("perplexity_join = \"\\n\\n\""));
+    assert_eq!(dataset("perplexity_documents = 1000"), dataset(""));
+    let all = [dataset(""), file("spaces"), file("few"), file("none")];
+    assert!((1..4).all(|a| all[..a].iter().all(|before| *before != all[a])), "{all:?}");
+
+    // Calibration that finds no document long enough takes them as one text; or looks at the first ones only.
+    let more = ["-s", "prune.method='wanda'"];
+    let keys = "calibration_samples = 9\ncalibration_length = 200";
+    let ids = |source: &str, key: &str| lab.ids(&format!("calibration = '{source}'\n{keys}\n{key}"), &more);
+    let dataset = format!("hf:{REPO}/en/validation");
+    assert_eq!(ids(&dataset, "calibration_join = ' '"), ids("file:spaces.txt", ""));
+    assert_eq!(ids(&dataset, "calibration_documents = 60"), ids("file:few.txt", ""));
+    let train = format!("hf:{REPO}/en/train");
+    assert_eq!(ids(&train, "calibration_documents = 124"), ids(&train, ""));
+    fs::write(lab.folder.path().join("first.txt"), documents()[..123].join("\n\n")).unwrap();
+    assert_eq!(ids(&train, "calibration_documents = 123"), ids("file:first.txt", ""));
+}
+
+#[test]
+fn rows_without_a_text_are_counted_and_said() {
+    let lab = Lab::new();
+    let row = |text: &str| serde_json::json!({ "url": "u", "text": text }).to_string();
+    let texts: Vec<String> = lines().into_iter().filter(|line| !line.is_empty()).collect();
+    let mut rows = vec!["{\"text\": null, \"url\": \"v\"}".to_owned(), "{\"url\": \"w\"}".to_owned()];
+    rows.extend(texts.iter().map(|text| row(text)));
+    rows.push("{\"url\": \"x\", \"text\": NaN}".to_owned());
+    let array = format!("\u{feff}[{}]", rows.join(",\n"));
+    lab.hub.content().files.insert("rows/train.jsonl".into(), File::small(rows.join("\n").as_bytes()));
+    lab.hub.content().files.insert("array/train.json".into(), File::small(array.as_bytes()));
+    fs::write(lab.folder.path().join("joined.txt"), texts.join("\n\n")).unwrap();
+    let expected = lab.ids("perplexity = 'file:joined.txt'", &[]);
+    for name in ["rows", "array"] {
+        let source = format!("hf:{REPO}/{name}/train");
+        let said = lab.run("plan", &format!("perplexity = '{source}'"), &[]);
+        let warning = format!("`{source}` has 3 rows without a text, which are not read");
+        assert!(said.code == 0 && said.stderr.contains(&warning), "{}", said.stderr);
+        assert_eq!(lab.ids(&format!("perplexity = '{source}'"), &[]), expected, "{name}");
+        let more = ["-s", "prune.method='wanda'"];
+        let said = lab.run("plan", &format!("calibration = '{source}'\ncalibration_length = 200"), &more);
+        assert!(said.code == 0 && said.stderr.contains(&warning), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn formats_that_are_not_read_have_their_next_step() {
+    let lab = Lab::new();
+    for (file, ending) in [("data/train.jsonl.zst", ".jsonl.zst"), ("train.csv", ".csv")] {
+        lab.hub.content().files = [("README.md", File::small(b"x")), (file, File::small(b"y"))]
+            .map(|(name, file)| (name.to_owned(), file))
+            .into();
+        let said = lab.run("plan", &format!("perplexity = 'hf:{REPO}/default/train'"), &[]);
+        assert_eq!(said.code, 3, "{}", said.stderr);
+        for part in [&format!("it has `{ending}`")[..], "@refs/convert/parquet/CONFIG/SPLIT", "file:PATH"] {
+            assert!(said.stderr.contains(part), "no `{part}` in {}", said.stderr);
+        }
+        assert!(!said.stderr.contains("no configuration"), "{}", said.stderr);
+    }
+}

@@ -117,6 +117,30 @@ fn calibration_windows_are_the_seeds() {
 }
 
 #[test]
+fn calibration_windows_may_begin_with_the_special_tokens() {
+    let folder = fixture("golden/tiny-opt/model");
+    let keys = "context = 24\ncalibration_samples = 6\ncalibration_length = 16\n";
+    let plain = tokens(&folder, keys, &[3, 0]).unwrap();
+    let bos = tokens(&folder, &format!("{keys}calibration_bos = true\n"), &[3, 0]).unwrap();
+    let start = plain.perplexity.as_ref().unwrap().tokens[0][0];
+    for seed in [3, 0] {
+        let windows = bos.calibration_of(seed).unwrap();
+        assert_eq!(windows.len(), 6);
+        for window in windows {
+            assert!(window.len() == 16 && window[0] == start && !window[1..].contains(&start), "{window:?}");
+        }
+        assert_ne!(bos.calibration_digest(seed), plain.calibration_digest(seed));
+    }
+    let off = tokens(&folder, &format!("{keys}calibration_bos = false\n"), &[3, 0]).unwrap();
+    assert_eq!(off.calibration, plain.calibration);
+    // GPT-NeoX's tokenizer has nothing to put there.
+    let none = tokens(&fixture("golden/tiny-gptneox/model"), &format!("{keys}calibration_bos = true\n"), &[0]);
+    let error = none.unwrap_err();
+    assert_eq!(error.to_string(), "the tokenizer of `m` puts no special token in front of a text");
+    assert_eq!(error.hint().as_deref(), Some("leave `data.calibration_bos` out"));
+}
+
+#[test]
 fn windows_that_cannot_be_are_errors() {
     let folder = fixture("golden/tiny-opt/model");
     let error = |folder: &Path, keys: &str| tokens(folder, keys, &[0]).unwrap_err().to_string();

@@ -163,7 +163,7 @@ fn the_original_ratio_is_inflated_on_random_data() {
 /// Lloyd's algorithm on numbers, as it is defined.
 fn lloyd(points: &[Vec<f64>], mut centres: Vec<Vec<f64>>) -> (Vec<usize>, f64) {
     let distance = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>();
-    let mut labels = Vec::new();
+    let mut labels: Vec<usize> = Vec::new();
     loop {
         let nearest = |point: &Vec<f64>| {
             let d: Vec<f64> = centres.iter().map(|centre| distance(point, centre)).collect();

@@ -1,109 +1,78 @@
-//! The documents of a dataset's file: rows of parquet, or lines of JSON, gzip or not.
+//! The documents of a dataset's file: rows of parquet, or JSON, gzip or not.
+//!
+//! ```text
+//!   scan ──┬─ NAME.parquet             table.rs   row groups, pages, texts
+//!          └─ NAME.json[l][.gz]        lines.rs   a row a line, or an array of rows
+//! ```
 //!
 //! A file is read from its beginning to its end as often as needed, and only what is wanted is kept: a shard of C4 is
-//! 300 MB packed and 800 MB of text, of which calibration sees a thousandth.
+//! 300 MB packed and 800 MB of text, of which calibration sees a thousandth. What a few bytes of a file can unpack to
+//! is held against [`Limits`] while it is read.
 
 use super::DatasetError;
-use flate2::read::MultiGzDecoder;
-use parquet::basic::{ConvertedType, LogicalType};
-use parquet::column::reader::ColumnReader;
-use parquet::data_type::ByteArray;
-use parquet::errors::ParquetError;
-use parquet::file::reader::{FileReader, SerializedFileReader};
-use serde_json::{Map, Value};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use super::lines::scan_json;
+use super::table::scan_parquet;
 use std::path::Path;
 
 /// The name of the column of texts, unless there is only one.
-const TEXT: &str = "text";
-/// Rows of parquet that are decoded at a time.
-const ROWS: usize = 1024;
+pub(super) const TEXT: &str = "text";
 
-/// Whether to hand over the document at an index, which has at most so many bytes.
-pub type Wants<'a> = dyn FnMut(usize, usize) -> bool + 'a;
-/// Takes a document and its index.
-pub type Takes<'a> = dyn FnMut(usize, String) + 'a;
+/// How much a file may hold, once it is unpacked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Bytes of a row of JSON.
+    pub row: usize,
+    /// Bytes of an array of rows, which is read as a whole.
+    pub array: usize,
+    /// Rows. The largest files of the hub's datasets of texts have a few millions.
+    pub rows: usize,
+    /// Bytes of all texts that are kept at a time.
+    pub kept: usize,
+}
 
-/// Reads a file from beginning to end and hands over the documents that are wanted, in order.
+/// What fits into the memory of a small machine.
+pub(super) const LIMITS: Limits = Limits { row: 256 << 20, array: 512 << 20, rows: 1 << 24, kept: 2 << 30 };
+/// Bytes that a text takes beside its own.
+const OVERHEAD: usize = 64;
+
+/// Which rows are wanted, and what is done with their texts.
+pub trait Reader {
+    /// Whether to hand over the text of the row at an index, which has at most so many bytes.
+    fn wants(&mut self, index: usize, bytes: usize) -> bool;
+
+    /// Takes a text and the index of its row.
+    ///
+    /// # Errors
+    /// When it is one too many.
+    fn takes(&mut self, index: usize, text: String) -> Result<(), DatasetError>;
+}
+
+/// What a scan has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Rows that were wanted and have no text: `null`, or not there.
+    pub missing: usize,
+}
+
+/// Reads the first `most` rows of a file and hands over the texts that are wanted, in order.
 ///
 /// # Errors
-/// When the file is damaged or has no texts in it.
-pub fn scan(path: &Path, wants: &mut Wants<'_>, takes: &mut Takes<'_>) -> Result<(), DatasetError> {
+/// When the file is damaged, has no texts in it, or is larger than can be.
+pub fn scan(path: &Path, most: usize, reader: &mut dyn Reader) -> Result<Seen, DatasetError> {
+    scan_within(path, most, reader, LIMITS)
+}
+
+fn scan_within(path: &Path, most: usize, reader: &mut dyn Reader, limits: Limits) -> Result<Seen, DatasetError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if name.ends_with(".parquet") {
-        return scan_parquet(path, wants, takes);
+        scan_parquet(path, most, reader, limits)
+    } else {
+        scan_json(path, most, reader, limits)
     }
-    let damaged = |error: io::Error| DatasetError::damaged(path, "JSON lines", &error);
-    let file = File::open(path).map_err(damaged)?;
-    if name.ends_with(".gz") {
-        let reader = BufReader::with_capacity(1 << 16, MultiGzDecoder::new(BufReader::with_capacity(1 << 18, file)));
-        return scan_lines(path, "gzip", reader, wants, takes);
-    }
-    scan_lines(path, "JSON lines", BufReader::with_capacity(1 << 18, file), wants, takes)
-}
-
-impl DatasetError {
-    fn damaged(path: &Path, format: &'static str, message: &impl ToString) -> Self {
-        Self::Damaged { path: path.to_owned(), format, message: message.to_string() }
-    }
-}
-
-fn scan_lines(
-    path: &Path,
-    format: &'static str,
-    mut reader: impl BufRead,
-    wants: &mut Wants<'_>,
-    takes: &mut Takes<'_>,
-) -> Result<(), DatasetError> {
-    let mut column = None;
-    let (mut line, mut number, mut index) = (Vec::new(), 0, 0);
-    loop {
-        line.clear();
-        let length =
-            reader.read_until(b'\n', &mut line).map_err(|error| DatasetError::damaged(path, format, &error))?;
-        if length == 0 {
-            return Ok(());
-        }
-        number += 1;
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        // A text is never longer than the line that quotes it. The first line says which texts are meant.
-        let wanted = wants(index, length);
-        if wanted || column.is_none() {
-            let object = object(path, number, &line)?;
-            let column = match &column {
-                Some(column) => column,
-                None => column.insert(text_column(path, &object)?),
-            };
-            let text = text_of(path, number, object, column)?;
-            if wanted {
-                takes(index, text);
-            }
-        }
-        index += 1;
-    }
-}
-
-fn object(path: &Path, line: usize, text: &[u8]) -> Result<Map<String, Value>, DatasetError> {
-    let error = |error: serde_json::Error| DatasetError::Line {
-        path: path.to_owned(),
-        line,
-        column: TEXT.into(),
-        message: error.to_string(),
-    };
-    serde_json::from_slice(text).map_err(error)
-}
-
-fn text_column(path: &Path, object: &Map<String, Value>) -> Result<String, DatasetError> {
-    let strings = object.iter().filter(|(_, value)| value.is_string()).map(|(key, _)| key.clone());
-    only_or_text(path, strings.collect())
 }
 
 /// `text`, or the only name.
-fn only_or_text(path: &Path, columns: Vec<String>) -> Result<String, DatasetError> {
+pub(super) fn only_or_text(path: &Path, columns: Vec<String>) -> Result<String, DatasetError> {
     if columns.iter().any(|column| column == TEXT) {
         return Ok(TEXT.into());
     }
@@ -113,106 +82,76 @@ fn only_or_text(path: &Path, columns: Vec<String>) -> Result<String, DatasetErro
     }
 }
 
-/// A document without a text is an empty one.
-fn text_of(path: &Path, line: usize, mut object: Map<String, Value>, column: &str) -> Result<String, DatasetError> {
-    let message = match object.remove(column) {
-        Some(Value::String(text)) => return Ok(text),
-        Some(Value::Null) => return Ok(String::new()),
-        Some(_) => "it is something else",
-        None => "it is missing",
-    };
-    Err(DatasetError::Line { path: path.to_owned(), line, column: column.to_owned(), message: message.into() })
+/// Documents with the indices of their rows, and how many of the wanted rows have none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Documents {
+    /// Index of the row, and text.
+    pub texts: Vec<(usize, String)>,
+    /// Rows without a text.
+    pub missing: usize,
 }
 
-fn scan_parquet(path: &Path, wants: &mut Wants<'_>, takes: &mut Takes<'_>) -> Result<(), DatasetError> {
-    let mut scan = || {
-        let damaged = |error: ParquetError| DatasetError::damaged(path, "parquet", &error);
-        let file = File::open(path).map_err(|error| damaged(error.into()))?;
-        let reader = SerializedFileReader::new(file).map_err(damaged)?;
-        let column = parquet_column(path, &reader)?;
-        let mut index = 0;
-        for group in 0..reader.num_row_groups() {
-            let group = reader.get_row_group(group).map_err(damaged)?;
-            let texts = group.get_column_reader(column).map_err(damaged)?;
-            index = scan_group(texts, index, wants, takes).map_err(damaged)?;
+/// The documents of the first `most` rows that are wanted.
+///
+/// # Errors
+/// As [`scan`]; when they are too large to be kept.
+pub fn documents(path: &Path, most: usize, wanted: impl FnMut(usize) -> bool) -> Result<Documents, DatasetError> {
+    documents_within(path, most, wanted, LIMITS)
+}
+
+fn documents_within(
+    path: &Path,
+    most: usize,
+    wanted: impl FnMut(usize) -> bool,
+    limits: Limits,
+) -> Result<Documents, DatasetError> {
+    let mut keep = Keep { path, wanted, texts: Vec::new(), bytes: 0, limit: limits.kept };
+    let seen = scan_within(path, most, &mut keep, limits)?;
+    Ok(Documents { texts: keep.texts, missing: seen.missing })
+}
+
+struct Keep<'a, W> {
+    path: &'a Path,
+    wanted: W,
+    texts: Vec<(usize, String)>,
+    bytes: usize,
+    limit: usize,
+}
+
+impl<W: FnMut(usize) -> bool> Reader for Keep<'_, W> {
+    fn wants(&mut self, index: usize, _: usize) -> bool {
+        (self.wanted)(index)
+    }
+
+    fn takes(&mut self, index: usize, text: String) -> Result<(), DatasetError> {
+        self.bytes = self.bytes.saturating_add(text.len()).saturating_add(OVERHEAD);
+        if self.bytes > self.limit {
+            return Err(DatasetError::too_large(self.path, "texts", self.limit));
         }
+        self.texts.push((index, text));
         Ok(())
-    };
-    // The decoders of a damaged page may panic.
-    let panicked = |_| Err(DatasetError::damaged(path, "parquet", &"its pages are damaged"));
-    catch_unwind(AssertUnwindSafe(&mut scan)).unwrap_or_else(panicked)
-}
-
-/// The place of the column of texts: top-level strings only.
-fn parquet_column(path: &Path, reader: &SerializedFileReader<File>) -> Result<usize, DatasetError> {
-    let schema = reader.metadata().file_metadata().schema_descr();
-    let is_text = |index: &usize| {
-        let column = schema.column(*index);
-        let utf8 = matches!(column.logical_type_ref(), Some(LogicalType::String))
-            || column.converted_type() == ConvertedType::UTF8;
-        utf8 && column.max_rep_level() == 0 && column.path().parts().len() == 1
-    };
-    let texts: Vec<usize> = (0..schema.num_columns()).filter(is_text).collect();
-    let names: Vec<String> = texts.iter().map(|&index| schema.column(index).name().to_owned()).collect();
-    let wanted = only_or_text(path, names)?;
-    let found = texts.into_iter().find(|&index| schema.column(index).name() == wanted);
-    found.ok_or_else(|| DatasetError::NoText { path: path.to_owned(), columns: Vec::new() })
-}
-
-/// Reads a row group whose first row has the index `index`; gives the index behind its last.
-fn scan_group(
-    texts: ColumnReader,
-    mut index: usize,
-    wants: &mut Wants<'_>,
-    takes: &mut Takes<'_>,
-) -> Result<usize, ParquetError> {
-    let ColumnReader::ByteArrayColumnReader(mut texts) = texts else {
-        return Err(ParquetError::General("its texts are no byte arrays".into()));
-    };
-    let (mut values, mut levels) = (Vec::<ByteArray>::with_capacity(ROWS), Vec::with_capacity(ROWS));
-    loop {
-        values.clear();
-        levels.clear();
-        let (rows, present, _) = texts.read_records(ROWS, Some(&mut levels), None, &mut values)?;
-        if rows == 0 {
-            return Ok(index);
-        }
-        let mut values = values.iter().take(present);
-        for row in 0..rows {
-            // Of a required column there are no levels; a row without a text is an empty document.
-            let text = if present == rows || levels.get(row) == Some(&1) { values.next() } else { None };
-            let bytes = text.map_or(&[][..], ByteArray::data);
-            if wants(index, bytes.len()) {
-                let text = std::str::from_utf8(bytes).map_err(|error| ParquetError::General(error.to_string()))?;
-                takes(index, text.to_owned());
-            }
-            index += 1;
-        }
     }
 }
 
-/// The documents that are wanted, with their indices.
+/// For each of the first `most` rows a number of bytes that its text has at most.
 ///
 /// # Errors
 /// As [`scan`].
-pub fn documents(path: &Path, mut wanted: impl FnMut(usize) -> bool) -> Result<Vec<(usize, String)>, DatasetError> {
-    let mut documents = Vec::new();
-    scan(path, &mut |index, _| wanted(index), &mut |index, text| documents.push((index, text)))?;
-    Ok(documents)
-}
+pub fn sizes(path: &Path, most: usize) -> Result<Vec<usize>, DatasetError> {
+    struct Sizes(Vec<usize>);
+    impl Reader for Sizes {
+        fn wants(&mut self, _: usize, bytes: usize) -> bool {
+            self.0.push(bytes);
+            false
+        }
 
-/// For each document a number of bytes that it has at most.
-///
-/// # Errors
-/// As [`scan`].
-pub fn sizes(path: &Path) -> Result<Vec<usize>, DatasetError> {
-    let mut sizes = Vec::new();
-    let mut note = |_, bytes| {
-        sizes.push(bytes);
-        false
-    };
-    scan(path, &mut note, &mut |_, _| ())?;
-    Ok(sizes)
+        fn takes(&mut self, _: usize, _: String) -> Result<(), DatasetError> {
+            Ok(())
+        }
+    }
+    let mut sizes = Sizes(Vec::new());
+    scan(path, most, &mut sizes)?;
+    Ok(sizes.0)
 }
 
 #[cfg(test)]

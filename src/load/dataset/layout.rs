@@ -13,6 +13,9 @@ use std::collections::BTreeSet;
 
 /// Endings of files that can be read.
 const ENDINGS: [&str; 6] = [".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz", ".ndjson"];
+/// Endings of files of data that can't be read, of which others are packed forms: `.jsonl.zst`.
+const UNREAD: [&str; 14] =
+    [".csv", ".tsv", ".txt", ".arrow", ".xml", ".zip", ".tar", ".gz", ".tgz", ".zst", ".xz", ".bz2", ".lz4", ".7z"];
 /// Files that describe a dataset.
 const DESCRIPTIONS: [&str; 4] = ["config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"];
 /// The configuration of a dataset that has only one, without a folder of its own.
@@ -27,6 +30,8 @@ const SPLITS: [(&str, &[&str]); 3] = [
 /// A name that the repository does not have, and those that it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Missing {
+    /// No file of a format that is read, but files with these endings.
+    Format(Vec<String>),
     /// No such configuration.
     Config(Vec<String>),
     /// The configuration has no such split.
@@ -36,6 +41,10 @@ pub enum Missing {
 /// The files of a split, sorted: the first one is first.
 pub fn files_of<'a>(files: &'a [String], config: &str, split: &str) -> Result<Vec<&'a str>, Missing> {
     let data: Vec<DataFile<'a>> = files.iter().filter_map(|path| DataFile::new(path)).collect();
+    let unread: Vec<&str> = files.iter().filter_map(|path| unread_ending(path)).collect();
+    if data.is_empty() && !unread.is_empty() {
+        return Err(Missing::Format(names(unread.into_iter())));
+    }
     let of_config: Vec<&DataFile> = data.iter().filter(|file| file.config == config).collect();
     if of_config.is_empty() {
         return Err(Missing::Config(names(data.iter().map(|file| file.config))));
@@ -56,6 +65,15 @@ pub fn first_of(path: &str) -> Option<String> {
     let (before, number, behind) = shard(name)?;
     let first = "0".repeat(number.len());
     (number != first).then(|| format!("{folder}{before}{first}{behind}"))
+}
+
+/// The ending of a file of data that can't be read, with what it is a packed form of: `.jsonl.zst`.
+fn unread_ending(path: &str) -> Option<&str> {
+    let (_, name) = split_name(path);
+    let ending = UNREAD.iter().find(|ending| name.ends_with(**ending))?;
+    let stem = &name[..name.len() - ending.len()];
+    let inner = stem.rfind('.').filter(|dot| stem[dot + 1..].chars().all(|c| c.is_ascii_alphabetic()));
+    Some(&name[inner.unwrap_or(stem.len())..])
 }
 
 struct DataFile<'a> {
@@ -212,9 +230,22 @@ mod tests {
         for (files, config, split, expected) in cases {
             assert_eq!(found(files, config, split), Ok(vec![expected.to_owned()]), "{files:?} {config} {split}");
         }
-        assert_eq!(found(&["README.md", "text.csv"], "default", "train"), Err(Missing::Config(vec![])));
+        assert_eq!(found(&["README.md", "text.py"], "default", "train"), Err(Missing::Config(vec![])));
         // A word is a whole one.
         assert_eq!(found(&["latest.jsonl"], "default", "test"), Err(Missing::Split(vec!["train".into()])));
+    }
+
+    #[test]
+    fn formats_that_are_not_read_are_named() {
+        let formats = |files: &[&str]| match files_of(&owned(files), "default", "train") {
+            Err(Missing::Format(formats)) => formats.join(" "),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(formats(&["README.md", "data/a.jsonl.zst", "data/b.jsonl.zst"]), ".jsonl.zst");
+        assert_eq!(formats(&["train.csv", "test.csv.gz", "x/y-00000.arrow"]), ".arrow .csv .csv.gz");
+        assert_eq!(formats(&["v1.0-2.tar", ".zst"]), ".tar .zst");
+        // One that is read is enough to look for names.
+        assert_eq!(formats(&["train.csv", "test.jsonl"]), "Err(Split([\"test\"]))");
     }
 
     #[test]
@@ -239,6 +270,7 @@ mod tests {
                 Ok(found) => prop_assert!(!found.is_empty() && found.is_sorted()),
                 // What a message lists can be asked for.
                 Err(Missing::Config(known)) => prop_assert!(!known.contains(&config)),
+                Err(Missing::Format(formats)) => prop_assert!(!formats.is_empty()),
                 Err(Missing::Split(known)) => {
                     for split in known {
                         prop_assert!(files_of(&files, &config, &split).is_ok());

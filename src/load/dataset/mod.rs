@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   hf:ORG/NAME/CONFIG/SPLIT ──hub──> names of files ──layout.rs──> the split's first ──hub──> Shard
-//!   Shard ──documents.rs──> texts
+//!   Shard ──documents.rs──> texts; lines.rs (JSON), table.rs (parquet)
 //! ```
 //!
 //! Of a split in several files the first is read, as the field does with C4: the others would be hundreds of
@@ -11,6 +11,8 @@
 mod documents;
 mod error;
 mod layout;
+mod lines;
+mod table;
 
 use super::digest::sha256_of;
 use super::hub::{Hub, RepoKind};
@@ -60,6 +62,7 @@ pub fn find(hub: &Hub, name: SplitName<'_>) -> Result<Shard, LoadError> {
         let (dataset, config) = (name.repo.to_owned(), name.config.to_owned());
         let cached = snapshot.cache_only().is_some();
         match missing {
+            Missing::Format(formats) => DatasetError::NoFormat { dataset, formats },
             Missing::Config(known) => DatasetError::NoConfig { dataset, config, known, cached },
             Missing::Split(known) => DatasetError::NoSplit { dataset, config, split: name.split.into(), known, cached },
         }

@@ -4,6 +4,7 @@ use super::*;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use parquet::basic::Compression as Codec;
+use parquet::data_type::ByteArray;
 use parquet::data_type::ByteArrayType;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
@@ -46,9 +47,19 @@ fn parquet(column: &str, groups: &[Vec<Option<&str>>], codec: Codec) -> Vec<u8> 
 }
 
 fn all(path: &Path) -> Result<Vec<String>, DatasetError> {
-    let documents = documents(path, |_| true)?;
-    assert!(documents.iter().enumerate().all(|(place, (index, _))| place == *index));
-    Ok(documents.into_iter().map(|(_, text)| text).collect())
+    let documents = documents(path, usize::MAX, |_| true)?;
+    assert!(documents.texts.is_sorted_by(|(a, _), (b, _)| a < b));
+    Ok(documents.texts.into_iter().map(|(_, text)| text).collect())
+}
+
+/// The texts with the indices of their rows, and the rows without one.
+fn found(path: &Path) -> (Vec<(usize, String)>, usize) {
+    let documents = documents(path, usize::MAX, |_| true).unwrap();
+    (documents.texts, documents.missing)
+}
+
+fn owned<const N: usize>(texts: [(usize, &str); N]) -> Vec<(usize, String)> {
+    texts.map(|(index, text)| (index, text.to_owned())).to_vec()
 }
 
 const LINES: &str =
@@ -61,10 +72,14 @@ fn lines_of_json_are_read_packed_or_not() {
     let parts = [gzip(first.as_bytes()), gzip(second.as_bytes())].concat();
     for (name, bytes) in [("a.jsonl", LINES.as_bytes()), ("a.json", LINES.as_bytes()), ("a.json.gz", &parts)] {
         let (_folder, path) = written(name, bytes);
-        assert_eq!(all(&path).unwrap(), ["one", "zwei\n", ""]);
-        let sizes = sizes(&path).unwrap();
-        assert!(sizes.len() == 3 && sizes[0] >= 3 && sizes[1] >= 5, "{sizes:?}");
-        assert_eq!(documents(&path, |index| index == 1).unwrap(), [(1, "zwei\n".to_owned())]);
+        assert_eq!(found(&path), (owned([(0, "one"), (1, "zwei\n")]), 1));
+        let all_sizes = sizes(&path, usize::MAX).unwrap();
+        assert!(all_sizes.len() == 3 && all_sizes[0] >= 3 && all_sizes[1] >= 5, "{all_sizes:?}");
+        let second = documents(&path, usize::MAX, |index| index == 1).unwrap();
+        assert_eq!(second, Documents { texts: owned([(1, "zwei\n")]), missing: 0 });
+        // Of the first rows only.
+        assert_eq!(sizes(&path, 2).unwrap(), all_sizes[..2]);
+        assert_eq!(documents(&path, 1, |_| true).unwrap().texts, owned([(0, "one")]));
     }
 }
 
@@ -80,17 +95,154 @@ fn the_column_is_text_or_the_only_one_of_texts() {
     assert!(all(&path).unwrap_err().to_string().ends_with("and no other of texts"));
 }
 
+/// `text` counts where any row has it, be it `null`; another column only where no row has.
 #[test]
-fn a_bad_line_is_named() {
-    for (bad, reason) in [("nonsense", "expected"), ("{\"text\": 1}", "something else"), ("{}", "it is missing")] {
+fn the_first_row_does_not_choose_the_column() {
+    let lines = |rows: &[&str]| rows.join("\n");
+    for (rows, texts, missing) in [
+        (lines(&[r#"{"text": null, "url": "u"}"#, r#"{"text": "a", "url": "v"}"#]), owned([(1, "a")]), 1),
+        (lines(&[r#"{"url": "u"}"#, r#"{"url": "v"}"#, r#"{"url": "w", "text": "a"}"#]), owned([(2, "a")]), 2),
+        (lines(&[r#"{"content": "only"}"#, r#"{"content": "c", "text": "a"}"#]), owned([(1, "a")]), 1),
+        (lines(&[r#"{"content": "a", "n": 1}"#, r#"{"n": 2}"#, r#"{"content": "b"}"#]), owned([(0, "a"), (2, "b")]), 1),
+        (lines(&[r#"{"n": 1}"#, r#"{"content": "a"}"#]), owned([(1, "a")]), 1),
+        (lines(&[r#"{"text": null, "url": "u"}"#]), owned([]), 1),
+        (
+            format!("[{}]", [r#"{"text": null, "url": "u"}"#, r#"{"text": "a", "url": "v"}"#].join(",")),
+            owned([(1, "a")]),
+            1,
+        ),
+    ] {
+        let (_folder, path) = written("a.json", rows.as_bytes());
+        assert_eq!(found(&path), (texts, missing), "{rows}");
+    }
+    let (_folder, path) = written("a.jsonl", b"{\"question\": \"x\"}\n{\"answer\": \"y\"}\n");
+    assert!(all(&path).unwrap_err().to_string().ends_with("several of texts: `answer`, `question`"));
+}
+
+#[test]
+fn what_python_writes_is_read() {
+    let rows = "{\"text\": \"NaN, \\\"Infinity\\\" \\\\\", \"score\": NaN, \"a\": [Infinity, -Infinity, {\"b\": NaN}]}\n\
+                {\"score\": -1e-5, \"text\": NaN}\n{\"text\": \"b\"}";
+    let expected = (owned([(0, "NaN, \"Infinity\" \\"), (2, "b")]), 1);
+    let marked = format!("\u{feff}{rows}");
+    let array = format!("[{}]", rows.replace('\n', ",\n "));
+    let spread = format!("\u{feff}\n[\n{}\n]\n", rows.replace('\n', "\n,\n").replace(", \"score\"", ",\n\"score\""));
+    for (name, text) in [("a.jsonl", rows), ("a.jsonl", &marked), ("a.json", &array), ("a.json", &spread)] {
+        let (_folder, path) = written(name, text.as_bytes());
+        assert_eq!(found(&path), expected, "{text}");
+        let (_folder, path) = written("a.json.gz", &gzip(text.as_bytes()));
+        assert_eq!(found(&path), expected, "{text}");
+    }
+    for empty in ["", "\n\n", "\u{feff}", "[]", " [ ]\n"] {
+        let (_folder, path) = written("a.json", empty.as_bytes());
+        assert_eq!(found(&path), (owned([]), 0), "{empty:?}");
+    }
+}
+
+#[test]
+fn a_bad_row_is_named() {
+    for (bad, reason) in [
+        ("nonsense", "expected"),
+        ("{\"text\": 1}", "something else"),
+        ("{\"text\": \"\\ud83d\"}", "surrogate"),
+        ("\"bare\"", "invalid type"),
+        ("{\"text\": [NaN]}", "something else"),
+        ("{\"text\": Nan}", "expected"),
+    ] {
         let (_folder, path) = written("a.jsonl", format!("{{\"text\": \"x\"}}\n\n{bad}\n").as_bytes());
         let error = all(&path).unwrap_err().to_string();
         assert!(error.starts_with("line 3 of `") && error.contains(reason), "{error}");
         // What is not wanted is not looked at.
-        assert_eq!(documents(&path, |index| index == 0).unwrap().len(), 1);
+        assert_eq!(documents(&path, usize::MAX, |index| index == 0).unwrap().texts.len(), 1);
+        let (_folder, path) = written("a.json", format!("[{{\"text\": \"x\"}}, {bad}]").as_bytes());
+        assert!(all(&path).is_err(), "{bad}");
     }
-    let (_folder, path) = written("a.json", b"[{\"text\": \"x\"}]");
+    for bad in [
+        "[{\"text\": \"x\"}",
+        "[{\"text\": \"x\"},]",
+        "[{\"text\": \"x\"}] 1",
+        "[{\"text\": \"x\"",
+        "[,]",
+        "[}",
+        "[\"x",
+    ] {
+        let (_folder, path) = written("a.json", bad.as_bytes());
+        let error = all(&path).unwrap_err();
+        assert!(matches!(error, DatasetError::Damaged { .. } | DatasetError::Row { .. }), "{bad}: {error}");
+    }
+    let (_folder, path) = written("a.json", b"{\n \"text\": \"x\"\n}");
     assert!(all(&path).unwrap_err().to_string().contains("line 1 of `"));
+}
+
+/// What unpacks to more than can be is refused while it is read, whatever it is packed in.
+#[test]
+fn what_a_file_unpacks_to_is_limited() {
+    let within = |name: &str, bytes: &[u8], limits| {
+        let (_folder, path) = written(name, bytes);
+        documents_within(&path, usize::MAX, |_| true, limits).map(|documents| documents.texts.len())
+    };
+    let row = format!("{{\"text\": \"{}\"}}\n", "x".repeat(86));
+    assert_eq!(row.len(), 100);
+    let rows = row.repeat(10);
+    let array = format!("[{}]", row.trim_end().repeat(10).replace("}{", "},{"));
+    let limits = Limits { row: 100, array: array.len(), rows: 10, kept: 10 * (86 + OVERHEAD) };
+    let table = parquet("text", &[vec![Some("x"); 4], vec![None; 6]], Codec::SNAPPY);
+    let files = [
+        ("a.jsonl", rows.clone().into_bytes()),
+        ("a.json.gz", gzip(rows.as_bytes())),
+        ("a.json", array.clone().into_bytes()),
+    ];
+    for (name, bytes) in &files {
+        assert_eq!(within(name, bytes, limits).unwrap(), 10, "{name}");
+        let few = within(name, bytes, Limits { rows: 9, ..limits }).unwrap_err();
+        assert!(
+            few.to_string().contains("more than the 9 rows") && few.hint().unwrap().contains("_documents"),
+            "{few}"
+        );
+        let kept = within(name, bytes, Limits { kept: limits.kept - 1, ..limits }).unwrap_err();
+        assert!(kept.to_string().contains("is too large: its texts take more than"), "{kept}");
+    }
+    for (name, bytes) in &files[..2] {
+        let long = within(name, bytes, Limits { row: 99, ..limits }).unwrap_err();
+        assert!(long.to_string().contains("is too large: it has a line of more than"), "{long}");
+    }
+    let long = within("a.json", array.as_bytes(), Limits { array: array.len() - 1, ..limits }).unwrap_err();
+    assert!(long.to_string().contains("it has an array of more than"), "{long}");
+    assert_eq!(within("a.parquet", &table, limits).unwrap(), 4);
+    let many = within("a.parquet", &table, Limits { rows: 5, ..limits }).unwrap_err();
+    assert!(matches!(many, DatasetError::TooLarge { what: "rows", .. } | DatasetError::Damaged { .. }), "{many}");
+    // A line without an end, of which no more is unpacked than may be: 64 MB of `x` in 64 kB.
+    let endless = gzip(&vec![b'x'; 64 << 20]);
+    assert!(endless.len() < 1 << 20);
+    assert!(matches!(within("a.json.gz", &endless, limits), Err(DatasetError::TooLarge { what: "line", .. })));
+}
+
+/// Counts that a page states are not believed. `lengths` and `prefixes` are four rows, `one`, `null`, nothing and
+/// `two`, as pyarrow writes them with DELTA_LENGTH_BYTE_ARRAY and DELTA_BYTE_ARRAY; of the others a byte is changed.
+#[test]
+fn pages_that_ask_for_too_much_are_damaged() {
+    let fixture = |name: &str| {
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/datasets").join(name)).unwrap()
+    };
+    let plain = fixture("lengths.parquet");
+    let (_folder, path) = written("a.parquet", &plain);
+    assert_eq!(found(&path), (owned([(0, "one"), (2, ""), (3, "two")]), 1));
+    // The header of the lengths: blocks of 128 in four parts, and three of them. Now 2^35 - 1 of them.
+    let at = plain.windows(4).position(|bytes| bytes == [0x80, 0x01, 0x04, 0x03]).unwrap() + 3;
+    let mut lying = plain.clone();
+    lying[at..at + 5].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0x7f]);
+    let (_folder, path) = written("a.parquet", &lying);
+    let error = all(&path).unwrap_err();
+    assert!(error.to_string().contains("lengths are more than its texts"), "{error}");
+    let (_folder, path) = written("a.parquet", &fixture("prefixes.parquet"));
+    let error = all(&path).unwrap_err();
+    assert!(error.to_string().contains("DELTA_BYTE_ARRAY") && error.hint().unwrap().contains("plain"), "{error}");
+    // Dictionaries of 2^29 texts, which would take 17 GB, and of 63, in a few bytes.
+    for name in ["dictionary-1.parquet", "dictionary-2.parquet"] {
+        let (_folder, path) = written("a.parquet", &fixture(name));
+        let error = all(&path).unwrap_err();
+        assert!(matches!(error, DatasetError::Damaged { format: "parquet", .. }), "{name}: {error}");
+    }
 }
 
 #[test]
@@ -108,7 +260,7 @@ fn damaged_files_are_errors() {
         ("a.parquet", b""),
     ] {
         let (_folder, path) = written(name, bytes);
-        let error = sizes(&path).unwrap_err();
+        let error = sizes(&path, usize::MAX).unwrap_err();
         assert!(matches!(error, DatasetError::Damaged { .. }), "{error}");
         assert!(error.hint().unwrap().starts_with("delete `"), "{error}");
     }
@@ -128,10 +280,11 @@ fn row_groups_and_missing_texts_keep_their_places() {
     let groups = [vec![Some("one"), None, Some("")], second];
     for codec in [Codec::UNCOMPRESSED, Codec::SNAPPY, Codec::GZIP(Default::default())] {
         let (_folder, path) = written("a.parquet", &parquet("sentence", &groups, codec));
-        let texts = all(&path).unwrap();
-        assert_eq!(texts[..4], ["one", "", "", "text 0"]);
-        assert_eq!((texts.len(), texts[3002].as_str()), (3003, "text 2999"));
-        assert_eq!(sizes(&path).unwrap()[..4], [3, 0, 0, 6]);
+        let (texts, missing) = found(&path);
+        assert_eq!(texts[..3], owned([(0, "one"), (2, ""), (3, "text 0")]));
+        assert_eq!((texts.len(), missing, &texts[3001]), (3002, 1, &(3002, "text 2999".to_owned())));
+        assert_eq!(sizes(&path, usize::MAX).unwrap()[..4], [3, 0, 0, 6]);
+        assert_eq!(sizes(&path, 2).unwrap(), [3, 0]);
     }
 }
 
@@ -163,7 +316,7 @@ proptest! {
         let (name, bytes) = if packed { ("a.json.gz", gzip(&bytes)) } else { ("a.jsonl", bytes) };
         let (_folder, path) = written(name, &bytes);
         prop_assert_eq!(&all(&path).unwrap(), &texts);
-        prop_assert!(sizes(&path).unwrap().iter().zip(&texts).all(|(size, text)| *size >= text.len()));
+        prop_assert!(sizes(&path, usize::MAX).unwrap().iter().zip(&texts).all(|(size, text)| *size >= text.len()));
         let rows = texts.iter().map(|text| Some(text.as_str())).collect();
         let (_folder, path) = written("a.parquet", &parquet("text", &[rows], Codec::SNAPPY));
         prop_assert_eq!(&all(&path).unwrap(), &texts);
