@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::config::experiment::{Dtype, Method, NmPattern, Scope, Variant};
     use crate::model::{architecture, published};
-    use crate::plan::{LatencyPoint, PrunePoint};
+    use crate::plan::{CellId, Decision, InputDigests, LatencyPoint, PrunePoint, TimedOn};
 
     fn cell(backend: Backend, sparsity: Option<f64>) -> Cell {
         let (scope, pattern) = (Some(Scope::Global), NmPattern::Unstructured);
@@ -197,5 +197,54 @@ mod tests {
         assert!((dense + 13.1..dense + 13.3).contains(&half), "{half}");
         assert!(gigabytes(&cell(Backend::Cuda, Some(0.1))) > half);
         assert_eq!(gigabytes(&cell(Backend::Cuda, Some(0.9))), half);
+    }
+
+    #[test]
+    fn what_needs_more_than_there_is_is_said_for_each_device() {
+        let gib = |n: u64| n << 30;
+        let none = || String::new();
+        let inputs = InputDigests { model: none(), agreement: none(), perplexity: None, calibration: None };
+        let planned = |backend, memory_bytes| PlannedCell {
+            id: CellId::new(&cell(backend, Some(0.5)), &inputs),
+            cell: cell(backend, Some(0.5)),
+            inputs: inputs.clone(),
+            decision: Decision::New,
+            selected: true,
+            memory_bytes,
+        };
+        let machine =
+            Machine { memory_bytes: gib(8), gpus: vec!["NVIDIA X, 1.2, 16384 MiB".into()], ..Machine::current("") };
+        let said = |cells: &[PlannedCell]| -> Vec<String> {
+            too_large(cells, &[], &machine, 0).iter().map(ToString::to_string).collect()
+        };
+        assert!(said(&[planned(Backend::Flex, gib(8)), planned(Backend::Cuda, gib(16))]).is_empty());
+        let cells = [planned(Backend::Flex, gib(9)), planned(Backend::Flex, gib(12)), planned(Backend::Cuda, gib(17))];
+        assert_eq!(
+            said(&cells),
+            [
+                "`CSR50` of `synthetic:llama-2-7b` may take 12.0 GiB of memory, and this machine has 8.0 GiB",
+                "`CSR50` of `synthetic:llama-2-7b` may take 17.0 GiB of memory, and the GPU has 16.0 GiB",
+            ]
+        );
+        // What does not run needs nothing, and a machine that does not say what it has is not held against it.
+        let kept = PlannedCell { selected: false, ..planned(Backend::Flex, gib(12)) };
+        assert!(said(&[kept]).is_empty());
+        let silent = Machine { memory_bytes: 0, gpus: Vec::new(), ..machine.clone() };
+        assert!(too_large(&cells, &[], &silent, 0).is_empty());
+    }
+
+    #[test]
+    fn estimates_beyond_any_number_stay_numbers() {
+        let architecture = architecture(&published("llama-2-7b").unwrap()).unwrap();
+        let latency = LatencyPoint {
+            warmup: 1,
+            repeats: 1,
+            batch: vec![usize::MAX],
+            prompt: vec![usize::MAX],
+            generate: 1,
+            timed_on: TimedOn::default(),
+        };
+        let cell = Cell { latency: Some(latency), ..cell(Backend::Flex, None) };
+        assert_eq!(estimate(&cell, &architecture, 0, 0), u64::MAX);
     }
 }
