@@ -19,7 +19,11 @@ pub fn published(name: &str) -> Option<Value> {
         "llama-2-7b" => llama("llama", [4096, 11008, 32, 32, 32, 32000, 4096], 10_000.0, false),
         "smollm2-135m" => llama("llama", [576, 1536, 30, 9, 3, 49152, 8192], 100_000.0, true),
         "qwen2.5-0.5b" => llama("qwen2", [896, 4864, 24, 14, 2, 151_936, 32768], 1_000_000.0, true),
-        "mistral-7b" => llama("mistral", [4096, 14336, 32, 32, 8, 32000, 32768], 10_000.0, false),
+        "mistral-7b" => {
+            let mut config = llama("mistral", [4096, 14336, 32, 32, 8, 32000, 32768], 10_000.0, false);
+            config["sliding_window"] = json!(4096);
+            config
+        }
         "gpt2" => json!({
             "model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024,
             "vocab_size": 50257, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,

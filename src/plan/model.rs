@@ -467,8 +467,14 @@ pub(crate) mod tests {
     #[test]
     fn only_forms_that_depend_on_tokens_are_named_after_them() {
         let all = |backend| {
-            [Variant::Dense, Variant::Masked, Variant::Sparse(Format::Csr), Variant::Sparse(Format::Bitmap), Variant::Auto]
-                .map(|variant| Cell::form_tokens(variant, backend, 9))
+            [
+                Variant::Dense,
+                Variant::Masked,
+                Variant::Sparse(Format::Csr),
+                Variant::Sparse(Format::Bitmap),
+                Variant::Auto,
+            ]
+            .map(|variant| Cell::form_tokens(variant, backend, 9))
         };
         assert_eq!(all(Backend::Flex), [None, None, None, None, Some(9)]);
         assert_eq!(all(Backend::Cuda), [None, None, Some(2), Some(2), Some(9)]);
@@ -496,7 +502,10 @@ pub(crate) mod tests {
         let text = |name, digest: &str| Inputs::default().with(name, [("sha256", digest.into())]);
         assert_eq!(changed(Variant::Masked, |i| i.perplexity = text("perplexity", "q")), ["perplexity"]);
         assert_eq!(changed(Variant::Masked, |i| i.agreement = text("agreement", "b")), ["agreement"]);
-        assert_eq!(changed(Variant::Sparse(Format::Csr), |i| i.agreement = text("agreement", "b")), ["agreement", "gate"]);
+        assert_eq!(
+            changed(Variant::Sparse(Format::Csr), |i| i.agreement = text("agreement", "b")),
+            ["agreement", "gate"]
+        );
         let timed: [fn(&mut LatencyPoint); 6] = [
             |l| l.work.warmup = 4,
             |l| l.work.repeats = 4,
@@ -510,7 +519,10 @@ pub(crate) mod tests {
         }
         let axes: [fn(&mut LatencyPoint); 2] = [|l| l.work.batch.push(4), |l| l.work.prompt.push(4)];
         for change in axes {
-            assert_eq!(changed(Variant::Sparse(Format::Csr), |i| change(i.latency.as_mut().unwrap())), ["latency", "gate"]);
+            assert_eq!(
+                changed(Variant::Sparse(Format::Csr), |i| change(i.latency.as_mut().unwrap())),
+                ["latency", "gate"]
+            );
         }
         assert!(changed(Variant::Sparse(Format::Csr), |_| ()).is_empty());
     }
@@ -524,6 +536,9 @@ pub(crate) mod tests {
         };
         let (structure, perplexity) = (("structure", false), ("perplexity", false));
         assert_eq!(groups(Variant::Masked, &[Metric::Perplexity]), [structure, perplexity]);
-        assert_eq!(groups(Variant::Sparse(Format::Csr), &[Metric::Perplexity]), [structure, perplexity, ("gate", true)]);
+        assert_eq!(
+            groups(Variant::Sparse(Format::Csr), &[Metric::Perplexity]),
+            [structure, perplexity, ("gate", true)]
+        );
     }
 }

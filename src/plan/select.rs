@@ -214,8 +214,8 @@ mod tests {
 
     #[test]
     fn conditions_select_kernels() {
-        let [dense, csr] =
-            [(KernelFormat::Dense, None), (KernelFormat::Sparse(Format::Csr), Some(0.5))].map(|(f, s)| Task::from(kernel(f, s)));
+        let [dense, csr] = [(KernelFormat::Dense, None), (KernelFormat::Sparse(Format::Csr), Some(0.5))]
+            .map(|(f, s)| Task::from(kernel(f, s)));
         let selects = |text: &str, task: &Task| text.parse::<Only>().unwrap().matches(task);
         assert!(selects("format=csr, sparsity=0.50, tokens>=2, out_features=8, in_features<5, seed=0", &csr));
         assert!(selects("backend=flex & dtype=f32", &dense) && !selects("sparsity<1", &dense));

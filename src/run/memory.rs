@@ -41,3 +41,50 @@ pub(super) fn too_large(cells: &[Planned], machine: &Machine, device_index: usiz
 fn gib(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::experiment::{Dtype, Method, NmPattern, Scope, Variant};
+    use crate::plan::{Backend, Cell, Inputs, PrunePoint};
+
+    fn planned(backend: Backend, memory_bytes: u64) -> Planned {
+        let point = PrunePoint::new(Method::Magnitude, Some(Scope::Global), NmPattern::Unstructured, 0.5, Vec::new());
+        let cell = Cell {
+            model: "synthetic:llama-2-7b".into(),
+            prune: Some(point),
+            seed: None,
+            variant: Variant::Masked,
+            backend,
+            dtype: Dtype::F16,
+            tokens: None,
+        };
+        Planned::new(cell, Inputs::default(), |_| Vec::new(), memory_bytes)
+    }
+
+    #[test]
+    fn what_needs_more_than_there_is_is_said_for_each_device() {
+        let gib = |n: u64| n << 30;
+        let machine =
+            Machine { memory_bytes: gib(8), gpus: vec!["NVIDIA X, 1.2, 16384 MiB".into()], ..Machine::current("") };
+        let said = |cells: &[Planned]| -> Vec<String> {
+            too_large(cells, &machine, 0).iter().map(ToString::to_string).collect()
+        };
+        assert!(said(&[planned(Backend::Flex, gib(8)), planned(Backend::Cuda, gib(16))]).is_empty());
+        let cells = [planned(Backend::Flex, gib(9)), planned(Backend::Flex, gib(12)), planned(Backend::Cuda, gib(17))];
+        assert_eq!(
+            said(&cells),
+            [
+                "`synthetic:llama-2-7b magnitude global Masked50 flex f16` may take 12.0 GiB of memory, and this \
+                 machine has 8.0 GiB",
+                "`synthetic:llama-2-7b magnitude global Masked50 cuda f16` may take 17.0 GiB of memory, and the GPU has \
+                 16.0 GiB",
+            ]
+        );
+        // What does not run needs nothing, and a machine that does not say what it has is not held against it.
+        let kept = Planned { selected: false, ..planned(Backend::Flex, gib(12)) };
+        assert!(said(&[kept]).is_empty());
+        let silent = Machine { memory_bytes: 0, gpus: Vec::new(), ..machine.clone() };
+        assert!(too_large(&cells, &silent, 0).is_empty());
+    }
+}

@@ -363,6 +363,34 @@ mod folders {
         }
     }
 
+    /// What a broken download leaves in the hub's cache is no sign of a model without weights.
+    #[test]
+    fn weights_that_were_never_downloaded() {
+        let cached = |files: &[(&str, &[u8])]| {
+            let lab = lab();
+            let root = "hub/hub/models--org--tiny";
+            let commit = "0123456789abcdef0123456789abcdef01234567";
+            lab.write(&format!("{root}/refs/main"), commit);
+            files.iter().for_each(|(name, bytes)| lab.write(&format!("{root}/snapshots/{commit}/{name}"), bytes));
+            lab.run(["run", "e.toml", "-s", "model.source=\"hf:org/tiny\""])
+        };
+        let model = Model::tiny();
+        let (config, tokenizer) = (model.config.to_string(), model.tokenizer.to_string());
+        let config: (&str, &[u8]) = ("config.json", config.as_bytes());
+        let tokenizer: (&str, &[u8]) = ("tokenizer.json", tokenizer.as_bytes());
+        for (files, absent) in [
+            (&[config, tokenizer][..], "model.safetensors"),
+            (&[config], "tokenizer.json"),
+            (&[tokenizer], "config.json"),
+        ] {
+            let outcome = cached(files);
+            refused(&outcome, &[&format!("`{absent}` of model `org/tiny` is not in the cache"), "without `--offline`"]);
+            assert!(!outcome.stderr.contains("save it again"), "{}", outcome.stderr);
+        }
+        let adapter: (&str, &[u8]) = ("adapter_config.json", b"{}");
+        refused(&cached(&[adapter]), &["`hf:org/tiny` is an adapter"]);
+    }
+
     #[test]
     fn a_pickle_under_another_name() {
         for bytes in [&b"PK\x03\x04\x14\0\0\0\0\0"[..], b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20"] {
@@ -445,20 +473,28 @@ mod folders {
 mod memory {
     use super::*;
 
-    /// Two matrices that no machine has memory for.
-    const KERNELS: &str = r#"name = "e"
-[[kernel]]
-shape = [4000000, 4000000]
-format = "dense"
-tokens = 1
+    /// Keys and values of so many sequences that no machine has memory for them; random weights, never drawn.
+    const EXPERIMENT: &str = r#"name = "e"
+[model]
+source = "synthetic:MODEL"
+[measure]
+metrics = ["latency"]
+batch = [20000]
+prompt = [2000]
+generate = 16
+[execute]
+variants = ["dense"]
 "#;
 
     #[test]
     fn a_run_that_needs_too_much_stops() {
-        let lab = Lab::with(KERNELS);
-        let outcome = lab.run(["run", "e.toml"]);
-        refused(&outcome, &["may take", "GiB of memory, and this machine has", "hint: ", "--ignore-memory"]);
-        assert!(!lab.path("results").exists());
-        lab.run(["plan", "e.toml"]).exits(0).says(&["warning: ", "GiB of memory", "`run` stops unless"]);
+        for model in ["llama-2-7b", "mistral-7b"] {
+            let lab = Lab::with(&EXPERIMENT.replace("MODEL", model));
+            let said = format!("`Dense` of `synthetic:{model}` may take");
+            let outcome = lab.run(["run", "e.toml"]);
+            refused(&outcome, &[&said, "GiB of memory, and this machine has", "hint: ", "--ignore-memory"]);
+            assert!(!lab.path("results").exists());
+            lab.run(["plan", "e.toml"]).exits(0).says(&["warning: ", &said, "`run` stops unless"]);
+        }
     }
 }

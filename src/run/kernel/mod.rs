@@ -37,8 +37,7 @@ use thiserror::Error;
 const PEAKS_BYTES: u64 = 512 << 20;
 
 /// The row of kernels.
-pub(super) const KIND: Kind =
-    Kind { name: "kernel", plan, accompany, runner: || Box::new(Kernels::default()) };
+pub(super) const KIND: Kind = Kind { name: "kernel", plan, accompany, runner: || Box::new(Kernels::default()) };
 
 /// Every kernel cell of an experiment, named, and nothing decided yet.
 ///

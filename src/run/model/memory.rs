@@ -156,4 +156,12 @@ mod tests {
         assert!(gigabytes(&cell(Backend::Cuda, Some(0.1))) > half);
         assert_eq!(gigabytes(&cell(Backend::Cuda, Some(0.9))), half);
     }
+
+    #[test]
+    fn estimates_beyond_any_number_stay_numbers() {
+        let architecture = architecture(&published("llama-2-7b").unwrap()).unwrap();
+        let timed =
+            LatencySettings { warmup: 1, repeats: 1, batch: vec![usize::MAX], prompt: vec![usize::MAX], generate: 1 };
+        assert_eq!(estimate(&cell(Backend::Flex, None), &architecture, 0, 0, Some(&timed)), u64::MAX);
+    }
 }

@@ -27,12 +27,7 @@ use runner::Models;
 use serde_json::json;
 
 /// The row of models.
-pub(super) const KIND: Kind = Kind {
-    name: "model",
-    plan,
-    accompany: |_| {},
-    runner: || Box::new(Models),
-};
+pub(super) const KIND: Kind = Kind { name: "model", plan, accompany: |_| {}, runner: || Box::new(Models) };
 
 /// Every model cell of an experiment, named, and nothing decided yet.
 fn plan(ground: &Ground<'_>) -> Result<Vec<Planned>, PrepareError> {
