@@ -10,7 +10,6 @@ use crate::input;
 use flate2::read::MultiGzDecoder;
 use serde::Deserializer;
 use serde::de::{self, Deserialize, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -58,14 +57,14 @@ pub(super) fn scan_json(
 
 /// The column of the texts.
 fn column(path: &Path, limits: Limits) -> Result<String, DatasetError> {
-    let mut columns = BTreeSet::new();
+    let mut columns: Vec<String> = Vec::new();
     let mut found = false;
     rows(path, limits, &mut |_, _, row| {
         let row = row(TEXT)?;
         found = !matches!(row.text, Cell::Absent);
         for name in row.others {
-            if columns.len() < COLUMNS {
-                columns.insert(name);
+            if columns.len() < COLUMNS && !columns.contains(&name) {
+                columns.push(name);
             }
         }
         Ok(!found)
@@ -74,7 +73,7 @@ fn column(path: &Path, limits: Limits) -> Result<String, DatasetError> {
     if found || columns.is_empty() && is_blank(path, limits)? {
         return Ok(TEXT.into());
     }
-    only_or_text(path, columns.into_iter().collect())
+    only_or_text(path, columns)
 }
 
 fn is_blank(path: &Path, limits: Limits) -> Result<bool, DatasetError> {
