@@ -155,8 +155,11 @@ fn array(path: &Path, file: impl Read, limits: Limits, take: &mut Take<'_>) -> R
     }
     let text = bytes.strip_prefix(MARK).unwrap_or(&bytes).trim_ascii();
     let Some(mut rest) = text.strip_prefix(b"[").map(<[u8]>::trim_ascii_start) else { return Ok(()) };
+    if rest == b"]" {
+        return Ok(());
+    }
     let mut number = 0;
-    while rest != b"]" {
+    loop {
         let end = element(rest).ok_or_else(|| damaged(&"its array does not end"))?;
         let (row, behind) = rest.split_at(end);
         number += 1;
@@ -177,11 +180,10 @@ fn array(path: &Path, file: impl Read, limits: Limits, take: &mut Take<'_>) -> R
         }
         rest = match behind {
             [b',', behind @ ..] => behind.trim_ascii_start(),
-            [b']'] => behind,
+            [b']'] => return Ok(()),
             _ => return Err(damaged(&"something stands behind its array")),
         };
     }
-    Ok(())
 }
 
 /// Where the first element of what is left of an array ends: at a comma or bracket that is not inside of it.
