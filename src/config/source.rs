@@ -538,7 +538,7 @@ mod tests {
         ] {
             let error = text.parse::<TextSource>().unwrap_err();
             assert!(matches!(error, SourceError::BadDataset { .. }), "{text}");
-            assert_eq!(error.hint().is_some(), text == "hf:a/b", "{text}");
+            assert_eq!(error.hint().is_some(), ["hf:a/b", "hf:a/b@v"].contains(&text), "{text}");
         }
     }
 

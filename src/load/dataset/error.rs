@@ -134,9 +134,6 @@ impl DatasetError {
             Self::Damaged { message, .. } if message.contains("Disabled feature") => {
                 Some("its compression is not built in: snappy, gzip and none are".into())
             }
-            Self::Damaged { message, .. } if message.contains("DELTA_BYTE_ARRAY") => {
-                Some("of parquet's encodings, plain, dictionary and DELTA_LENGTH_BYTE_ARRAY are read".into())
-            }
             Self::Damaged { path, .. } => Some(format!("delete `{}`, and run again to download it", path.display())),
         }
     }

@@ -10,7 +10,6 @@ use crate::input;
 use flate2::read::MultiGzDecoder;
 use serde::Deserializer;
 use serde::de::{self, Deserialize, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -58,14 +57,14 @@ pub(super) fn scan_json(
 
 /// The column of the texts.
 fn column(path: &Path, limits: Limits) -> Result<String, DatasetError> {
-    let mut columns = BTreeSet::new();
+    let mut columns: Vec<String> = Vec::new();
     let mut found = false;
     rows(path, limits, &mut |_, _, row| {
         let row = row(TEXT)?;
         found = !matches!(row.text, Cell::Absent);
         for name in row.others {
-            if columns.len() < COLUMNS {
-                columns.insert(name);
+            if columns.len() < COLUMNS && !columns.contains(&name) {
+                columns.push(name);
             }
         }
         Ok(!found)
@@ -74,7 +73,7 @@ fn column(path: &Path, limits: Limits) -> Result<String, DatasetError> {
     if found || columns.is_empty() && is_blank(path, limits)? {
         return Ok(TEXT.into());
     }
-    only_or_text(path, columns.into_iter().collect())
+    only_or_text(path, columns)
 }
 
 fn is_blank(path: &Path, limits: Limits) -> Result<bool, DatasetError> {
@@ -156,8 +155,11 @@ fn array(path: &Path, file: impl Read, limits: Limits, take: &mut Take<'_>) -> R
     }
     let text = bytes.strip_prefix(MARK).unwrap_or(&bytes).trim_ascii();
     let Some(mut rest) = text.strip_prefix(b"[").map(<[u8]>::trim_ascii_start) else { return Ok(()) };
+    if rest == b"]" {
+        return Ok(());
+    }
     let mut number = 0;
-    while rest != b"]" {
+    loop {
         let end = element(rest).ok_or_else(|| damaged(&"its array does not end"))?;
         let (row, behind) = rest.split_at(end);
         number += 1;
@@ -178,11 +180,10 @@ fn array(path: &Path, file: impl Read, limits: Limits, take: &mut Take<'_>) -> R
         }
         rest = match behind {
             [b',', behind @ ..] => behind.trim_ascii_start(),
-            [b']'] => behind,
+            [b']'] => return Ok(()),
             _ => return Err(damaged(&"something stands behind its array")),
         };
     }
-    Ok(())
 }
 
 /// Where the first element of what is left of an array ends: at a comma or bracket that is not inside of it.

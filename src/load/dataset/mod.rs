@@ -8,6 +8,7 @@
 //! Of a split in several files the first is read, as the field does with C4: the others would be hundreds of
 //! gigabytes, and no measurement here needs more than the first.
 
+mod delta;
 mod documents;
 mod error;
 mod layout;

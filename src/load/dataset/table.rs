@@ -9,6 +9,7 @@
 //! decoder panic, the panic is caught.
 
 use super::DatasetError;
+use super::delta::counts_fit;
 use super::documents::{Limits, Reader, Seen, only_or_text};
 use crate::{input, panics};
 use parquet::basic::{ConvertedType, Encoding, LogicalType, PageType};
@@ -161,51 +162,38 @@ impl Checked {
                 wrong(&format!("a page of {values} texts"))
             }
             PageType::DICTIONARY_PAGE | PageType::DATA_PAGE | PageType::DATA_PAGE_V2 | PageType::INDEX_PAGE => {
-                match page.encoding() {
-                    Encoding::DELTA_LENGTH_BYTE_ARRAY if !lengths_fit(page, values, self.optional) => {
-                        wrong("a page whose lengths are more than its texts")
-                    }
-                    // Its counts are behind the first ones, which are packed.
-                    Encoding::DELTA_BYTE_ARRAY => wrong("its texts are encoded as DELTA_BYTE_ARRAY, which is not read"),
-                    _ => Ok(()),
+                let (lists, taken) = match page.encoding() {
+                    Encoding::DELTA_LENGTH_BYTE_ARRAY => (1, 0),
+                    // A text may begin with all of the text before it.
+                    Encoding::DELTA_BYTE_ARRAY => (2, values.min(ROWS).saturating_mul(page.buffer().len())),
+                    _ => return Ok(()),
+                };
+                let fits = self.values(page).is_some_and(|bytes| counts_fit(bytes, lists, values));
+                if fits && taken <= self.limits.kept {
+                    Ok(())
+                } else {
+                    wrong("a page whose texts are more than can be")
                 }
             }
         }
     }
-}
 
-/// Whether the number of lengths that a page of texts states is not above that of its values.
-fn lengths_fit(page: &Page, values: usize, optional: bool) -> bool {
-    let buffer = page.buffer();
-    let levels = match page {
-        // Behind their own length.
-        Page::DataPage { def_level_encoding: Encoding::RLE, .. } if optional => {
-            let length = buffer.first_chunk::<4>().map(|length| u32::from_le_bytes(*length) as usize);
-            length.and_then(|length| length.checked_add(4))
-        }
-        Page::DataPage { .. } if optional => None,
-        Page::DataPage { .. } | Page::DictionaryPage { .. } => Some(0),
-        Page::DataPageV2 { def_levels_byte_len, rep_levels_byte_len, .. } => {
-            Some(*def_levels_byte_len as usize + *rep_levels_byte_len as usize)
-        }
-    };
-    let Some(mut bytes) = levels.and_then(|levels| buffer.get(levels..)).map(<[u8]>::iter) else { return false };
-    // Size of a block, its parts, and the number of all lengths.
-    let mut number = || varint(&mut bytes);
-    matches!((number(), number(), number()), (Some(_), Some(_), Some(lengths)) if lengths <= values as u64)
-}
-
-/// A number in groups of seven bits, the lowest first.
-fn varint<'a>(bytes: &mut impl Iterator<Item = &'a u8>) -> Option<u64> {
-    let mut number = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let byte = *bytes.next()?;
-        number |= u64::from(byte & 0x7f).checked_shl(shift)?;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
+    /// What stands behind the levels of a page.
+    fn values<'a>(&self, page: &'a Page) -> Option<&'a [u8]> {
+        let buffer = page.buffer();
+        let levels = match page {
+            // Behind their own length.
+            Page::DataPage { def_level_encoding: Encoding::RLE, .. } if self.optional => {
+                (u32::from_le_bytes(*buffer.first_chunk::<4>()?) as usize).checked_add(4)?
+            }
+            Page::DataPage { .. } if self.optional => return None,
+            Page::DataPage { .. } | Page::DictionaryPage { .. } => 0,
+            Page::DataPageV2 { def_levels_byte_len, rep_levels_byte_len, .. } => {
+                (*def_levels_byte_len as usize).checked_add(*rep_levels_byte_len as usize)?
+            }
+        };
+        buffer.get(levels..)
     }
-    None
 }
 
 impl Iterator for Checked {
