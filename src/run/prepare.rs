@@ -42,7 +42,7 @@ pub struct Prepared {
     pub texts: Vec<TextInput>,
     /// Every model cell of the plan, in order.
     pub cells: Vec<PlannedCell>,
-    /// Every kernel cell of the plan, in order, behind the model cells.
+    /// Every kernel cell of the plan, in order, after the model cells.
     pub kernels: Vec<PlannedKernel>,
     /// The plan as it is stored.
     pub plan: PlanRecord,
@@ -178,7 +178,7 @@ pub enum PrepareError {
         model: String,
         /// Tokens of the prompt.
         prompt: usize,
-        /// Tokens generated behind it.
+        /// Tokens generated after it.
         generate: usize,
         /// Positions of the model.
         positions: usize,
