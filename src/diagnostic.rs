@@ -28,7 +28,7 @@ pub struct Sources {
 #[derive(Clone, Debug, PartialEq)]
 struct Part {
     span: Span,
-    /// What stands behind `-->`.
+    /// What stands after `-->`.
     name: String,
     /// Shown before the text, not part of it.
     prefix: &'static str,
@@ -42,7 +42,7 @@ impl Sources {
         sources
     }
 
-    /// Adds an argument of the command line, shown behind `flag`; gives its range.
+    /// Adds an argument of the command line, shown after `flag`; gives its range.
     pub fn add_argument(&mut self, flag: &'static str, text: &str) -> Span {
         self.add("command line".to_owned(), flag, text)
     }

@@ -30,7 +30,7 @@ pub mod exit {
 pub struct CliError {
     /// The program's exit code.
     pub code: u8,
-    /// What is wrong, with its causes behind colons. Empty where everything is said already.
+    /// What is wrong, with its causes after colons. Empty where everything is said already.
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,

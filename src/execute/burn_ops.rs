@@ -181,7 +181,7 @@ fn rotate<B: Backend>(x: Tensor<B, 4>, turns: &Turns<B>, start: usize) -> Tensor
     if dim == head_dim { rotated } else { Tensor::cat(vec![rotated, part(dim, head_dim - dim)], 3) }
 }
 
-/// True where a key is behind its query or too far back to be seen: `[1, 1, new, past + new]`.
+/// True where a key comes after its query or is too far back to be seen: `[1, 1, new, past + new]`.
 fn mask<B: Backend>(new: usize, past: usize, window: Option<usize>, device: &B::Device) -> Tensor<B, 4, Bool> {
     let keys = past + new;
     let hidden = |query: usize, key: usize| key > query || window.is_some_and(|window| key + window <= query);

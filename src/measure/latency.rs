@@ -32,7 +32,7 @@ pub struct Workload {
     pub batch: usize,
     /// Tokens of each prompt.
     pub prompt: usize,
-    /// Tokens generated behind it.
+    /// Tokens generated after it.
     pub generate: usize,
     /// Runs before those that count.
     pub warmup: usize,
@@ -48,14 +48,14 @@ pub struct Latency {
     pub batch: usize,
     /// Tokens of each prompt.
     pub prompt: usize,
-    /// Tokens generated behind it.
+    /// Tokens generated after it.
     pub generate: usize,
     /// The whole prompts and the logits of their last positions.
     pub prefill: Phase,
     /// One more token of every sequence.
     pub decode: Phase,
     /// On a CPU the most memory that the process had held by then, where the system says so. On a device the
-    /// most bytes of it that were in use behind any prompt or token: tensors of the model and the cache, less the
+    /// most bytes of it that were in use after any prompt or token: tensors of the model and the cache, less the
     /// dense weights that a variant has replaced and that wait beside it; what a step needs only while it runs is
     /// not seen.
     pub peak_bytes: Option<u64>,
@@ -108,7 +108,7 @@ impl Phase {
     }
 }
 
-/// Times a workload; `done` is called with the number of runs behind us, of so many.
+/// Times a workload; `done` is called with the number of finished runs, and of all.
 ///
 /// # Errors
 /// When the workload does not fit the model, or a logit is not finite.
@@ -175,12 +175,12 @@ struct Sample {
 struct Samples {
     prefill: Vec<Sample>,
     decode: Vec<Sample>,
-    /// The most bytes in use on the device behind any of them.
+    /// The most bytes in use on the device after any of them.
     memory: Option<u64>,
 }
 
 impl Samples {
-    /// Runs the prompts and generates behind them.
+    /// Runs the prompts and generates after them.
     fn run<B: SparseBackend>(
         &mut self,
         decoder: &mut Decoder<B>,

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 /// the same window. The first token of a window is not predicted, nor are the first `overlap` of every
 /// window but the first: they are there as context.
 ///
-/// `done` is called with the number of tokens behind us.
+/// `done` is called with the number of tokens that are done.
 ///
 /// # Errors
 /// When a window does not fit the model, or a logit is not finite.

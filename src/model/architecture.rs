@@ -121,7 +121,7 @@ pub struct Architecture {
     pub project_in: Option<usize>,
     /// And back.
     pub project_out: Option<usize>,
-    /// The norm behind the last block.
+    /// The norm after the last block.
     pub final_norm: Option<usize>,
     /// The output head.
     pub head: usize,

@@ -69,7 +69,7 @@ impl<B: SparseBackend> KvBlock<B> {
     }
 }
 
-/// Keys and values in host memory: the sequences one behind the other, each `[kv_heads, capacity, head_dim]`.
+/// Keys and values in host memory: the sequences one after the other, each `[kv_heads, capacity, head_dim]`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HostKv {
     pub keys: Vec<f32>,

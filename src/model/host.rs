@@ -131,7 +131,7 @@ fn queries<'a>(q: &View<'a>, heads: usize, spans: &[Span], angles: Option<&Angle
 }
 
 impl HostKv {
-    /// Writes the keys, rotated, and the values of new tokens behind those of each sequence.
+    /// Writes the keys, rotated, and the values of new tokens after those of each sequence.
     fn append(&mut self, shape: &Attention, spans: &[Span], k: &View<'_>, v: &View<'_>, angles: Option<&Angles>) {
         let Attention { kv_heads, head_dim, .. } = *shape;
         let needed = spans.iter().map(|span| span.capacity).sum::<usize>() * kv_heads * head_dim;

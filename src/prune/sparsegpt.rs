@@ -1,8 +1,8 @@
-//! SparseGPT: weights go column by column, and those behind them make up for what is lost.
+//! SparseGPT: weights go column by column, and the columns after them make up for what is lost.
 //!
 //! Frantar and Alistarh, "SparseGPT: massive language models can be accurately pruned in one-shot",
 //! arXiv 2301.00774, algorithm 1. With the Hessian `H = 2 X^T X / tokens` and U, the upper Cholesky factor of its
-//! inverse, removing `w_ij` costs `(w_ij / U_jj)^2`, and the columns behind j take `w_ij / U_jj` times row j of U.
+//! inverse, removing `w_ij` costs `(w_ij / U_jj)^2`, and the columns after j take `w_ij / U_jj` times row j of U.
 //!
 //! ```text
 //!   columns   0 .. start | start .. end           | end ..

@@ -11,7 +11,7 @@
 //! ```
 //! A vector unit turns a mask and the next values into sixteen weights of one column with one expand
 //! instruction, so masks and values are read once and in order, whatever the number of tokens. Rows
-//! behind the last have no bits. Sixteen zeros stand behind the values: kernels load whole vectors.
+//! behind the last have no bits. Sixteen zeros follow the values: kernels load whole vectors.
 
 use super::{FormatError, Pattern};
 use rayon::prelude::*;

@@ -267,7 +267,7 @@ impl<B: SparseBackend> Engine<'_, B> {
         Ok(())
     }
 
-    /// Runs a state through a stage; `more` says whether a point prunes anything behind it.
+    /// Runs a state through a stage; `more` says whether a point prunes anything after it.
     fn stage(
         &mut self,
         stage: Stage,

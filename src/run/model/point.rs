@@ -324,7 +324,7 @@ fn reference_of<B: SparseBackend>(
     Ok(())
 }
 
-/// What the gate compares: the logits on the agreement texts, and behind them those of decoded tokens, since other
+/// What the gate compares: the logits on the agreement texts, and after them those of decoded tokens, since other
 /// kernels run for one token than for a text.
 fn gate_logits<B: SparseBackend>(decoder: &mut Decoder<B>, session: &Session<B>) -> Result<Vec<f32>, ForwardError> {
     let texts = &session.tokens.agreement;

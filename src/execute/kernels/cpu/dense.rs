@@ -254,7 +254,7 @@ impl<V: Number> Kernel for Rows<'_, V> {
 }
 
 /// Columns whose products go into one sum before it is added to the others: deep models blow rounding up, and
-/// sparse and masked execution must agree behind dozens of layers.
+/// sparse and masked execution must agree after dozens of layers.
 const PART: usize = 128;
 
 /// A block of weights times a block of a tile.

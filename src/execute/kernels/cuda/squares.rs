@@ -4,7 +4,7 @@
 //!   chunks ─> registers ─> scattered over a tile of zeros in shared memory ─> the tensor core's registers
 //!
 //!   a plane's tile  [8 squares][32 lanes][8 weights]: a lane loads 16 bytes a square
-//!   and cleans up behind itself: few entries are scattered again as zeros, of many the whole tile is
+//!   and cleans up after itself: few entries are scattered again as zeros, of many the whole tile is
 //! ```
 //! The next tiles' chunks are on their way while one is multiplied. Weights are read once, whatever the number of
 //! tokens. Columns are a multiple of 128; `x` has as many.
