@@ -178,9 +178,9 @@ mod avx512 {
     #[target_feature(enable = "avx512f")]
     fn totals(v: [__m512i; 8]) -> __m256i {
         let mut pairs = [_mm512_setzero_si512(); 4];
-        for i in 0..4 {
+        for (i, pair) in pairs.iter_mut().enumerate() {
             let (a, b) = (v[2 * i], v[2 * i + 1]);
-            pairs[i] = _mm512_add_epi64(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+            *pair = _mm512_add_epi64(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
         }
         let low = fold(pairs[0], pairs[1]);
         let high = fold(pairs[2], pairs[3]);
