@@ -37,8 +37,8 @@ fn products_are_counted_before_they_are_made() {
 
 #[test]
 fn what_fits_the_limit_is_accepted() {
-    let half = |from: usize| numbers(25_000, |i| format!("{}", (from + i) as f64 / 50_000.0));
-    let block = |from| format!("[[prune]]\nmethod = \"magnitude\"\nsparsity = [{}]\n", half(from));
+    let part = |from: usize| numbers(25_000, |i| format!("{}", (from + i) as f64 / 50_000.0));
+    let block = |from| format!("[[prune]]\nmethod = \"magnitude\"\nsparsity = [{}]\n", part(from));
     let experiment = with(&[block(0), block(25_000)].concat()).unwrap_or_else(|found| panic!("{found}"));
     assert_eq!(experiment.prune.iter().map(|block| block.points().len()).sum::<usize>(), 50_000);
     assert_eq!(experiment.prune[0].size(), Some(25_000));

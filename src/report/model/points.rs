@@ -177,10 +177,10 @@ impl Target {
 pub(super) fn target_labels(targets: &[Target]) -> Vec<String> {
     let labels: Vec<String> = targets.iter().map(Target::label).collect();
     let label = |(target, label): (&Target, &String)| match target.free() {
-        Some(sparsity) if labels.iter().filter(|other| *other == label).count() > 1 => {
+        Some(sparsity) if targets.iter().zip(&labels).any(|(other, l)| l == label && other != target) => {
             format!("{label} ({sparsity})")
         }
-        _ => label.clone(),
+        Some(_) | None => label.clone(),
     };
     targets.iter().zip(&labels).map(label).collect()
 }
@@ -318,5 +318,7 @@ mod tests {
         let close = [of(free, 0.3333), of(free, 0.33333), of(free, 0.999999), of(two_four, 0.5)];
         let labels = target_labels(&targets(&close));
         assert_eq!(labels, ["33.3 % (0.3333)", "33.3 % (0.33333)", "99.9999 %", "2 of 4 kept"]);
+        let twice = [0.5, 0.5].map(|sparsity| Target { pattern: free, sparsity: Some(sparsity) });
+        assert_eq!(target_labels(&twice), ["50 %"; 2], "one target, of two points");
     }
 }
