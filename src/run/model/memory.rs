@@ -10,7 +10,7 @@
 
 use crate::config::experiment::{Dtype, LatencySettings, Propagate};
 use crate::model::{Architecture, Module};
-use crate::plan::{Backend, Cell, Planned, PrunePoint, Task};
+use crate::plan::{Backend, Cell, Of, Planned, PrunePoint};
 use crate::prune;
 use crate::record::Machine;
 use crate::run::PreparedModel;
@@ -122,10 +122,8 @@ fn new_weights(point: &PrunePoint, weights: u64) -> u64 {
 pub(super) fn too_large(cells: &[Planned], machine: &Machine, device_index: usize) -> Vec<String> {
     let mut warnings = Vec::new();
     let cells = || {
-        cells.iter().filter(|planned| planned.runs()).filter_map(|planned| match &planned.task {
-            Task::Model(cell) => Some((cell, planned.memory_bytes)),
-            Task::Kernel(_) => None,
-        })
+        let running = cells.iter().filter(|planned| planned.runs());
+        running.filter_map(|planned| Some((Cell::of(&planned.task)?, planned.memory_bytes)))
     };
     for on_gpu in [false, true] {
         let running = cells().filter(|(cell, _)| cell.backend.is_cpu() != on_gpu);
