@@ -5,7 +5,7 @@ use super::interrupt::Interrupt;
 use super::output::Printer;
 use super::run::{counted, load_experiment, prepare_selection, warn_of_another_file, warn_of_memory};
 use crate::error::{CliError, exit};
-use crate::plan::{Cell, KernelCell, Planned, Task};
+use crate::plan::Planned;
 use crate::record::{Store, experiment_folder};
 use crate::report::table::{Table, Value};
 use crate::run::Prepared;
@@ -48,9 +48,8 @@ fn json_lines(prepared: &Prepared) {
 }
 
 fn show(prepared: &Prepared) {
-    let tables = KINDS.map(|table| table(&prepared.cells));
-    let tables = tables.iter().filter(|table| !table.rows.is_empty());
-    Printer::data(&tables.map(Table::terminal).collect::<Vec<_>>().join("\n"));
+    let tables = tables(&prepared.cells);
+    Printer::data(&tables.iter().map(Table::terminal).collect::<Vec<_>>().join("\n"));
     reasons(prepared).iter().for_each(|reason| Printer::note(reason));
     let running = prepared.cells.iter().filter(|planned| planned.runs());
     let memory = match running.map(|planned| planned.memory_bytes).max() {
@@ -84,75 +83,31 @@ fn reasons(prepared: &Prepared) -> Vec<String> {
     reasons.into_iter().map(line).collect()
 }
 
-/// The table of each kind of work.
-const KINDS: [fn(&[Planned]) -> Table; 2] = [models, kernels];
-
-fn action(planned: &Planned) -> Value {
-    if planned.selected { planned.decision.word().into() } else { "not selected".into() }
+/// A table for each kind of work, in the plan's order: its key columns, and what is done about each cell.
+fn tables(cells: &[Planned]) -> Vec<Table> {
+    cells.chunk_by(|a, b| a.task.kind().name() == b.task.kind().name()).map(table).collect()
 }
 
-fn models(cells: &[Planned]) -> Table {
-    let columns = [
-        "cell", "do", "setup", "model", "method", "scope", "pattern", "sparsity", "seed", "backend", "dtype", "memory",
-    ];
-    let mut table = Table::new("plan", columns);
-    let row = |planned: &Planned, cell: &Cell| {
-        let point = cell.prune.as_ref();
-        vec![
-            planned.id.as_str().into(),
-            action(planned),
-            cell.setup().into(),
-            cell.model.clone().into(),
-            point.map(|p| p.method.name()).into(),
-            point.and_then(|p| p.scope).map(|scope| scope.name()).into(),
-            point.map(|p| p.pattern.to_string()).into(),
-            point.and_then(|p| p.target()).into(),
-            cell.seed.into(),
-            cell.backend.name().into(),
-            cell.dtype.name().into(),
-            HumanBytes(planned.memory_bytes).to_string().into(),
-        ]
-    };
-    table.rows.extend(cells.iter().filter_map(|planned| match &planned.task {
-        Task::Model(cell) => Some(row(planned, cell)),
-        Task::Kernel(_) => None,
-    }));
+fn table(cells: &[Planned]) -> Table {
+    let columns = cells.first().map_or(&[][..], |planned| planned.task.kind().columns());
+    let names = ["cell", "do"].into_iter().chain(columns.iter().map(|column| column.name())).chain(["memory"]);
+    let mut table = Table::new("plan", names);
+    for planned in cells {
+        let action = if planned.selected { planned.decision.word() } else { "not selected" };
+        let mut row = vec![planned.id.as_str().into(), action.into()];
+        row.extend(columns.iter().map(|&column| value(planned.task.kind().column(column).flatten())));
+        row.push(HumanBytes(planned.memory_bytes).to_string().into());
+        table.rows.push(row);
+    }
     table
 }
 
-fn kernels(cells: &[Planned]) -> Table {
-    let columns = [
-        "cell",
-        "do",
-        "format",
-        "backend",
-        "dtype",
-        "out_features",
-        "in_features",
-        "tokens",
-        "sparsity",
-        "seed",
-        "memory",
-    ];
-    let mut table = Table::new("plan", columns);
-    let row = |planned: &Planned, cell: &KernelCell| {
-        vec![
-            planned.id.as_str().into(),
-            action(planned),
-            cell.format.name().into(),
-            cell.backend.name().into(),
-            cell.dtype.name().into(),
-            Value::Int(cell.shape[0] as u64),
-            Value::Int(cell.shape[1] as u64),
-            Value::Int(cell.tokens as u64),
-            cell.sparsity.into(),
-            cell.seed.into(),
-            HumanBytes(planned.memory_bytes).to_string().into(),
-        ]
-    };
-    table.rows.extend(cells.iter().filter_map(|planned| match &planned.task {
-        Task::Kernel(cell) => Some(row(planned, cell)),
-        Task::Model(_) => None,
-    }));
-    table
+/// A column's text; numbers stand as numbers do.
+fn value(text: Option<String>) -> Value {
+    let Some(text) = text else { return Value::Missing };
+    match (text.parse::<u64>(), text.parse::<f64>()) {
+        (Ok(count), _) => Value::Int(count),
+        (_, Ok(number)) if number.is_finite() => Value::Float(number),
+        (Err(_), _) => text.into(),
+    }
 }

@@ -11,7 +11,7 @@
 use super::model::{Backend, bits};
 use super::resume::Decision;
 use super::select::Column;
-use super::task::{Inputs, Kind, Planned, Task};
+use super::task::{Inputs, Kind, Of, Planned, Task};
 use crate::config::Experiment;
 use crate::config::experiment::{Dtype, KernelBlock, KernelFormat, percent};
 use schemars::JsonSchema;
@@ -129,7 +129,7 @@ impl Kind for KernelCell {
     }
 
     fn belongs_with(&self, other: &Task) -> bool {
-        matches!(other, Task::Kernel(other) if self.same_matrix(other))
+        Self::of(other).is_some_and(|other| self.same_matrix(other))
     }
 
     fn same_batch(&self, other: &Task) -> bool {
@@ -141,6 +141,19 @@ impl Kind for KernelCell {
             Some(sparsity) => format!("{}{}", self.format, (sparsity * 1000.0).round() / 10.0),
             None => self.format.to_string(),
         }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        &[
+            Column::Format,
+            Column::Backend,
+            Column::Dtype,
+            Column::OutFeatures,
+            Column::InFeatures,
+            Column::Tokens,
+            Column::Sparsity,
+            Column::Seed,
+        ]
     }
 
     fn column(&self, column: Column) -> Option<Option<String>> {
@@ -214,16 +227,10 @@ fn block_cells(block: &KernelBlock, backend: Backend, seeds: &[u64]) -> Vec<Kern
 
 /// Adds the dense cell of every group of which a cell runs.
 pub fn accompany(cells: &mut [Planned]) {
-    fn of(planned: &Planned) -> Option<&KernelCell> {
-        match &planned.task {
-            Task::Kernel(cell) => Some(cell),
-            Task::Model(_) => None,
-        }
-    }
-    let running = cells.iter().filter(|planned| planned.runs()).filter_map(of);
+    let running = cells.iter().filter(|planned| planned.runs()).filter_map(|planned| KernelCell::of(&planned.task));
     let running: HashSet<_> = running.map(KernelCell::group).collect();
     for planned in cells {
-        let dense = of(planned).filter(|cell| cell.format == KernelFormat::Dense);
+        let dense = KernelCell::of(&planned.task).filter(|cell| cell.format == KernelFormat::Dense);
         if dense.is_some_and(|cell| running.contains(&cell.group())) {
             planned.selected = true;
             if !planned.decision.runs() {

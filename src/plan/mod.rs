@@ -25,4 +25,4 @@ pub use kernel::{KernelCell, TIMES, accompany, expand_kernels, kernel_inputs};
 pub use model::{Backend, Cell, GATE, LatencyPoint, PartInputs, PrunePoint, TimedOn, parts};
 pub use resume::{Decision, Existing, Failed, Known, Rerun, decide};
 pub use select::{Column, Only, Partition, SelectError};
-pub use task::{Inputs, Kind, Part, Planned, Settings, Task};
+pub use task::{Inputs, Kind, Of, Part, Planned, Settings, Task};

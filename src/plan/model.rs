@@ -8,7 +8,7 @@
 
 use super::identify::{CellId, NUMERICS_VERSION};
 use super::select::Column;
-use super::task::{Inputs, Kind, Part, Task};
+use super::task::{Inputs, Kind, Of, Part, Task};
 use crate::config::experiment::{
     BackendChoice, Dtype, LatencySettings, Method, MethodSettings, Metric, NmPattern, Owl, Propagate, Scope, Variant,
     percent,
@@ -313,15 +313,29 @@ impl Kind for Cell {
     }
 
     fn belongs_with(&self, other: &Task) -> bool {
-        matches!(other, Task::Model(other) if self.same_point(other))
+        Self::of(other).is_some_and(|other| self.same_point(other))
     }
 
     fn same_batch(&self, other: &Task) -> bool {
-        matches!(other, Task::Model(other) if (&self.model, self.backend) == (&other.model, other.backend))
+        Self::of(other).is_some_and(|other| (&self.model, self.backend) == (&other.model, other.backend))
     }
 
     fn setup(&self) -> String {
         Self::setup(self)
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        &[
+            Column::Setup,
+            Column::Model,
+            Column::Method,
+            Column::Scope,
+            Column::Pattern,
+            Column::Sparsity,
+            Column::Seed,
+            Column::Backend,
+            Column::Dtype,
+        ]
     }
 
     fn column(&self, column: Column) -> Option<Option<String>> {

@@ -88,6 +88,13 @@ const COLUMNS: [(&str, Column); 15] = [
     ("in_features", Column::InFeatures),
 ];
 
+impl Column {
+    /// Its name, as conditions and tables have it.
+    pub fn name(self) -> &'static str {
+        COLUMNS.iter().find(|(_, column)| *column == self).map_or("", |(name, _)| name)
+    }
+}
+
 /// Longer operators first, so that `<=` is not read as `<`.
 const OPERATORS: [&str; 7] = ["==", "!=", "<=", ">=", "=", "<", ">"];
 

@@ -38,8 +38,16 @@ pub trait Kind: fmt::Display {
     fn backend(&self) -> Backend;
     /// A short label for people.
     fn setup(&self) -> String;
+    /// The key columns that a plan shows, in order.
+    fn columns(&self) -> &'static [Column];
     /// The text of a key column, which may be missing; none for a column that the kind does not have.
     fn column(&self, column: Column) -> Option<Option<String>>;
+}
+
+/// A task of one kind, where it is of that kind: nothing that asks for its own kind knows of others.
+pub trait Of: Sized {
+    /// The task itself.
+    fn of(task: &Task) -> Option<&Self>;
 }
 
 /// Declares the closed list of kinds.
@@ -62,6 +70,12 @@ macro_rules! kinds {
         $(impl From<$task> for Task {
             fn from(task: $task) -> Self {
                 Self::$kind(task)
+            }
+        }
+
+        impl Of for $task {
+            fn of(task: &Task) -> Option<&Self> {
+                if let Task::$kind(task) = task { Some(task) } else { None }
             }
         })+
     };

@@ -3,7 +3,7 @@
 use super::cell::{Numbers, Record};
 use crate::config::experiment::Dtype;
 use crate::measure::{BackToBack, quantile};
-use crate::plan::{CellId, KernelCell, Task};
+use crate::plan::{CellId, KernelCell, Of};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -53,15 +53,11 @@ pub struct KernelResult {
 impl KernelResult {
     /// Of a record, if it is one of a kernel cell.
     pub fn of(record: &Record) -> Option<Self> {
-        let Task::Kernel(kernel) = &record.cell else { return None };
-        let times = record.results.iter().find_map(|part| match &part.result {
-            Numbers::Times(times) => Some((**times).clone()),
-            Numbers::Structure(_)
-            | Numbers::Agreement(_)
-            | Numbers::Perplexity(_)
-            | Numbers::Latency(_)
-            | Numbers::Gate(_) => None,
-        });
+        let kernel = KernelCell::of(&record.cell)?;
+        let times = record
+            .results
+            .iter()
+            .find_map(|part| if let Numbers::Times(times) = &part.result { Some((**times).clone()) } else { None });
         let measured = times.filter(|_| record.failure.is_none());
         Some(Self { id: record.id.clone(), kernel: kernel.clone(), measured })
     }

@@ -1,8 +1,8 @@
 //! The numbers of model cells, as they are stored and as reports see them.
 
-use super::cell::{Failure, Numbers, Record, Timings};
+use super::cell::{Failure, Numbers, PartRecord, Record, Timings};
 use crate::measure::{Agreement, Gate, Latency, Structure};
-use crate::plan::{Cell, CellId, Settings, Task};
+use crate::plan::{Cell, CellId, Of, Settings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -89,21 +89,28 @@ impl Measured {
     }
 
     /// From the groups; none without the structure.
-    fn of<'a>(groups: impl IntoIterator<Item = &'a Numbers>) -> Option<Self> {
-        let (mut sizes, mut agreement, mut perplexity, mut ran, mut latency) = (None, None, None, None, None);
-        for numbers in groups {
-            match numbers {
-                Numbers::Structure(of) => sizes = Some(of.clone()),
-                Numbers::Agreement(of) => agreement = Some(*of),
-                Numbers::Perplexity(of) => perplexity = Some(*of),
-                Numbers::Gate(of) => ran = Some(of.clone()),
-                Numbers::Latency(of) => latency = Some(of.clone()),
-                Numbers::Times(_) => {}
-            }
+    fn of(groups: &[PartRecord]) -> Option<Self> {
+        /// What one of the groups holds.
+        fn find<'a, T>(groups: &'a [PartRecord], get: impl Fn(&'a Numbers) -> Option<&'a T>) -> Option<&'a T> {
+            groups.iter().find_map(|part| get(&part.result))
         }
-        let Sizes { structure, dense_nonzero, ties } = *sizes?;
-        let (gate, kernels) = ran.map_or((None, Vec::new()), |ran| (Some(ran.gate), ran.kernels));
-        Some(Self { structure, dense_nonzero, ties, agreement, perplexity, gate, kernels, latency })
+        macro_rules! get {
+            ($group:ident) => {
+                find(groups, |numbers| if let Numbers::$group(of) = numbers { Some(of) } else { None })
+            };
+        }
+        let Sizes { structure, dense_nonzero, ties } = (**get!(Structure)?).clone();
+        let ran: Option<&GateRun> = get!(Gate);
+        Some(Self {
+            structure,
+            dense_nonzero,
+            ties,
+            agreement: get!(Agreement).copied(),
+            perplexity: get!(Perplexity).copied(),
+            gate: ran.map(|ran| ran.gate),
+            kernels: ran.map_or_else(Vec::new, |ran| ran.kernels.clone()),
+            latency: get!(Latency).cloned(),
+        })
     }
 }
 
@@ -127,15 +134,14 @@ pub struct CellResult {
 impl CellResult {
     /// Of a record, if it is one of a model cell.
     pub fn of(record: &Record) -> Option<Self> {
-        let Task::Model(cell) = &record.cell else { return None };
+        let cell = Cell::of(&record.cell)?;
         // A variant that was shown to be no faithful execution has no numbers, also none from before.
         let faithful = record.failure.as_ref().is_none_or(|failure| failure.gate.is_none());
-        let numbers = record.results.iter().map(|part| &part.result);
         let timed = record.results.iter().find(|part| matches!(part.result, Numbers::Latency(_)));
         Some(Self {
             id: record.id.clone(),
             cell: cell.clone(),
-            measured: Measured::of(numbers).filter(|_| faithful),
+            measured: Measured::of(&record.results).filter(|_| faithful),
             failure: record.failure.clone(),
             timings: record.timings,
             timed_on: timed.and_then(|part| part.inputs.0.values().next().cloned()),

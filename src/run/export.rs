@@ -21,7 +21,7 @@ use crate::execute::SparseBackend;
 use crate::load::weights::{self, Dtype, SPARSE_FILE, TensorInfo};
 use crate::load::{Checkpoint, Companion, LoadError, Loader, StoredTensor};
 use crate::model::{self, Part};
-use crate::plan::{Cell, Planned, Task};
+use crate::plan::{Cell, Of, Planned};
 use crate::record::{NewFolder, Program, WriteError};
 use crate::sparse::Pattern;
 use half::{bf16, f16};
@@ -221,7 +221,7 @@ fn write_error(folder: &Path, name: &str, source: io::Error) -> WriteError {
 fn the_point(prepared: &Prepared) -> Result<(&Planned, &Cell), ExportError> {
     let mut points: Vec<(&Planned, &Cell)> = Vec::new();
     for planned in prepared.cells.iter().filter(|planned| planned.selected) {
-        let Task::Model(cell) = &planned.task else { continue };
+        let Some(cell) = Cell::of(&planned.task) else { continue };
         if cell.prune.is_some() && !points.iter().any(|(_, point)| point.same_point(cell)) {
             points.push((planned, cell));
         }

@@ -1,7 +1,7 @@
-//! The kinds of work that can be planned and run: a row each, and nothing else here knows them.
+//! What a kind of work brings to a run. Knows no kind: they are listed in `run/mod.rs`.
 
 use super::scheduler::{Desk, RunError};
-use super::{PrepareError, PreparedModel, kernel, model};
+use super::{PrepareError, PreparedModel};
 use crate::config::Experiment;
 use crate::plan::{Backend, Planned};
 use crate::record::Machine;
@@ -18,9 +18,6 @@ pub(super) struct Kind {
     /// Runs them.
     pub runner: fn() -> Box<dyn Runner>,
 }
-
-/// All kinds, in the order in which they are planned and run.
-pub(super) const KINDS: [Kind; 2] = [model::KIND, kernel::KIND];
 
 /// What cells are planned from.
 pub(super) struct Ground<'a> {

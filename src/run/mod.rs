@@ -5,7 +5,7 @@
 //!                  select.rs      │  what is to be done about each      (`plan` stops here)
 //!                  scheduler.rs   │  takes over what other experiments have; batch by batch
 //!                                 v
-//!   kinds.rs     a row for every kind of work: how it is planned, how a batch of it is run
+//!   kinds.rs     what a kind of work brings: how it is planned, how a batch of it is run; the kinds are KINDS below
 //!     model/     one model on one backend, prune point by prune point
 //!     kernel/    one weight in its formats, timed without a model
 //!                                 │
@@ -29,6 +29,9 @@ mod place;
 mod prepare;
 mod scheduler;
 mod select;
+
+/// The kinds of work, in the order in which they are planned and run.
+const KINDS: [kinds::Kind; 2] = [model::KIND, kernel::KIND];
 
 pub use export::{ExportError, ExportFormat, ExportOptions, Exported, export};
 pub use memory::TooLarge;

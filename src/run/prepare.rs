@@ -1,6 +1,7 @@
 //! Experiment → planned cells: what both `plan` and `run` do first. Writes nothing.
 
-use super::kinds::{Ground, KINDS};
+use super::KINDS;
+use super::kinds::Ground;
 use super::memory::{TooLarge, too_large};
 use super::model::Read;
 use super::select::select;
@@ -10,7 +11,7 @@ use crate::execute::device::{self, DeviceError};
 use crate::execute::kernels::cpu::Simd;
 use crate::load::{Checkpoint, LoadError, Loader, ModelFiles, TextInput, Texts, Tokens, Wanted};
 use crate::model::Architecture;
-use crate::plan::{Cell, CellId, Decision, Only, Partition, Planned, Rerun, Task};
+use crate::plan::{Cell, CellId, Decision, Of, Only, Partition, Planned, Rerun};
 use crate::record::{ExpectRecord, Machine, PlanEntry, PlanRecord, Store};
 use std::cell::LazyCell;
 use std::collections::HashSet;
@@ -260,11 +261,9 @@ fn prepare_model(
 fn plan_record(experiment: &Experiment, planned: &[Planned]) -> Result<PlanRecord, PrepareError> {
     let mut expectations = Vec::new();
     for expect in &experiment.expects {
-        let cells = planned.iter().filter(|planned| match &planned.task {
-            Task::Model(cell) => selects(&expect.r#where, cell),
-            // Expectations are about columns of `summary.csv`, which kernels are not in.
-            Task::Kernel(_) => false,
-        });
+        // Expectations are about columns of `summary.csv`, which only models are in.
+        let about = |planned: &&Planned| Cell::of(&planned.task).is_some_and(|cell| selects(&expect.r#where, cell));
+        let cells = planned.iter().filter(about);
         let cells: Vec<CellId> = cells.map(|planned| planned.id.clone()).collect();
         if cells.is_empty() {
             return Err(PrepareError::Expectation(expect.r#where.to_string()));

@@ -1,6 +1,6 @@
 //! Runs the planned cells, batch by batch, and stores each as soon as it is done. Knows no kind of work.
 
-use super::kinds::KINDS;
+use super::KINDS;
 use super::panics;
 use super::prepare::Prepared;
 use crate::load::LoadError;

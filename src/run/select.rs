@@ -1,7 +1,7 @@
 //! What is to be done about each cell of a plan: which are selected, what their files say, what other experiments
 //! have of them, and what tells new ones from those of earlier settings.
 
-use super::kinds::KINDS;
+use super::KINDS;
 use super::prepare::{PrepareError, PrepareOptions};
 use crate::plan::{CellId, Decision, Inputs, Planned, Rerun, Task, decide};
 use crate::record::{Program, Record, Store};

@@ -24,7 +24,7 @@ use crate::measure::{
 };
 use crate::model::Linear;
 use crate::plan::{
-    Backend, CellId, Inputs, KernelCell, Part, Planned, TIMES, Task, accompany, expand_kernels, kernel_inputs,
+    Backend, CellId, Inputs, KernelCell, Of, Part, Planned, TIMES, accompany, expand_kernels, kernel_inputs,
 };
 use crate::record::{Failure, FailureKind, KernelMeasured, Numbers, Timings, last_cache_bytes};
 use crate::sparse::Pattern;
@@ -118,17 +118,11 @@ struct Kernels {
 
 impl Runner for Kernels {
     fn run(&mut self, desk: &mut Desk<'_>, batch: &[&Planned]) -> Result<(), RunError> {
-        let cells: Vec<(&Planned, &KernelCell)> = batch.iter().filter_map(|planned| of_kernel(planned)).collect();
+        let cells: Vec<(&Planned, &KernelCell)> =
+            batch.iter().filter_map(|planned| Some((*planned, KernelCell::of(&planned.task)?))).collect();
         let Some((_, first)) = cells.first() else { return Ok(()) };
         let (backend, index) = (first.backend, desk.prepared.experiment.device_index);
         on_backend(backend, index, Matrix { desk, peaks: &mut self.peaks, cells: &cells })
-    }
-}
-
-fn of_kernel(planned: &Planned) -> Option<(&Planned, &KernelCell)> {
-    match &planned.task {
-        Task::Kernel(cell) => Some((planned, cell)),
-        Task::Model(_) => None,
     }
 }
 

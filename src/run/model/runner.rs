@@ -13,7 +13,7 @@ use super::session::Session;
 use crate::config::experiment::{LatencySettings, Metric, Variant};
 use crate::execute::SparseBackend;
 use crate::load::Checkpoint;
-use crate::plan::{Cell, Planned, PrunePoint, Task};
+use crate::plan::{Cell, Of, Planned, PrunePoint};
 use crate::record::{Failure, FailureKind, Measured, Timings};
 use crate::run::PreparedModel;
 use crate::run::backend::{OnBackend, on_backend};
@@ -44,10 +44,7 @@ struct Planning<'a> {
 
 impl<'a> Planning<'a> {
     fn of(planned: &'a Planned) -> Option<Self> {
-        match &planned.task {
-            Task::Model(cell) => Some(Self { planned, cell }),
-            Task::Kernel(_) => None,
-        }
+        Some(Self { planned, cell: Cell::of(&planned.task)? })
     }
 }
 
