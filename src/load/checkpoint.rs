@@ -183,7 +183,7 @@ fn named(weights: Weights, architecture: &Architecture, model: &str) -> Result<S
         }
     }
     if !problems.is_empty() {
-        return Err(misfit(&weights, names.values(), architecture, model, problems));
+        return Err(misfit(&weights, architecture, model, problems));
     }
     for name in names.values() {
         weights.check(name)?;
@@ -192,13 +192,7 @@ fn named(weights: Weights, architecture: &Architecture, model: &str) -> Result<S
 }
 
 /// The error about tensors that are missing or of another shape.
-fn misfit<'a>(
-    weights: &Weights,
-    used: impl Iterator<Item = &'a String>,
-    architecture: &Architecture,
-    model: &str,
-    mut problems: Vec<String>,
-) -> LoadError {
+fn misfit(weights: &Weights, architecture: &Architecture, model: &str, mut problems: Vec<String>) -> LoadError {
     if let Some((method, tensor)) = quantised::by_tensors(weights.names()) {
         return LoadError::Quantised { model: model.into(), method: format!("{method}: it has `{tensor}`") };
     }
@@ -208,8 +202,9 @@ fn misfit<'a>(
         problems.truncate(SHOWN);
         problems.push(format!("  and {more} more"));
     }
-    let used: HashSet<&str> = used.map(String::as_str).collect();
-    let others: Vec<&str> = weights.names().filter(|name| !used.contains(name)).collect();
+    let of = |module| [Part::Weight, Part::Bias].into_iter().flat_map(move |part| stored_names(module, part));
+    let known: HashSet<String> = architecture.modules.iter().flat_map(of).collect();
+    let others: Vec<&str> = weights.names().filter(|name| !known.contains(*name)).collect();
     let mut instead = Vec::new();
     if !others.is_empty() {
         const NAMED: usize = 4;

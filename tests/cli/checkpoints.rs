@@ -103,6 +103,7 @@ mod configurations {
         }
         let (_, outcome) = configured("tiny-opt", json!({"max_position_embeddings": null}));
         refused(&outcome, &["embed_positions.weight` is [130, 64], expected [2050, 64]", "taken as 2048"]);
+        assert!(!outcome.stderr.contains("the files have"), "{}", outcome.stderr);
     }
 
     #[test]

@@ -209,8 +209,8 @@ pub enum TensorProblem {
 }
 
 /// What to do with quantised weights.
-pub const DEQUANTISE: &str = "weights of such a type are quantised: dequantise first, with the library that made the \
-    checkpoint, and save the model in bfloat16 or float32";
+pub const DEQUANTISE: &str =
+    "dequantise first, with the library that made the checkpoint, and save the model in bfloat16 or float32";
 
 /// What to do with an adapter.
 pub const MERGE: &str = "merge the adapter into its base model first (in PEFT `merge_and_unload()`), and use the \

@@ -202,18 +202,17 @@ impl<'a> Unpickled<'a> {
         let Value::Dict(root) = self.root else {
             return Err(PickleError::NotAStateDict);
         };
-        let outer = self.tensors_of(root);
-        let inner = || {
-            STATE_DICT_KEYS.iter().find_map(|key| match self.get(key) {
-                Some(Value::Dict(dict)) => Some(self.tensors_of(dict)),
-                _ => None,
-            })
+        let mut tensors = self.tensors_of(root)?;
+        let inner = |key: &&str| match self.get(key) {
+            Some(Value::Dict(dict)) => Some(dict),
+            _ => None,
         };
-        let tensors = if outer.is_empty() { inner().unwrap_or(outer) } else { outer };
-        match tensors.keys().map(|name| name.len()).find(|length| *length > MAX_NAME) {
-            Some(length) => Err(PickleError::LongName(length)),
-            None => Ok(tensors.into_iter().collect()),
+        if tensors.is_empty()
+            && let Some(dict) = STATE_DICT_KEYS.iter().find_map(inner)
+        {
+            tensors = self.tensors_of(dict)?;
         }
+        Ok(tensors.into_iter().collect())
     }
 
     /// All storages that the pickle refers to, with repetitions.
@@ -249,12 +248,16 @@ impl<'a> Unpickled<'a> {
         entries.into_iter().find(|(name, _)| *name == Value::Str(key)).map(|(_, value)| *value)
     }
 
-    fn tensors_of(&self, dict: usize) -> BTreeMap<&'a str, &Tensor<'a>> {
-        let entries = self.arenas.dicts[dict].iter().filter_map(|entry| match entry {
-            (Value::Str(name), Value::Tensor(tensor)) => Some((*name, &self.arenas.tensors[*tensor])),
-            _ => None,
-        });
-        entries.collect()
+    fn tensors_of(&self, dict: usize) -> Result<BTreeMap<&'a str, &Tensor<'a>>, PickleError> {
+        let mut tensors = BTreeMap::new();
+        for entry in &self.arenas.dicts[dict] {
+            let (Value::Str(name), Value::Tensor(tensor)) = entry else { continue };
+            if name.len() > MAX_NAME {
+                return Err(PickleError::LongName(name.len()));
+            }
+            tensors.insert(*name, &self.arenas.tensors[*tensor]);
+        }
+        Ok(tensors)
     }
 }
 
