@@ -105,6 +105,9 @@ impl Read {
                 ("text", json!(data.calibration.to_string())),
                 ("samples", json!(data.calibration_samples)),
                 ("length", json!(data.calibration_length.unwrap_or(tokens.context))),
+                ("bos", json!(data.calibration_bos)),
+                ("join", json!(data.calibration_joining.join)),
+                ("documents", json!(data.calibration_joining.documents)),
             ];
             (seed, shared.clone().with("calibration", settings))
         };
@@ -121,6 +124,8 @@ impl Read {
             ("windows", json!(data.perplexity_windows)),
             ("stride", json!(data.perplexity_stride)),
             ("bos", json!(data.perplexity_bos)),
+            ("join", json!(data.perplexity_joining.join)),
+            ("documents", json!(data.perplexity_joining.documents)),
         ];
         let parts = PartInputs {
             agreement: Inputs::default().with("agreement", agreement),
