@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Formats of CPU kernels: [`Sliced`], a CSR; [`Bitmap`], and [`BitmapPairs`] for 16-bit values. Of GPU kernels:
-//! [`Groups`] and [`Squares`], CSR for one token and for several; [`BitTiles`], a bitmap. [`Csr`] is the plain one.
+//! [`Groups`] and [`Squares`], CSR for one token and for several; [`BitTiles`], a bitmap; of kernels in CUDA C++
+//! [`Delta`], CSR for a token or a few, and [`Octets`], a bitmap. [`Csr`] is the plain one.
 //!
 //! This module knows no layer, model or device: it turns slices into other slices.
 
@@ -20,9 +21,11 @@ mod banks;
 mod bitmap;
 mod bitmap_pairs;
 mod csr;
+mod delta;
 mod digit;
 mod fragments;
 mod groups;
+mod octets;
 mod pattern;
 mod random;
 mod sliced;
@@ -32,8 +35,10 @@ mod tiles;
 pub use bitmap::{Bitmap, BitmapIndex, PANEL};
 pub use bitmap_pairs::BitmapPairs;
 pub use csr::{Columns, Csr};
+pub use delta::{Delta, DeltaCut};
 pub use digit::{Digit, magnitude};
 pub use groups::{GROUP, Groups, StepBits};
+pub use octets::{LaneOrder, OCTET_COLUMNS, Octets, OctetsCut};
 pub use pattern::Pattern;
 pub use sliced::{Block, CHUNK, SLICE, SLICES, Sliced, SlicedIndex};
 pub use squares::{Squares, TILE_COLUMNS};

@@ -2,11 +2,16 @@
 //!
 //! ```text
 //!   tokens            1            2 .. 16         .. 32       .. 64       more
-//!   dense, 16 bits    tiles        tiles           gemm        gemm        gemm
+//!   dense, 16 bits    cublas       cublas          cublas      cublas      cublas
+//!     without it      tiles        tiles           gemm        gemm        gemm
+//!   csr delta         delta        delta to 4, then expand
 //!   csr groups        groups       groups to 4, then expand
 //!   csr squares       squares      squares         squares     squares     expand
+//!   bitmap octets     octets       octets          octets*     expand      expand
+//!   bitmap panels     panels       panels          panels      panels      panels to 256, then expand
 //!   bitmap tiles      tiles        tiles           tiles       expand      expand
 //!
+//!   *                 where two tiles of inputs have room beside the chunks, else expand
 //!   expand            the dense matrix in a scratch buffer, then the dense kernel for so many tokens
 //!   f32               fma rows to 16 tokens, fma blocks; groups, bitmap tiles to 4 tokens, expand
 //!   16 bits on devices without matrix units: groups, expand, Burn's matrix product
@@ -14,15 +19,17 @@
 //! The bounds are measurements on an H200 with matrices of 11008 x 4096 and 4096 x 4096.
 
 use super::outputs::{self, array};
+use super::raw::octets::OctetsArrays;
+use super::raw::{Gpu, blas, delta, octets, panels};
 use super::weight::{CudaWeight, Stored};
-use super::{Cuda, Tensor, matrix_unit, processors};
-use super::{fma, gemm};
+use super::{Cuda, Tensor, matrix_unit};
+use super::{cube, fma, gemm};
 use crate::execute::kernels::cuda::{groups, squares, tiles, tiles_f32};
-use crate::sparse::TILE_COLUMNS;
+use crate::sparse::{LaneOrder, OCTET_COLUMNS, TILE_COLUMNS};
 use burn::tensor::ops::FloatTensorOps;
 use burn::tensor::{DType, Shape, Tensor as BurnTensor, TensorMetadata, TensorPrimitive};
 use burn_cubecl::kernel::into_contiguous;
-use cubecl::cuda::CudaRuntime;
+use cubecl::cuda::{CudaDevice, CudaRuntime};
 use cubecl::prelude::*;
 
 /// The most tokens that the skinny dense kernel multiplies.
@@ -32,20 +39,11 @@ const SQUARE_TOKENS: usize = 64;
 /// The most tokens that bitmap tiles are multiplied for as they are.
 const BITMAP_TOKENS: usize = 32;
 /// Columns that a step of the tile kernels takes.
-const SPAN: usize = 64;
+pub(super) const SPAN: usize = 64;
 /// Shared memory that the inputs of the groups kernel may take: two cubes fit a multiprocessor of an H200.
 const INPUT_BYTES: usize = 96 << 10;
-/// Threads that a cube of the groups kernel should have: each cube lays the inputs out for itself, but few large cubes
-/// start and end together.
-const GROUP_THREADS: usize = 768;
-/// Planes that it has at least, to lay inputs out.
-const GROUP_PLANES: usize = 4;
-/// From so many rows on, half a plane a row keeps an H200 busy.
-pub(super) const MANY_ROWS: usize = 8192;
 /// Threads that expand a row of groups.
 const EXPAND_THREADS: u32 = 256;
-/// Planes of a cube of the bitmap kernel for f32.
-const F32_PLANES: u32 = 8;
 /// Planes of a cube that expands tiles.
 const EXPAND_PLANES: u32 = 4;
 
@@ -53,7 +51,11 @@ const EXPAND_PLANES: u32 = 4;
 pub(super) fn dense(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let (tokens, [rows, cols]) = (x.shape()[0], two(weight));
     match DenseKernel::of(weight, tokens) {
-        DenseKernel::Tiles => dense_tiles(into_contiguous(x), weight.clone(), bias, [tokens, rows, cols]),
+        DenseKernel::Blas => match blas_product(into_contiguous(x.clone()), weight, bias) {
+            Some(y) => y,
+            None => matmul(x, weight, bias),
+        },
+        DenseKernel::Tiles => cube::dense_tiles(into_contiguous(x), weight.clone(), bias, [tokens, rows, cols]),
         DenseKernel::Fma => fma::product(x, weight.clone(), bias),
         DenseKernel::Gemm => match gemm::gemm(x.clone(), weight.clone(), bias) {
             Some(y) => y,
@@ -71,10 +73,13 @@ pub(super) fn sparse(x: Tensor, weight: &CudaWeight) -> Tensor {
         return output(&x, tokens, weight);
     }
     match SparseKernel::of(weight, tokens) {
-        SparseKernel::Groups => groups_rows(x, weight, tokens),
-        SparseKernel::Squares => squares_tiles(x, weight, tokens),
-        SparseKernel::Tiles => bitmap_tiles(x, weight, tokens),
-        SparseKernel::TilesF32 => bitmap_f32(x, weight, tokens),
+        SparseKernel::Delta => delta_rows(x, weight, tokens),
+        SparseKernel::Octets => octets_rows(x, weight, tokens),
+        SparseKernel::Panels => panels_rows(x, weight, tokens),
+        SparseKernel::Groups => cube::groups_rows(x, weight, tokens),
+        SparseKernel::Squares => cube::squares_tiles(x, weight, tokens),
+        SparseKernel::Tiles => cube::bitmap_tiles(x, weight, tokens),
+        SparseKernel::TilesF32 => cube::bitmap_f32(x, weight, tokens),
         SparseKernel::Expand => {
             let dense = expand(&x, weight);
             let width = two(&dense)[1];
@@ -92,44 +97,68 @@ pub(super) fn dense_kernel(weight: &Tensor, tokens: usize) -> String {
 pub(super) fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
     let client = &weight.stored.any().client;
     match SparseKernel::of(weight, tokens) {
+        SparseKernel::Delta => "csr-cuda-delta".into(),
+        SparseKernel::Octets => "bitmap-cuda-octets".into(),
+        SparseKernel::Panels => "bitmap-cuda-panels".into(),
         SparseKernel::Groups => "csr-cube-groups".into(),
         SparseKernel::Squares => "csr-cube-squares".into(),
         SparseKernel::Tiles | SparseKernel::TilesF32 => "bitmap-cube-tiles".into(),
         SparseKernel::Expand => {
-            let (format, width) = match weight.stored {
-                Stored::Tiles { .. } => ("bitmap", weight.cols.next_multiple_of(SPAN)),
-                Stored::Squares { .. } => ("csr", weight.cols.next_multiple_of(TILE_COLUMNS)),
-                Stored::Groups { .. } => ("csr", weight.cols.next_multiple_of(SPAN)),
+            let expand = match weight.stored {
+                Stored::Delta(_) => "csr-cuda-expand",
+                Stored::Octets(_) => "bitmap-cuda-expand",
+                Stored::Tiles { .. } => "bitmap-cube-expand",
+                Stored::Squares { .. } | Stored::Groups { .. } => "csr-cube-expand",
             };
-            let (has_unit, gemm) = (matrix_unit(client, weight.dtype), || gemm::can(client, weight.dtype));
-            let dense = DenseKernel::new(weight.dtype, has_unit, gemm, [tokens, weight.rows, width]);
-            format!("{format}-cube-expand+{}", dense.name(tokens))
+            let has = Has::of(&weight.stored.any().device, client, weight.dtype, [weight.rows, width(weight)]);
+            let gemm = || gemm::can(client, weight.dtype);
+            let dense = DenseKernel::new(weight.dtype, has, gemm, [tokens, weight.rows, width(weight)]);
+            format!("{expand}+{}", dense.name(tokens))
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DenseKernel {
+    Blas,
     Tiles,
     Gemm,
     Fma,
     Matmul,
 }
 
+/// What there is for products of a matrix without gaps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Has {
+    matrix_unit: bool,
+    blas: bool,
+}
+
+impl Has {
+    fn of(device: &CudaDevice, client: &ComputeClient<CudaRuntime>, dtype: DType, [rows, cols]: [usize; 2]) -> Self {
+        let blas = blas::can(dtype, rows, cols) && Gpu::of(device).is_some();
+        Self { matrix_unit: matrix_unit(client, dtype), blas }
+    }
+}
+
 impl DenseKernel {
     fn of(weight: &Tensor, tokens: usize) -> Self {
         let [rows, cols] = two(weight);
-        let unit = weight.is_contiguous() && matrix_unit(&weight.client, weight.dtype);
+        let has = match weight.is_contiguous() {
+            true => Has::of(&weight.device, &weight.client, weight.dtype, [rows, cols]),
+            false => Has::default(),
+        };
         let gemm = || gemm::can(&weight.client, weight.dtype);
-        Self::new(weight.dtype, unit, gemm, [tokens, rows, cols])
+        Self::new(weight.dtype, has, gemm, [tokens, rows, cols])
     }
 
     /// Matrix units read matrices without gaps; whether `gemm` can be used is asked where it matters.
-    fn new(dtype: DType, matrix_unit: bool, gemm: impl FnOnce() -> bool, [tokens, rows, cols]: [usize; 3]) -> Self {
+    fn new(dtype: DType, has: Has, gemm: impl FnOnce() -> bool, [tokens, rows, cols]: [usize; 3]) -> Self {
         match tokens {
             _ if tokens * rows * cols == 0 => Self::Matmul,
             _ if dtype == DType::F32 => Self::Fma,
-            _ if !matrix_unit || !cols.is_multiple_of(SPAN) => Self::Matmul,
+            _ if has.blas => Self::Blas,
+            _ if !has.matrix_unit || !cols.is_multiple_of(SPAN) => Self::Matmul,
             ..=DENSE_TILE_TOKENS => Self::Tiles,
             _ if gemm() => Self::Gemm,
             _ => Self::Matmul,
@@ -138,6 +167,7 @@ impl DenseKernel {
 
     fn name(self, tokens: usize) -> &'static str {
         match self {
+            Self::Blas => blas::NAME,
             Self::Tiles => "dense-cube-tiles",
             Self::Gemm => gemm::NAME,
             Self::Fma => fma::name(tokens),
@@ -148,6 +178,9 @@ impl DenseKernel {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SparseKernel {
+    Delta,
+    Octets,
+    Panels,
     Groups,
     Squares,
     Tiles,
@@ -160,9 +193,18 @@ impl SparseKernel {
         let client = &weight.stored.any().client;
         let inputs = || {
             let most = INPUT_BYTES.min(client.properties().hardware.max_shared_memory_size);
-            input_room(weight.cols) * tokens.next_power_of_two() * weight.dtype.size() <= most
+            cube::input_room(weight.cols) * tokens.next_power_of_two() * weight.dtype.size() <= most
         };
-        match weight.stored {
+        let fits = |arrays| gpu(weight).is_some_and(|gpu| octets::fits(&gpu, arrays, tokens));
+        let by_panels = |arrays: &OctetsArrays| {
+            let OctetsArrays { cut, most_bytes, .. } = arrays;
+            let can = |gpu: &Gpu| panels::can(gpu, weight.rows, *most_bytes, cut.grain, weight.dtype, tokens);
+            cut.order == LaneOrder::Pairs && gpu(weight).as_ref().is_some_and(can)
+        };
+        match &weight.stored {
+            Stored::Delta(_) if tokens <= delta::MOST_TOKENS => Self::Delta,
+            Stored::Octets(arrays) if fits(arrays) => Self::Octets,
+            Stored::Octets(arrays) if by_panels(arrays) => Self::Panels,
             Stored::Groups { .. } if tokens <= groups::MOST_TOKENS && inputs() => Self::Groups,
             Stored::Squares { .. } if tokens <= SQUARE_TOKENS => Self::Squares,
             Stored::Tiles { .. } if tokens <= BITMAP_TOKENS && matrix_unit(client, weight.dtype) => Self::Tiles,
@@ -172,76 +214,58 @@ impl SparseKernel {
     }
 }
 
-/// Planes of a cube and rows of tiles that a plane takes, for as many cubes as keep the device busy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Grid {
-    planes: u32,
-    tall: u32,
-    /// Eights of tokens; a power of two, so that few kernels are compiled.
-    blocks: usize,
+/// None where the library finds no kernel, or the thread's stream is not to be found.
+fn blas_product(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Option<Tensor> {
+    let gpu = Gpu::of(&x.device)?;
+    let y = outputs::output(&x, Shape::new([x.shape()[0], weight.shape()[0]]), x.dtype);
+    // SAFETY: neither matrix has gaps, and `y` has a line for each of `x`, as long as `weight` has lines.
+    unsafe { blas::product(&gpu, &x, weight, bias, &y) }.then_some(y)
 }
 
-impl Grid {
-    fn new(kernel: SparseKernel, rows: usize, tokens: usize, processors: usize) -> Self {
-        let (tile_rows, blocks) = (rows.div_ceil(16), tokens.div_ceil(8).next_power_of_two());
-        let many = tile_rows >= 4 * processors;
-        let (planes, tall) = match (kernel, blocks) {
-            (SparseKernel::Squares, 2 | 4) if many => (4, 2),
-            (SparseKernel::Squares, 3..) => (8, 2),
-            (SparseKernel::Squares, _) if !many && tile_rows >= processors => (8, 1),
-            (SparseKernel::Tiles, 3..) => (8, 1),
-            _ if many => (4, 1),
-            _ => (16, 1),
-        };
-        Self { planes, tall, blocks }
-    }
-
-    /// Of the skinny dense kernel.
-    fn dense(rows: usize, tokens: usize, processors: usize) -> Self {
-        let many = rows.div_ceil(16) >= 4 * processors;
-        let (planes, tall) = match (many, tokens) {
-            (true, ..=8) => (4, 1),
-            (true, _) => (8, 2),
-            (false, _) => (16, 1),
-        };
-        Self { planes, tall, blocks: tokens.div_ceil(8).next_power_of_two() }
-    }
-
-    fn cubes(self, rows: usize) -> CubeCount {
-        CubeCount::Static(rows.div_ceil(16 * self.tall as usize) as u32, 1, 1)
-    }
-
-    fn threads(self) -> CubeDim {
-        CubeDim::new_1d(32 * self.planes)
-    }
+/// The device of a weight that is multiplied in CUDA C++.
+fn gpu(weight: &CudaWeight) -> Option<Gpu> {
+    Gpu::of(&weight.stored.any().device)
 }
 
-fn dense_tiles(x: Tensor, weight: Tensor, bias: Option<&Tensor>, [tokens, rows, cols]: [usize; 3]) -> Tensor {
-    let dtype = x.dtype;
-    let y = outputs::output(&x, Shape::new([tokens, rows]), dtype);
-    let (client, grid) = (x.client.clone(), Grid::dense(rows, tokens, processors(&x.client)));
-    // SAFETY: `weight` is [rows, cols] and `x` [tokens, cols] without gaps, `cols` a multiple of a step; rows and
-    // tokens behind the last are clamped when they are read and not written.
-    unsafe {
-        tiles::dense_tiles::launch_unchecked::<CudaRuntime>(
-            &client,
-            grid.cubes(rows),
-            grid.threads(),
-            array(&x),
-            array(&weight),
-            array(bias.unwrap_or(&x)),
-            array(&y),
-            rows as u32,
-            cols as u32,
-            tokens as u32,
-            grid.planes,
-            grid.tall,
-            grid.blocks,
-            bias.is_some(),
-            dtype.into(),
-        );
-    }
+/// As it was when the weight was packed.
+///
+/// # Panics
+/// Where a thread's stream is not to be found though that of the thread which packed was.
+fn packed_gpu(weight: &CudaWeight) -> Gpu {
+    gpu(weight).expect("every thread has a stream")
+}
+
+fn delta_rows(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
+    let Stored::Delta(arrays) = &weight.stored else { unreachable!("the kernel was chosen by the layout") };
+    let y = output(&x, tokens, weight);
+    // SAFETY: a weight is only made from `Delta`; `x` has no gaps and as many columns; the tokens were counted.
+    unsafe { delta::rows(&packed_gpu(weight), arrays, &x, weight.bias.as_ref(), &y) };
     y
+}
+
+fn octets_rows(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
+    let Stored::Octets(arrays) = &weight.stored else { unreachable!("the kernel was chosen by the layout") };
+    let y = output(&x, tokens, weight);
+    let x = from_16_bytes(padded(x, weight.cols, weight.cols.next_multiple_of(OCTET_COLUMNS)));
+    // SAFETY: a weight is only made from `Octets`; `x` has no gaps, zeros behind the last column and begins where it
+    // should; the tokens were counted.
+    unsafe { octets::rows(&packed_gpu(weight), arrays, &x, weight.bias.as_ref(), &y) };
+    y
+}
+
+fn panels_rows(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
+    let Stored::Octets(arrays) = &weight.stored else { unreachable!("the kernel was chosen by the layout") };
+    let y = output(&x, tokens, weight);
+    let x = from_16_bytes(padded(x, weight.cols, weight.cols.next_multiple_of(panels::LINE)));
+    // SAFETY: a weight in pairs is only made from panels; `x` has no gaps, zeros behind the last column and begins where
+    // it should; the tokens were counted.
+    unsafe { panels::rows(&packed_gpu(weight), arrays, &x, weight.bias.as_ref(), &y) };
+    y
+}
+
+/// The same numbers where copies of 16 bytes can begin.
+fn from_16_bytes(x: Tensor) -> Tensor {
+    if x.handle.offset_start.unwrap_or(0).is_multiple_of(16) { x } else { x.copy() }
 }
 
 /// Burn's product.
@@ -253,154 +277,9 @@ pub(super) fn matmul(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tenso
     }
 }
 
-fn groups_rows(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
-    let Stored::Groups { bits, row_ptr, bases, steps, values } = &weight.stored else {
-        unreachable!("the kernel was chosen by the layout")
-    };
-    let (y, client) = (output(&x, tokens, weight), x.client.clone());
-    // Eight at a time where there are eights.
-    let vector = if tokens == 1 && weight.cols.is_multiple_of(8) { 8 } else { 1 };
-    let lanes = if weight.rows < MANY_ROWS { 32 } else { 16 };
-    let width = tokens.next_power_of_two();
-    let threads = group_threads(weight.rows, lanes, processors(&client));
-    let count = CubeCount::Static((weight.rows * lanes).div_ceil(threads) as u32, 1, 1);
-    // SAFETY: a weight is only made from `Groups`: groups are inside the arrays, columns inside a row of `x`, for
-    // which there is room in shared memory; rows behind the last have no groups and write nothing.
-    unsafe {
-        groups::groups_rows::launch_unchecked::<CudaRuntime>(
-            &client,
-            count,
-            CubeDim::new_1d(threads as u32),
-            vector,
-            width,
-            array(&x),
-            array(values),
-            array(steps),
-            array(bases),
-            array(row_ptr),
-            array(weight.bias.as_ref().unwrap_or(&x)),
-            array(&y),
-            weight.rows as u32,
-            weight.cols as u32,
-            input_room(weight.cols),
-            tokens,
-            width,
-            bits.words(),
-            vector,
-            lanes as u32,
-            weight.bias.is_some(),
-            weight.dtype.into(),
-        );
-    }
-    y
-}
-
-fn squares_tiles(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
-    let Stored::Squares { starts, squares, places, values, chunks } = &weight.stored else {
-        unreachable!("the kernel was chosen by the layout")
-    };
-    let (y, client) = (output(&x, tokens, weight), x.client.clone());
-    let cols = weight.cols.next_multiple_of(TILE_COLUMNS);
-    let x = padded(x, weight.cols, cols);
-    let grid = Grid::new(SparseKernel::Squares, weight.rows, tokens, processors(&client));
-    // SAFETY: a weight is only made from `Squares`: chunks are inside the arrays and at most `chunks` a lane, places
-    // inside a square; `x` has whole tiles of columns; tokens behind the last are clamped, rows not written.
-    unsafe {
-        squares::squares_tiles::launch_unchecked::<CudaRuntime>(
-            &client,
-            grid.cubes(weight.rows),
-            grid.threads(),
-            array(&x),
-            array(values),
-            array(places),
-            array(squares),
-            array(starts),
-            array(weight.bias.as_ref().unwrap_or(&x)),
-            array(&y),
-            weight.rows as u32,
-            cols as u32,
-            tokens as u32,
-            grid.planes,
-            grid.tall,
-            grid.blocks,
-            *chunks,
-            weight.bias.is_some(),
-            weight.dtype.into(),
-        );
-    }
-    y
-}
-
-fn bitmap_tiles(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
-    let Stored::Tiles { masks, starts, values, chunks } = &weight.stored else {
-        unreachable!("the kernel was chosen by the layout")
-    };
-    let (y, client) = (output(&x, tokens, weight), x.client.clone());
-    let cols = weight.cols.next_multiple_of(SPAN);
-    let x = padded(x, weight.cols, cols);
-    let grid = Grid::new(SparseKernel::Tiles, weight.rows, tokens, processors(&client));
-    // SAFETY: a weight is only made from `BitTiles`: values are inside the array and at most `chunks` loads a lane;
-    // `x` has whole tiles of columns; tokens behind the last are clamped, rows not written.
-    unsafe {
-        tiles::bitmap_tiles::launch_unchecked::<CudaRuntime>(
-            &client,
-            grid.cubes(weight.rows),
-            grid.threads(),
-            array(&x),
-            array(masks),
-            array(starts),
-            array(values),
-            array(weight.bias.as_ref().unwrap_or(&x)),
-            array(&y),
-            weight.rows as u32,
-            cols as u32,
-            tokens as u32,
-            grid.planes,
-            grid.blocks,
-            *chunks,
-            weight.bias.is_some(),
-            weight.dtype.into(),
-        );
-    }
-    y
-}
-
-fn bitmap_f32(x: Tensor, weight: &CudaWeight, tokens: usize) -> Tensor {
-    let Stored::Tiles { masks, starts, values, chunks } = &weight.stored else {
-        unreachable!("the kernel was chosen by the layout")
-    };
-    let (y, client) = (output(&x, tokens, weight), x.client.clone());
-    let cols = weight.cols.next_multiple_of(SPAN);
-    let x = padded(x, weight.cols, cols);
-    // SAFETY: as of the kernel for 16-bit numbers; a load is half as many values, so there are twice as many.
-    unsafe {
-        tiles_f32::bitmap_f32::launch_unchecked::<CudaRuntime>(
-            &client,
-            CubeCount::Static(weight.rows.div_ceil(16) as u32, 1, 1),
-            CubeDim::new_1d(32 * F32_PLANES),
-            array(&x),
-            array(masks),
-            array(starts),
-            array(values),
-            array(weight.bias.as_ref().unwrap_or(&x)),
-            array(&y),
-            weight.rows as u32,
-            cols as u32,
-            tokens,
-            F32_PLANES,
-            2 * chunks,
-            weight.bias.is_some(),
-        );
-    }
-    y
-}
-
 /// The dense matrix, as wide as whole tiles of it are.
 fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
-    let width = match weight.stored {
-        Stored::Squares { .. } => weight.cols.next_multiple_of(TILE_COLUMNS),
-        _ => weight.cols.next_multiple_of(SPAN),
-    };
+    let width = width(weight);
     let shape = Shape::new([weight.rows, width]);
     let dense = outputs::output(x, shape, weight.dtype);
     let client = &x.client;
@@ -414,6 +293,8 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
     // and rows behind the last are not written.
     unsafe {
         match &weight.stored {
+            Stored::Delta(arrays) => delta::expand(&packed_gpu(weight), arrays, &dense),
+            Stored::Octets(arrays) => octets::expand(&packed_gpu(weight), arrays, &dense),
             Stored::Groups { bits, row_ptr, bases, steps, values } => {
                 let vector = 16 / weight.dtype.size();
                 groups::groups_expand::launch_unchecked::<CudaRuntime>(
@@ -483,21 +364,32 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
     dense
 }
 
+/// Columns of the dense matrix that a weight is expanded to.
+fn width(weight: &CudaWeight) -> usize {
+    match weight.stored {
+        Stored::Squares { .. } => weight.cols.next_multiple_of(TILE_COLUMNS),
+        Stored::Octets(_) => weight.cols.next_multiple_of(OCTET_COLUMNS),
+        Stored::Delta(_) | Stored::Groups { .. } | Stored::Tiles { .. } => weight.cols.next_multiple_of(SPAN),
+    }
+}
+
 impl Stored {
     /// One of the arrays.
     fn any(&self) -> &Tensor {
         match self {
+            Self::Delta(arrays) => &arrays.values,
+            Self::Octets(arrays) => &arrays.chunks,
             Self::Groups { values, .. } | Self::Squares { values, .. } | Self::Tiles { values, .. } => values,
         }
     }
 }
 
-fn output(x: &Tensor, tokens: usize, weight: &CudaWeight) -> Tensor {
+pub(super) fn output(x: &Tensor, tokens: usize, weight: &CudaWeight) -> Tensor {
     outputs::output(x, Shape::new([tokens, weight.rows]), x.dtype)
 }
 
 /// `x` `[tokens, cols]` with zeros up to a width.
-fn padded(x: Tensor, cols: usize, width: usize) -> Tensor {
+pub(super) fn padded(x: Tensor, cols: usize, width: usize) -> Tensor {
     if cols == width {
         return x;
     }
@@ -505,19 +397,6 @@ fn padded(x: Tensor, cols: usize, width: usize) -> Tensor {
     let x = BurnTensor::<Cuda, 2>::from_primitive(TensorPrimitive::Float(x));
     let wide = BurnTensor::<Cuda, 2>::zeros([tokens, width], (&x.device(), x.dtype()));
     into_contiguous(wide.slice_assign([0..tokens, 0..cols], x).into_primitive().tensor())
-}
-
-/// Threads of a cube, in whole planes, that give every multiprocessor as many rows as another.
-fn group_threads(rows: usize, lanes: usize, processors: usize) -> usize {
-    let cubes = (rows * lanes).div_ceil(GROUP_THREADS * processors).max(1);
-    let rows = rows.div_ceil(processors * cubes);
-    (rows * lanes).next_multiple_of(32).max(32 * GROUP_PLANES)
-}
-
-/// Numbers of shared memory that a token's inputs take.
-fn input_room(cols: usize) -> usize {
-    // In steps, so that layers of similar width share a kernel.
-    cols.next_multiple_of(1024)
 }
 
 fn two(tensor: &Tensor) -> [usize; 2] {
@@ -529,41 +408,13 @@ fn two(tensor: &Tensor) -> [usize; 2] {
 mod tests {
     use super::*;
 
-    #[test]
-    fn wide_matrices_take_many_small_cubes_and_small_ones_few_large_ones() {
-        let grid = |kernel, rows, tokens| {
-            let Grid { planes, tall, blocks } = Grid::new(kernel, rows, tokens, 132);
-            (planes, tall, blocks)
-        };
-        let squares = |rows, tokens| grid(SparseKernel::Squares, rows, tokens);
-        assert_eq!([1, 16, 17, 64].map(|tokens| squares(11008, tokens)), [(4, 1, 1), (4, 2, 2), (4, 2, 4), (8, 2, 8)]);
-        assert_eq!(squares(4096, 17), (8, 2, 4));
-        assert_eq!([1, 16, 64].map(|tokens| squares(4096, tokens)), [(8, 1, 1), (8, 1, 2), (8, 2, 8)]);
-        assert_eq!(squares(768, 1), (16, 1, 1));
-        let tiles = |rows, tokens| grid(SparseKernel::Tiles, rows, tokens);
-        assert_eq!([tiles(11008, 1), tiles(4096, 16), tiles(4096, 32)], [(4, 1, 1), (16, 1, 2), (8, 1, 4)]);
-        let dense = |rows, tokens| Grid::dense(rows, tokens, 132);
-        assert_eq!(dense(11008, 1), Grid { planes: 4, tall: 1, blocks: 1 });
-        assert_eq!(dense(11008, 16), Grid { planes: 8, tall: 2, blocks: 2 });
-        assert_eq!(dense(4096, 16), Grid { planes: 16, tall: 1, blocks: 2 });
-    }
-
-    #[test]
-    fn rows_of_groups_are_shared_out_evenly() {
-        for (rows, lanes, threads) in
-            [(11008, 16, 672), (4096, 32, 512), (13824, 16, 576), (100, 32, 128), (1, 32, 128)]
-        {
-            assert_eq!(group_threads(rows, lanes, 132), threads, "{rows}");
-        }
-        // Two cubes for each of 132 multiprocessors.
-        assert_eq!((11008 * 16usize).div_ceil(group_threads(11008, 16, 132)), 263);
-    }
-
-    #[test]
     fn dense_kernels_need_their_hardware_and_whole_steps() {
-        let name = |dtype, unit, gemm: bool, cols, tokens| {
-            DenseKernel::new(dtype, unit, || gemm, [tokens, 100, cols]).name(tokens)
+        let name = |dtype, matrix_unit, gemm: bool, cols, tokens| {
+            DenseKernel::new(dtype, Has { matrix_unit, blas: false }, || gemm, [tokens, 100, cols]).name(tokens)
         };
+        let both = Has { matrix_unit: true, blas: true };
+        assert_eq!(DenseKernel::new(DType::BF16, both, || true, [1, 100, 72]), DenseKernel::Blas);
+        assert_eq!(DenseKernel::new(DType::F32, both, || true, [1, 100, 72]), DenseKernel::Fma);
         let kernel = |unit, gemm, cols, tokens| name(DType::F16, unit, gemm, cols, tokens);
         assert_eq!(kernel(true, true, 4096, 16), "dense-cube-tiles");
         assert_eq!(kernel(true, true, 4096, 17), "dense-cube-gemm");
