@@ -13,7 +13,8 @@ pub(super) fn info() -> Result<u8, CliError> {
     let program = Program::current();
     let machine = Machine::current(Simd::detect().name());
     let auto = device::resolve(BackendChoice::Auto, 0).map_or_else(|e| e.to_string(), |backend| backend.to_string());
-    let cuda = device::resolve(BackendChoice::Cuda, 0).map_or_else(reason, |_| "usable".into());
+    let cuda = device::resolve(BackendChoice::Cuda, 0)
+        .map_or_else(reason, |_| format!("usable, dense products: {}", device::dense_library()));
     let kernels = device::kernel_cache().map_or_else(|| "none: no home folder".into(), |p| p.display().to_string());
     let hub = HubSettings::from_env(false);
     let cache = hub.as_ref().map_or_else(ToString::to_string, |hub| hub.cache.display().to_string());

@@ -97,6 +97,15 @@ pub fn kernel_cache() -> Option<PathBuf> {
     crate::cache::folder()
 }
 
+/// What multiplies dense matrices of 16-bit numbers on the GPU.
+pub fn dense_library() -> String {
+    #[cfg(feature = "cuda")]
+    if let Some(library) = super::cuda::dense_library() {
+        return library;
+    }
+    "kernels of this program".into()
+}
+
 /// A header that every kernel with halves includes.
 const HEADER: &str = "include/cuda_fp16.h";
 

@@ -15,8 +15,8 @@
 //!
 //! ```text
 //!   format    CPU, f32      CPU, bf16           GPU
-//!   csr       Sell          Sell                Groups for one token, Squares for more
-//!   bitmap    Bitmap        BitmapPairs         BitTiles
+//!   csr       Sell          Sell                Delta for up to 4 tokens; elsewhere Groups for one token, Squares
+//!   bitmap    Bitmap        BitmapPairs         Octets; elsewhere BitTiles
 //!   csr32     Csr           Csr                 none
 //!             kernels::cpu::pack                cuda/weight.rs
 //! ```
@@ -36,9 +36,11 @@ mod banks;
 mod bitmap;
 mod bitmap_pairs;
 mod csr;
+mod delta;
 mod digit;
 mod fragments;
 mod groups;
+mod octets;
 mod pattern;
 mod random;
 mod sell;
@@ -48,8 +50,10 @@ mod tiles;
 pub use bitmap::{Bitmap, BitmapIndex, PANEL};
 pub use bitmap_pairs::BitmapPairs;
 pub use csr::Csr;
+pub use delta::{Delta, DeltaCut};
 pub use digit::{Digit, magnitude};
 pub use groups::{GROUP, Groups, StepBits};
+pub use octets::{LaneOrder, OCTET_COLUMNS, Octets, OctetsCut};
 pub use pattern::Pattern;
 pub use sell::{Block, CHUNK, SLICE, SLICES, Sell, SellIndex};
 pub use squares::{Squares, TILE_COLUMNS};

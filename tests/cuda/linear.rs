@@ -116,6 +116,9 @@ fn every_kernel_is_right_at_its_edges() {
                 ([100, 130], 0.5),
                 ([17, 4096], 1.0),
                 ([200, 1000], 0.0),
+                ([9, 1], 0.3),
+                ([300, 2999], 0.97),
+                ([777, 136], 0.3),
             ] {
                 let bias = rows % 2 == 1;
                 let case = |packed_for, tokens| Case {
@@ -127,8 +130,9 @@ fn every_kernel_is_right_at_its_edges() {
                     tokens,
                     packed_for,
                 };
-                check(&case(1, vec![1, 3, 5]), &mut findings);
-                check(&case(16, vec![1, 9, 17, 65]), &mut findings);
+                check(&case(1, vec![1, 2, 3, 4, 5]), &mut findings);
+                check(&case(16, vec![1, 9, 16, 17, 65]), &mut findings);
+                check(&case(64, vec![1, 33, 64, 129, 256, 300]), &mut findings);
             }
         }
     }
@@ -140,8 +144,9 @@ fn every_kernel_is_right_at_its_edges() {
 fn large_matrices_are_right_for_any_number_of_tokens() {
     panics::watch();
     let mut findings = Vec::new();
-    for (format, packed_for) in [(None, 1), (Some(Format::Csr), 1), (Some(Format::Csr), 16), (Some(Format::Bitmap), 1)]
-    {
+    let csr = [1, 16].map(|tokens| (Some(Format::Csr), tokens));
+    let bitmap = [1, 64].map(|tokens| (Some(Format::Bitmap), tokens));
+    for (format, packed_for) in [(None, 1)].into_iter().chain(csr).chain(bitmap) {
         for (shape, sparsity) in [([11008, 4096], 0.5), ([4096, 11008], 0.9), ([768, 3072], 0.7)] {
             let tokens = vec![1, 2, 8, 16, 32, 64, 130, 256];
             let case = Case { shape, dtype: DType::F16, format, sparsity, bias: true, tokens, packed_for };

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   ~/.cache/sparsify-exp/NVIDIA-H200/autotune/...            the fastest ones
-//!                                    /kernels-BUILD/...       machine code
+//!                                    /kernels-BUILD/...       machine code of kernels in CubeCL
+//!                                    /cuda/DIGEST.cubin       machine code of kernels in CUDA C++ (raw/source.rs)
 //! ```
 //! CubeCL keeps machine code by a kernel's name and parameters: neither the GPU nor the kernel's source is part of
 //! that, so both are part of the folder. A `cubecl.toml` of the user's wins.
@@ -86,7 +87,7 @@ fn writable(folder: PathBuf) -> Option<PathBuf> {
 }
 
 /// `NVIDIA H200` as a folder.
-fn folder_name(gpu: &str) -> String {
+pub(super) fn folder_name(gpu: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     gpu.chars().map(plain).collect()
 }

@@ -2,11 +2,16 @@
 //!
 //! ```text
 //!   tokens            1            2 .. 16         .. 32       .. 64       more
-//!   dense, 16 bits    tiles        tiles           gemm        gemm        gemm
+//!   dense, 16 bits    cublas       cublas          cublas      cublas      cublas
+//!     without it      tiles        tiles           gemm        gemm        gemm
+//!   csr delta         delta        delta to 4, then expand
 //!   csr groups        groups       groups to 4, then expand
 //!   csr squares       squares      squares         squares     squares     expand
+//!   bitmap octets     octets       octets          octets*     expand      expand
+//!   bitmap panels     panels       panels          panels      panels      panels to 256, then expand
 //!   bitmap tiles      tiles        tiles           tiles       expand      expand
 //!
+//!   *                 where two tiles of inputs have room beside the chunks, else expand
 //!   expand            the dense matrix in a scratch buffer, then the dense kernel for so many tokens
 //!   f32               fma rows to 16 tokens, fma blocks; groups, bitmap tiles to 4 tokens, expand
 //!   16 bits on devices without tensor cores: groups, expand, Burn's matrix product
@@ -14,15 +19,18 @@
 //! The bounds are measurements on an H200 with matrices of 11008 x 4096 and 4096 x 4096.
 
 use super::outputs::{self, array};
+use super::raw::delta::DeltaArrays;
+use super::raw::octets::OctetsArrays;
+use super::raw::{Gpu, blas, delta, octets, panels};
 use super::weight::{CudaWeight, GroupArrays, SquareArrays, Stored, TileArrays};
-use super::{Cuda, Tensor, processors, tensor_core};
-use super::{fma, gemm};
+use super::{Cuda, Tensor, tensor_core};
+use super::{cube, fma, gemm};
 use crate::execute::kernels::cuda::{groups, squares, tiles, tiles_f32};
-use crate::sparse::TILE_COLUMNS;
+use crate::sparse::{LaneOrder, OCTET_COLUMNS, TILE_COLUMNS};
 use burn::tensor::ops::FloatTensorOps;
 use burn::tensor::{DType, Shape, Tensor as BurnTensor, TensorMetadata, TensorPrimitive};
 use burn_cubecl::kernel::into_contiguous;
-use cubecl::cuda::CudaRuntime;
+use cubecl::cuda::{CudaDevice, CudaRuntime};
 use cubecl::prelude::*;
 
 /// The most tokens that the skinny dense kernel multiplies.
@@ -32,20 +40,11 @@ const SQUARE_TOKENS: usize = 64;
 /// The most tokens that bitmap tiles are multiplied for as they are.
 const BITMAP_TOKENS: usize = 32;
 /// Columns that a step of the tile kernels takes.
-const SPAN: usize = 64;
+pub(super) const SPAN: usize = 64;
 /// Shared memory that the inputs of the groups kernel may take: two cubes fit a multiprocessor of an H200.
 const INPUT_BYTES: usize = 96 << 10;
-/// Threads that a cube of the groups kernel should have: each cube lays the inputs out for itself, but few large cubes
-/// start and end together.
-const GROUP_THREADS: usize = 768;
-/// Planes that it has at least, to lay inputs out.
-const GROUP_PLANES: usize = 4;
-/// From so many rows on, half a plane a row keeps an H200 busy.
-pub(super) const MANY_ROWS: usize = 8192;
 /// Threads that expand a row of groups.
 const EXPAND_THREADS: u32 = 256;
-/// Planes of a cube of the bitmap kernel for f32.
-const F32_PLANES: u32 = 8;
 /// Planes of a cube that expands tiles.
 const EXPAND_PLANES: u32 = 4;
 
@@ -53,7 +52,11 @@ const EXPAND_PLANES: u32 = 4;
 pub(super) fn dense(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let (tokens, [rows, cols]) = (x.shape()[0], two(weight));
     match DenseKernel::of(weight, tokens) {
-        DenseKernel::Tiles => dense_tiles(into_contiguous(x), weight.clone(), bias, [tokens, rows, cols]),
+        DenseKernel::Blas => match blas_product(into_contiguous(x.clone()), weight, bias) {
+            Some(y) => y,
+            None => matmul(x, weight, bias),
+        },
+        DenseKernel::Tiles => cube::dense_tiles(into_contiguous(x), weight.clone(), bias, [tokens, rows, cols]),
         DenseKernel::Fma => fma::product(x, weight.clone(), bias),
         DenseKernel::Gemm => match gemm::gemm(x.clone(), weight.clone(), bias) {
             Some(y) => y,
@@ -71,10 +74,13 @@ pub(super) fn sparse(x: Tensor, weight: &CudaWeight) -> Tensor {
         return output(&x, tokens, weight);
     }
     match SparseKernel::of(weight, tokens) {
-        SparseKernel::Groups(arrays) => groups_rows(x, weight, arrays, tokens),
-        SparseKernel::Squares(arrays) => squares_tiles(x, weight, arrays, tokens),
-        SparseKernel::Tiles(arrays) => bitmap_tiles(x, weight, arrays, tokens),
-        SparseKernel::TilesF32(arrays) => bitmap_f32(x, weight, arrays, tokens),
+        SparseKernel::Delta(arrays) => delta_rows(x, weight, arrays, tokens),
+        SparseKernel::Octets(arrays) => octets_rows(x, weight, arrays, tokens),
+        SparseKernel::Panels(arrays) => panels_rows(x, weight, arrays, tokens),
+        SparseKernel::Groups(arrays) => cube::groups_rows(x, weight, arrays, tokens),
+        SparseKernel::Squares(arrays) => cube::squares_tiles(x, weight, arrays, tokens),
+        SparseKernel::Tiles(arrays) => cube::bitmap_tiles(x, weight, arrays, tokens),
+        SparseKernel::TilesF32(arrays) => cube::bitmap_f32(x, weight, arrays, tokens),
         SparseKernel::Expand => {
             let dense = expand(&x, weight);
             let width = two(&dense)[1];
@@ -92,43 +98,68 @@ pub(super) fn dense_kernel(weight: &Tensor, tokens: usize) -> String {
 pub(super) fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
     let client = &weight.stored.any().client;
     match SparseKernel::of(weight, tokens) {
+        SparseKernel::Delta(_) => "csr-cuda-delta".into(),
+        SparseKernel::Octets(_) => "bitmap-cuda-octets".into(),
+        SparseKernel::Panels(_) => "bitmap-cuda-panels".into(),
         SparseKernel::Groups(_) => "csr-cube-groups".into(),
         SparseKernel::Squares(_) => "csr-cube-squares".into(),
         SparseKernel::Tiles(_) | SparseKernel::TilesF32(_) => "bitmap-cube-tiles".into(),
         SparseKernel::Expand => {
-            let format = match weight.stored {
-                Stored::Groups(_) | Stored::Squares(_) => "csr",
-                Stored::Tiles(_) => "bitmap",
+            let expand = match weight.stored {
+                Stored::Delta(_) => "csr-cuda-expand",
+                Stored::Octets(_) => "bitmap-cuda-expand",
+                Stored::Tiles(_) => "bitmap-cube-expand",
+                Stored::Squares(_) | Stored::Groups(_) => "csr-cube-expand",
             };
-            let (has_core, gemm) = (tensor_core(client, weight.dtype), || gemm::can(client, weight.dtype));
-            let dense = DenseKernel::new(weight.dtype, has_core, gemm, [tokens, weight.rows, expanded_width(weight)]);
-            format!("{format}-cube-expand+{}", dense.name(tokens))
+            let has = Has::of(&weight.stored.any().device, client, weight.dtype, [weight.rows, width(weight)]);
+            let gemm = || gemm::can(client, weight.dtype);
+            let dense = DenseKernel::new(weight.dtype, has, gemm, [tokens, weight.rows, width(weight)]);
+            format!("{expand}+{}", dense.name(tokens))
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DenseKernel {
+    Blas,
     Tiles,
     Gemm,
     Fma,
     Matmul,
 }
 
+/// What there is for products of a matrix without gaps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Has {
+    tensor_core: bool,
+    blas: bool,
+}
+
+impl Has {
+    fn of(device: &CudaDevice, client: &ComputeClient<CudaRuntime>, dtype: DType, [rows, cols]: [usize; 2]) -> Self {
+        let blas = blas::can(dtype, rows, cols) && Gpu::of(device).is_some();
+        Self { tensor_core: tensor_core(client, dtype), blas }
+    }
+}
+
 impl DenseKernel {
     fn of(weight: &Tensor, tokens: usize) -> Self {
         let [rows, cols] = two(weight);
-        let has_core = weight.is_contiguous() && tensor_core(&weight.client, weight.dtype);
+        let has = match weight.is_contiguous() {
+            true => Has::of(&weight.device, &weight.client, weight.dtype, [rows, cols]),
+            false => Has::default(),
+        };
         let gemm = || gemm::can(&weight.client, weight.dtype);
-        Self::new(weight.dtype, has_core, gemm, [tokens, rows, cols])
+        Self::new(weight.dtype, has, gemm, [tokens, rows, cols])
     }
 
     /// Tensor cores read matrices without gaps; whether `gemm` can be used is asked where it matters.
-    fn new(dtype: DType, tensor_core: bool, gemm: impl FnOnce() -> bool, [tokens, rows, cols]: [usize; 3]) -> Self {
+    fn new(dtype: DType, has: Has, gemm: impl FnOnce() -> bool, [tokens, rows, cols]: [usize; 3]) -> Self {
         match tokens {
             _ if tokens * rows * cols == 0 => Self::Matmul,
             _ if dtype == DType::F32 => Self::Fma,
-            _ if !tensor_core || !cols.is_multiple_of(SPAN) => Self::Matmul,
+            _ if has.blas => Self::Blas,
+            _ if !has.tensor_core || !cols.is_multiple_of(SPAN) => Self::Matmul,
             ..=DENSE_TILE_TOKENS => Self::Tiles,
             _ if gemm() => Self::Gemm,
             _ => Self::Matmul,
@@ -137,6 +168,7 @@ impl DenseKernel {
 
     fn name(self, tokens: usize) -> &'static str {
         match self {
+            Self::Blas => blas::NAME,
             Self::Tiles => "dense-cube-tiles",
             Self::Gemm => gemm::NAME,
             Self::Fma => fma::name(tokens),
@@ -146,7 +178,11 @@ impl DenseKernel {
 }
 
 /// What multiplies a stored weight, with the arrays that it reads.
+#[derive(Clone, Copy)]
 enum SparseKernel<'a> {
+    Delta(&'a DeltaArrays),
+    Octets(&'a OctetsArrays),
+    Panels(&'a OctetsArrays),
     Groups(&'a GroupArrays),
     Squares(&'a SquareArrays),
     /// Of 16-bit numbers.
@@ -161,103 +197,82 @@ impl<'a> SparseKernel<'a> {
         let client = &weight.stored.any().client;
         let inputs = || {
             let most = INPUT_BYTES.min(client.properties().hardware.max_shared_memory_size);
-            input_room(weight.cols) * tokens.next_power_of_two() * weight.dtype.size() <= most
+            cube::input_room(weight.cols) * tokens.next_power_of_two() * weight.dtype.size() <= most
         };
-        let f32 = weight.dtype == DType::F32;
+        let fits = |arrays| gpu(weight).is_some_and(|gpu| octets::fits(&gpu, arrays, tokens));
+        let by_panels = |arrays: &OctetsArrays| {
+            let OctetsArrays { cut, most_bytes, .. } = arrays;
+            let can = |gpu: &Gpu| panels::can(gpu, weight.rows, *most_bytes, cut.grain, weight.dtype, tokens);
+            cut.order == LaneOrder::Pairs && gpu(weight).as_ref().is_some_and(can)
+        };
         match &weight.stored {
+            Stored::Delta(arrays) if tokens <= delta::MOST_TOKENS => Self::Delta(arrays),
+            Stored::Octets(arrays) if fits(arrays) => Self::Octets(arrays),
+            Stored::Octets(arrays) if by_panels(arrays) => Self::Panels(arrays),
             Stored::Groups(arrays) if tokens <= groups::MOST_TOKENS && inputs() => Self::Groups(arrays),
             Stored::Squares(arrays) if tokens <= SQUARE_TOKENS => Self::Squares(arrays),
             Stored::Tiles(arrays) if tokens <= BITMAP_TOKENS && tensor_core(client, weight.dtype) => {
                 Self::Tiles(arrays)
             }
-            Stored::Tiles(arrays) if tokens <= tiles_f32::MOST_TOKENS && f32 => Self::TilesF32(arrays),
-            Stored::Groups(_) | Stored::Squares(_) | Stored::Tiles(_) => Self::Expand,
+            Stored::Tiles(arrays) if tokens <= tiles_f32::MOST_TOKENS && weight.dtype == DType::F32 => {
+                Self::TilesF32(arrays)
+            }
+            Stored::Delta(_) | Stored::Octets(_) | Stored::Groups(_) | Stored::Squares(_) | Stored::Tiles(_) => {
+                Self::Expand
+            }
         }
     }
 }
 
-/// Planes of a cube and rows of tiles that a plane takes, for as many cubes as keep the device busy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Grid {
-    planes: u32,
-    tall: u32,
-    /// Eights of tokens; a power of two, so that few kernels are compiled.
-    blocks: usize,
+/// None where the library finds no kernel, or the thread's stream is not to be found.
+fn blas_product(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Option<Tensor> {
+    let gpu = Gpu::of(&x.device)?;
+    let y = outputs::output(&x, Shape::new([x.shape()[0], weight.shape()[0]]), x.dtype);
+    // SAFETY: neither matrix has gaps, and `y` has a line for each of `x`, as long as `weight` has lines.
+    unsafe { blas::product(&gpu, &x, weight, bias, &y) }.then_some(y)
 }
 
-impl Grid {
-    /// Of squares.
-    fn squares(rows: usize, tokens: usize, processors: usize) -> Self {
-        let (tile_rows, blocks) = (rows.div_ceil(16), tokens.div_ceil(8).next_power_of_two());
-        let many = tile_rows >= 4 * processors;
-        let (planes, tall) = match blocks {
-            2 | 4 if many => (4, 2),
-            3.. => (8, 2),
-            _ if many => (4, 1),
-            _ if tile_rows >= processors => (8, 1),
-            _ => (16, 1),
-        };
-        Self { planes, tall, blocks }
-    }
-
-    /// Of bitmap tiles.
-    fn tiles(rows: usize, tokens: usize, processors: usize) -> Self {
-        let blocks = tokens.div_ceil(8).next_power_of_two();
-        let many = rows.div_ceil(16) >= 4 * processors;
-        let planes = match blocks {
-            3.. => 8,
-            _ if many => 4,
-            _ => 16,
-        };
-        Self { planes, tall: 1, blocks }
-    }
-
-    /// Of the skinny dense kernel.
-    fn dense(rows: usize, tokens: usize, processors: usize) -> Self {
-        let many = rows.div_ceil(16) >= 4 * processors;
-        let (planes, tall) = match (many, tokens) {
-            (true, ..=8) => (4, 1),
-            (true, _) => (8, 2),
-            (false, _) => (16, 1),
-        };
-        Self { planes, tall, blocks: tokens.div_ceil(8).next_power_of_two() }
-    }
-
-    fn cubes(self, rows: usize) -> CubeCount {
-        CubeCount::Static(rows.div_ceil(16 * self.tall as usize) as u32, 1, 1)
-    }
-
-    fn threads(self) -> CubeDim {
-        CubeDim::new_1d(32 * self.planes)
-    }
+/// The device of a weight that is multiplied in CUDA C++.
+fn gpu(weight: &CudaWeight) -> Option<Gpu> {
+    Gpu::of(&weight.stored.any().device)
 }
 
-fn dense_tiles(x: Tensor, weight: Tensor, bias: Option<&Tensor>, [tokens, rows, cols]: [usize; 3]) -> Tensor {
-    let dtype = x.dtype;
-    let y = outputs::output(&x, Shape::new([tokens, rows]), dtype);
-    let (client, grid) = (x.client.clone(), Grid::dense(rows, tokens, processors(&x.client)));
-    // SAFETY: `weight` is [rows, cols] and `x` [tokens, cols] without gaps, `cols` a multiple of a step; rows and
-    // tokens behind the last are clamped when they are read and not written.
-    unsafe {
-        tiles::dense_tiles::launch_unchecked::<CudaRuntime>(
-            &client,
-            grid.cubes(rows),
-            grid.threads(),
-            array(&x),
-            array(&weight),
-            array(bias.unwrap_or(&x)),
-            array(&y),
-            rows as u32,
-            cols as u32,
-            tokens as u32,
-            grid.planes,
-            grid.tall,
-            grid.blocks,
-            bias.is_some(),
-            dtype.into(),
-        );
-    }
+/// As it was when the weight was packed.
+///
+/// # Panics
+/// Where a thread's stream is not to be found though that of the thread which packed was.
+fn packed_gpu(weight: &CudaWeight) -> Gpu {
+    gpu(weight).expect("every thread has a stream")
+}
+
+fn delta_rows(x: Tensor, weight: &CudaWeight, arrays: &DeltaArrays, tokens: usize) -> Tensor {
+    let y = output(&x, tokens, weight);
+    // SAFETY: a weight is only made from `Delta`; `x` has no gaps and as many columns; the tokens were counted.
+    unsafe { delta::rows(&packed_gpu(weight), arrays, &x, weight.bias.as_ref(), &y) };
     y
+}
+
+fn octets_rows(x: Tensor, weight: &CudaWeight, arrays: &OctetsArrays, tokens: usize) -> Tensor {
+    let y = output(&x, tokens, weight);
+    let x = from_16_bytes(padded(x, weight.cols, weight.cols.next_multiple_of(OCTET_COLUMNS)));
+    // SAFETY: a weight is only made from `Octets`; `x` has no gaps, zeros behind the last column and begins where it
+    // should; the tokens were counted.
+    unsafe { octets::rows(&packed_gpu(weight), arrays, &x, weight.bias.as_ref(), &y) };
+    y
+}
+
+fn panels_rows(x: Tensor, weight: &CudaWeight, arrays: &OctetsArrays, tokens: usize) -> Tensor {
+    let y = output(&x, tokens, weight);
+    let x = from_16_bytes(padded(x, weight.cols, weight.cols.next_multiple_of(panels::LINE)));
+    // SAFETY: a weight in pairs is only made from panels; `x` has no gaps, zeros behind the last column and begins where
+    // it should; the tokens were counted.
+    unsafe { panels::rows(&packed_gpu(weight), arrays, &x, weight.bias.as_ref(), &y) };
+    y
+}
+
+/// The same numbers where copies of 16 bytes can begin.
+fn from_16_bytes(x: Tensor) -> Tensor {
+    if x.handle.offset_start.unwrap_or(0).is_multiple_of(16) { x } else { x.copy() }
 }
 
 /// Burn's product.
@@ -269,151 +284,9 @@ pub(super) fn matmul(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tenso
     }
 }
 
-fn groups_rows(x: Tensor, weight: &CudaWeight, arrays: &GroupArrays, tokens: usize) -> Tensor {
-    let GroupArrays { bits, row_ptr, bases, steps, values } = arrays;
-    let (y, client) = (output(&x, tokens, weight), x.client.clone());
-    // Eight at a time where there are eights.
-    let vector = if tokens == 1 && weight.cols.is_multiple_of(8) { 8 } else { 1 };
-    let lanes = if weight.rows < MANY_ROWS { 32 } else { 16 };
-    let width = tokens.next_power_of_two();
-    let threads = group_threads(weight.rows, lanes, processors(&client));
-    let count = CubeCount::Static((weight.rows * lanes).div_ceil(threads) as u32, 1, 1);
-    // SAFETY: a weight is only made from `Groups`: groups are inside the arrays, columns inside a row of `x`, for
-    // which there is room in shared memory; rows behind the last have no groups and write nothing.
-    unsafe {
-        groups::groups_rows::launch_unchecked::<CudaRuntime>(
-            &client,
-            count,
-            CubeDim::new_1d(threads as u32),
-            vector,
-            width,
-            array(&x),
-            array(values),
-            array(steps),
-            array(bases),
-            array(row_ptr),
-            array(weight.bias.as_ref().unwrap_or(&x)),
-            array(&y),
-            weight.rows as u32,
-            weight.cols as u32,
-            input_room(weight.cols),
-            tokens,
-            width,
-            bits.words(),
-            vector,
-            lanes as u32,
-            weight.bias.is_some(),
-            weight.dtype.into(),
-        );
-    }
-    y
-}
-
-fn squares_tiles(x: Tensor, weight: &CudaWeight, arrays: &SquareArrays, tokens: usize) -> Tensor {
-    let SquareArrays { starts, squares, places, values, chunks } = arrays;
-    let (y, client) = (output(&x, tokens, weight), x.client.clone());
-    let cols = weight.cols.next_multiple_of(TILE_COLUMNS);
-    let x = padded(x, weight.cols, cols);
-    let grid = Grid::squares(weight.rows, tokens, processors(&client));
-    // SAFETY: a weight is only made from `Squares`: chunks are inside the arrays and at most `chunks` a lane, places
-    // inside a square; `x` has whole tiles of columns; tokens behind the last are clamped, rows not written.
-    unsafe {
-        squares::squares_tiles::launch_unchecked::<CudaRuntime>(
-            &client,
-            grid.cubes(weight.rows),
-            grid.threads(),
-            array(&x),
-            array(values),
-            array(places),
-            array(squares),
-            array(starts),
-            array(weight.bias.as_ref().unwrap_or(&x)),
-            array(&y),
-            weight.rows as u32,
-            cols as u32,
-            tokens as u32,
-            grid.planes,
-            grid.tall,
-            grid.blocks,
-            *chunks,
-            weight.bias.is_some(),
-            weight.dtype.into(),
-        );
-    }
-    y
-}
-
-fn bitmap_tiles(x: Tensor, weight: &CudaWeight, arrays: &TileArrays, tokens: usize) -> Tensor {
-    let TileArrays { masks, starts, values, chunks } = arrays;
-    let (y, client) = (output(&x, tokens, weight), x.client.clone());
-    let cols = weight.cols.next_multiple_of(SPAN);
-    let x = padded(x, weight.cols, cols);
-    let grid = Grid::tiles(weight.rows, tokens, processors(&client));
-    // SAFETY: a weight is only made from `BitTiles`: values are inside the array and at most `chunks` loads a lane;
-    // `x` has whole tiles of columns; tokens behind the last are clamped, rows not written.
-    unsafe {
-        tiles::bitmap_tiles::launch_unchecked::<CudaRuntime>(
-            &client,
-            grid.cubes(weight.rows),
-            grid.threads(),
-            array(&x),
-            array(masks),
-            array(starts),
-            array(values),
-            array(weight.bias.as_ref().unwrap_or(&x)),
-            array(&y),
-            weight.rows as u32,
-            cols as u32,
-            tokens as u32,
-            grid.planes,
-            grid.blocks,
-            *chunks,
-            weight.bias.is_some(),
-            weight.dtype.into(),
-        );
-    }
-    y
-}
-
-fn bitmap_f32(x: Tensor, weight: &CudaWeight, arrays: &TileArrays, tokens: usize) -> Tensor {
-    let TileArrays { masks, starts, values, chunks } = arrays;
-    let (y, client) = (output(&x, tokens, weight), x.client.clone());
-    let cols = weight.cols.next_multiple_of(SPAN);
-    let x = padded(x, weight.cols, cols);
-    // SAFETY: as of the kernel for 16-bit numbers; a load is half as many values, so there are twice as many.
-    unsafe {
-        tiles_f32::bitmap_f32::launch_unchecked::<CudaRuntime>(
-            &client,
-            CubeCount::Static(weight.rows.div_ceil(16) as u32, 1, 1),
-            CubeDim::new_1d(32 * F32_PLANES),
-            array(&x),
-            array(masks),
-            array(starts),
-            array(values),
-            array(weight.bias.as_ref().unwrap_or(&x)),
-            array(&y),
-            weight.rows as u32,
-            cols as u32,
-            tokens,
-            F32_PLANES,
-            2 * chunks,
-            weight.bias.is_some(),
-        );
-    }
-    y
-}
-
-/// Columns of the expanded matrix: whole tiles.
-fn expanded_width(weight: &CudaWeight) -> usize {
-    match weight.stored {
-        Stored::Squares(_) => weight.cols.next_multiple_of(TILE_COLUMNS),
-        Stored::Groups(_) | Stored::Tiles(_) => weight.cols.next_multiple_of(SPAN),
-    }
-}
-
 /// The dense matrix, as wide as whole tiles of it are.
 fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
-    let width = expanded_width(weight);
+    let width = width(weight);
     let shape = Shape::new([weight.rows, width]);
     let dense = outputs::output(x, shape, weight.dtype);
     let client = &x.client;
@@ -427,6 +300,8 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
     // and rows behind the last are not written.
     unsafe {
         match &weight.stored {
+            Stored::Delta(arrays) => delta::expand(&packed_gpu(weight), arrays, &dense),
+            Stored::Octets(arrays) => octets::expand(&packed_gpu(weight), arrays, &dense),
             Stored::Groups(GroupArrays { bits, row_ptr, bases, steps, values }) => {
                 let vector = 16 / weight.dtype.size();
                 groups::groups_expand::launch_unchecked::<CudaRuntime>(
@@ -496,10 +371,21 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
     dense
 }
 
+/// Columns of the dense matrix that a weight is expanded to.
+fn width(weight: &CudaWeight) -> usize {
+    match weight.stored {
+        Stored::Squares(_) => weight.cols.next_multiple_of(TILE_COLUMNS),
+        Stored::Octets(_) => weight.cols.next_multiple_of(OCTET_COLUMNS),
+        Stored::Delta(_) | Stored::Groups(_) | Stored::Tiles(_) => weight.cols.next_multiple_of(SPAN),
+    }
+}
+
 impl Stored {
     /// One of the arrays.
     fn any(&self) -> &Tensor {
         match self {
+            Self::Delta(arrays) => &arrays.values,
+            Self::Octets(arrays) => &arrays.chunks,
             Self::Groups(GroupArrays { values, .. })
             | Self::Squares(SquareArrays { values, .. })
             | Self::Tiles(TileArrays { values, .. }) => values,
@@ -507,12 +393,12 @@ impl Stored {
     }
 }
 
-fn output(x: &Tensor, tokens: usize, weight: &CudaWeight) -> Tensor {
+pub(super) fn output(x: &Tensor, tokens: usize, weight: &CudaWeight) -> Tensor {
     outputs::output(x, Shape::new([tokens, weight.rows]), x.dtype)
 }
 
 /// `x` `[tokens, cols]` with zeros up to a width.
-fn padded(x: Tensor, cols: usize, width: usize) -> Tensor {
+pub(super) fn padded(x: Tensor, cols: usize, width: usize) -> Tensor {
     if cols == width {
         return x;
     }
@@ -520,19 +406,6 @@ fn padded(x: Tensor, cols: usize, width: usize) -> Tensor {
     let x = BurnTensor::<Cuda, 2>::from_primitive(TensorPrimitive::Float(x));
     let wide = BurnTensor::<Cuda, 2>::zeros([tokens, width], (&x.device(), x.dtype()));
     into_contiguous(wide.slice_assign([0..tokens, 0..cols], x).into_primitive().tensor())
-}
-
-/// Threads of a cube, in whole planes, that give every multiprocessor as many rows as another.
-fn group_threads(rows: usize, lanes: usize, processors: usize) -> usize {
-    let cubes = (rows * lanes).div_ceil(GROUP_THREADS * processors).max(1);
-    let rows = rows.div_ceil(processors * cubes);
-    (rows * lanes).next_multiple_of(32).max(32 * GROUP_PLANES)
-}
-
-/// Numbers of shared memory that a token's inputs take.
-fn input_room(cols: usize) -> usize {
-    // In steps, so that layers of similar width share a kernel.
-    cols.next_multiple_of(1024)
 }
 
 fn two(tensor: &Tensor) -> [usize; 2] {
@@ -544,38 +417,13 @@ fn two(tensor: &Tensor) -> [usize; 2] {
 mod tests {
     use super::*;
 
-    #[test]
-    fn wide_matrices_take_many_small_cubes_and_small_ones_few_large_ones() {
-        let shape = |Grid { planes, tall, blocks }| (planes, tall, blocks);
-        let squares = |rows, tokens| shape(Grid::squares(rows, tokens, 132));
-        assert_eq!([1, 16, 17, 64].map(|tokens| squares(11008, tokens)), [(4, 1, 1), (4, 2, 2), (4, 2, 4), (8, 2, 8)]);
-        assert_eq!(squares(4096, 17), (8, 2, 4));
-        assert_eq!([1, 16, 64].map(|tokens| squares(4096, tokens)), [(8, 1, 1), (8, 1, 2), (8, 2, 8)]);
-        assert_eq!(squares(768, 1), (16, 1, 1));
-        let tiles = |rows, tokens| shape(Grid::tiles(rows, tokens, 132));
-        assert_eq!([tiles(11008, 1), tiles(4096, 16), tiles(4096, 32)], [(4, 1, 1), (16, 1, 2), (8, 1, 4)]);
-        let dense = |rows, tokens| Grid::dense(rows, tokens, 132);
-        assert_eq!(dense(11008, 1), Grid { planes: 4, tall: 1, blocks: 1 });
-        assert_eq!(dense(11008, 16), Grid { planes: 8, tall: 2, blocks: 2 });
-        assert_eq!(dense(4096, 16), Grid { planes: 16, tall: 1, blocks: 2 });
-    }
-
-    #[test]
-    fn rows_of_groups_are_shared_out_evenly() {
-        for (rows, lanes, threads) in
-            [(11008, 16, 672), (4096, 32, 512), (13824, 16, 576), (100, 32, 128), (1, 32, 128)]
-        {
-            assert_eq!(group_threads(rows, lanes, 132), threads, "{rows}");
-        }
-        // Two cubes for each of 132 multiprocessors.
-        assert_eq!((11008 * 16usize).div_ceil(group_threads(11008, 16, 132)), 263);
-    }
-
-    #[test]
     fn dense_kernels_need_their_hardware_and_whole_steps() {
-        let name = |dtype, unit, gemm: bool, cols, tokens| {
-            DenseKernel::new(dtype, unit, || gemm, [tokens, 100, cols]).name(tokens)
+        let name = |dtype, tensor_core, gemm: bool, cols, tokens| {
+            DenseKernel::new(dtype, Has { tensor_core, blas: false }, || gemm, [tokens, 100, cols]).name(tokens)
         };
+        let both = Has { tensor_core: true, blas: true };
+        assert_eq!(DenseKernel::new(DType::BF16, both, || true, [1, 100, 72]), DenseKernel::Blas);
+        assert_eq!(DenseKernel::new(DType::F32, both, || true, [1, 100, 72]), DenseKernel::Fma);
         let kernel = |unit, gemm, cols, tokens| name(DType::F16, unit, gemm, cols, tokens);
         assert_eq!(kernel(true, true, 4096, 16), "dense-cube-tiles");
         assert_eq!(kernel(true, true, 4096, 17), "dense-cube-gemm");

@@ -1,17 +1,21 @@
 //! The op on CUDA.
 
 pub(super) mod cache;
+mod cube;
 mod decode;
 mod fma;
 mod gemm;
 mod hold;
 mod linear;
 mod outputs;
+mod policy;
 pub(super) mod probe;
 mod prune;
+mod raw;
 mod threshold;
 mod weight;
 
+pub use raw::blas::version as dense_library;
 pub use weight::CudaWeight;
 
 use super::backend::{ColumnWeight, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
@@ -35,15 +39,6 @@ pub type Cuda = CubeBackend<CudaRuntime, f32, i32, u8>;
 
 type Tensor = CubeTensor<CudaRuntime>;
 
-/// From this sparsity on, CSR is faster than dense for one token where there are many rows, ...
-const ONE_TOKEN_MANY_ROWS: f64 = 0.45;
-/// ... and from this one elsewhere, and for up to [`SKINNY_TOKENS`]; where rows are few, up to [`FEW_TOKENS`]. For more
-/// tokens dense is faster at every sparsity that was measured (f16 on an H200: results/reference/kernels-cuda).
-const SPARSE_ENOUGH: f64 = 0.65;
-/// See [`SPARSE_ENOUGH`].
-const SKINNY_TOKENS: usize = 16;
-/// See [`SPARSE_ENOUGH`].
-const FEW_TOKENS: usize = 64;
 /// Multiprocessors of a GPU that does not say.
 const PROCESSORS: usize = 128;
 
@@ -57,6 +52,7 @@ const PEAK_ROUNDS: usize = 10;
 /// The GPU at an index.
 pub fn cuda_device(index: usize) -> CudaDevice {
     cache::install(index);
+    raw::look(index);
     CudaDevice::new(index)
 }
 
@@ -97,12 +93,7 @@ impl SparseBackend for Cuda {
     }
 
     fn fastest(layer: LayerShape, tokens: usize) -> Option<Format> {
-        let least = match (tokens, layer.rows >= linear::MANY_ROWS) {
-            (0..=1, true) => ONE_TOKEN_MANY_ROWS,
-            (..=SKINNY_TOKENS, _) | (..=FEW_TOKENS, false) => SPARSE_ENOUGH,
-            _ => return None,
-        };
-        (layer.sparsity() >= least).then_some(Format::Csr)
+        policy::fastest(layer, tokens, raw::kernels_ran_here())
     }
 
     fn peaks(device: &CudaDevice, dtype: DType) -> Result<Peaks, String> {

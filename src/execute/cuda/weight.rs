@@ -1,20 +1,29 @@
 //! Sparse weights on the device: which layout a format has there, and what is uploaded.
 //!
 //! ```text
-//!   csr      for one token, and of f32       Groups     a lane reads 8 entries of a row at a time
+//!   csr      for up to 4 tokens              Delta      gaps of 4 bits, chunks of one size         CUDA C++
+//!            elsewhere: for one, or of f32   Groups     a lane reads 8 entries of a row at a time
 //!            for more, of 16-bit numbers     Squares    entries of 16 x 16 squares, for tensor cores
-//!   bitmap                                   BitTiles   masks in the order of tensor cores
+//!   bitmap   of 16-bit numbers               Octets     masks in the order of tensor cores         CUDA C++
+//!                                                       for up to 16 tokens, or in panels for more
+//!            elsewhere                       BitTiles   masks in the order of tensor cores
 //! ```
+//! What is multiplied in CUDA C++ is packed only where those kernels can be used ([`super::raw`]).
 
-use super::{Cuda, Tensor, tensor_core};
+use super::raw::Gpu;
+use super::raw::delta::{self, DeltaArrays};
+use super::raw::octets::{self, OctetsArrays};
+use super::raw::panels;
+use super::{Cuda, Tensor, processors, tensor_core};
 use crate::config::format::{Format, OnCuda};
 use crate::execute::backend::{PackError, Packing};
 use crate::execute::convert::narrow;
-use crate::sparse::{BitTiles, Groups, Pattern, Squares, StepBits};
+use crate::sparse::{BitTiles, Delta, Groups, LaneOrder, Octets, Pattern, Squares, StepBits};
 use burn::tensor::Tensor as BurnTensor;
 use burn::tensor::{DType, Element, Int, TensorData};
 use cubecl::Runtime;
 use cubecl::cuda::{CudaDevice, CudaRuntime};
+use half::{bf16, f16};
 
 /// A sparse weight and its bias on the device. Only made from formats of [`crate::sparse`], so that kernels need not
 /// check indices.
@@ -28,9 +37,11 @@ pub struct CudaWeight {
 }
 
 /// The arrays of a layout. A layout's launches take its own arrays, so that none can be launched on another's; what is
-/// added here is one struct, one arm of each `match`, and its launches in `linear.rs`.
+/// added here is one struct, one arm of each `match`, and its launches.
 #[derive(Clone, Debug)]
 pub(super) enum Stored {
+    Delta(DeltaArrays),
+    Octets(OctetsArrays),
     Groups(GroupArrays),
     Squares(SquareArrays),
     Tiles(TileArrays),
@@ -71,7 +82,7 @@ impl CudaWeight {
     /// Packs for the number of tokens that matters most.
     ///
     /// # Errors
-    /// When the weights do not fit the format, or it has no kernels here.
+    /// When the weights do not fit the format.
     pub(super) fn pack(
         format: Format,
         weights: &[f32],
@@ -82,11 +93,19 @@ impl CudaWeight {
         device: &CudaDevice,
     ) -> Result<Packing<Self>, PackError> {
         let by_squares = tokens > 1 && tensor_core(&CudaRuntime::client(device), dtype);
+        let gpu = if dtype.size() == 2 && pattern.rows() * pattern.cols() > 0 { Gpu::of(device) } else { None };
+        let by_gaps = gpu.as_ref().filter(|gpu| tokens <= delta::MOST_TOKENS && delta::can(gpu, pattern.cols(), dtype));
         let layout = format.row().cuda.ok_or(PackError::NoKernel { format, backend: "cuda" })?;
         let (stored, bytes, layout) = match layout {
+            OnCuda::Csr if by_gaps.is_some() => gaps(weights, pattern, dtype, device)?,
             OnCuda::Csr if by_squares => squares(weights, pattern, dtype, device)?,
             OnCuda::Csr => groups(weights, pattern, dtype, device)?,
-            OnCuda::Bitmap => tiles(weights, pattern, dtype, device)?,
+            OnCuda::Bitmap => {
+                match gpu.map(|gpu| by_octets(weights, pattern, dtype, tokens, &gpu, device)).transpose()? {
+                    Some(Some(uploaded)) => uploaded,
+                    Some(None) | None => tiles(weights, pattern, dtype, device)?,
+                }
+            }
         };
         let packed = Self { rows: pattern.rows(), cols: pattern.cols(), dtype, bias: bias.cloned(), stored };
         Ok(Packing { packed, bytes, layout })
@@ -98,6 +117,14 @@ impl CudaWeight {
     pub(super) fn copied(&self) -> Self {
         let mut copy = self.clone();
         let arrays = match &mut copy.stored {
+            Stored::Delta(arrays) => {
+                arrays.settled = Default::default();
+                vec![&mut arrays.values, &mut arrays.gaps, &mut arrays.heads, &mut arrays.bounds]
+            }
+            Stored::Octets(arrays) => {
+                arrays.settled = Default::default();
+                vec![&mut arrays.chunks, &mut arrays.starts]
+            }
             Stored::Groups(GroupArrays { row_ptr, bases, steps, values, .. }) => vec![row_ptr, bases, steps, values],
             Stored::Squares(SquareArrays { starts, squares, places, values, .. }) => {
                 vec![starts, squares, places, values]
@@ -111,7 +138,65 @@ impl CudaWeight {
     }
 }
 
-type Uploaded = Result<(Stored, usize, &'static str), PackError>;
+/// What is on the device, its bytes and the layout's name.
+type OnDevice = (Stored, usize, &'static str);
+type Uploaded = Result<OnDevice, PackError>;
+
+fn gaps(weights: &[f32], pattern: &Pattern, dtype: DType, device: &CudaDevice) -> Uploaded {
+    let delta = Delta::from_dense(weights, pattern, processors(&CudaRuntime::client(device)))?;
+    let (cut, bytes) = (delta.cut(), delta.bytes(dtype.size()));
+    let arrays = DeltaArrays {
+        cut,
+        values: floats(delta.values, dtype, device),
+        gaps: ints(delta.gaps, DType::U32, device),
+        heads: ints(delta.heads, DType::U32, device),
+        bounds: ints(delta.bounds, DType::U16, device),
+        settled: Default::default(),
+    };
+    Ok((Stored::Delta(arrays), bytes, "csr-delta-4"))
+}
+
+/// None where the kernel can't be used.
+fn by_octets(
+    weights: &[f32],
+    pattern: &Pattern,
+    dtype: DType,
+    tokens: usize,
+    gpu: &Gpu,
+    device: &CudaDevice,
+) -> Result<Option<OnDevice>, PackError> {
+    let bits = |weight: f32| match dtype {
+        DType::BF16 => bf16::from_f32(weight).to_bits(),
+        _ => f16::from_f32(weight).to_bits(),
+    };
+    let rows = pattern.rows();
+    let octets = match tokens {
+        ..=octets::FEW => {
+            let processors = processors(&CudaRuntime::client(device));
+            Octets::from_dense(weights, pattern, processors, octets::CHUNK_BYTES, bits)?
+        }
+        _ => Octets::panels(weights, pattern, bits)?,
+    };
+    let (cut, bytes, most_bytes) = (octets.cut(), octets.bytes(), octets.most_bytes());
+    let (can, layout) = match cut.order {
+        LaneOrder::Eights => (octets::can(gpu, cut, most_bytes, dtype), "bitmap-octets"),
+        LaneOrder::Pairs => {
+            let tokens = tokens.min(panels::MOST_TOKENS);
+            (panels::can(gpu, rows, most_bytes, cut.grain, dtype, tokens), "bitmap-panels")
+        }
+    };
+    if !can {
+        return Ok(None);
+    }
+    let arrays = OctetsArrays {
+        cut,
+        most_bytes,
+        chunks: ints(octets.chunks, DType::U16, device),
+        starts: ints(octets.starts, DType::U32, device),
+        settled: Default::default(),
+    };
+    Ok(Some((Stored::Octets(arrays), bytes, layout)))
+}
 
 fn groups(weights: &[f32], pattern: &Pattern, dtype: DType, device: &CudaDevice) -> Uploaded {
     let groups = Groups::from_dense(weights, pattern, dtype.size())?;

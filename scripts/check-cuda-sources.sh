@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Compiles every CUDA C++ source for every architecture that it is written for; needs no GPU, and no CUDA: the compiler
+# comes from the package index, as wheels. Nothing is skipped: what can't be compiled fails.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+sources=src/execute/cuda/raw
+
+lab=$(mktemp -d)
+trap 'rm -rf "$lab"' EXIT
+python3 -m venv "$lab/venv"
+"$lab/venv/bin/pip" install --quiet --disable-pip-version-check \
+  'nvidia-cuda-nvcc>=13,<14' 'nvidia-cuda-runtime>=13,<14' 'nvidia-cuda-crt>=13,<14' 'nvidia-nvvm>=13,<14' 'nvidia-cuda-cccl>=13,<14'
+nvcc=$(find "$lab/venv" -path '*/bin/nvcc' | head -1)
+test -x "$nvcc" || { echo "the wheels hold no nvcc"; exit 1; }
+
+# A source, its macros; bfloat16 is compiled from sm_80 on.
+jobs=()
+for architecture in 75 80 89 90a; do
+  for brain in 0 1; do
+    [[ $architecture == 75 && $brain == 1 ]] && continue
+    for macros in "delta TOKENS=1" "delta TOKENS=2" "delta TOKENS=4" \
+      "octets OCTETS=11 CHUNKS=4 TILES=1 GRAIN=1" "octets OCTETS=4 CHUNKS=2 TILES=2 GRAIN=2"; do
+      jobs+=("$architecture $brain $macros")
+    done
+    [[ $architecture == 90a ]] || continue
+    for macros in "TOKENS=64 GROUPS=4 STAGES=8 GRAIN=1" "TOKENS=256 GROUPS=2 STAGES=4 GRAIN=2"; do
+      jobs+=("$architecture $brain panels $macros")
+    done
+  done
+done
+
+compile() {
+  read -r architecture brain source macros <<<"$1"
+  # What spills registers is slow, not wrong: it is told.
+  "$nvcc" -std=c++17 -Werror all-warnings -gencode "arch=compute_$architecture,code=sm_$architecture" -cubin \
+    -include "$sources/common.cuh" "-DBRAIN_NUMBERS=$brain" $(printf -- '-D%s ' $macros) \
+    -o "$lab/$(echo "$1" | tr ' =' '__').cubin" "$sources/$source.cu" || { echo "failed: $1"; return 1; }
+}
+export -f compile
+export nvcc sources lab
+printf '%s\n' "${jobs[@]}" | xargs -P "$(nproc)" -I{} bash -c 'compile "{}"'
+
+# Every source is among them.
+for file in "$sources"/*.cu; do
+  name=$(basename "$file" .cu)
+  ls "$lab"/*_"$name"_*.cubin >/dev/null 2>&1 || { echo "$file is compiled by no line of $0"; exit 1; }
+done
+echo "${#jobs[@]} compiled"

@@ -1,0 +1,269 @@
+// One to four tokens by delta-4 CSR: sparse/delta.rs draws the layout. A thread sums its chunk, which crosses at most
+// one end of a row; the chunks' sums meet in shared memory.
+//   TOKENS         1, 2 or 4: inputs lie side by side for so many
+// Architecture: sm_75 on (bf16: sm_80 on); from sm_90 on one token's inputs come by one bulk copy.
+// Shared memory: 2 * TOKENS bytes a column and slack, 8 * TOKENS a thread, 2 a row of the block, 32.
+// Registers: at most 40 a thread, for two blocks of 768 threads a multiprocessor.
+#ifndef TOKENS
+#define TOKENS 1
+#endif
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define BLOCKS 1  // a multiprocessor of Turing has room for 1024 threads
+#else
+#define BLOCKS 2
+#endif
+
+struct DeltaParams {
+  u32 rows, cols, tokens, block_rows, groups, slack, has_bias, early, aligned, spare;
+};
+
+namespace delta {
+constexpr u32 UNIT = 2 * TOKENS;  // bytes of a column's inputs
+constexpr int AHEAD = 2;          // groups that are loaded before they are used
+constexpr u32 NO_SWITCH = 63;
+
+__device__ __forceinline__ u32 inputs_bytes(const DeltaParams& p) { return ((p.cols + p.slack) * UNIT + 15) & ~15u; }
+
+// Inputs to shared memory, [column][token], and zeros behind the last column, where chunks that are filled up read.
+__device__ __forceinline__ void stage(const u16* x, u16* staged, const DeltaParams& p, bool copied) {
+  const u32 thread = threadIdx.x, threads = blockDim.x;
+  if (!copied) {
+    const u32 whole = p.aligned ? p.cols / 8 : 0;
+    for (u32 i = thread; i < whole; i += threads) {
+      u16 numbers[TOKENS][8];
+#pragma unroll
+      for (int t = 0; t < TOKENS; t++) {
+        const uint4 eight = u32(t) < p.tokens ? *reinterpret_cast<const uint4*>(x + size_t(t) * p.cols + 8 * i)
+                                              : make_uint4(0, 0, 0, 0);
+        *reinterpret_cast<uint4*>(numbers[t]) = eight;
+      }
+      u32 words[4 * TOKENS];
+#pragma unroll
+      for (int w = 0; w < 4 * TOKENS; w++) {
+        const int low = 2 * w, high = 2 * w + 1;
+        words[w] = numbers[low % TOKENS][low / TOKENS] | u32(numbers[high % TOKENS][high / TOKENS]) << 16;
+      }
+#pragma unroll
+      for (int w = 0; w < TOKENS; w++)
+        reinterpret_cast<uint4*>(staged)[TOKENS * i + w] =
+            make_uint4(words[4 * w], words[4 * w + 1], words[4 * w + 2], words[4 * w + 3]);
+    }
+    for (u32 c = 8 * whole + thread; c < p.cols; c += threads)
+#pragma unroll
+      for (int t = 0; t < TOKENS; t++) staged[c * TOKENS + t] = u32(t) < p.tokens ? x[size_t(t) * p.cols + c] : 0;
+  }
+  for (u32 i = p.cols * TOKENS + thread; i < (p.cols + p.slack) * TOKENS; i += threads) staged[i] = 0;
+}
+
+// sums += weight * the inputs at an address.
+__device__ __forceinline__ void add(float (&sums)[TOKENS], float weight, u32 address) {
+#if TOKENS == 1
+  u16 input;
+  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(input) : "r"(address));
+  sums[0] = fmaf(weight, number_to_float(input), sums[0]);
+#elif TOKENS == 2
+  u32 inputs;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(inputs) : "r"(address));
+  const float2 both = pair_to_float(inputs);
+  sums[0] = fmaf(weight, both.x, sums[0]);
+  sums[1] = fmaf(weight, both.y, sums[1]);
+#else
+  u32 low, high;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(low), "=r"(high) : "r"(address));
+  const float2 first = pair_to_float(low), second = pair_to_float(high);
+  sums[0] = fmaf(weight, first.x, sums[0]);
+  sums[1] = fmaf(weight, first.y, sums[1]);
+  sums[2] = fmaf(weight, second.x, sums[2]);
+  sums[3] = fmaf(weight, second.y, sums[3]);
+#endif
+}
+
+// Four entries: their gaps are the bytes of a word, their addresses sums of bytes, one instruction each. Returns the
+// address of the last without the step that every entry takes; `step` counts those of the entries before.
+__device__ __forceinline__ u32 add_four(float (&sums)[2][TOKENS], u32 low, u32 high, u32 gaps, u32 base, u32 step) {
+  const float2 first = pair_to_float(low), second = pair_to_float(high);
+  const u32 a = __dp4a(gaps, UNIT, base), b = __dp4a(gaps, UNIT * 0x101u, base);
+  const u32 c = __dp4a(gaps, UNIT * 0x10101u, base), d = __dp4a(gaps, UNIT * 0x1010101u, base);
+  add(sums[0], first.x, a + step);
+  add(sums[1], first.y, b + step + UNIT);
+  add(sums[0], second.x, c + step + 2 * UNIT);
+  add(sums[1], second.y, d + step + 3 * UNIT);
+  return d;
+}
+}  // namespace delta
+
+// y [tokens, rows] = x [tokens, cols] . weight^T + bias
+// The inputs may be written while this launch begins: they are no constants to the compiler.
+//   values [blocks][groups][threads][8], gaps [blocks][groups][threads], heads [blocks][threads],
+//   bounds [blocks][block_rows + 1]
+extern "C" __global__ void __launch_bounds__(768, BLOCKS)
+    delta_rows(const uint4* __restrict__ values, const u32* __restrict__ gaps, const u32* __restrict__ heads,
+               const u16* __restrict__ bounds, const u16* x, const u16* __restrict__ bias,
+               u16* y, const __grid_constant__ DeltaParams p) {
+  using namespace delta;
+  extern __shared__ __align__(16) u8 shared[];
+  const u32 thread = threadIdx.x, threads = blockDim.x, block = blockIdx.x, groups = p.groups;
+  const u32 inputs = shared_address(shared), behind = inputs_bytes(p);
+  float* const before_switch = reinterpret_cast<float*>(shared + behind);
+  float* const after_switch = before_switch + TOKENS * threads;
+  u16* const ends = reinterpret_cast<u16*>(after_switch + TOKENS * threads) + 8;
+  bool copied = false;
+#if BULK_COPIES && TOKENS == 1
+  const u32 barrier = behind + inputs + 8 * threads;
+  copied = p.aligned;
+  if (copied && thread == 0) {
+    barrier_init(barrier);
+    barriers_are_ready();
+    // Not behind the weights, where it may be.
+    if (!p.early) bulk_copy(inputs, x, 2 * p.cols, barrier);
+  }
+#endif
+  const uint4* my_values = values + size_t(block) * groups * threads + thread;
+  const u32* my_gaps = gaps + size_t(block) * groups * threads + thread;
+  uint4 value[AHEAD];
+  u32 gap[AHEAD];
+#pragma unroll
+  for (int i = 0; i < AHEAD; i++)
+    if (u32(i) < groups) {
+      value[i] = load_once(my_values + size_t(i) * threads);
+      gap[i] = load_once(my_gaps + size_t(i) * threads);
+    }
+  const u32 head = heads[size_t(block) * threads + thread];
+  let_next_launch_begin();
+  wait_for_launches_before();
+#if BULK_COPIES && TOKENS == 1
+  if (copied && p.early && thread == 0) bulk_copy(inputs, x, 2 * p.cols, barrier);
+#endif
+  stage(x, reinterpret_cast<u16*>(shared), p, copied);
+  for (u32 r = thread; r <= p.block_rows; r += threads) ends[r] = bounds[size_t(block) * (p.block_rows + 1) + r];
+  __syncthreads();
+#if BULK_COPIES && TOKENS == 1
+  if (copied) barrier_wait(barrier, 0);
+#endif
+
+  u32 base = inputs + (head & 0xffff) * UNIT;
+  const u32 switched = head >> 16 & 63, chunk = head >> 22;
+  float sums[2][TOKENS] = {}, first[TOKENS] = {};
+  for (u32 k = 0; k < groups; k += AHEAD) {
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++)
+      if (k + i < groups) {
+        const uint4 v = value[i];
+        const u32 g = gap[i];
+        if (k + i + AHEAD < groups) {
+          value[i] = load_once(my_values + size_t(k + i + AHEAD) * threads);
+          gap[i] = load_once(my_gaps + size_t(k + i + AHEAD) * threads);
+        }
+        if (k + i == switched) {
+#pragma unroll
+          for (int t = 0; t < TOKENS; t++) {
+            first[t] = sums[0][t] + sums[1][t];
+            sums[0][t] = sums[1][t] = 0.f;
+          }
+          base = inputs;
+        }
+        const u32 middle = add_four(sums, v.x, v.y, g & 0x0f0f0f0fu, base, 0);
+        base = add_four(sums, v.z, v.w, g >> 4 & 0x0f0f0f0fu, middle, 4 * UNIT) + 8 * UNIT;
+      }
+  }
+#pragma unroll
+  for (int t = 0; t < TOKENS; t++) {
+    const float last = sums[0][t] + sums[1][t];
+    before_switch[chunk * TOKENS + t] = switched == NO_SWITCH ? last : first[t];
+    after_switch[chunk * TOKENS + t] = last;
+  }
+  __syncthreads();
+
+  // Eight lanes a row; whole warps stay together.
+  const u32 lane = thread & 7;
+  for (u32 r = thread >> 3; r < ((p.block_rows + 3) & ~3u); r += threads >> 3) {
+    float sum[TOKENS] = {};
+    if (r < p.block_rows && ends[r] < ends[r + 1]) {
+      const u32 begin = ends[r], c0 = begin / groups, c1 = (ends[r + 1] - 1) / groups;
+      for (u32 c = c0 + lane; c <= c1; c += 8) {
+        const float* from = c == c0 && begin % groups != 0 ? after_switch : before_switch;
+#pragma unroll
+        for (int t = 0; t < TOKENS; t++) sum[t] += from[c * TOKENS + t];
+      }
+    }
+#pragma unroll
+    for (int t = 0; t < TOKENS; t++)
+#pragma unroll
+      for (int apart = 4; apart > 0; apart /= 2) sum[t] += __shfl_xor_sync(~0u, sum[t], apart);
+    const u32 row = block * p.block_rows + r;
+    if (lane == 0 && r < p.block_rows && row < p.rows) {
+      const float added = p.has_bias ? number_to_float(bias[row]) : 0.f;
+#pragma unroll
+      for (int t = 0; t < TOKENS; t++)
+        if (u32(t) < p.tokens) y[size_t(t) * p.rows + row] = float_to_number(sum[t] + added);
+    }
+  }
+}
+
+// dense [rows, width] of the same arrays, some columns of all of the block's rows at a time, through shared memory. A
+// thread whose chunk has none of these columns rests; since chunks lie in the order of their first columns, whole warps do.
+// Shared memory: 2 bytes a row and column at a time, 2 bytes a row. Registers: at most 80.
+extern "C" __global__ void __launch_bounds__(768, 1)
+    delta_expand(const uint4* __restrict__ values, const u32* __restrict__ gaps, const u32* __restrict__ heads,
+                 const u16* __restrict__ bounds, u16* __restrict__ dense, const __grid_constant__ DeltaParams p) {
+  extern __shared__ __align__(16) u8 shared[];
+  const u32 thread = threadIdx.x, threads = blockDim.x, block = blockIdx.x, groups = p.groups;
+  const u32 width = p.cols, panel = p.slack;  // multiples of eight
+  u16* const part = reinterpret_cast<u16*>(shared);
+  u16* const ends = part + p.block_rows * panel;
+  const u32 rows = block * p.block_rows < p.rows ? min(p.block_rows, p.rows - block * p.block_rows) : 0;
+  u16* const to = dense + size_t(block) * p.block_rows * width;
+  for (u32 r = thread; r <= p.block_rows; r += threads) ends[r] = bounds[size_t(block) * (p.block_rows + 1) + r];
+  const u32 head = heads[size_t(block) * threads + thread];
+  const u32 begin = (head >> 22) * groups, start = head & 0xffff, switched = head >> 16 & 63;
+  __syncthreads();
+  u32 first = 0, above = p.block_rows;  // the row where the chunk begins
+  while (first + 1 < above) {
+    const u32 middle = (first + above) / 2;
+    if (ends[middle] <= begin) first = middle; else above = middle;
+  }
+  // A chunk that goes on in the next row has columns at both ends; any other those from its start to where it gets.
+  bool more = first < rows && begin < ends[first + 1];
+  for (u32 from = 0; from < width; from += panel) {
+    const u32 columns = min(panel, width - from);
+    for (u32 i = thread; i < rows * panel / 8; i += threads) reinterpret_cast<uint4*>(part)[i] = make_uint4(0, 0, 0, 0);
+    __syncthreads();
+    if (more && (start < from + columns || switched != delta::NO_SWITCH)) {
+      u32 row = first, column = start;
+      bool behind = switched != delta::NO_SWITCH;
+      const size_t at = size_t(block) * groups * threads + thread;
+      uint4 value = load_once(values + at);
+      u32 gap = load_once(gaps + at);
+      for (u32 k = 0; k < groups; k++) {
+        const uint4 v = value;
+        const u32 g = gap;
+        if (k + 1 < groups) {
+          value = load_once(values + at + size_t(k + 1) * threads);
+          gap = load_once(gaps + at + size_t(k + 1) * threads);
+        }
+        if (k == switched) row++, column = 0;
+        const u32 words[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+          column += g >> (i < 4 ? 8 * i : 8 * (i - 4) + 4) & 15;
+          const u16 number = u16(words[i / 2] >> (16 * (i % 2)));
+          // Entries that only bridge or fill up are zeros: what is there is zero.
+          if ((number & 0x7fff) != 0) {
+            if (column - from < columns) part[row * panel + column - from] = number;
+            behind |= column >= from + columns;
+          }
+          column++;
+        }
+      }
+      more = behind;
+    }
+    __syncthreads();
+    const u32 eights = columns / 8;
+    for (u32 i = thread; i < rows * eights; i += threads) {
+      const u32 r = i / eights, c = i % eights * 8;
+      *reinterpret_cast<uint4*>(to + size_t(r) * width + from + c) = *reinterpret_cast<const uint4*>(part + r * panel + c);
+    }
+    __syncthreads();
+  }
+}

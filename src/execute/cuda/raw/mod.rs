@@ -1,0 +1,19 @@
+//! Kernels in CUDA C++, and NVIDIA's matrix product, on Burn's stream with Burn's buffers.
+//!
+//! ```text
+//!   *.cu ──> source ──> NVRTC ──> ~/.cache/sparsify-exp/NVIDIA-H200/cuda/HASH.cubin ──> stream ──> GPU
+//!            macros     once for a driver, an architecture and a source                 └── CubeCL's server thread
+//!   delta, octets, panels: the launches of a format   blas: cublasLt
+//! ```
+//! Nothing here knows when another path is faster. Where something is missing (the stream can't be found, a source can't
+//! be compiled, the library is not installed), callers take the kernels in CubeCL instead: [`Gpu::of`] and [`blas::can`]
+//! tell before anything is packed.
+
+pub(super) mod blas;
+pub(super) mod delta;
+pub(super) mod octets;
+pub(super) mod panels;
+mod source;
+mod stream;
+
+pub(super) use stream::{Gpu, kernels_ran_here, look};

@@ -1,0 +1,343 @@
+//! Burn's stream of the calling thread, and launches on it.
+//!
+//! CubeCL's server owns the stream and gives no name to it; the server's debug text has its address. The version of
+//! CubeCL is pinned, the text is read once for a thread and device, and where it does not look as it should there is no
+//! [`Gpu`], so that callers take other kernels. Work is handed to the server's thread, where it comes behind whatever
+//! the calling thread asked for before, and whose context is the device's.
+//!
+//! ```text
+//!   … MultiStream { streams: StreamPool { streams: [None, Some(StreamWrapper { stream: Stream { sys: 0x7f.., …
+//!                                                  └ by the thread's number, modulo how many there may be
+//! ```
+
+use super::source::{self, Kernel, Target};
+use crate::execute::cuda::probe;
+use burn::tensor::DType;
+use cubecl::Runtime;
+use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+use cubecl::cuda::{CudaDevice, CudaRuntime};
+use cubecl::device::Device;
+use cubecl::device_handle::DeviceHandle;
+use cubecl::server::{ComputeServer, Handle};
+use cubecl::stream_id::StreamId;
+use cudarc::driver::{result, sys};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+pub(super) type Server = <CudaRuntime as Runtime>::Server;
+
+/// Bytes of a buffer that is asked for so that a thread has a stream.
+const ANY_BYTES: usize = 32;
+
+/// A device and the calling thread's stream there.
+#[derive(Clone)]
+pub(in crate::execute::cuda) struct Gpu {
+    pub(super) device: usize,
+    pub(super) handle: DeviceHandle<Server>,
+    /// A `CUstream`.
+    pub(super) stream: usize,
+    pub(super) id: StreamId,
+    target: Arc<Target>,
+    /// Bytes of shared memory that a block may have.
+    pub shared: usize,
+    pub processors: usize,
+}
+
+/// A launch, but for its buffers.
+pub(super) struct Launch<'a> {
+    pub kernel: &'a Kernel,
+    pub blocks: usize,
+    pub threads: usize,
+    pub shared: usize,
+    /// Whether it may begin before the launch in front of it has ended; it then waits for that one itself.
+    pub early: bool,
+    /// The first buffer as the tensor copy engine reads it, in place of its address.
+    pub map: Option<Map>,
+    /// The struct that is the kernel's last parameter.
+    pub params: Vec<u32>,
+}
+
+/// A matrix of 16-bit numbers as the tensor copy engine reads it: in boxes, with the pattern of 128 bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Map {
+    pub dtype: DType,
+    pub lines: usize,
+    pub length: usize,
+    pub box_lines: usize,
+    pub box_length: usize,
+}
+
+impl Map {
+    /// # Errors
+    /// What the driver says: a line has no multiple of 16 bytes, say.
+    fn encoded(self, address: u64) -> Result<sys::CUtensorMap, result::DriverError> {
+        let number = match self.dtype {
+            DType::BF16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            _ => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+        };
+        let sizes = [self.length as u64, self.lines as u64];
+        let strides = [self.length as u64 * 2];
+        let box_sizes = [self.box_length as u32, self.box_lines as u32];
+        let steps = [1, 1];
+        let mut map = MaybeUninit::uninit();
+        // SAFETY: the arrays have as many numbers as there are dimensions, the strides one less; a map is only read if
+        // it was written.
+        unsafe {
+            sys::cuTensorMapEncodeTiled(
+                map.as_mut_ptr(),
+                number,
+                2,
+                address as *mut c_void,
+                sizes.as_ptr(),
+                strides.as_ptr(),
+                box_sizes.as_ptr(),
+                steps.as_ptr(),
+                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+            .result()?;
+            Ok(map.assume_init())
+        }
+    }
+}
+
+thread_local! {
+    static GPUS: RefCell<HashMap<usize, Option<Gpu>>> = RefCell::new(HashMap::new());
+}
+
+/// A kernel's address, by device; or why there is none.
+type Functions = HashMap<(usize, Kernel), Result<usize, String>>;
+
+static FUNCTIONS: LazyLock<Mutex<Functions>> = LazyLock::new(Mutex::default);
+
+impl Gpu {
+    /// None where the device is not one that these kernels ran on, or the stream can't be found.
+    pub(in crate::execute::cuda) fn of(device: &CudaDevice) -> Option<Self> {
+        GPUS.with_borrow_mut(|gpus| gpus.entry(device.index).or_insert_with(|| Self::find(device)).clone())
+    }
+
+    fn find(device: &CudaDevice) -> Option<Self> {
+        // Makes the stream, where the thread has none yet.
+        let _buffer = CudaRuntime::client(device).empty(ANY_BYTES);
+        let handle = DeviceHandle::<Server>::new(device.to_id());
+        let id = StreamId::current();
+        let most = usize::from(CubeClRuntimeConfig::get().streaming.max_streams);
+        let text = handle.submit_blocking(|server| format!("{server:?}")).ok()?;
+        let stream = stream_in(&text, id.value as usize % most)?;
+        if !is_hopper(device.index) {
+            return None;
+        }
+        let [shared, processors] = attributes(device.index, SHARED)?;
+        let target = Target {
+            architecture: "sm_90a".into(),
+            driver: driver()?,
+            folder: probe::name(device.index).and_then(|gpu| source::folder(&gpu)),
+        };
+        let [shared, processors] = [usize::try_from(shared).ok()?, usize::try_from(processors).ok()?];
+        Some(Self { device: device.index, handle, stream, id, target: Arc::new(target), shared, processors })
+    }
+
+    /// Whether a kernel can be launched, which compiles it.
+    pub(super) fn has(&self, kernel: &Kernel) -> bool {
+        self.function(kernel).is_ok()
+    }
+
+    /// Launches a kernel with buffers and the parameters behind them.
+    ///
+    /// # Panics
+    /// On the server's thread where the driver refuses, so that whatever waits for the numbers fails.
+    ///
+    /// # Safety
+    /// The kernel writes and reads inside the buffers, given these parameters.
+    pub(super) unsafe fn launch(&self, launch: Launch<'_>, buffers: Vec<Handle>) {
+        let function = match self.function(launch.kernel) {
+            Ok(function) => function,
+            Err(error) => panic!("{}: {error}", launch.kernel.entry),
+        };
+        let (stream, id, entry) = (self.stream, self.id, launch.kernel.entry);
+        let Launch { blocks, threads, shared, early, map, mut params, .. } = launch;
+        let bindings: Vec<_> = buffers.into_iter().map(Handle::binding).collect();
+        self.handle.submit(move |server: &mut Server| {
+            // Also waits for the streams of other threads that wrote the buffers. They are held until the launch.
+            let resources: Vec<_> = bindings.into_iter().map(|binding| server.get_resource(binding, id)).collect();
+            let mut addresses: Vec<u64> = Vec::with_capacity(resources.len());
+            for resource in &resources {
+                match resource {
+                    Ok(resource) => addresses.push(resource.resource().ptr),
+                    Err(error) => panic!("{entry}: a buffer is gone: {error:?}"),
+                }
+            }
+            let mut map = match map.map(|map| map.encoded(addresses[0])).transpose() {
+                Ok(map) => map,
+                Err(error) => panic!("{entry}: the inputs can't be mapped: {error:?}"),
+            };
+            let mut arguments: Vec<*mut c_void> =
+                addresses.iter_mut().map(|address| std::ptr::from_mut(address).cast()).collect();
+            if let Some(map) = &mut map {
+                arguments[0] = std::ptr::from_mut(map).cast();
+            }
+            arguments.push(params.as_mut_ptr().cast());
+            // SAFETY: the function is the kernel's of this device, whose context is this thread's; the arguments are its
+            // parameters in order and live until the call returns, which copies them; the stream is this device's.
+            let launched = unsafe {
+                let mut attribute: sys::CUlaunchAttribute = std::mem::zeroed();
+                attribute.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+                attribute.value.programmaticStreamSerializationAllowed = 1;
+                let config = sys::CUlaunchConfig {
+                    gridDimX: blocks as u32,
+                    gridDimY: 1,
+                    gridDimZ: 1,
+                    blockDimX: threads as u32,
+                    blockDimY: 1,
+                    blockDimZ: 1,
+                    sharedMemBytes: shared as u32,
+                    hStream: stream as sys::CUstream,
+                    attrs: &mut attribute,
+                    numAttrs: u32::from(early),
+                };
+                let function = function as sys::CUfunction;
+                sys::cuLaunchKernelEx(&config, function, arguments.as_mut_ptr(), std::ptr::null_mut()).result()
+            };
+            if let Err(error) = launched {
+                panic!("{entry}: the launch failed: {error:?}");
+            }
+        });
+    }
+
+    fn function(&self, kernel: &Kernel) -> Result<usize, String> {
+        let key = (self.device, kernel.clone());
+        let mut functions = FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = functions.get(&key) {
+            return function.clone();
+        }
+        let function = self.load(kernel);
+        functions.entry(key).or_insert(function).clone()
+    }
+
+    fn load(&self, kernel: &Kernel) -> Result<usize, String> {
+        let code = kernel.compiled(&self.target)?;
+        let entry = CString::new(kernel.entry).map_err(|error| error.to_string())?;
+        let shared = self.shared;
+        let loaded = self.handle.submit_blocking(move |_| {
+            // SAFETY: the thread's context is the device's, for which the code was compiled; the module is never
+            // unloaded, so the function lives as long as the program.
+            unsafe {
+                let module = result::module::load_data(code.as_ptr().cast())?;
+                let function = result::module::get_function(module, entry)?;
+                let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                result::function::set_function_attribute(function, most, shared as i32)?;
+                Ok(function as usize)
+            }
+        });
+        let failed = |error: result::DriverError| format!("the driver answers {error:?}");
+        loaded.map_err(|error| format!("{error:?}"))?.map_err(failed)
+    }
+}
+
+/// Whether the GPU that the program uses is one that these kernels ran on: what has not run is not chosen.
+static RAN_HERE: AtomicBool = AtomicBool::new(false);
+
+/// Notes what kind of GPU is used.
+pub(in crate::execute::cuda) fn look(index: usize) {
+    RAN_HERE.store(is_hopper(index), Ordering::Relaxed);
+}
+
+/// See [`look`].
+pub(in crate::execute::cuda) fn kernels_ran_here() -> bool {
+    RAN_HERE.load(Ordering::Relaxed)
+}
+
+fn is_hopper(index: usize) -> bool {
+    attributes(index, CAPABILITY) == Some([9, 0])
+}
+
+const CAPABILITY: [sys::CUdevice_attribute; 2] = [
+    sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+    sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+];
+const SHARED: [sys::CUdevice_attribute; 2] = [
+    sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+    sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+];
+
+fn attributes(index: usize, names: [sys::CUdevice_attribute; 2]) -> Option<[i32; 2]> {
+    let device = result::device::get(i32::try_from(index).ok()?).ok()?;
+    // SAFETY: the device is one of the driver's.
+    let value = |name| unsafe { result::device::get_attribute(device, name) }.ok();
+    Some([value(names[0])?, value(names[1])?])
+}
+
+fn driver() -> Option<i32> {
+    let mut version = 0;
+    // SAFETY: writes one number.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result().ok()?;
+    Some(version)
+}
+
+/// The address of a stream by its place in the server's debug text.
+fn stream_in(text: &str, place: usize) -> Option<usize> {
+    let list = text.split_once("StreamPool { streams: [")?.1;
+    let (mut depth, mut begin, mut entry) = (0, 0, 0);
+    for (at, sign) in list.char_indices() {
+        match sign {
+            '[' | '(' | '{' => depth += 1,
+            ']' | ')' | '}' if depth > 0 => depth -= 1,
+            ',' | ']' if depth == 0 => {
+                if entry == place {
+                    return address(&list[begin..at]);
+                }
+                if sign == ']' {
+                    return None;
+                }
+                (entry, begin) = (entry + 1, at + 1);
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+fn address(entry: &str) -> Option<usize> {
+    let digits = entry.trim_start().strip_prefix("Some(StreamWrapper { stream: Stream { sys: 0x")?;
+    let end = digits.find(|sign: char| !sign.is_ascii_hexdigit())?;
+    usize::from_str_radix(&digits[..end], 16).ok().filter(|&address| address != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_found_by_its_place() {
+        let stream = |sys: &str| {
+            format!("Some(StreamWrapper {{ stream: Stream {{ sys: {sys}, memory: [1, (2)] }}, cursor: 3 }})")
+        };
+        let text = format!(
+            "CudaServer {{ ctx: C {{ a: [1, 2] }}, streams: MultiStream {{ streams: StreamPool {{ streams: [None, {}, None, {}], \
+             factory: X }}, max_streams: 4 }} }}",
+            stream("0x7f9adcc5b160"),
+            stream("0x10")
+        );
+        assert_eq!(
+            [0, 1, 2, 3, 4].map(|place| stream_in(&text, place)),
+            [None, Some(0x7f9a_dcc5_b160), None, Some(16), None]
+        );
+        // Anything else is no stream.
+        let other = |sys: &str| format!("StreamPool {{ streams: [{sys}] }}");
+        for text in [
+            "",
+            "streams: [None]",
+            &other(&stream("null")),
+            &other("Some(Other { sys: 0x12 })"),
+            &other(&stream("0x0")),
+        ] {
+            assert_eq!(stream_in(text, 0), None, "{text}");
+        }
+    }
+}
