@@ -417,6 +417,7 @@ fn two(tensor: &Tensor) -> [usize; 2] {
 mod tests {
     use super::*;
 
+    #[test]
     fn dense_kernels_need_their_hardware_and_whole_steps() {
         let name = |dtype, tensor_core, gemm: bool, cols, tokens| {
             DenseKernel::new(dtype, Has { tensor_core, blas: false }, || gemm, [tokens, 100, cols]).name(tokens)
