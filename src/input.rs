@@ -45,7 +45,8 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As [`read`]; `InvalidData` where the file is not UTF-8.
 pub fn read_to_string(path: &Path, limit: u64) -> io::Result<String> {
-    String::from_utf8(read(path, limit)?).map_err(|error| io::Error::new(ErrorKind::InvalidData, error.utf8_error()))
+    String::from_utf8(read(path, limit)?)
+        .map_err(|error| io::Error::new(ErrorKind::InvalidData, format!("no UTF-8 text, {}", error.utf8_error())))
 }
 
 fn regular(metadata: &Metadata) -> io::Result<()> {

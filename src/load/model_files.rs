@@ -317,7 +317,8 @@ fn found(
         return Err(LoadError::Quantised { model: source, method });
     }
     // Before the weights, which may be a long download.
-    let tokenizer = TokenizerFiles::find(&find, &config, &source)?;
+    let tokenizer =
+        TokenizerFiles::find(&find, &config, &source)?.ok_or_else(|| missing("tokenizer", TokenizerFiles::NAMES))?;
     let weights = weights()?;
     let mut inputs = vec![input_file(&config_path, None)?];
     let hashed = weights.paths.par_iter().map(|path| input_file(path, known_sha256(path)));

@@ -491,7 +491,7 @@ variants = ["dense"]
     fn a_run_that_needs_too_much_stops() {
         for model in ["llama-2-7b", "mistral-7b"] {
             let lab = Lab::with(&EXPERIMENT.replace("MODEL", model));
-            let said = format!("`Dense` of `synthetic:{model}` may take");
+            let said = format!("`synthetic:{model} Dense flex f32` may take");
             let outcome = lab.run(["run", "e.toml"]);
             refused(&outcome, &[&said, "GiB of memory, and this machine has", "hint: ", "--ignore-memory"]);
             assert!(!lab.path("results").exists());

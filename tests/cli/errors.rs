@@ -447,7 +447,7 @@ mod results {
         let lab = Lab::tiny(THREE_CELLS);
         // In blocks of 512 or 1024 bytes: a plan fits, a cell does not.
         let mut command = std::process::Command::new("sh");
-        command.args(["-c", "trap '' XFSZ; ulimit -f 3; exec \"$0\" run e.toml", crate::support::program()]);
+        command.args(["-c", "trap '' XFSZ; ulimit -f 6; exec \"$0\" run e.toml", crate::support::program()]);
         lab.settle(&mut command);
         let outcome = lab.outcome(command.output().unwrap());
         outcome.exits(UNEXPECTED).prints_nothing();

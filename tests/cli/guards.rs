@@ -3,6 +3,7 @@
 
 use crate::support::{Lab, THREE_CELLS};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// Runs the experiment and changes its cells as somebody else might.
 fn received(change: impl Fn(&mut Value)) -> Lab {
@@ -12,9 +13,17 @@ fn received(change: impl Fn(&mut Value)) -> Lab {
         let path = format!("results/e/cells/{name}");
         let mut cell: Value = serde_json::from_str(&lab.read(&path)).unwrap();
         change(&mut cell);
+        seal(&mut cell);
         lab.write(&path, cell.to_string());
     }
     lab
+}
+
+/// Gives a cell the digest of its content, as whoever sends it to somebody can.
+fn seal(cell: &mut Value) {
+    cell.as_object_mut().unwrap().shift_remove("digest");
+    let digest = Sha256::digest(cell.to_string());
+    cell["digest"] = digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
 }
 
 #[cfg(unix)]
@@ -45,7 +54,8 @@ fn a_report_writes_nothing_outside_of_its_folder() {
 fn numbers_of_layers_in_a_cell_size_nothing() {
     for number in ["4000000000", "18446744073709551615"] {
         let lab = received(|cell| {
-            for layer in cell["measured"]["structure"]["layers"].as_array_mut().unwrap() {
+            let structure = &mut cell["results"][0]["result"]["structure"]["structure"];
+            for layer in structure["layers"].as_array_mut().unwrap() {
                 let name = layer["module_name"].as_str().unwrap().replace("layers.0.", &format!("layers.{number}."));
                 layer["module_name"] = name.into();
                 layer["nonzero"] = u64::MAX.into();
@@ -53,7 +63,7 @@ fn numbers_of_layers_in_a_cell_size_nothing() {
         });
         // Shown or refused, but not by taking all memory.
         let outcome = lab.run(["report", "results/e"]);
-        assert!(matches!(outcome.code, Some(0 | 3)), "{outcome:?}");
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
     }
 }
 

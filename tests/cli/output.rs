@@ -140,7 +140,7 @@ fn the_notebooks_csr_is_a_variant_with_its_own_bytes() {
         let masked = rows.iter().find(|row| row["variant"] == "masked").unwrap();
         assert_eq!(plain["nonzero"], masked["nonzero"]);
         let (_, cell) = lab.cells().into_iter().find(|(_, cell)| cell["cell"]["variant"] == "csr32").unwrap();
-        let layers = cell["measured"]["structure"]["layers"].as_array().unwrap();
+        let layers = cell["results"][0]["result"]["structure"]["structure"]["layers"].as_array().unwrap();
         let plain: Vec<_> = layers.iter().filter(|layer| layer["format"] == "csr-32").collect();
         assert!(plain.len() > 3);
         for layer in plain {

@@ -85,7 +85,9 @@ fn names_and_paths_make_no_new_cells_but_contents_do() {
     assert_eq!(decisions(&lab, &moved), ["Dense cached", "Masked50 cached", "CSR50 cached"]);
     lab.write("other.txt", "the dog\n");
     assert_eq!(decisions(&lab, &moved), ["Dense add", "Masked50 add", "CSR50 add"]);
-    lab.run(["plan", "e.toml"].into_iter().chain(moved)).exits(0).says(&["and 2 more add: the content of agreement"]);
+    lab.run(["plan", "e.toml"].into_iter().chain(moved))
+        .exits(0)
+        .says(&["and 2 more add: agreement file:texts.txt -> file:other.txt"]);
 }
 
 #[test]

@@ -109,13 +109,16 @@ impl Lab {
         fs::read_to_string(self.folder.path().join(path)).unwrap()
     }
 
-    /// The names of the planned cells.
+    /// The names of the planned cells and of their results.
     #[track_caller]
     fn ids(&self, data: &str, more: &[&str]) -> Vec<String> {
         let said = self.run("plan", data, &[&["--output-format", "json"], more].concat());
         assert_eq!(said.code, 0, "{}", said.stderr);
-        let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_owned();
-        said.stdout.lines().map(id).collect()
+        let names = |line: &str| {
+            let cell: Value = serde_json::from_str(line).unwrap();
+            format!("{} {}", cell["id"].as_str().unwrap(), cell["parts"])
+        };
+        said.stdout.lines().map(names).collect()
     }
 }
 

@@ -57,25 +57,27 @@ const OTHERS: [(&str, &str); 4] = [
 ];
 
 impl TokenizerFiles {
-    /// The files of the model `model`, by names; `config` is its `config.json`.
+    /// What is looked for.
+    pub const NAMES: &'static str = "tokenizer.json, or vocab.json and merges.txt";
+
+    /// The files of the model `model`, by names, if it has any; `config` is its `config.json`.
     ///
     /// # Errors
-    /// When there is none, or only one of another kind, or the files around it can't be read.
-    pub fn find(find: &Find<'_>, config: &Value, model: &str) -> Result<Self, LoadError> {
+    /// When there is only a tokenizer of another kind, or the files around it can't be read.
+    pub fn find(find: &Find<'_>, config: &Value, model: &str) -> Result<Option<Self>, LoadError> {
         if let Some(path) = find("tokenizer.json")? {
-            return Ok(Self::Json(path));
+            return Ok(Some(Self::Json(path)));
         }
         if let (Some(vocab), Some(merges)) = (find("vocab.json")?, find("merges.txt")?) {
             let special = Special::read(find, config)?;
-            return Ok(Self::VocabMerges { vocab, merges, special: Box::new(special) });
+            return Ok(Some(Self::VocabMerges { vocab, merges, special: Box::new(special) }));
         }
         for (file, kind) in OTHERS {
             if find(file)?.is_some() {
                 return Err(LoadError::OtherTokenizer { model: model.into(), file, kind });
             }
         }
-        let looked_for = "tokenizer.json, or vocab.json and merges.txt";
-        Err(LoadError::NoFile { model: model.into(), what: "tokenizer", looked_for })
+        Ok(None)
     }
 
     /// Builds the tokenizer.

@@ -19,7 +19,7 @@ fn folder(files: &[(&str, String)]) -> TempDir {
 /// The tokenizer of a folder, for a model of this type.
 fn open(folder: &TempDir, model_type: &str) -> Result<Tokenizer, LoadError> {
     let find = |name: &str| Ok(Some(folder.path().join(name)).filter(|path| path.exists()));
-    TokenizerFiles::find(&find, &json!({ "model_type": model_type }), "path:m")?.open()
+    TokenizerFiles::find(&find, &json!({ "model_type": model_type }), "path:m")?.expect("a tokenizer").open()
 }
 
 /// Byte-level BPE: the 256 bytes, whose ids are their values, the merges `1 2` (256) and `Ġ t` (257), and more tokens.
