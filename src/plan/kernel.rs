@@ -57,13 +57,13 @@ impl KernelCell {
     }
 
     /// Whether two cells differ in no more than tokens: they multiply the same stored weight, but for `auto`,
-    /// whose form depends on them, and CSR on a GPU, which is stored otherwise for one token.
+    /// whose form depends on them, and formats on a GPU, which are stored otherwise for a few tokens than for many.
     pub fn same_weight(&self, other: &Self) -> bool {
         self.same_matrix(other)
             && (self.format, self.sparsity) == (other.format, other.sparsity)
             && match self.format {
                 KernelFormat::Auto => self.tokens == other.tokens,
-                KernelFormat::Csr if self.backend == Backend::Cuda => (self.tokens > 1) == (other.tokens > 1),
+                KernelFormat::Csr | KernelFormat::Bitmap if self.backend == Backend::Cuda => self.tokens == other.tokens,
                 _ => true,
             }
     }
