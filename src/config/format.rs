@@ -40,20 +40,10 @@ pub struct IndexBytes {
 /// A format's form on a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnCuda {
-    /// Groups for one token, squares for more.
+    /// Gaps for a few tokens; groups or squares elsewhere.
     Csr,
-    /// Tiles of bits.
+    /// Octets or panels of bits; tiles elsewhere.
     Bitmap,
-}
-
-impl OnCuda {
-    /// Whether a weight that is stored for some tokens is stored alike for others.
-    pub const fn alike(self, tokens: usize, others: usize) -> bool {
-        match self {
-            Self::Csr => (tokens > 1) == (others > 1),
-            Self::Bitmap => true,
-        }
-    }
 }
 
 /// Styles of series that are no format's.

@@ -67,15 +67,13 @@ impl KernelCell {
     }
 
     /// Whether two cells differ in no more than tokens: they multiply the same stored weight, but for `auto`,
-    /// whose form depends on them, and a format that a GPU stores otherwise for one token.
+    /// whose form depends on them, and formats on a GPU, which are stored otherwise for a few tokens than for many.
     pub fn same_weight(&self, other: &Self) -> bool {
         self.same_matrix(other)
             && (self.format, self.sparsity) == (other.format, other.sparsity)
             && match self.format {
                 KernelFormat::Auto => self.tokens == other.tokens,
-                KernelFormat::Sparse(format) if self.backend == Backend::Cuda => {
-                    format.row().cuda.is_none_or(|layout| layout.alike(self.tokens, other.tokens))
-                }
+                KernelFormat::Sparse(_) if self.backend == Backend::Cuda => self.tokens == other.tokens,
                 KernelFormat::Dense | KernelFormat::Sparse(_) | KernelFormat::Threshold => true,
             }
     }

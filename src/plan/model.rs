@@ -232,14 +232,13 @@ impl fmt::Display for Cell {
 }
 
 impl Cell {
-    /// Tokens at once that a variant's stored form is chosen for, of those that matter most: of `auto` all,
-    /// elsewhere whether there are several; none where the form is the same for any number.
+    /// Tokens at once that a variant's stored form is chosen for, of those that matter most; none where the form is the
+    /// same for any number.
     pub fn form_tokens(variant: Variant, backend: Backend, decisive: usize) -> Option<usize> {
         match variant {
             Variant::Dense | Variant::Masked => None,
-            Variant::Auto => Some(decisive),
             Variant::Sparse(_) if backend.is_cpu() => None,
-            Variant::Sparse(_) => Some(decisive.min(2)),
+            Variant::Sparse(_) | Variant::Auto => Some(decisive),
         }
     }
 }
@@ -491,7 +490,7 @@ pub(crate) mod tests {
             .map(|variant| Cell::form_tokens(variant, backend, 9))
         };
         assert_eq!(all(Backend::Flex), [None, None, None, None, Some(9)]);
-        assert_eq!(all(Backend::Cuda), [None, None, Some(2), Some(2), Some(9)]);
+        assert_eq!(all(Backend::Cuda), [None, None, Some(9), Some(9), Some(9)]);
         assert_eq!(Cell::form_tokens(Variant::Sparse(Format::Csr), Backend::Cuda, 1), Some(1));
     }
 
