@@ -135,7 +135,6 @@ mod avx512 {
     ///
     /// # Safety
     /// The CPU has AVX-512F and VPOPCNTDQ, and every row has at least `words` words.
-    #[expect(clippy::needless_range_loop, reason = "the compiler unrolls these, and keeps all in registers")]
     #[target_feature(enable = "avx512f,avx512vpopcntdq")]
     pub(super) unsafe fn block(a: [&[u64]; TILE], b: [&[u64]; TILE], words: usize) -> [[u32; TILE]; TILE] {
         let mut sums = [_mm512_setzero_si512(); TILE * TILE];

@@ -176,7 +176,7 @@ mod tests {
             (0..6 * 131).map(|i| i as f32 * f32::from(u8::from(mask.get(i / 131, i % 131)))).collect();
         let (mask, moved) = shuffled_weights(&mask, &weights, 1);
         for feature in 2..6 {
-            assert!((0..131).all(|at| !mask.get(feature, at) == (moved[feature * 131 + at] == 0.0)));
+            assert!((0..131).all(|at| mask.get(feature, at) != (moved[feature * 131 + at] == 0.0)));
             let mut sorted = moved[feature * 131..][..131].to_vec();
             sorted.sort_by(f32::total_cmp);
             assert_eq!(sorted.iter().filter(|&&w| w != 0.0).count(), mask.kept(feature));

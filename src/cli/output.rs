@@ -102,7 +102,7 @@ pub enum Event {
         /// Why it failed, of a failed one.
         failure: Option<Failure>,
         /// How long it took.
-        timings: Timings,
+        timings: Box<Timings>,
     },
     /// The run is over.
     Done {
@@ -130,7 +130,7 @@ impl Event {
             cached,
             measured: Some(groups).filter(|groups| !groups.is_empty() && record.failure.is_none()),
             failure: record.failure.clone(),
-            timings: record.timings,
+            timings: Box::new(record.timings),
         }
     }
 }

@@ -241,7 +241,7 @@ fn folder_files(source: String, folder: &Path) -> Result<ModelFiles, LoadError> 
         Err(weights::WeightsError::NoWeights { .. }) => Err(missing("weights", WEIGHTS)),
         found => Ok(found?),
     };
-    found(source.clone(), find, &missing, weights, |_| None)
+    found(source.clone(), find, missing, weights, |_| None)
 }
 
 fn hub_files(source: String, snapshot: &Snapshot) -> Result<ModelFiles, LoadError> {
@@ -255,7 +255,7 @@ fn hub_files(source: String, snapshot: &Snapshot) -> Result<ModelFiles, LoadErro
         }
     };
     let weights = || hub_weights(snapshot)?.ok_or_else(|| missing("weights", WEIGHTS));
-    let mut files = found(source.clone(), find, &missing, weights, |path| snapshot.sha256(path))?;
+    let mut files = found(source.clone(), find, missing, weights, |path| snapshot.sha256(path))?;
     files.commit = Some(snapshot.commit().into());
     files.warnings = snapshot.warnings().iter().map(ToString::to_string).collect();
     Ok(files)

@@ -30,7 +30,7 @@ pub fn coloured(text: &str) -> String {
         out.push_str(&lines(&rest[..at]));
         let behind = &rest[at + 1..];
         let colour = behind.strip_prefix('[').and_then(|codes| codes.find(|c: char| !c.is_ascii_digit() && c != ';'));
-        match colour.filter(|&end| behind[1..].as_bytes()[end] == b'm') {
+        match colour.filter(|&end| behind.as_bytes()[1..][end] == b'm') {
             Some(end) => {
                 out.push_str(&rest[at..at + 3 + end]);
                 rest = &behind[end + 2..];

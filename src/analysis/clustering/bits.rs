@@ -229,8 +229,8 @@ impl BitCentres<'_> {
     }
 
     fn moved_sums(&self, labels: &[usize]) -> Vec<BitSum> {
-        let (mut joined, mut left): (Vec<Vec<&[u64]>>, Vec<Vec<&[u64]>>) =
-            (vec![Vec::new(); self.k], vec![Vec::new(); self.k]);
+        let mut joined: Vec<Vec<&[u64]>> = vec![Vec::new(); self.k];
+        let mut left = joined.clone();
         for (point, (&old, &new)) in self.members.iter().zip(labels).enumerate().filter(|(_, (old, new))| old != new) {
             joined[new].push(self.mask.row(point));
             left[old].push(self.mask.row(point));

@@ -213,6 +213,9 @@ impl<W: Panels> Expand<'_, W> {
     }
 }
 
+/// The masks and the values of a panel.
+type Panel<'a, W> = (&'a [<W as Panels>::Mask], &'a [<W as Panels>::Value]);
+
 /// Sums of the rows of P panels for T tokens.
 ///
 /// # Safety
@@ -220,7 +223,7 @@ impl<W: Panels> Expand<'_, W> {
 /// `stride` numbers.
 #[inline(always)]
 unsafe fn expand<W: Panels, L: Lanes, const T: usize, const P: usize, const A: usize>(
-    panels: [(&[W::Mask], &[W::Value]); P],
+    panels: [Panel<'_, W>; P],
     x: *const f32,
     stride: usize,
     cols: usize,
