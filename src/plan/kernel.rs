@@ -63,7 +63,9 @@ impl KernelCell {
             && (self.format, self.sparsity) == (other.format, other.sparsity)
             && match self.format {
                 KernelFormat::Auto => self.tokens == other.tokens,
-                KernelFormat::Csr | KernelFormat::Bitmap if self.backend == Backend::Cuda => self.tokens == other.tokens,
+                KernelFormat::Csr | KernelFormat::Bitmap if self.backend == Backend::Cuda => {
+                    self.tokens == other.tokens
+                }
                 _ => true,
             }
     }
