@@ -52,7 +52,7 @@ const EXPAND_PLANES: u32 = 4;
 pub(super) fn dense(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let (tokens, [rows, cols]) = (x.shape()[0], two(weight));
     match DenseKernel::of(weight, tokens) {
-        DenseKernel::Blas => match blas_product(into_contiguous(x.clone()), weight, bias) {
+        DenseKernel::Blas => match blas_product(from_16_bytes(into_contiguous(x.clone())), weight, bias) {
             Some(y) => y,
             None => matmul(x, weight, bias),
         },
@@ -91,7 +91,8 @@ pub(super) fn sparse(x: Tensor, weight: &CudaWeight) -> Tensor {
 
 /// The name of the kernel behind [`dense`].
 pub(super) fn dense_kernel(weight: &Tensor, tokens: usize) -> String {
-    DenseKernel::of(weight, tokens).name(tokens).into()
+    let [rows, cols] = two(weight);
+    DenseKernel::of(weight, tokens).that_runs(&weight.device, weight.dtype, [tokens, rows, cols]).name(tokens).into()
 }
 
 /// The name of the kernel behind [`sparse`].
@@ -114,6 +115,8 @@ pub(super) fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
             let has = Has::of(&weight.stored.any().device, client, weight.dtype, [weight.rows, width(weight)]);
             let gemm = || gemm::can(client, weight.dtype);
             let dense = DenseKernel::new(weight.dtype, has, gemm, [tokens, weight.rows, width(weight)]);
+            let shape = [tokens, weight.rows, width(weight)];
+            let dense = dense.that_runs(&weight.stored.any().device, weight.dtype, shape);
             format!("{expand}+{}", dense.name(tokens))
         }
     }
@@ -164,6 +167,12 @@ impl DenseKernel {
             _ if gemm() => Self::Gemm,
             _ => Self::Matmul,
         }
+    }
+
+    /// Itself, or Burn's product where the library turns out to have no kernel for the shape.
+    fn that_runs(self, device: &CudaDevice, dtype: DType, shape: [usize; 3]) -> Self {
+        let has_none = || !Gpu::of(device).is_some_and(|gpu| blas::plans(&gpu, dtype, shape));
+        if self == Self::Blas && has_none() { Self::Matmul } else { self }
     }
 
     fn name(self, tokens: usize) -> &'static str {

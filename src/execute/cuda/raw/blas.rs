@@ -119,6 +119,13 @@ pub(in crate::execute::cuda) unsafe fn product(
     true
 }
 
+/// Whether the library has a kernel for such products: without a bias, and with one where that was asked for.
+pub(in crate::execute::cuda) fn plans(gpu: &Gpu, dtype: DType, [tokens, rows, cols]: [usize; 3]) -> bool {
+    let shape = |bias| Shape { device: gpu.device, dtype, tokens, rows, cols, bias };
+    let with_bias = || PLANS.lock().unwrap_or_else(PoisonError::into_inner).get(&shape(true)).copied();
+    planned(gpu, shape(false)).is_some() && with_bias().is_none_or(|plan| plan.is_some())
+}
+
 fn planned(gpu: &Gpu, shape: Shape) -> Option<Plan> {
     let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(plan) = plans.get(&shape) {
