@@ -1,7 +1,7 @@
 //! What the user wrote: the experiment file and what the command line lays over it.
 //!
 //! ```text
-//! text ──toml──▶ table ──overrides──▶ table ──shape──▶ table ──serde──▶ raw ──validate──▶ Experiment
+//! text ──toml──▶ table ──overrides──▶ table ──grammar──▶ table ──serde──▶ raw ──validate──▶ Experiment
 //!  syntax errors      unknown paths       keys, types                      rules between keys
 //! ```
 //! Every step reports all that it finds, with the place where it was written, and passes on what
@@ -11,6 +11,7 @@
 pub mod axis;
 pub mod experiment;
 pub mod format;
+pub mod grammar;
 pub mod joining;
 pub mod kernel;
 pub mod keyword;
@@ -19,7 +20,6 @@ pub mod overrides;
 pub mod raw;
 pub mod reference;
 pub mod schema;
-pub mod shape;
 pub mod source;
 pub mod validate;
 
@@ -117,7 +117,7 @@ fn check(sources: &Sources, path: &Path, text: &str, arguments: &[Span]) -> (Opt
     let span = root.span();
     let mut table = root.into_inner();
     found.extend(overrides.iter().filter_map(|given| given.apply(&mut table).err()));
-    let shape::Findings { diagnostics, removed } = shape::check(&mut table);
+    let grammar::Findings { diagnostics, removed } = grammar::check(&mut table);
     found.append(diagnostics);
     let deserializer = toml::de::Deserializer::from(toml::Spanned::new(span, table));
     match RawExperiment::deserialize(deserializer) {
@@ -127,7 +127,7 @@ fn check(sources: &Sources, path: &Path, text: &str, arguments: &[Span]) -> (Opt
             (experiment, found)
         }
         Err(error) => {
-            found.push(beyond_shape(&error));
+            found.push(beyond_grammar(&error));
             (None, found)
         }
     }
@@ -170,7 +170,7 @@ fn syntax(text: &str, errors: &[toml::de::Error]) -> Vec<Diagnostic> {
 }
 
 /// A value that the schema lets pass and the raw structs don't. There should be none.
-fn beyond_shape(error: &toml::de::Error) -> Diagnostic {
+fn beyond_grammar(error: &toml::de::Error) -> Diagnostic {
     let diagnostic = Diagnostic::error("invalid value");
     match error.span() {
         Some(span) => diagnostic.at(span, error.message()),

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use crate::config::grammar::{Grammar, experiment};
 use crate::config::keyword::one_of;
-use crate::config::shape::{Shape, experiment};
 use crate::diagnostic::{Diagnostic, Sources, Span, nearest};
 
 /// One `key=value`, its path known to exist.
@@ -53,7 +53,7 @@ impl<'i> Override<'i> {
         self.insert(experiment(), root, &self.path)
     }
 
-    fn insert(&self, shape: &Shape, table: &mut DeTable<'i>, path: &[Segment<'i>]) -> Result<(), Diagnostic> {
+    fn insert(&self, shape: &Grammar, table: &mut DeTable<'i>, path: &[Segment<'i>]) -> Result<(), Diagnostic> {
         let [first, rest @ ..] = path else {
             return Ok(());
         };
@@ -64,7 +64,7 @@ impl<'i> Override<'i> {
             return Ok(());
         }
         match shape.key(first.name) {
-            Some(child @ Shape::Table(_)) => {
+            Some(child @ Grammar::Table(_)) => {
                 let empty = || Spanned::new(first.span.clone(), DeValue::Table(DeTable::new()));
                 match table.entry(key).or_insert_with(empty).get_mut() {
                     DeValue::Table(child_table) => self.insert(child, child_table, rest),
@@ -72,7 +72,7 @@ impl<'i> Override<'i> {
                     _ => Ok(()),
                 }
             }
-            Some(Shape::List(item)) => match table.get_mut(first.name).map(Spanned::get_mut) {
+            Some(Grammar::List(item)) => match table.get_mut(first.name).map(Spanned::get_mut) {
                 Some(DeValue::Array(blocks)) => self.insert_blocks(item, blocks, first, rest),
                 Some(_) => Ok(()),
                 None => Err(no_block(first)),
@@ -83,7 +83,7 @@ impl<'i> Override<'i> {
 
     fn insert_blocks(
         &self,
-        shape: &Shape,
+        shape: &Grammar,
         blocks: &mut DeArray<'i>,
         list: &Segment<'i>,
         path: &[Segment<'i>],
@@ -137,8 +137,8 @@ fn check_path(path: &[Segment<'_>]) -> Result<(), Diagnostic> {
     let mut shape = experiment();
     let mut numbered = false;
     for (depth, segment) in path.iter().enumerate() {
-        if let Shape::List(item) = shape
-            && matches!(**item, Shape::Table(_))
+        if let Grammar::List(item) = shape
+            && matches!(**item, Grammar::Table(_))
         {
             shape = item;
             numbered = segment.name.parse::<usize>().is_ok();
@@ -154,7 +154,7 @@ fn check_path(path: &[Segment<'_>]) -> Result<(), Diagnostic> {
     Ok(())
 }
 
-fn unknown_path(shape: &Shape, path: &[Segment<'_>], depth: usize, numbered: bool) -> Diagnostic {
+fn unknown_path(shape: &Grammar, path: &[Segment<'_>], depth: usize, numbered: bool) -> Diagnostic {
     let full = join(path);
     let segment = &path[depth];
     let error = Diagnostic::error(format!("unknown path `{full}`"));
@@ -171,7 +171,7 @@ fn unknown_path(shape: &Shape, path: &[Segment<'_>], depth: usize, numbered: boo
     let elsewhere = || {
         let key = path.last()?.name;
         let section = experiment().keys().find(|section| match experiment().key(section) {
-            Some(Shape::List(item)) => item.key(key).is_some(),
+            Some(Grammar::List(item)) => item.key(key).is_some(),
             Some(table) => table.key(key).is_some(),
             None => false,
         })?;

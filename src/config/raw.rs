@@ -1,7 +1,7 @@
 //! The experiment file as written: flat structs, one field per key, everything optional.
 //!
 //! The doc comments of the fields are the descriptions of the JSON schema; the schema in turn is
-//! what keys and types are checked against ([`shape`](super::shape)). Meaning, defaults and rules
+//! what keys and types are checked against ([`grammar`](super::grammar)). Meaning, defaults and rules
 //! between keys belong to [`validate`](super::validate).
 //!
 //! No `flatten`, `untagged` or tagged enums: they lose the position of a mistake.

@@ -28,9 +28,9 @@ mod host;
 mod linear;
 mod llama;
 mod opt;
+mod presets;
 mod rope;
 mod rotary;
-mod shapes;
 
 pub use architecture::{
     Activation, Architecture, Attention, Block, Group, Kind, Mlp, Module, NormKind, Positions, Projections, Residual,
@@ -42,4 +42,4 @@ pub use config::{ConfigError, FAMILIES, Family, architecture};
 pub use decoder::{Activations, Batch, Decoder, DecoderError, Part, Stage};
 pub(crate) use linear::transpose;
 pub use linear::{DenseWeight, Linear, LinearWeight};
-pub use shapes::published;
+pub use presets::published;

@@ -14,6 +14,7 @@
 
 mod axis;
 mod bars;
+mod display_list;
 mod font;
 mod heat;
 mod layout;
@@ -21,7 +22,6 @@ mod legend;
 mod number;
 mod panel;
 mod points;
-mod shape;
 mod style;
 
 use std::fmt::Display;
@@ -33,7 +33,7 @@ use thiserror::Error;
 
 use super::escape;
 use super::figure::Figure;
-use shape::{Anchor, Color, Point, Shape, Text};
+use display_list::{Anchor, Color, Point, Shape, Text};
 
 /// Backends take integer positions; this many to a logical pixel keep lines of an SVG smooth.
 const SVG_UNITS: f64 = 10.0;

@@ -3,8 +3,8 @@
 //! Owns how bars share the width of a plot. Knows nothing of other panels.
 
 use super::axis::Mapping;
+use super::display_list::{Anchor, Rect, Shape, Text, clip_segment};
 use super::font;
-use super::shape::{Anchor, Rect, Shape, Text, clip_segment};
 use super::style::{BLACK, DARK, FAINT, Hatch, Look, TICK, VALUE, WHITE};
 use crate::report::draw::number;
 use crate::report::figure::{BarSeries, Category, Format, Value};

@@ -2,9 +2,9 @@
 //!
 //! Owns how a heat map's labels thin out and what its colours stand for. Knows nothing of other panels.
 
+use super::display_list::{Anchor, Rect, Shape, Text};
 use super::font;
 use super::number;
-use super::shape::{Anchor, Rect, Shape, Text};
 use super::style::{GRID, TICK, VALUE, ramp};
 use crate::report::figure::HeatMap;
 

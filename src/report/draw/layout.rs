@@ -2,8 +2,8 @@
 //!
 //! Owns the division of the figure's area and the checks of a figure. Knows no output format.
 
+use super::display_list::{Anchor, Rect, Shape, Text};
 use super::panel::{self, Frame, Margins};
-use super::shape::{Anchor, Rect, Shape, Text};
 use super::style::TITLE;
 use super::{DrawError, font, legend};
 use crate::report::figure::{Axis, Figure, Marks, Panel, Scale};

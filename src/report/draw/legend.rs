@@ -3,10 +3,10 @@
 //! Owns which series a legend names and how its rows break.
 
 use super::bars::draw_bar;
+use super::display_list::{Anchor, Point, Rect, Shape, Text, dashes};
 use super::font;
 use super::heat::{draw_ramp, range};
 use super::number;
-use super::shape::{Anchor, Point, Rect, Shape, Text, dashes};
 use super::style::{Look, TICK};
 use crate::report::figure::{HeatMap, Marks, Panel, Trace};
 

@@ -5,8 +5,8 @@
 
 use super::axis::{Content, Mapping};
 use super::bars::Bars;
+use super::display_list::{Anchor, Point, Rect, Shape, Text, dashes};
 use super::heat::Heat;
-use super::shape::{Anchor, Point, Rect, Shape, Text, dashes};
 use super::style::{DARK, FAINT, FRAME, GRID, HEADING, LABEL, MINOR_GRID, RULE_DASH, TICK};
 use super::{font, points};
 use crate::report::figure::{Marks, Panel, Rule, RuleAxis, Value};

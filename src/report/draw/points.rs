@@ -4,7 +4,7 @@
 
 use super::axis::Mapping;
 use super::bars::draw_whisker;
-use super::shape::{Point, Rect, Shape, clip_polygon, clip_segment, dashes};
+use super::display_list::{Point, Rect, Shape, clip_polygon, clip_segment, dashes};
 use super::style::Look;
 use crate::report::figure::{PointSeries, Trace, Value};
 

@@ -3,7 +3,7 @@
 //!
 //! Owns the mapping from style indices to looks, and the sizes of texts and lines.
 
-use super::shape::{Color, Point, Shape};
+use super::display_list::{Color, Point, Shape};
 
 /// Sizes of texts in pixels per em, at 96 pixels to the inch: 10, 8.5, 8, 7 and 6 points.
 pub(super) const TITLE: f64 = 13.33;

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::shape::Rect;
+use super::display_list::Rect;
 use super::*;
 use crate::report::figure::{
     Axis, BarSeries, Category, Format, HeatMap, Marks, Panel, PointSeries, Rule, RuleAxis, Scale, Trace, Value,

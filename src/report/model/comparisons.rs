@@ -6,7 +6,7 @@
 
 use super::Cells;
 use super::plots::runs;
-use super::points::{Names, Seeds, points, targets};
+use super::series_names::{Names, Seeds, points, targets};
 use super::tables::metric;
 use crate::report::stats::{mean, number, sd};
 use crate::report::table::{Table, Value};

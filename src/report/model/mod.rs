@@ -2,16 +2,16 @@
 //!
 //! ```text
 //!   tables.rs       which columns, and which number goes where      comparisons.rs, latency.rs: tables too
-//!   points.rs       what prune points are called, and how they look
-//!   plots.rs        which figures there are                         quality.rs, blocks.rs, latency.rs: figures
+//!   series_names.rs what prune points are called, and how they look
+//!   plots.rs        which figures there are                         quality.rs, layer_sparsity.rs, latency.rs: figures
 //! ```
 
-mod blocks;
 mod comparisons;
 mod latency;
+mod layer_sparsity;
 mod plots;
-mod points;
 mod quality;
+mod series_names;
 mod tables;
 
 use super::{Read, Section};

@@ -3,9 +3,9 @@
 //! Every model and backend has its own figures; their names carry it where there are several.
 
 use super::Cells;
-use super::points::Names;
+use super::series_names::Names;
 use super::tables::{GroupSum, by_seed, group_sums, metric, sparsity};
-use super::{blocks, latency, quality};
+use super::{latency, layer_sparsity, quality};
 use crate::config::experiment::Variant;
 use crate::config::format::style;
 use crate::plan::{Cell, PrunePoint};
@@ -32,8 +32,8 @@ pub(super) fn all(cells: &Cells) -> Vec<(String, Figure)> {
             ("groups", groups(&records)),
             ("sweep", quality::sweep(&records, &names)),
             ("perplexity", quality::perplexity(&records, &names)),
-            ("layers", blocks::layers(&records, &names)),
-            ("heatmap", blocks::heatmap(&records, &names)),
+            ("layers", layer_sparsity::layers(&records, &names)),
+            ("heatmap", layer_sparsity::heatmap(&records, &names)),
             ("latency", latency::figure(&records)),
         ];
         for (name, figure) in made {

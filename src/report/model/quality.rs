@@ -1,7 +1,7 @@
 //! Numbers against sparsity, one line a method: quality, size and speed; quality at the patterns.
 
 use super::plots::{MOST_BARS, PAGE, over_seeds, variant_style};
-use super::points::{Names, Seeds, Target, points, target_labels, targets};
+use super::series_names::{Names, Seeds, Target, points, target_labels, targets};
 use super::tables::{by_seed, metric};
 use crate::config::experiment::Variant;
 use crate::record::CellResult;

@@ -3,7 +3,7 @@
 //! Owns what a module's name says of its place in the network, and which points have room in a figure.
 
 use super::plots::{PAGE, over_seeds};
-use super::points::{Names, Seeds, Target, points, spread_out, target_labels, targets};
+use super::series_names::{Names, Seeds, Target, points, spread_out, target_labels, targets};
 use super::tables::sparsity;
 use crate::record::CellResult;
 use crate::report::figure::{Axis, Figure, Format, HeatMap, Marks, Panel, PointSeries, Trace, Value};

@@ -23,15 +23,15 @@ use crate::diagnostic::{Diagnostic, Found, Span, nearest};
 
 /// What may stand somewhere in the file.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Shape {
+pub enum Grammar {
     /// A table with these keys.
-    Table(Vec<(String, Shape)>),
+    Table(Vec<(String, Grammar)>),
     /// An array.
-    List(Box<Shape>),
+    List(Box<Grammar>),
     /// An array of exactly these, each with the name that messages call it.
-    Pair(Vec<(String, Shape)>),
+    Pair(Vec<(String, Grammar)>),
     /// A value or a non-empty array.
-    Axis(Box<Shape>),
+    Axis(Box<Grammar>),
     /// One of these strings.
     Words(Vec<String>),
     /// Any string.
@@ -45,12 +45,12 @@ pub enum Shape {
 }
 
 /// The experiment file's.
-pub fn experiment() -> &'static Shape {
-    static SHAPE: LazyLock<Shape> = LazyLock::new(|| Shape::from_schema(&json_schema()));
+pub fn experiment() -> &'static Grammar {
+    static SHAPE: LazyLock<Grammar> = LazyLock::new(|| Grammar::from_schema(&json_schema()));
     &SHAPE
 }
 
-impl Shape {
+impl Grammar {
     /// Reads the part of JSON schema that `config::raw` gives rise to.
     fn from_schema(schema: &Value) -> Self {
         let boxed = |schema: &Value| Box::new(Self::from_schema(schema));
@@ -76,10 +76,10 @@ impl Shape {
         }
     }
 
-    /// The shape behind a key, if this is a table that has it.
+    /// The grammar of a key, if this is a table that has it.
     pub fn key(&self, name: &str) -> Option<&Self> {
         let Self::Table(keys) = self else { return None };
-        keys.iter().find(|(key, _)| key == name).map(|(_, shape)| shape)
+        keys.iter().find(|(key, _)| key == name).map(|(_, grammar)| grammar)
     }
 
     /// The keys, if this is a table.
@@ -196,41 +196,41 @@ impl Place {
 }
 
 impl Findings {
-    fn table(&mut self, shape: &Shape, table: &mut DeTable<'_>, place: &Place) {
+    fn table(&mut self, grammar: &Grammar, table: &mut DeTable<'_>, place: &Place) {
         let unknown: Vec<(String, Span)> = table
             .iter()
             .map(|(key, _)| (key.get_ref().to_string(), key.span()))
-            .filter(|(key, _)| shape.key(key).is_none())
+            .filter(|(key, _)| grammar.key(key).is_none())
             .collect();
         for (key, span) in unknown {
             table.remove(key.as_str());
-            self.unknown_key(shape, &key, span, place);
+            self.unknown_key(grammar, &key, span, place);
         }
-        for key in shape.keys() {
+        for key in grammar.keys() {
             let place = place.key(key);
-            let (Some(shape), Some(value)) = (shape.key(key), table.get_mut(key)) else {
+            let (Some(grammar), Some(value)) = (grammar.key(key), table.get_mut(key)) else {
                 continue;
             };
-            if !self.value(shape, value, &place) {
+            if !self.value(grammar, value, &place) {
                 table.remove(key);
                 self.removed.insert(place.exact);
             }
         }
     }
 
-    fn unknown_key(&mut self, shape: &Shape, key: &str, span: Span, place: &Place) {
-        let names: Vec<&str> = shape.keys().collect();
+    fn unknown_key(&mut self, grammar: &Grammar, key: &str, span: Span, place: &Place) {
+        let names: Vec<&str> = grammar.keys().collect();
         let meant = nearest(key, names.iter().copied());
         if let Some(meant) = meant {
             self.removed.insert(place.key(meant).exact);
         }
         let below = names.iter().find(|name| {
-            let below = shape.key(name);
+            let below = grammar.key(name);
             !place.shown.is_empty() && below.is_some_and(|below| below.key(key).is_some())
         });
         let home = match below {
             Some(below) => Some(format!("in `{below}`")),
-            None => Shape::home_of(key),
+            None => Grammar::home_of(key),
         };
         let help = match (meant, home) {
             (_, Some(home)) => Some(format!("`{key}` belongs {home}")),
@@ -244,49 +244,49 @@ impl Findings {
     }
 
     /// Whether the value fits, after everything below it that doesn't was taken out.
-    fn value(&mut self, shape: &Shape, value: &mut Spanned<DeValue<'_>>, place: &Place) -> bool {
+    fn value(&mut self, grammar: &Grammar, value: &mut Spanned<DeValue<'_>>, place: &Place) -> bool {
         let span = value.span();
-        match (shape, value.get_mut()) {
-            (Shape::Table(_), DeValue::Table(table)) => {
-                self.table(shape, table, place);
+        match (grammar, value.get_mut()) {
+            (Grammar::Table(_), DeValue::Table(table)) => {
+                self.table(grammar, table, place);
                 true
             }
-            (Shape::List(item), DeValue::Array(array)) => {
+            (Grammar::List(item), DeValue::Array(array)) => {
                 let given = array.len();
                 self.items(item, array, place);
                 given == 0 || !array.is_empty()
             }
-            (Shape::Axis(item), DeValue::Array(array)) => {
+            (Grammar::Axis(item), DeValue::Array(array)) => {
                 if array.is_empty() {
                     let title = format!("`{}` is empty", place.shown);
                     let expected = "expected at least one value";
                     self.diagnostics.push(Diagnostic::error(title).at(span.clone(), expected));
                 }
-                if matches!(**item, Shape::Pair(_)) && is_one_pair(array) {
+                if matches!(**item, Grammar::Pair(_)) && is_one_pair(array) {
                     let pair = std::mem::replace(array, DeArray::new());
                     array.push(Spanned::new(span, DeValue::Array(pair)));
                 }
                 self.items(item, array, place);
                 !array.is_empty()
             }
-            (Shape::Pair(parts), DeValue::Array(array)) if parts.len() == array.len() => {
+            (Grammar::Pair(parts), DeValue::Array(array)) if parts.len() == array.len() => {
                 let mut all = true;
                 for ((_, part), item) in parts.iter().zip(array.iter_mut()) {
                     all &= self.value(part, item, place);
                 }
                 all
             }
-            (shape, value) => fits(shape.item(), value) || self.mismatch(shape, value, span, place),
+            (grammar, value) => fits(grammar.item(), value) || self.mismatch(grammar, value, span, place),
         }
     }
 
-    fn items(&mut self, shape: &Shape, array: &mut DeArray<'_>, place: &Place) {
+    fn items(&mut self, grammar: &Grammar, array: &mut DeArray<'_>, place: &Place) {
         let given = array.len();
         let mut kept = DeArray::new();
         for (index, mut item) in std::mem::replace(array, DeArray::new()).into_iter().enumerate() {
             let place = place.item(kept.len());
-            let place = if matches!(shape, Shape::Pair(_)) && given > 1 { place.numbered(index) } else { place };
-            if self.value(shape, &mut item, &place) {
+            let place = if matches!(grammar, Grammar::Pair(_)) && given > 1 { place.numbered(index) } else { place };
+            if self.value(grammar, &mut item, &place) {
                 kept.push(item);
             }
         }
@@ -296,46 +296,46 @@ impl Findings {
         *array = kept;
     }
 
-    fn mismatch(&mut self, shape: &Shape, value: &DeValue<'_>, span: Span, place: &Place) -> bool {
+    fn mismatch(&mut self, grammar: &Grammar, value: &DeValue<'_>, span: Span, place: &Place) -> bool {
         let path = &place.shown;
-        let diagnostic = match (shape.item(), value) {
-            (Shape::Words(words), DeValue::String(text)) => {
+        let diagnostic = match (grammar.item(), value) {
+            (Grammar::Words(words), DeValue::String(text)) => {
                 let meant = nearest(text, words.iter().map(String::as_str));
                 Diagnostic::error(format!("unknown value `{text}` of `{path}`"))
-                    .at(span, format!("expected {}", shape.item().expected()))
+                    .at(span, format!("expected {}", grammar.item().expected()))
                     .maybe_help(meant.map(|meant| format!("did you mean `{meant}`?")))
             }
-            (Shape::Integer(minimum), DeValue::Integer(number)) => {
+            (Grammar::Integer(minimum), DeValue::Integer(number)) => {
                 let expected = match integer(number) {
-                    Some(number) if number < *minimum => shape.item().expected(),
+                    Some(number) if number < *minimum => grammar.item().expected(),
                     _ => format!("an integer of at most {}", i64::MAX),
                 };
                 Diagnostic::error(format!("`{path}` is out of range")).at(span, format!("expected {expected}"))
             }
-            (Shape::Number, DeValue::Float(_) | DeValue::Integer(_)) => {
+            (Grammar::Number, DeValue::Float(_) | DeValue::Integer(_)) => {
                 Diagnostic::error(format!("`{path}` is out of range")).at(span, "expected a finite number")
             }
-            (Shape::Pair(_), DeValue::Array(array)) => Diagnostic::error(format!("`{path}` is no pair"))
-                .at(span, format!("expected {}, found {} values", shape.item().expected(), array.len())),
+            (Grammar::Pair(_), DeValue::Array(array)) => Diagnostic::error(format!("`{path}` is no pair"))
+                .at(span, format!("expected {}, found {} values", grammar.item().expected(), array.len())),
             _ => Diagnostic::error(format!("wrong type of `{path}`"))
-                .at(span, format!("expected {}, found {}", shape.expected(), found(value)))
-                .maybe_help(other_spelling(shape, value, path)),
+                .at(span, format!("expected {}, found {}", grammar.expected(), found(value)))
+                .maybe_help(other_spelling(grammar, value, path)),
         };
         self.diagnostics.push(diagnostic);
         false
     }
 }
 
-/// Whether a value that holds no others is of the shape.
-fn fits(shape: &Shape, value: &DeValue<'_>) -> bool {
-    match (shape, value) {
-        (Shape::Words(words), DeValue::String(text)) => words.iter().any(|word| word == text),
-        (Shape::Text, DeValue::String(_)) | (Shape::Boolean, DeValue::Boolean(_)) => true,
-        (Shape::Integer(minimum), DeValue::Integer(number)) => {
+/// Whether a value that holds no others fits the grammar.
+fn fits(grammar: &Grammar, value: &DeValue<'_>) -> bool {
+    match (grammar, value) {
+        (Grammar::Words(words), DeValue::String(text)) => words.iter().any(|word| word == text),
+        (Grammar::Text, DeValue::String(_)) | (Grammar::Boolean, DeValue::Boolean(_)) => true,
+        (Grammar::Integer(minimum), DeValue::Integer(number)) => {
             integer(number).is_some_and(|number| number >= *minimum && number <= i128::from(i64::MAX))
         }
-        (Shape::Number, DeValue::Float(number)) => number.as_str().parse::<f64>().is_ok_and(f64::is_finite),
-        (Shape::Number, DeValue::Integer(number)) => i64::from_str_radix(number.as_str(), number.radix()).is_ok(),
+        (Grammar::Number, DeValue::Float(number)) => number.as_str().parse::<f64>().is_ok_and(f64::is_finite),
+        (Grammar::Number, DeValue::Integer(number)) => i64::from_str_radix(number.as_str(), number.radix()).is_ok(),
         _ => false,
     }
 }
@@ -364,18 +364,18 @@ fn found(value: &DeValue<'_>) -> &'static str {
 }
 
 /// How to write it, where a value of the right type is easily mistaken for this one.
-fn other_spelling(shape: &Shape, value: &DeValue<'_>, path: &str) -> Option<String> {
-    match (shape.item(), value) {
-        (Shape::List(item), DeValue::Table(_)) if matches!(**item, Shape::Table(_)) => {
+fn other_spelling(grammar: &Grammar, value: &DeValue<'_>, path: &str) -> Option<String> {
+    match (grammar.item(), value) {
+        (Grammar::List(item), DeValue::Table(_)) if matches!(**item, Grammar::Table(_)) => {
             Some(format!("a block is written `[[{path}]]`, with two brackets"))
         }
-        (Shape::List(_), DeValue::String(text)) => Some(format!("write `[\"{text}\"]`")),
-        (Shape::Table(_), DeValue::Array(_)) => Some(format!("a section is written `[{path}]`, with one bracket")),
-        (Shape::Integer(_) | Shape::Number, DeValue::String(text)) if text.parse::<f64>().is_ok() => {
+        (Grammar::List(_), DeValue::String(text)) => Some(format!("write `[\"{text}\"]`")),
+        (Grammar::Table(_), DeValue::Array(_)) => Some(format!("a section is written `[{path}]`, with one bracket")),
+        (Grammar::Integer(_) | Grammar::Number, DeValue::String(text)) if text.parse::<f64>().is_ok() => {
             Some(format!("write it without quotes: {text}"))
         }
         (
-            Shape::Text | Shape::Words(_),
+            Grammar::Text | Grammar::Words(_),
             DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_),
         ) => Some("write it in quotes".to_owned()),
         _ => None,
