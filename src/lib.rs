@@ -24,6 +24,7 @@
 #![recursion_limit = "256"]
 
 mod cache;
+pub mod column;
 pub mod config;
 pub mod diagnostic;
 pub mod error;

@@ -16,11 +16,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::column::{Column, Value, key_column};
 pub use crate::config::format::Format;
 pub use crate::config::joining::Joining;
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
 use crate::config::keyword::{UnknownKeyword, keywords, serde_as_text};
 pub use crate::config::method::{Budget, Method, MethodSettings, Owl, Propagate};
+pub use crate::config::metric::{Metric, MetricColumn, Reads};
 pub use crate::config::source::{ModelSource, TextSource};
 use crate::diagnostic::Diagnostics;
 
@@ -137,7 +139,7 @@ pub struct PruneBlock {
     /// Globs of module names that stay dense.
     pub exclude: Vec<String>,
     /// Points of the product to leave out.
-    pub skip: Vec<Skip>,
+    pub skip: Vec<Conditions>,
     /// Settings of single methods, as given.
     pub settings: MethodSettings,
     /// How the sparsity is spread over blocks of the model; `None` gives every block the same. Only calibrated
@@ -173,13 +175,13 @@ impl PruneBlock {
         let mut points = Vec::new();
         for &method in &self.methods {
             if !method.uses("sparsity") {
-                points.push((method, None, NmPattern::Unstructured, 0.0));
+                points.push(Point { method, scope: None, pattern: NmPattern::Unstructured, sparsity: 0.0 });
                 continue;
             }
             for &pattern in &self.patterns {
                 for scope in self.scopes_for(method, pattern) {
                     let sparsities = self.sparsities_for(pattern);
-                    let point = |sparsity| (method, scope, pattern, sparsity);
+                    let point = |sparsity| Point { method, scope, pattern, sparsity };
                     points.extend(sparsities.into_iter().map(point));
                 }
             }
@@ -219,29 +221,48 @@ impl PruneBlock {
     }
 }
 
-/// A point of a block: method, scope (none for `N:M`), pattern, sparsity.
-pub type Point = (Method, Option<Scope>, NmPattern, f64);
-
-/// A part of a block's product that is left out: a point is skipped when it has every value given.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Skip {
-    /// Only points of this method.
-    pub method: Option<Method>,
-    /// Only points of this sparsity.
-    pub sparsity: Option<f64>,
-    /// Only points of this scope.
+/// A point of a block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// How weights are chosen.
+    pub method: Method,
+    /// What competes with what; none for `N:M`.
     pub scope: Option<Scope>,
-    /// Only points of this pattern.
-    pub pattern: Option<NmPattern>,
+    /// Which positions may be kept together.
+    pub pattern: NmPattern,
+    /// The share that goes.
+    pub sparsity: f64,
 }
 
-impl Skip {
-    /// Whether the point is left out. A point of an `N:M` pattern has no scope.
-    pub fn matches(&self, method: Method, scope: Option<Scope>, pattern: NmPattern, sparsity: f64) -> bool {
-        self.method.is_none_or(|wanted| wanted == method)
-            && self.scope.is_none_or(|wanted| Some(wanted) == scope)
-            && self.pattern.is_none_or(|wanted| wanted == pattern)
-            && self.sparsity.is_none_or(|wanted| same_sparsity(wanted, sparsity))
+impl Point {
+    /// What `skip` can name.
+    pub const KEY: &[Column<Self>] = &[
+        Column { name: "method", help: "how weights are chosen", get: |point| point.method.into() },
+        Column { name: "sparsity_target", help: "the share that goes", get: |point| point.sparsity.into() },
+        Column { name: "scope", help: "what competes", get: |point| point.scope.into() },
+        Column { name: "pattern", help: "which positions may stay", get: |point| point.pattern.to_string().into() },
+    ];
+}
+
+/// Values of key columns, by the names that the file gives them: what has them all is meant.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Conditions(pub Vec<(&'static str, Value)>);
+
+impl Conditions {
+    /// Whether a row of these columns has every value. No condition on a column that it lacks holds.
+    pub fn hold<T>(&self, columns: &[Column<T>], row: &T) -> bool {
+        self.0.iter().all(|(key, wanted)| {
+            let column = columns.iter().find(|column| column.name == key_column(key));
+            column.is_some_and(|column| (column.get)(row).same(wanted))
+        })
+    }
+}
+
+impl fmt::Display for Conditions {
+    /// `method = wanda, sparsity = 0.5`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let given: Vec<String> = self.0.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        f.write_str(&given.join(", "))
     }
 }
 
@@ -271,9 +292,9 @@ pub fn percent(sparsity: f64) -> String {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expect {
     /// The cells that it is about.
-    pub r#where: Where,
-    /// A metric column of `summary.csv`: one of [`SUMMARY_COLUMNS`].
-    pub metric: String,
+    pub r#where: Conditions,
+    /// The column of `summary.csv`.
+    pub metric: MetricColumn,
     /// The expected value, in the column's unit.
     pub value: f64,
     /// The largest accepted absolute difference.
@@ -281,66 +302,6 @@ pub struct Expect {
     /// Where the number comes from.
     pub source: Option<String>,
 }
-
-/// The key columns that select cells; a cell is selected when it has every value given.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Where {
-    /// The model source, as written in the file.
-    pub model: Option<String>,
-    /// The pruning method.
-    pub method: Option<Method>,
-    /// The scope of the comparison of weights.
-    pub scope: Option<Scope>,
-    /// The sparsity pattern.
-    pub pattern: Option<NmPattern>,
-    /// The target sparsity.
-    pub sparsity: Option<f64>,
-    /// The seed.
-    pub seed: Option<u64>,
-    /// The executed form.
-    pub variant: Option<Variant>,
-    /// The backend, never `auto`.
-    pub backend: Option<BackendChoice>,
-    /// The number format.
-    pub dtype: Option<Dtype>,
-}
-
-impl fmt::Display for Where {
-    /// `method = wanda, sparsity = 0.5`, in the order of the key columns.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fn text(value: &Option<impl ToString>) -> Option<String> {
-            value.as_ref().map(ToString::to_string)
-        }
-        let columns = [
-            ("model", text(&self.model)),
-            ("method", text(&self.method)),
-            ("scope", text(&self.scope)),
-            ("pattern", text(&self.pattern)),
-            ("sparsity", text(&self.sparsity)),
-            ("seed", text(&self.seed)),
-            ("variant", text(&self.variant)),
-            ("backend", text(&self.backend)),
-            ("dtype", text(&self.dtype)),
-        ];
-        let given: Vec<String> =
-            columns.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name} = {value}"))).collect();
-        f.write_str(&given.join(", "))
-    }
-}
-
-/// The metric columns of `summary.csv` that an `[[expect]]` can name, and the metric that
-/// fills each.
-pub const SUMMARY_COLUMNS: &[(&str, Metric)] = &[
-    ("nonzero", Metric::Structure),
-    ("total", Metric::Structure),
-    ("sparsity", Metric::Structure),
-    ("size_mb", Metric::Structure),
-    ("compute_ratio", Metric::Structure),
-    ("top1_match", Metric::Agreement),
-    ("top5_overlap", Metric::Agreement),
-    ("kl_nats", Metric::Agreement),
-    ("perplexity", Metric::Perplexity),
-];
 
 keywords! {
     /// What a weight competes with for being kept.
@@ -395,16 +356,6 @@ keywords! {
         Masked "masked" "pruned weights with zeros in place, on dense kernels",
         ..Sparse(Format),
         Auto "auto" "each pruned layer in whatever form is fastest here, dense where sparse would lose",
-    }
-}
-
-keywords! {
-    /// A group of numbers that is measured together.
-    Metric "metric" {
-        Structure "structure" "non-zero weights, sparsity and stored bytes, per layer and in total",
-        Agreement "agreement" "how often and how closely the predictions are the dense model's",
-        Perplexity "perplexity" "exp of the mean negative log-likelihood of a text",
-        Latency "latency" "time of a prompt and of every token generated after it, with a KV cache",
     }
 }
 

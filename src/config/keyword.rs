@@ -152,6 +152,12 @@ macro_rules! spelled {
 
         $crate::config::keyword::serde_as_text!($type);
 
+        impl From<$type> for $crate::column::Value {
+            fn from(word: $type) -> Self {
+                word.name().into()
+            }
+        }
+
         impl schemars::JsonSchema for $type {
             fn inline_schema() -> bool {
                 true

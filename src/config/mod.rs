@@ -16,6 +16,7 @@ pub mod joining;
 pub mod kernel;
 pub mod keyword;
 pub mod method;
+pub mod metric;
 pub mod overrides;
 pub mod raw;
 pub mod reference;

@@ -69,7 +69,7 @@ fn defaults() {
     assert_eq!(experiment.variants, [Variant::Dense, Variant::Masked, Variant::Sparse(Format::Csr)]);
     assert_eq!(experiment.metrics, [Metric::Structure, Metric::Agreement]);
     let block = &experiment.prune[0];
-    assert_eq!(block.points(), [(Method::Magnitude, Some(Scope::Global), NmPattern::Unstructured, 0.5)]);
+    assert_eq!(block.points(), [point(Method::Magnitude, Some(Scope::Global), NmPattern::Unstructured, 0.5)]);
     assert_eq!(block.patterns, [NmPattern::Unstructured]);
     assert_eq!(block.exclude, ["lm_head"]);
     let latency = LatencySettings { warmup: 3, repeats: 20, batch: vec![1], prompt: vec![128], generate: 32 };
@@ -137,7 +137,7 @@ source = "a table"
     assert_eq!((experiment.data.calibration_samples, experiment.data.calibration_length), (16, Some(256)));
     assert_eq!(experiment.prune[0].points().len(), 8);
     assert_eq!(experiment.prune[0].skip.len(), 1);
-    let fixed = |n, m| (Method::Magnitude, None, NmPattern::NofM { n, m }, 0.5);
+    let fixed = |n, m| point(Method::Magnitude, None, NmPattern::NofM { n, m }, 0.5);
     assert_eq!(experiment.prune[1].points(), [fixed(2, 4), fixed(4, 8)]);
     let latency = LatencySettings { warmup: 0, repeats: 5, batch: vec![1, 4], prompt: vec![16], generate: 8 };
     assert_eq!(experiment.latency, latency);
@@ -145,6 +145,10 @@ source = "a table"
     assert_eq!((expect.value, expect.tolerance), (39.3, 1.0));
     let shown = "model = path:../m, method = magnitude, pattern = 2:4, seed = 1, dtype = bf16";
     assert_eq!(expect.r#where.to_string(), shown);
+}
+
+fn point(method: Method, scope: Option<Scope>, pattern: NmPattern, sparsity: f64) -> experiment::Point {
+    experiment::Point { method, scope, pattern, sparsity }
 }
 
 #[test]
@@ -323,7 +327,7 @@ fn keys_of_single_methods() {
 
     // Each method has its own default scope.
     let points = prune(&block("[\"magnitude\", \"wanda\", \"ria\"]", "sparsity = 0.5")).points();
-    let scopes: Vec<_> = points.iter().map(|point| point.1.unwrap()).collect();
+    let scopes: Vec<_> = points.iter().map(|point| point.scope.unwrap()).collect();
     assert_eq!(scopes, [Scope::Global, Scope::Row, Scope::Layer]);
     one_error(
         &block("[\"magnitude\", \"wanda\"]", "sparsity = 0.5\nscope = \"layer\""),
@@ -357,7 +361,7 @@ fn keys_of_single_methods() {
 fn given_weights_take_no_sparsity() {
     let block = |rest: &str| format!("[[prune]]\nmethod = \"given\"\n{rest}\n");
     let points = with(&block("")).unwrap().prune[0].points();
-    assert_eq!(points, [(Method::Given, None, NmPattern::Unstructured, 0.0)]);
+    assert_eq!(points, [point(Method::Given, None, NmPattern::Unstructured, 0.0)]);
     one_error(&block("sparsity = 0.5"), &["`prune.sparsity` has no effect on `given`", "leave `sparsity` out"]);
     one_error(&block("pattern = \"2:4\""), &["`prune.pattern` has no effect on `given`"]);
     // Beside a method that takes one, it keeps its one point.

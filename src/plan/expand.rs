@@ -52,11 +52,12 @@ fn points(experiment: &Experiment) -> Vec<(PrunePoint, Option<u64>)> {
     // A point as its file has it can be hashed, which its numbers can't.
     let mut seen = HashSet::new();
     for block in &experiment.prune {
-        for (method, scope, pattern, sparsity) in block.points() {
-            if block.skip.iter().any(|skip| skip.matches(method, scope, pattern, sparsity)) {
+        for point in block.points() {
+            if block.skip.iter().any(|skip| skip.hold(Point::KEY, &point)) {
                 continue;
             }
-            let point = point(block, (method, scope, pattern, sparsity));
+            let method = point.method;
+            let point = prune_point(block, point);
             if !seen.insert(json!(point).to_string()) {
                 continue;
             }
@@ -71,7 +72,8 @@ fn points(experiment: &Experiment) -> Vec<(PrunePoint, Option<u64>)> {
 }
 
 /// A point of a block, with those of the block's settings that its method uses.
-fn point(block: &PruneBlock, (method, scope, pattern, sparsity): Point) -> PrunePoint {
+fn prune_point(block: &PruneBlock, point: Point) -> PrunePoint {
+    let Point { method, scope, pattern, sparsity } = point;
     let MethodSettings { damping, blocksize, iterations, alpha } = method.settings(&block.settings);
     // An N:M pattern fixes the sparsity of every block of the model.
     let budget = block.owl.filter(|_| method.uses("budget") && pattern == NmPattern::Unstructured);

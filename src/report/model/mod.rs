@@ -14,6 +14,7 @@ mod quality;
 mod series_names;
 mod tables;
 
+use super::columns::Columns;
 use super::{Read, Section};
 use crate::record::{CellResult, ExpectRecord};
 
@@ -23,6 +24,11 @@ struct Cells {
     title: Option<String>,
     records: Vec<CellResult>,
     expectations: Vec<ExpectRecord>,
+}
+
+/// The columns of their tables.
+pub(super) fn columns() -> Vec<Columns> {
+    tables::columns()
 }
 
 /// What model cells give.
@@ -103,6 +109,7 @@ mod tests {
             structure,
             dense_nonzero: total,
             ties: None,
+            pruned: None,
             agreement: None,
             perplexity: Some(perplexity),
             gate: None,
