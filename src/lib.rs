@@ -27,8 +27,10 @@ mod cache;
 pub mod column;
 pub mod config;
 pub mod diagnostic;
+pub mod dtype;
 pub mod error;
 pub mod input;
+pub mod keyword;
 pub mod panics;
 pub mod plan;
 

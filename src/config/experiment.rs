@@ -14,17 +14,20 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use crate::column::{Column, Value, key_column};
 pub use crate::config::format::Format;
 pub use crate::config::joining::Joining;
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
-use crate::config::keyword::{UnknownKeyword, keywords, serde_as_text};
-pub use crate::config::method::{Budget, Method, MethodSettings, Owl, Propagate};
+use crate::keyword::{UnknownKeyword, keywords};
+
 pub use crate::config::metric::{Metric, MetricColumn, Reads};
 pub use crate::config::source::{ModelSource, TextSource};
 use crate::diagnostic::Diagnostics;
+pub use crate::dtype::Dtype;
+pub use crate::prune::{
+    Budget, Method, MethodSettings, NmPattern, Owl, PatternError, Propagate, Scope, Setting, SettingValue,
+};
 
 /// One experiment file, checked and with every default filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -304,28 +307,10 @@ pub struct Expect {
 }
 
 keywords! {
-    /// What a weight competes with for being kept.
-    Scope "scope" {
-        Global "global" "the smallest scores of the whole model go; layers get different sparsities",
-        Layer "layer" "the smallest scores of each linear layer go; every layer gets the same sparsity",
-        Row "row" "the smallest scores of each output row go; every row gets the same sparsity",
-    }
-}
-
-keywords! {
     /// Where a text's special tokens stand while perplexity is measured.
     BosAt "place" {
         Start "start" "at the very start of the text, and nowhere else",
         Windows "windows" "in front of every window",
-    }
-}
-
-keywords! {
-    /// The number format of the weights and of the computation.
-    Dtype "dtype" {
-        F32 "f32" "32-bit IEEE float",
-        F16 "f16" "16-bit IEEE float; models on a GPU only",
-        Bf16 "bf16" "16-bit float with the exponent range of f32; models on a GPU only",
     }
 }
 
@@ -378,89 +363,4 @@ impl Variant {
 
     /// The variants of a file that names none.
     pub const DEFAULT: [Self; 3] = [Self::Dense, Self::Masked, Self::Sparse(Format::Csr)];
-}
-
-/// Which positions of a row may be kept together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum NmPattern {
-    /// Any.
-    Unstructured,
-    /// `n` of every `m` consecutive weights along the input dimension are kept.
-    NofM {
-        /// Weights kept in a group.
-        n: u32,
-        /// Size of a group.
-        m: u32,
-    },
-}
-
-impl NmPattern {
-    /// The largest `M` of an `N:M` pattern: one group fits a 64-bit mask.
-    pub const MAX_M: u32 = 64;
-
-    /// The pattern in words, since papers write both the weights that stay and those that go first: `2 of 4 kept`.
-    pub fn in_words(self) -> String {
-        match self {
-            Self::Unstructured => "unstructured".into(),
-            Self::NofM { n, m } => format!("{n} of {m} kept"),
-        }
-    }
-
-    /// The share of weights that goes, where the pattern fixes it.
-    pub fn sparsity(self) -> Option<f64> {
-        match self {
-            Self::Unstructured => None,
-            Self::NofM { n, m } => Some(f64::from(m - n) / f64::from(m)),
-        }
-    }
-}
-
-impl fmt::Display for NmPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unstructured => f.pad("unstructured"),
-            Self::NofM { n, m } => f.pad(&format!("{n}:{m}")),
-        }
-    }
-}
-
-impl FromStr for NmPattern {
-    type Err = PatternError;
-
-    fn from_str(text: &str) -> Result<Self, PatternError> {
-        if text == "unstructured" {
-            return Ok(Self::Unstructured);
-        }
-        let unknown = || PatternError::Unknown(text.to_owned());
-        let (n, m) = text.split_once(':').ok_or_else(unknown)?;
-        let number = |digits: &str| -> Result<u32, PatternError> {
-            let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-            let number = digits.parse().ok().filter(|_| plain);
-            number.ok_or_else(unknown)
-        };
-        let (n, m) = (number(n)?, number(m)?);
-        if 1 <= n && n < m && m <= Self::MAX_M {
-            Ok(Self::NofM { n, m })
-        } else {
-            Err(PatternError::OutOfRange { n, m })
-        }
-    }
-}
-
-serde_as_text!(NmPattern);
-
-/// A text that is no sparsity pattern.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum PatternError {
-    /// Neither `unstructured` nor `N:M`.
-    #[error("unknown pattern `{0}`")]
-    Unknown(String),
-    /// `N:M`, but not with `1 <= N < M <= 64`.
-    #[error("pattern `{n}:{m}` is out of range, expected 1 <= N < M <= {max}", max = NmPattern::MAX_M)]
-    OutOfRange {
-        /// Weights kept in a group.
-        n: u32,
-        /// Size of a group.
-        m: u32,
-    },
 }

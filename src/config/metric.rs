@@ -6,7 +6,7 @@
 //! ```
 //! Where a cell has a column's number is `record`'s business, how it comes to be `measure`'s.
 
-use crate::config::keyword::{UnknownKeyword, keywords};
+use crate::keyword::{UnknownKeyword, keywords};
 
 keywords! {
     /// A group of numbers that is measured together.

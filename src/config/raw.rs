@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{
     BackendChoice, BosAt, Budget, Conditions, Dtype, KernelFormat, Method, Metric, MetricColumn, Propagate, Scope,
-    Variant,
+    Setting, SettingValue, Variant,
 };
 use crate::config::kernel::MatrixShape;
 
@@ -167,21 +167,6 @@ pub struct RawPrune {
     /// Points of the product to leave out. A point is left out if it has all values of an entry.
     #[schemars(extend("examples" = [[{ "method": "random", "sparsity": 0.7 }]]))]
     pub skip: Option<Vec<At<RawSkip>>>,
-    /// For `sparsegpt` and `admm`: what is added to the diagonal of the Hessian, as a share of the
-    /// diagonal's mean. Default: 0.01 for `sparsegpt`, 0.1 for `admm`.
-    #[schemars(extend("examples" = [0.01]))]
-    pub damping: Option<At<f64>>,
-    /// For `sparsegpt`: columns whose weights are chosen together, between two updates of the columns
-    /// after them. Default: 128.
-    #[schemars(extend("minimum" = 1, "default" = 128))]
-    pub blocksize: Option<At<usize>>,
-    /// For `admm`: updates of the weights; the pattern is settled after three quarters of them.
-    /// Default: 20.
-    #[schemars(extend("minimum" = 1, "default" = 20))]
-    pub iterations: Option<At<usize>>,
-    /// For `ria`: the exponent of the inputs' norms. Default: 0.5.
-    #[schemars(extend("default" = 0.5))]
-    pub alpha: Option<At<f64>>,
     /// For calibrated methods: how the sparsity is spread over the blocks of the model. Default:
     /// `uniform`, the only one for an `N:M` pattern.
     #[schemars(extend("default" = "uniform"))]
@@ -199,6 +184,10 @@ pub struct RawPrune {
     /// and pattern. Default: `pruned`.
     #[schemars(extend("default" = "pruned"))]
     pub propagate: Option<At<Propagate>>,
+    /// The keys that methods declare, each with its value. They are taken out of the table before it is read.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub settings: Vec<(&'static Setting, At<SettingValue>)>,
 }
 
 /// Declares a table of key columns: a row that has every value given is meant.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::experiment::{
-    BackendChoice, BosAt, Dtype, Format, LatencySettings, Method, Metric, NmPattern, Owl, Propagate, Scope, Variant,
+    BackendChoice, BosAt, Dtype, Format, LatencySettings, Method, Metric, NmPattern, Owl, Propagate, Scope,
+    SettingValue, Variant,
 };
 use super::joining::Joining;
 use super::source::{ModelSource, TextSource};
@@ -346,7 +347,7 @@ fn keys_of_single_methods() {
     one_error(&unused, &["`prune.alpha` has no effect on `magnitude`, `wanda`", "e.toml:7:9", "it is for `ria`"]);
     one_error(&block("\"random\"", "sparsity = 0.5\npropagate = \"dense\""), &["`prune.propagate` has no effect"]);
     let used = prune(&block("[\"magnitude\", \"ria\"]", "sparsity = 0.5\nalpha = 0\npropagate = \"dense\""));
-    assert_eq!((used.settings.alpha, used.propagate), (Some(0.0), Propagate::Dense));
+    assert_eq!((used.settings.get("alpha"), used.propagate), (Some(SettingValue::Real(0.0)), Propagate::Dense));
     one_error(&block("\"ria\"", "sparsity = 0.5\nalpha = -1"), &["`prune.alpha` is out of range", "at least 0"]);
     one_error(&block("\"admm\"", "sparsity = 0.5\ndamping = 0"), &["`prune.damping` is out of range", "above 0"]);
     one_error(&block("\"admm\"", "sparsity = 0.5\niterations = 0"), &["`prune.iterations` is out of range"]);
@@ -597,6 +598,10 @@ fn defaults_of_the_schema_are_the_defaults() {
     let prune = "prune/items/properties";
     let block = &experiment.prune[0];
     let settings = |method: Method| method.settings(&block.settings);
+    let number = |value: Option<SettingValue>| match value.unwrap() {
+        SettingValue::Real(number) => serde_json::json!(number),
+        SettingValue::Count(count) => serde_json::json!(count),
+    };
     let pairs = [
         (default("seed"), serde_json::json!(experiment.seeds[0])),
         (default(&format!("{device}/backend")), serde_json::json!(experiment.backends[0])),
@@ -612,9 +617,9 @@ fn defaults_of_the_schema_are_the_defaults() {
         (default(&format!("{prune}/pattern")), serde_json::json!(block.patterns[0])),
         (default(&format!("{prune}/exclude")), serde_json::json!(block.exclude)),
         (default(&format!("{prune}/propagate")), serde_json::json!(block.propagate)),
-        (default(&format!("{prune}/alpha")), serde_json::json!(settings(Method::Ria).alpha)),
-        (default(&format!("{prune}/blocksize")), serde_json::json!(settings(Method::SparseGpt).blocksize)),
-        (default(&format!("{prune}/iterations")), serde_json::json!(settings(Method::Admm).iterations)),
+        (default(&format!("{prune}/alpha")), number(settings(Method::Ria).get("alpha"))),
+        (default(&format!("{prune}/blocksize")), number(settings(Method::SparseGpt).get("blocksize"))),
+        (default(&format!("{prune}/iterations")), number(settings(Method::Admm).get("iterations"))),
         (default(&format!("{prune}/owl_m")), serde_json::json!(Owl::default().m)),
         (default(&format!("{prune}/owl_lambda")), serde_json::json!(Owl::default().lambda)),
         (default("kernel/items/properties/dtype"), serde_json::json!(kernel.dtypes[0])),

@@ -2,7 +2,7 @@
 
 use super::model::{Backend, Cell, PrunePoint};
 use crate::config::Experiment;
-use crate::config::experiment::{Dtype, MethodSettings, NmPattern, Point, PruneBlock, Variant};
+use crate::config::experiment::{Dtype, NmPattern, Point, PruneBlock, Variant};
 use serde_json::json;
 use std::collections::HashSet;
 
@@ -74,19 +74,19 @@ fn points(experiment: &Experiment) -> Vec<(PrunePoint, Option<u64>)> {
 /// A point of a block, with those of the block's settings that its method uses.
 fn prune_point(block: &PruneBlock, point: Point) -> PrunePoint {
     let Point { method, scope, pattern, sparsity } = point;
-    let MethodSettings { damping, blocksize, iterations, alpha } = method.settings(&block.settings);
+    let settings = method.settings(&block.settings);
     // An N:M pattern fixes the sparsity of every block of the model.
     let budget = block.owl.filter(|_| method.uses("budget") && pattern == NmPattern::Unstructured);
     let propagate = method.calibrates().then_some(block.propagate);
     let exclude = block.exclude.clone();
-    PrunePoint { method, scope, pattern, sparsity, exclude, damping, blocksize, iterations, alpha, budget, propagate }
+    PrunePoint { method, scope, pattern, sparsity, exclude, settings, budget, propagate }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config;
-    use crate::config::experiment::{Method, Owl, Propagate, Scope};
+    use crate::config::experiment::{Method, Owl, Propagate, Scope, SettingValue};
     use proptest::prelude::*;
     use std::path::Path;
 
@@ -130,10 +130,13 @@ mod tests {
         assert_eq!(points.iter().map(|p| p.1.is_some()).collect::<Vec<_>>()[..3], [false, false, true]);
         assert_eq!(points.len(), 2 + 4 + 4 + 1);
         let of = |method| points.iter().map(|p| &p.0).filter(move |p| p.method == method);
-        assert!(of(Method::Magnitude).all(|p| (p.alpha, p.budget, p.propagate) == (None, None, None)));
+        assert!(of(Method::Magnitude).all(|p| (p.settings.get("alpha"), p.budget, p.propagate) == (None, None, None)));
         let (wanda, ria) = (of(Method::Wanda).next().unwrap(), of(Method::Ria).next().unwrap());
-        assert_eq!((wanda.alpha, wanda.budget, wanda.propagate), (None, Some(Owl::default()), Some(Propagate::Dense)));
-        assert_eq!((ria.alpha, ria.scope), (Some(1.0), Some(Scope::Layer)));
+        assert_eq!(
+            (wanda.settings.get("alpha"), wanda.budget, wanda.propagate),
+            (None, Some(Owl::default()), Some(Propagate::Dense))
+        );
+        assert_eq!((ria.settings.get("alpha"), ria.scope), (Some(SettingValue::Real(1.0)), Some(Scope::Layer)));
         let fixed = of(Method::Wanda).find(|p| p.scope.is_none()).unwrap();
         assert_eq!((fixed.pattern, fixed.budget), (NmPattern::NofM { n: 2, m: 4 }, None));
         assert_eq!(of(Method::Given).next().unwrap().target(), None);

@@ -15,6 +15,7 @@ mod expand;
 mod identify;
 mod kernel;
 mod model;
+mod point;
 mod resume;
 mod select;
 mod task;

@@ -11,7 +11,7 @@ use super::task::{Inputs, Kind, Of, Part, Task};
 use crate::column::{self, Column};
 use crate::config::experiment::{
     BackendChoice, Dtype, LatencySettings, Method, MethodSettings, Metric, NmPattern, Owl, Propagate, Reads, Scope,
-    Variant, percent,
+    SettingValue, Variant, percent,
 };
 use crate::prune::Request;
 use schemars::JsonSchema;
@@ -63,53 +63,33 @@ impl fmt::Display for Backend {
 }
 
 /// A point of the prune grid.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "super::point::Stored", into = "super::point::Stored")]
 pub struct PrunePoint {
     /// How the weights that go are chosen.
     pub method: Method,
     /// What weights compete within; none for an N:M pattern.
     pub scope: Option<Scope>,
     /// `unstructured` or `N:M`.
-    #[schemars(with = "String")]
     pub pattern: NmPattern,
     /// The share of weights to remove; 0 where the method takes none.
     pub sparsity: f64,
     /// Globs of module names that stay dense.
     pub exclude: Vec<String>,
-    /// What is added to the diagonal of the Hessian, as a share of its mean; of methods that have one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub damping: Option<f64>,
-    /// Columns pruned between two updates of all columns behind them; of methods that work so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blocksize: Option<usize>,
-    /// Updates of the weights; of methods that repeat them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub iterations: Option<usize>,
-    /// The exponent of the inputs' norms; of methods that have one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alpha: Option<f64>,
+    /// The keys of its method, and no others.
+    pub settings: MethodSettings,
     /// How the sparsity is spread over blocks, where they don't all get the same.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Owl>,
     /// Which inputs calibration looks at; of methods that calibrate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
     pub propagate: Option<Propagate>,
 }
 
 impl PrunePoint {
     /// A point with the defaults of its method, without a budget.
     pub fn new(method: Method, scope: Option<Scope>, pattern: NmPattern, sparsity: f64, exclude: Vec<String>) -> Self {
-        let MethodSettings { damping, blocksize, iterations, alpha } = method.settings(&MethodSettings::default());
+        let settings = method.settings(&MethodSettings::default());
         let (budget, propagate) = (None, method.calibrates().then_some(Propagate::Pruned));
-        Self { method, scope, pattern, sparsity, exclude, damping, blocksize, iterations, alpha, budget, propagate }
-    }
-
-    /// The settings of its method.
-    pub fn settings(&self) -> MethodSettings {
-        let Self { damping, blocksize, iterations, alpha, .. } = *self;
-        MethodSettings { damping, blocksize, iterations, alpha }
+        Self { method, scope, pattern, sparsity, exclude, settings, budget, propagate }
     }
 
     /// The share of weights that it aims at; none where the method takes none.
@@ -119,8 +99,8 @@ impl PrunePoint {
 
     /// What is asked of the method; with a budget, a block's own sparsity takes the place of this one's.
     pub fn request(&self, seed: Option<u64>) -> Request {
-        let &Self { method, scope, pattern, sparsity, .. } = self;
-        Request { method, scope, pattern, sparsity, seed: seed.unwrap_or(0), settings: self.settings() }
+        let &Self { method, scope, pattern, sparsity, settings, .. } = self;
+        Request { method, scope, pattern, sparsity, seed: seed.unwrap_or(0), settings }
     }
 }
 
@@ -378,10 +358,15 @@ fn canonical_point(point: &PrunePoint) -> Value {
             canonical[key] = value;
         }
     };
-    add("damping", point.damping.map(|damping| bits(damping).into()));
-    add("blocksize", point.blocksize.map(Value::from));
-    add("iterations", point.iterations.map(Value::from));
-    add("alpha", point.alpha.map(|alpha| bits(alpha).into()));
+    for (name, value) in point.settings.iter() {
+        add(
+            name,
+            Some(match value {
+                SettingValue::Real(number) => bits(number).into(),
+                SettingValue::Count(count) => count.into(),
+            }),
+        );
+    }
     add("budget", point.budget.map(|owl| json!({ "m": bits(owl.m), "lambda": bits(owl.lambda) })));
     add("propagate", point.propagate.map(|propagate| propagate.name().into()));
     canonical
