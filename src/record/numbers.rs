@@ -130,6 +130,13 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// The sizes alone.
+    pub fn new(structure: Structure, dense_nonzero: u64) -> Self {
+        let (ties, pruned, agreement, perplexity) = (None, None, None, None);
+        let (gate, kernels, latency) = (None, Vec::new(), None);
+        Self { structure, dense_nonzero, ties, pruned, agreement, perplexity, gate, kernels, latency }
+    }
+
     /// As they are stored, group by group.
     pub fn into_numbers(self) -> Vec<Numbers> {
         let Self { structure, dense_nonzero, ties, pruned, agreement, perplexity, gate, kernels, latency } = self;

@@ -105,17 +105,7 @@ mod tests {
         let nonzero = layers.iter().map(|layer| layer.nonzero).sum();
         let total = layers.iter().map(|layer| layer.total).sum();
         let structure = Structure { nonzero, total, bytes: 0, layers };
-        let measured = Measured {
-            structure,
-            dense_nonzero: total,
-            ties: None,
-            pruned: None,
-            agreement: None,
-            perplexity: Some(perplexity),
-            gate: None,
-            kernels: Vec::new(),
-            latency: None,
-        };
+        let measured = Measured { perplexity: Some(perplexity), ..Measured::new(structure, total) };
         let (failure, timings, timed_on) = (None, Timings::default(), None);
         let id = CellId::new(&cell.clone().into(), &Inputs::default());
         CellResult { id, cell, measured: Some(measured), failure, timings, timed_on }

@@ -368,17 +368,8 @@ fn tokens_of<B: SparseBackend>(session: &Session<B>, job: &Job<'_>) -> Vec<usize
 }
 
 fn sizes<B: SparseBackend>(session: &Session<B>, cell: &Cell, stored: &[Stored]) -> Measured {
-    Measured {
-        structure: structure(session.decoder.architecture(), stored, bytes_per_number(cell.dtype)),
-        dense_nonzero: session.dense_nonzero(),
-        agreement: None,
-        perplexity: None,
-        gate: None,
-        kernels: Vec::new(),
-        latency: None,
-        ties: None,
-        pruned: None,
-    }
+    let structure = structure(session.decoder.architecture(), stored, bytes_per_number(cell.dtype));
+    Measured::new(structure, session.dense_nonzero())
 }
 
 /// Measures what is wanted of the perplexity text, in one pass.
