@@ -102,6 +102,9 @@ pub struct Diagnostic {
     title: String,
     labels: Vec<Label>,
     helps: Vec<String>,
+    /// Where in the source it is made, so that a test can tell which messages nothing shows.
+    #[cfg(test)]
+    made_at: &'static std::panic::Location<'static>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -119,17 +122,33 @@ enum LabelKind {
 
 impl Diagnostic {
     /// An error; the title is a lower-case fragment that names the key.
+    #[cfg_attr(test, track_caller)]
     pub fn error(title: impl Into<String>) -> Self {
         Self::new(Severity::Error, title.into())
     }
 
     /// A warning.
+    #[cfg_attr(test, track_caller)]
     pub fn warning(title: impl Into<String>) -> Self {
         Self::new(Severity::Warning, title.into())
     }
 
+    #[cfg_attr(test, track_caller)]
     fn new(severity: Severity, title: String) -> Self {
-        Self { severity, title, labels: Vec::new(), helps: Vec::new() }
+        Self {
+            severity,
+            title,
+            labels: Vec::new(),
+            helps: Vec::new(),
+            #[cfg(test)]
+            made_at: std::panic::Location::caller(),
+        }
+    }
+
+    /// The file and line that make it.
+    #[cfg(test)]
+    pub fn made_at(&self) -> (&'static str, u32) {
+        (self.made_at.file(), self.made_at.line())
     }
 
     /// Where the cause stands, and what was expected there.

@@ -11,6 +11,7 @@ use super::*;
 
 mod kernel;
 mod limits;
+mod messages;
 mod properties;
 
 const MINIMAL: &str = "name = \"t\"\n[model]\nsource = \"builtin:tiny-opt\"\n";
@@ -425,6 +426,15 @@ fn names() {
     for bad in ["", ".", "..", "/", "ä"] {
         assert!(errors_of(name(bad)).contains("`name` can't be a folder's name"), "{bad}");
     }
+    for kept in ["reference", "REFERENCE"] {
+        let text = errors_of(name(kept));
+        assert!(
+            text.contains("e.toml:1:8")
+                && text.contains(&format!("write another name, for example `name = \"{kept}-1\"`")),
+            "{text}"
+        );
+    }
+    assert!(name("references").is_ok() && name("reference-1").is_ok());
 }
 
 #[test]
