@@ -27,6 +27,8 @@ mod cache;
 pub mod config;
 pub mod diagnostic;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod input;
 pub mod panics;
 pub mod plan;

@@ -8,6 +8,7 @@ mod checkpoints;
 mod documents;
 mod errors;
 mod export;
+mod fuzz_corpus;
 mod guards;
 mod kernels;
 mod latency;
