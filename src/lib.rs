@@ -29,6 +29,7 @@ pub mod diagnostic;
 pub mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+mod hex;
 pub mod input;
 pub mod panics;
 pub mod plan;

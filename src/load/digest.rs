@@ -7,7 +7,7 @@
 //! What is remembered counts while size and time of change are the same. Small files are hashed anew, and one that
 //! has changed just now is not remembered: it may change again within the clock's resolution.
 
-use super::text::hex;
+use crate::hex::hex;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Read, Write};

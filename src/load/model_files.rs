@@ -3,11 +3,11 @@
 use super::builtin;
 use super::digest::sha256_of;
 use super::hub::{Hub, HubSettings, RepoKind, Snapshot};
-use super::text::hex;
 use super::tokenizer::{Tokenizer, TokenizerFiles};
 use super::{LoadError, quantised, synthetic, weights};
 use crate::config::experiment::Dtype;
 use crate::config::source::ModelSource;
+use crate::hex::hex;
 use crate::input;
 use crate::model::published;
 use rayon::prelude::*;

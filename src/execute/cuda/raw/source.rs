@@ -4,6 +4,7 @@
 //! compiler and driver. It is written beside and moved, so that nobody reads half of one.
 
 use crate::execute::device::kernel_cache;
+use crate::hex::hex;
 use cubecl::cuda::install::{cccl_include_path, cuda_path, include_path};
 use cudarc::nvrtc::{result as nvrtc, sys};
 use sha2::{Digest, Sha256};
@@ -89,7 +90,7 @@ fn digest(text: &str, target: &Target) -> String {
     unsafe { sys::nvrtcVersion(&mut major, &mut minor) };
     let Target { architecture, driver, .. } = target;
     let digest = Sha256::digest(format!("{architecture} {driver} {major}.{minor}\n{text}"));
-    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest[..16])
 }
 
 fn keep(path: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
