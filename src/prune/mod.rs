@@ -357,5 +357,10 @@ fn by_scores_of(layer: &Layer<'_>, scores: &dyn Scores, request: &Request) -> Re
     Ok(Remaining { pattern, weights: None, ties })
 }
 
+/// How many weights go: k = floor(sparsity * weights), in double precision as the reference computes it.
+fn to_prune(weights: usize, sparsity: f64) -> usize {
+    ((sparsity * weights as f64) as usize).min(weights)
+}
+
 #[cfg(test)]
 mod tests;

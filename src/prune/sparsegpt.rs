@@ -77,7 +77,7 @@ impl<'a> Work<'a> {
                 *cost = cost_of(row[col], root[col * cols + col]);
             }
         });
-        let place = select::count(costs.len(), sparsity);
+        let place = super::to_prune(costs.len(), sparsity);
         let most = match sparsity > 0.0 {
             true => select::kth_smallest(
                 &[costs.len()],

@@ -5,6 +5,7 @@
 mod architecture;
 mod calibration;
 mod checkpoints;
+mod circles;
 mod documents;
 mod errors;
 mod export;

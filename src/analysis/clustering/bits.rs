@@ -12,7 +12,7 @@
 use super::super::Mask;
 use super::super::pairs::distances_from;
 use super::super::sums::{BitSum, add_products, cluster_sums};
-use super::kmeans::{Centres, Start};
+use super::centres::{Centres, Start};
 use rayon::prelude::*;
 use std::cmp::Ordering;
 
