@@ -20,7 +20,7 @@
 //!   cli       what the user types and sees
 //! ```
 //!
-//! `tests/architecture.rs` holds the modules to what each may know.
+//! `tests/cli/architecture.rs` holds the modules to what each may know.
 #![recursion_limit = "256"]
 
 mod cache;
