@@ -54,7 +54,7 @@ impl Sources {
 
     fn add(&mut self, name: String, prefix: &'static str, text: &str) -> Span {
         if !self.parts.is_empty() {
-            // A position just behind one text must not be the start of the next.
+            // A position just after one text must not be the start of the next.
             self.buffer.push('\n');
         }
         let start = self.buffer.len();
@@ -237,7 +237,7 @@ impl Diagnostic {
 }
 
 impl Label {
-    /// The label with its range relative to the lines that are shown behind `prefix`, kept inside them.
+    /// The label with its range relative to the lines that are shown after `prefix`, kept inside them.
     fn annotation<'a>(&'a self, lines: &Span, prefix: &str) -> annotate_snippets::Annotation<'a> {
         let kind = match self.kind {
             LabelKind::Cause => AnnotationKind::Primary,
@@ -249,7 +249,7 @@ impl Label {
     }
 }
 
-/// Messages while they are found: at most so many of each severity, so that a file of a million mistakes does not
+/// Messages while they are found: at most a thousand of each severity, so that a file of a million mistakes does not
 /// take all memory, and how many more there were.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
@@ -308,7 +308,7 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// The most messages that are shown: those behind them are counted. Who has mended these runs it again.
+    /// The most messages that are shown: the others are counted, since whoever has mended these runs it again.
     pub const SHOWN: usize = 20;
 
     /// Sorts the messages by where their causes stand; each is said once.
@@ -399,7 +399,7 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let length = name.chars().count();
     candidates
         .into_iter()
-        // So much longer or shorter, it is further away; counting is cheaper than comparing.
+        // A name that is that much longer or shorter is further away; counting is cheaper than comparing.
         .filter(|candidate| candidate.chars().count().abs_diff(length) <= allowed)
         .map(|candidate| (strsim::osa_distance(&name, &candidate.to_lowercase()), candidate))
         .filter(|&(distance, candidate)| distance <= allowed && distance < candidate.len())

@@ -443,7 +443,7 @@ fn names_that_leave_the_cache_are_refused() {
 }
 
 /// From `hf:` in an experiment file to tables, and again without network: OPT as the hub has it, float16 weights in
-/// a pickle behind a redirect and no `tokenizer.json`.
+/// a pickle that a redirect leads to and no `tokenizer.json`.
 #[test]
 fn the_program_runs_a_model_of_the_hub() {
     let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/opt-hub");

@@ -23,7 +23,7 @@ fn given(text: &str, overrides: &[&str]) -> Result<Experiment, Diagnostics> {
     parse(Path::new("dir/e.toml"), text, &overrides)
 }
 
-/// The minimal file with more text behind; lines of `more` start at line 4.
+/// The minimal file and more text; lines of `more` start at line 4.
 fn with(more: &str) -> Result<Experiment, Diagnostics> {
     given(&format!("{MINIMAL}{more}"), &[])
 }

@@ -208,7 +208,7 @@ impl Validator<'_> {
         None
     }
 
-    /// A name that file systems take, in front of what is put behind it.
+    /// A name that file systems take, short enough for what is put after it.
     fn name_of_length(&mut self, name: String, span: Span) -> Option<String> {
         if name.len() <= MAX_NAME {
             return Some(name);

@@ -116,7 +116,7 @@ mod tests {
         set_changed(&path, 1000);
         let one = digest();
         assert_eq!(one, computed(&path).unwrap());
-        // Behind its back: only what is remembered says `one` now.
+        // The file was changed unseen: only what is remembered says `one` now.
         fs::write(&path, "two").unwrap();
         set_changed(&path, 1000);
         assert_eq!(digest(), one);

@@ -1,4 +1,4 @@
-//! Model source → the files behind it, with their digests. Opens no weights yet.
+//! Model source → its files, with their digests. Opens no weights yet.
 
 use super::builtin;
 use super::digest::sha256_of;

@@ -80,7 +80,7 @@ pub struct PrunePoint {
     /// What is added to the diagonal of the Hessian, as a share of its mean; of methods that have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damping: Option<f64>,
-    /// Columns pruned between two updates of all columns behind them; of methods that work so.
+    /// Columns pruned between two updates of all columns after them; of methods that work so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocksize: Option<usize>,
     /// Updates of the weights; of methods that repeat them.

@@ -183,7 +183,7 @@ mod tests {
         }
     }
 
-    /// A device that loses weights: it counts only the first so many of a layer, from a pass on.
+    /// A device that loses weights: it counts only the first `counted` of a layer, from a pass on.
     struct Losing {
         rows: Rows,
         counted: usize,

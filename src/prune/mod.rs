@@ -50,7 +50,7 @@ pub struct Request {
     pub method: Method,
     /// Within what scores are compared; an N:M pattern compares within its groups and takes none.
     pub scope: Option<Scope>,
-    /// Free, or so many of every group.
+    /// Free, or this many of every group.
     pub pattern: NmPattern,
     /// The share of weights to remove; fixed by an N:M pattern.
     pub sparsity: f64,

@@ -297,7 +297,7 @@ impl Store {
     fn inside(&self, relative: &Path) -> Result<PathBuf, StoreError> {
         let leads_out = |link: &Path| match (std::fs::canonicalize(link), std::fs::canonicalize(&self.root)) {
             (Ok(target), Ok(root)) => !target.starts_with(root),
-            // A link to nothing: what is made behind it is made elsewhere.
+            // A link to nothing: what is made through it is made elsewhere.
             _ => true,
         };
         let mut path = self.root.clone();

@@ -130,7 +130,7 @@ pub enum PrepareError {
         model: String,
         /// Tokens of the prompt.
         prompt: usize,
-        /// Tokens generated behind it.
+        /// Tokens generated after it.
         generate: usize,
         /// Positions of the model.
         positions: usize,

@@ -69,7 +69,7 @@ impl Source {
         let mut in_tests = false;
         for line in &self.code {
             in_tests |= line.ends_with("mod tests {");
-            // So many `super::` reach the crate.
+            // This many `super::` reach the crate.
             let climb = "super::".repeat(self.depth() + usize::from(in_tests));
             for prefix in ["crate::", &climb] {
                 for (at, _) in line.match_indices(prefix) {

@@ -38,8 +38,10 @@ fn every_target_survives_its_corpus() {
 fn every_target_is_one_of_cargo_fuzz() {
     let root = Path::new(ROOT).join("fuzz");
     let manifest = std::fs::read_to_string(root.join("Cargo.toml")).unwrap();
-    let mut sources: Vec<String> =
-        walk(&root.join("fuzz_targets")).iter().map(|path| path.file_stem().unwrap().to_string_lossy().into()).collect();
+    let mut sources: Vec<String> = walk(&root.join("fuzz_targets"))
+        .iter()
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into())
+        .collect();
     sources.sort();
     assert_eq!(sources, TARGETS.map(|(name, _)| name));
     for (name, _) in TARGETS {

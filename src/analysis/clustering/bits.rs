@@ -21,7 +21,7 @@ use std::cmp::Ordering;
 enum Centre {
     /// Given as numbers: its distances are kept.
     Given,
-    /// The mean of so many points, and the square of their sum.
+    /// The mean of this many points, and the square of their sum.
     Mean { points: i64, square: i64 },
 }
 

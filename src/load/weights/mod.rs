@@ -103,8 +103,8 @@ impl Content {
 
 impl Weights {
     /// Opens a checkpoint's files, such as [`find_files`] gives. The format is told by the extension
-    /// `.safetensors`, otherwise by the first bytes. Of a tensor that is in two shards, the one counts that the index
-    /// names. Names are those without what training wraps around them (names.rs).
+    /// `.safetensors`, otherwise by the first bytes. If a tensor is in two shards, the one that the index names
+    /// counts. Names are those without what training wraps around them (names.rs).
     ///
     /// The files are mapped: they must not be shortened while the value lives, or reading them ends the process
     /// with SIGBUS. Replacing them (by renaming, as downloads do) is fine.
@@ -364,7 +364,7 @@ fn tensors(path: &Path, bytes: &[u8]) -> Result<Vec<(String, View)>, WeightsErro
 }
 
 /// Whether a file is of `torch.save`, or a pickle of another program. What looks like the magic of one may be the
-/// length of a safetensors header, which begins behind it.
+/// length of a safetensors header, which begins after it.
 fn is_pickle(bytes: &[u8]) -> bool {
     bytes.get(8) != Some(&b'{')
         && [torch_file::ZIP_MAGIC, b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"]

@@ -33,7 +33,7 @@ pub(super) fn runs(records: &[CellResult]) -> Vec<Vec<&CellResult>> {
 /// What the files of each run are called: model, backend and dtype in letters that every file system takes. Where two
 /// would be called the same, a digest of each model tells them apart; other names stay as they are.
 pub(super) fn file_names(cells: &[&Cell]) -> Vec<String> {
-    /// Some file systems take hardly more behind a figure's name and in front of an extension.
+    /// Some file systems take hardly more between a figure's name and its extension.
     const MOST: usize = 120;
     let plain = |cell: &&Cell| -> String {
         let text = format!("{}-{}-{}", cell.model, cell.backend, cell.dtype.name());

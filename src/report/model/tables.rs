@@ -73,7 +73,7 @@ pub(super) fn keyed(name: &'static str, columns: &[&str]) -> Table {
     Table::new(name, KEY.iter().chain(columns).copied())
 }
 
-/// The key's values and those behind them.
+/// The key's values and those after them.
 pub(super) fn row(record: &CellResult, values: impl IntoIterator<Item = Value>) -> Vec<Value> {
     let mut row = vec![Value::from(record.id.as_str())];
     row.extend(key(&record.cell));

@@ -113,7 +113,7 @@ fn compile(text: &str, architecture: &str) -> Result<Vec<u8>, String> {
     let text = CString::new(text).map_err(|error| error.to_string())?;
     let failed = |error: nvrtc::NvrtcError| format!("{error:?}");
     let program = nvrtc::create_program(&text, None).map_err(failed)?;
-    // SAFETY: `program` was just made and is destroyed once, behind its last use; the buffers are as long as NVRTC says.
+    // SAFETY: `program` was just made and is destroyed once, after its last use; the buffers are as long as NVRTC says.
     unsafe {
         let compiled = nvrtc::compile_program(program, &options);
         let code = match compiled {
