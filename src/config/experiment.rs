@@ -210,18 +210,6 @@ impl PruneBlock {
             (method, of_free.and_then(|count| count.checked_add(fixed)))
         })
     }
-
-    /// The compiled globs of `exclude`, over dotted module names; `*` matches dots too.
-    ///
-    /// # Errors
-    /// A malformed glob, which validation has ruled out.
-    pub fn excluded(&self) -> Result<globset::GlobSet, globset::Error> {
-        let mut globs = globset::GlobSetBuilder::new();
-        for glob in &self.exclude {
-            globs.add(globset::Glob::new(glob)?);
-        }
-        globs.build()
-    }
 }
 
 /// A point of a block.

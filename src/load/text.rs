@@ -7,6 +7,7 @@ use super::windows::{Cut, Windows};
 use super::{LoadError, Loader, builtin};
 use crate::config::experiment::{BosAt, Data, Joining};
 use crate::config::source::TextSource;
+use crate::hex::hex;
 use crate::input;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -449,10 +450,6 @@ fn digest(sequences: &[Vec<u32>]) -> String {
         }
     }
     hex(&hasher.finalize())
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ mod tests {
             let reached = windows.tokens.last().map_or(first, |window| window[context - 1] as usize + 1);
             let mut expected: Vec<u32> = (first as u32..reached as u32).collect();
             if front.is_empty() && stride == context {
-                // Nor is the first of any window that overlaps with none.
+                // The first of a window that overlaps with none is not scored either.
                 expected.retain(|id| !(*id as usize).is_multiple_of(stride));
             }
             // Tokens of a byte each.

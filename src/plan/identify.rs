@@ -5,6 +5,7 @@
 //! hashed too.
 
 use super::task::{Inputs, Task};
+use crate::hex::hex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -39,7 +40,7 @@ impl CellId {
 
     fn of(canonical: &serde_json::Value) -> Self {
         let digest = Sha256::digest(canonical.to_string().as_bytes());
-        Self(digest[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(hex(&digest[..8]))
     }
 
     /// The digits.

@@ -10,8 +10,7 @@
 //! The counts of a layer are 32-bit, those of a model 64-bit. Whoever holds the weights counts and compares; counts
 //! that can't be right are an error, since a device may fail in the middle of them.
 
-use super::Decided;
-use super::select::count as count_pruned;
+use super::{Decided, to_prune};
 use crate::dtype::Dtype;
 use crate::sparse::{Digit, Pattern};
 use thiserror::Error;
@@ -79,7 +78,7 @@ fn threshold<M: Magnitudes>(
     sparsity: f64,
     dtype: Dtype,
 ) -> Result<Option<(u32, u64)>, M::Error> {
-    let mut rank = count_pruned(layers.iter().map(|&layer| sizes[layer]).sum(), sparsity) as u64;
+    let mut rank = to_prune(layers.iter().map(|&layer| sizes[layer]).sum(), sparsity) as u64;
     if rank == 0 {
         return Ok(None);
     }
@@ -184,7 +183,7 @@ mod tests {
         }
     }
 
-    /// A device that loses weights: it counts only the first so many of a layer, from a pass on.
+    /// A device that loses weights: it counts only the first `counted` of a layer, from a pass on.
     struct Losing {
         rows: Rows,
         counted: usize,

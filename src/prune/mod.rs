@@ -55,7 +55,7 @@ pub struct Request {
     pub method: Method,
     /// Within what scores are compared; an N:M pattern compares within its groups and takes none.
     pub scope: Option<Scope>,
-    /// Free, or so many of every group.
+    /// Free, or this many of every group.
     pub pattern: NmPattern,
     /// The share of weights to remove; fixed by an N:M pattern.
     pub sparsity: f64,
@@ -310,6 +310,11 @@ fn by_scores_of(layer: &Layer<'_>, scores: &dyn Scores, request: &Request) -> Re
     let pattern = patterns.into_iter().next();
     let pattern = pattern.unwrap_or_else(|| Pattern::full(layer.rows, layer.cols));
     Ok(Remaining { pattern, weights: None, ties })
+}
+
+/// How many weights go: k = floor(sparsity * weights), in double precision as the reference computes it.
+fn to_prune(weights: usize, sparsity: f64) -> usize {
+    ((sparsity * weights as f64) as usize).min(weights)
 }
 
 #[cfg(test)]

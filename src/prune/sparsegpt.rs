@@ -102,7 +102,7 @@ impl<'a> Work<'a> {
                 *cost = cost_of(row[col], root[col * cols + col]);
             }
         });
-        let place = select::count(costs.len(), sparsity);
+        let place = super::to_prune(costs.len(), sparsity);
         let most = match sparsity > 0.0 {
             true => select::kth_smallest(
                 &[costs.len()],
@@ -216,9 +216,9 @@ mod tests {
     #[test]
     fn four_by_four_by_hand() {
         // Costs of the first block: 1 16 | 9 4 | 25 1/4 | 36 49. At place floor(8 * 0.5) = 4 is 16: five go.
-        //   row 0: error 1, the next weight is 4.5, error 4.5; behind: (2 3) - 1 (1/4 -1/8) - 4.5 (-1/2 1/4) = (4 2)
-        //   row 1: error 3, the next weight is -0.5, error -0.5; behind: (1 1) - (3/4 -3/8) - (1/4 -1/8) = (0 1.5)
-        //   row 2: error 0.5; behind: (-2 4) - 0.5 (-1/2 1/4) = (-1.75 3.875)
+        //   row 0: error 1, the next weight is 4.5, error 4.5; the others: (2 3) - 1 (1/4 -1/8) - 4.5 (-1/2 1/4) = (4 2)
+        //   row 1: error 3, the next weight is -0.5, error -0.5; the others: (1 1) - (3/4 -3/8) - (1/4 -1/8) = (0 1.5)
+        //   row 2: error 0.5; the others: (-2 4) - 0.5 (-1/2 1/4) = (-1.75 3.875)
         // Costs of the second block: 16 4 | 0 2.25 | 3.06 15.02 | 1 4. At place 4 is 4: six go, one tied.
         //   row 2: error -1.75, the next weight is 3.875 - 0.875 = 3
         let remaining = pruned(request(Method::SparseGpt, 0.5));

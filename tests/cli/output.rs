@@ -180,6 +180,21 @@ fn numbers_are_those_of_the_model() {
 }
 
 #[test]
+fn globs_of_exclude_match_dots() {
+    for (glob, kept) in [("*.fc?", ["fc1", "fc2"]), ("model.*_proj", ["k_proj", "out_proj"])] {
+        let lab = Lab::tiny(&format!("{THREE_CELLS}exclude = [\"{glob}\", \"lm_head\"]\n"));
+        lab.run(["run", "e.toml"]).exits(0);
+        let layers = lab.table("results/e/tables/layers.csv");
+        let masked = layers.iter().filter(|row| row["variant"] == "masked" && row["group"].ends_with("_linear"));
+        for row in masked {
+            let name = row["module_name"].rsplit('.').next().unwrap();
+            assert!(row["sparsity"] == "0" || !kept.contains(&name), "{row:?}");
+        }
+        assert!(layers.iter().any(|row| row["variant"] == "masked" && row["sparsity"] != "0"), "something is pruned");
+    }
+}
+
+#[test]
 fn plots_come_with_what_they_draw() {
     let lab = Lab::tiny(&THREE_CELLS.replace("sparsity = 0.5", "sparsity = [0.25, 0.5]"));
     lab.run(["run", "e.toml"]).exits(0);

@@ -26,7 +26,7 @@ impl Validator<'_> {
             self.missing("prune.method", &exact("method"), Some(header.clone()), help);
         }
         let methods = self.axis("prune.method", raw.method.take(), &[]);
-        // Of a method that is misspelled nothing is known.
+        // Nothing is known of a method that is misspelled.
         if !methods.is_empty() && !self.was_removed(&exact("method")) {
             self.keys_against_methods(&raw, &methods);
         }

@@ -235,7 +235,7 @@ impl Tokenizer {
     }
 }
 
-/// Token ids without the special tokens behind a text; none where there are only special ones.
+/// Token ids without the special tokens after a text; none where there are only special ones.
 fn without_end(encoding: &tokenizers::Encoding) -> Option<Vec<u32>> {
     let last = encoding.get_special_tokens_mask().iter().rposition(|&special| special == 0)?;
     Some(encoding.get_ids()[..=last].to_vec())

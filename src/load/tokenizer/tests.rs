@@ -116,7 +116,7 @@ fn tokens_beside_the_vocabulary_are_registered() {
     let of = |model_type: &str, more: &[&str], files: &[(&'static str, Value)], text| {
         ids(two_files(model_type, more, files), text)
     };
-    // The defaults, in the vocabulary or behind it.
+    // The defaults, in the vocabulary or after it.
     assert_eq!(of("gpt2", &[], &[], "12 the<|endoftext|>x")[4..], [258, 120]);
     assert_eq!(of("gpt_neox", &[], &[], "<|padding|>x"), [259, 120]);
     let added = ("added_tokens.json", json!({ "<new>": 260, "<|im_start|>": 259 }));
@@ -163,7 +163,7 @@ fn a_token_in_front_is_put_where_it_is_said() {
 #[test]
 fn files_that_contradict_each_other_are_refused() {
     for (file, value, said) in [
-        ("added_tokens.json", json!({ "<new>": 300 }), "has id 300 in its files, but 259 behind the vocabulary"),
+        ("added_tokens.json", json!({ "<new>": 300 }), "has id 300 in its files, but 259 after the vocabulary"),
         ("added_tokens.json", json!({ "<new>": 65 }), "has id 65 in its files"),
         ("added_tokens.json", json!(["<new>"]), "no object of tokens and ids"),
         ("added_tokens.json", json!({ "<new>": -1 }), "no object of tokens and ids"),

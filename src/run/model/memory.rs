@@ -108,7 +108,7 @@ impl Room {
     }
 }
 
-/// Bytes of the activations of so many tokens between two blocks.
+/// Bytes of the activations of this many tokens between two blocks.
 fn activations(architecture: &Architecture, tokens: usize, dtype: Dtype) -> u64 {
     let width = architecture.blocks.first().map_or(0, |block| architecture.modules[block.output].shape[0]);
     (tokens * width) as u64 * bytes_per_number(dtype)

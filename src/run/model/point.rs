@@ -1,54 +1,20 @@
 //! One prune point: its pattern, its variants, and their numbers.
 
-use super::calibrate::Calibrated;
-use super::patterns::{Pruned, patterns};
+use super::error::CellError;
+use super::patterns::patterns;
+use super::pruned::{Calibrated, Pruned};
 use super::session::Session;
 use crate::config::experiment::{Dtype, LatencySettings, Metric, Variant};
-use crate::execute::{LayerShape, PackError, ReadError, SparseBackend, SparseWeight};
-use crate::load::LoadError;
+use crate::execute::{LayerShape, ReadError, SparseBackend, SparseWeight};
 use crate::measure::{
-    Agreement, ForwardError, Gate, GateMiss, Latency, Stored, Workload, agreement, all_logits, decoded_logits, gate,
-    latency, likelihood, peak_rss_bytes, structure,
+    Agreement, ForwardError, Latency, Stored, Workload, agreement, all_logits, decoded_logits, gate, latency,
+    likelihood, peak_rss_bytes, structure,
 };
 use crate::model::{Decoder, LinearWeight};
 use crate::plan::{Cell, PrunePoint};
-use crate::prune::PruneError;
-use crate::record::{Failure, FailureKind, KernelUse, Measured, PrunedLinears, Ties, Timings};
+use crate::record::{KernelUse, Measured, PrunedLinears, Ties, Timings};
 use crate::run::backend::{burn_dtype, bytes_per_number};
 use std::time::Instant;
-use thiserror::Error;
-
-/// Why a cell failed.
-#[derive(Debug, Error)]
-pub(in crate::run) enum CellError {
-    #[error(transparent)]
-    Forward(#[from] ForwardError),
-    #[error("{1}")]
-    Gate(Gate, GateMiss),
-    #[error(transparent)]
-    Prune(#[from] PruneError),
-    #[error(transparent)]
-    Pack(#[from] PackError),
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error("`exclude` leaves no linear to prune: {0}")]
-    NothingToPrune(String),
-}
-
-impl CellError {
-    /// As it is stored.
-    pub fn failure(&self) -> Failure {
-        let (kind, gate) = match self {
-            Self::Gate(gate, _) => (FailureKind::Gate, Some(*gate)),
-            Self::Forward(ForwardError::NotFinite { .. }) => (FailureKind::NotFinite, None),
-            Self::Prune(_) | Self::NothingToPrune(_) => (FailureKind::Pruning, None),
-            Self::Forward(_) | Self::Pack(_) | Self::Read(_) | Self::Load(_) => (FailureKind::Other, None),
-        };
-        Failure { gate, ..Failure::new(kind, self.to_string()) }
-    }
-}
 
 /// A cell, and what is to be measured of it now.
 pub(super) struct Job<'a> {

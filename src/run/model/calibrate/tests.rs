@@ -9,7 +9,7 @@ use crate::record::Record;
 use burn::backend::Flex;
 use std::cell::Cell;
 
-/// A watch that stops the run after so many questions whether to.
+/// A watch that stops the run after this many questions whether to.
 struct Patience(Cell<usize>);
 
 impl Watch for Patience {
