@@ -15,9 +15,8 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::config::experiment::{NmPattern, Scope, percent};
-use crate::config::keyword::{UnknownKeyword, keywords};
-use crate::config::method::Method;
+use crate::config::experiment::{Method, NmPattern, Scope, percent};
+use crate::keyword::{UnknownKeyword, keywords};
 
 keywords! {
     /// What an analysis looks at.

@@ -13,6 +13,7 @@
 //! that a report can be made on any machine. Equal cells give equal bytes.
 
 mod analysis;
+mod columns;
 pub mod draw;
 pub mod escape;
 pub mod figure;
@@ -21,8 +22,11 @@ mod model;
 mod stats;
 pub mod table;
 
+pub use columns::reference;
+
 use crate::plan::CellId;
 use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Record, Store, StoreError, sha256};
+use columns::Columns;
 use draw::DrawError;
 use figure::Figure;
 use std::collections::HashSet;
@@ -110,6 +114,9 @@ struct Section {
 
 /// The kinds of work, a row each.
 const KINDS: [fn(&Read) -> Section; 3] = [model::section, kernel::section, analysis::section];
+
+/// Their tables' columns.
+const COLUMNS: [fn() -> Vec<Columns>; 2] = [model::columns, kernel::columns];
 
 /// What there is of an experiment, in the plan's order: of each cell the results that are wanted.
 #[derive(Default, PartialEq)]

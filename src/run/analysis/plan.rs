@@ -10,7 +10,7 @@
 use super::slots::slots;
 use crate::config::Experiment;
 use crate::config::analysis::*;
-use crate::config::experiment::{Dtype, NmPattern, same_sparsity};
+use crate::config::experiment::{Dtype, NmPattern, Point, same_sparsity};
 use crate::config::source::{ModelSource, WrittenPath};
 use crate::execute::device;
 use crate::load::{Checkpoint, LoadError, Loader, MatrixSource, NamedMatrix, matrix_folder};
@@ -279,7 +279,8 @@ impl Surroundings<'_> {
     fn of_points(&self, block: &AnalysisBlock, choice: &SourceChoice, found: &mut Vec<Found>) {
         let Some(model) = self.model else { return };
         for (point, seed) in self.points {
-            if !choice.selects((point.method, point.scope, point.pattern, point.sparsity)) {
+            let PrunePoint { method, scope, pattern, sparsity, .. } = *point;
+            if !choice.selects(&Point { method, scope, pattern, sparsity }) {
                 continue;
             }
             let own = MatrixFrom::Point(point.clone());
