@@ -525,3 +525,37 @@ macro_rules! pair_schema {
 }
 pair_schema!(NmPair, { "title": "n", "type": "integer", "minimum": 1 }, { "title": "m", "type": "integer", "minimum": 2 });
 pair_schema!(NamePair, { "title": "source", "type": "string" }, { "title": "source_b", "type": "string" });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_of_every_family_have_a_role_and_a_side_of_the_residual_stream() {
+        for (module, role, axis) in [
+            ("model.layers.0.self_attn.q_proj", Some(Role::Q), FeatureAxis::In),
+            ("model.decoder.layers.3.self_attn.out_proj", Some(Role::O), FeatureAxis::Out),
+            ("fc2", Some(Role::Down), FeatureAxis::Out),
+            ("gpt_neox.layers.1.attention.dense", Some(Role::O), FeatureAxis::Out),
+            ("gpt_neox.layers.1.mlp.dense_4h_to_h", Some(Role::Down), FeatureAxis::Out),
+            ("h.0.mlp.c_fc", Some(Role::Up), FeatureAxis::In),
+            ("h.0.mlp.c_proj", Some(Role::Down), FeatureAxis::Out),
+            ("transformer.h.0.attn.c_proj", Some(Role::O), FeatureAxis::Out),
+            ("random", None, FeatureAxis::In),
+        ] {
+            assert_eq!(Role::of_component(module), role, "{module}");
+            assert_eq!(FeatureAxis::Residual.resolved(module), axis, "{module}");
+            assert_eq!(FeatureAxis::In.resolved(module), FeatureAxis::In);
+        }
+    }
+
+    #[test]
+    fn layers_are_numbers_ranges_or_all() {
+        let has = |text: &str, layer| text.parse::<LayerRange>().map(|range| range.has(layer));
+        assert_eq!((has("3", 3), has("3", 4)), (Ok(true), Ok(false)));
+        assert_eq!((has("0-11", 11), has("2-4", 1), has("all", 999)), (Ok(true), Ok(false), Ok(true)));
+        for text in ["", "-", "4-2", "1-", "a", "-1", "1-2-3", "+1"] {
+            assert_eq!(has(text, 0), Err(()), "{text}");
+        }
+    }
+}

@@ -43,9 +43,10 @@ fn pickle(name: &str, elements: usize, shape: &[usize], strides: &[usize]) -> Ve
     [b"\x80\x02c".to_vec(), name.into(), b"(".to_vec(), arguments, b"tR.".to_vec()].concat()
 }
 
-/// A matrix in which every `nth` number is 0.
+/// A matrix in which about every `nth` number is 0, in no order.
 fn sparse(rows: usize, cols: usize, nth: usize) -> Vec<f32> {
-    (0..rows * cols).map(|at| if (at * 7 + at / cols) % nth == 0 { 0.0 } else { 0.5 + (at % 13) as f32 }).collect()
+    let gone = |at: usize| ((at as u32).wrapping_mul(2_654_435_761) >> 16) as usize % nth == 0;
+    (0..rows * cols).map(|at| if gone(at) { 0.0 } else { 0.5 + (at % 13) as f32 }).collect()
 }
 
 /// Two sources of one layer: `a` with the numbers of `sparse(.., 2)`, `b` of `sparse(.., 3)`.

@@ -352,11 +352,8 @@ impl Surroundings<'_> {
         let folder = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let name = choice.label(&folder);
         let mut matrices: Vec<FoundMatrix> = Vec::new();
-        for named in matrix_folder(path)? {
+        for named in meant(block, choice, matrix_folder(path)?) {
             let place = place_of(&named);
-            if !block.has_layer(place.0) || !block.has_role(place.1) || !is_meant(choice, &named) {
-                continue;
-            }
             if let Some(other) = matrices.iter().find(|matrix| matrix.place == place) {
                 let first = other.file.as_ref().map(|(file, _)| file.path.clone()).unwrap_or_default();
                 let what = match place.1 {
@@ -386,14 +383,20 @@ fn place_of(named: &NamedMatrix) -> Place {
     (named.name.layer, role, module)
 }
 
-/// Whether a file is of the pattern and the sparsity that a source is narrowed to.
-fn is_meant(choice: &SourceChoice, named: &NamedMatrix) -> bool {
-    let own = named.name.kept_of().map_or(NmPattern::Unstructured, |(n, m)| NmPattern::NofM { n, m });
-    choice.pattern.is_none_or(|pattern| pattern == own)
-        && match (choice.sparsity, named.name.sparsity) {
-            (Some(wanted), Some(own)) => same_sparsity(wanted, own),
-            (Some(_) | None, _) => true,
-        }
+/// The files of a folder that a source means: those of its layers, roles and pattern. Where several are one matrix of a
+/// model, the source's sparsity tells which; elsewhere what a file's name says of its sparsity counts.
+fn meant(block: &AnalysisBlock, choice: &SourceChoice, mut files: Vec<NamedMatrix>) -> Vec<NamedMatrix> {
+    files.retain(|named| {
+        let (layer, role, _) = place_of(named);
+        let own = named.name.kept_of().map_or(NmPattern::Unstructured, |(n, m)| NmPattern::NofM { n, m });
+        block.has_layer(layer) && block.has_role(role) && choice.pattern.is_none_or(|pattern| pattern == own)
+    });
+    let places: Vec<Place> = files.iter().map(place_of).collect();
+    let Some(wanted) = choice.sparsity else { return files };
+    let of_sparsity = |named: &NamedMatrix| named.name.sparsity.is_none_or(|own| same_sparsity(own, wanted));
+    let alone = |named: &NamedMatrix| places.iter().filter(|place| **place == place_of(named)).count() == 1;
+    files.retain(|named| alone(named) || of_sparsity(named));
+    files
 }
 
 /// The matrices of a model that a block asks for.
