@@ -24,13 +24,16 @@
 #![recursion_limit = "256"]
 
 mod cache;
+pub mod column;
 pub mod config;
 pub mod diagnostic;
+pub mod dtype;
 pub mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hex;
 pub mod input;
+pub mod keyword;
 pub mod panics;
 pub mod plan;
 

@@ -10,7 +10,7 @@
 //! `list`, the schema, messages, labels and plots take it from here. No `match` on a [`Format`] has a `_` arm, so that
 //! one that is added is missed nowhere. Knows no layout and no kernel.
 
-use crate::config::keyword::{UnknownKeyword, keywords};
+use crate::keyword::{UnknownKeyword, keywords};
 
 /// What is known of a format beside its name.
 #[derive(Clone, Copy, Debug)]

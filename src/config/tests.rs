@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::experiment::{
-    BackendChoice, BosAt, Dtype, Format, LatencySettings, Method, Metric, NmPattern, Owl, Propagate, Scope, Variant,
+    BackendChoice, BosAt, Dtype, Format, LatencySettings, Method, Metric, NmPattern, Owl, Propagate, Scope,
+    SettingValue, Variant,
 };
 use super::joining::Joining;
 use super::source::{ModelSource, TextSource};
@@ -72,7 +73,7 @@ fn defaults() {
     assert_eq!(experiment.variants, [Variant::Dense, Variant::Masked, Variant::Sparse(Format::Csr)]);
     assert_eq!(experiment.metrics, [Metric::Structure, Metric::Agreement]);
     let block = &experiment.prune[0];
-    assert_eq!(block.points(), [(Method::Magnitude, Some(Scope::Global), NmPattern::Unstructured, 0.5)]);
+    assert_eq!(block.points(), [point(Method::Magnitude, Some(Scope::Global), NmPattern::Unstructured, 0.5)]);
     assert_eq!(block.patterns, [NmPattern::Unstructured]);
     assert_eq!(block.exclude, ["lm_head"]);
     let latency = LatencySettings { warmup: 3, repeats: 20, batch: vec![1], prompt: vec![128], generate: 32 };
@@ -140,7 +141,7 @@ source = "a table"
     assert_eq!((experiment.data.calibration_samples, experiment.data.calibration_length), (16, Some(256)));
     assert_eq!(experiment.prune[0].points().len(), 8);
     assert_eq!(experiment.prune[0].skip.len(), 1);
-    let fixed = |n, m| (Method::Magnitude, None, NmPattern::NofM { n, m }, 0.5);
+    let fixed = |n, m| point(Method::Magnitude, None, NmPattern::NofM { n, m }, 0.5);
     assert_eq!(experiment.prune[1].points(), [fixed(2, 4), fixed(4, 8)]);
     let latency = LatencySettings { warmup: 0, repeats: 5, batch: vec![1, 4], prompt: vec![16], generate: 8 };
     assert_eq!(experiment.latency, latency);
@@ -148,6 +149,10 @@ source = "a table"
     assert_eq!((expect.value, expect.tolerance), (39.3, 1.0));
     let shown = "model = path:../m, method = magnitude, pattern = 2:4, seed = 1, dtype = bf16";
     assert_eq!(expect.r#where.to_string(), shown);
+}
+
+fn point(method: Method, scope: Option<Scope>, pattern: NmPattern, sparsity: f64) -> experiment::Point {
+    experiment::Point { method, scope, pattern, sparsity }
 }
 
 #[test]
@@ -318,7 +323,7 @@ fn keys_of_single_methods() {
 
     // Each method has its own default scope.
     let points = prune(&block("[\"magnitude\", \"wanda\", \"ria\"]", "sparsity = 0.5")).points();
-    let scopes: Vec<_> = points.iter().map(|point| point.1.unwrap()).collect();
+    let scopes: Vec<_> = points.iter().map(|point| point.scope.unwrap()).collect();
     assert_eq!(scopes, [Scope::Global, Scope::Row, Scope::Layer]);
     one_error(
         &block("[\"magnitude\", \"wanda\"]", "sparsity = 0.5\nscope = \"layer\""),
@@ -337,7 +342,7 @@ fn keys_of_single_methods() {
     one_error(&unused, &["`prune.alpha` has no effect on `magnitude`, `wanda`", "e.toml:7:9", "it is for `ria`"]);
     one_error(&block("\"random\"", "sparsity = 0.5\npropagate = \"dense\""), &["`prune.propagate` has no effect"]);
     let used = prune(&block("[\"magnitude\", \"ria\"]", "sparsity = 0.5\nalpha = 0\npropagate = \"dense\""));
-    assert_eq!((used.settings.alpha, used.propagate), (Some(0.0), Propagate::Dense));
+    assert_eq!((used.settings.get("alpha"), used.propagate), (Some(SettingValue::Real(0.0)), Propagate::Dense));
     one_error(&block("\"ria\"", "sparsity = 0.5\nalpha = -1"), &["`prune.alpha` is out of range", "at least 0"]);
     one_error(&block("\"admm\"", "sparsity = 0.5\ndamping = 0"), &["`prune.damping` is out of range", "above 0"]);
     one_error(&block("\"admm\"", "sparsity = 0.5\niterations = 0"), &["`prune.iterations` is out of range"]);
@@ -352,7 +357,7 @@ fn keys_of_single_methods() {
 fn given_weights_take_no_sparsity() {
     let block = |rest: &str| format!("[[prune]]\nmethod = \"given\"\n{rest}\n");
     let points = with(&block("")).unwrap().prune[0].points();
-    assert_eq!(points, [(Method::Given, None, NmPattern::Unstructured, 0.0)]);
+    assert_eq!(points, [point(Method::Given, None, NmPattern::Unstructured, 0.0)]);
     one_error(&block("sparsity = 0.5"), &["`prune.sparsity` has no effect on `given`", "leave `sparsity` out"]);
     one_error(&block("pattern = \"2:4\""), &["`prune.pattern` has no effect on `given`"]);
     // Beside a method that takes one, it keeps its one point.
@@ -533,6 +538,10 @@ fn defaults_of_the_schema_are_the_defaults() {
     let prune = "prune/items/properties";
     let block = &experiment.prune[0];
     let settings = |method: Method| method.settings(&block.settings);
+    let number = |value: Option<SettingValue>| match value.unwrap() {
+        SettingValue::Real(number) => serde_json::json!(number),
+        SettingValue::Count(count) => serde_json::json!(count),
+    };
     let pairs = [
         (default("seed"), serde_json::json!(experiment.seeds[0])),
         (default(&format!("{device}/backend")), serde_json::json!(experiment.backends[0])),
@@ -548,9 +557,9 @@ fn defaults_of_the_schema_are_the_defaults() {
         (default(&format!("{prune}/pattern")), serde_json::json!(block.patterns[0])),
         (default(&format!("{prune}/exclude")), serde_json::json!(block.exclude)),
         (default(&format!("{prune}/propagate")), serde_json::json!(block.propagate)),
-        (default(&format!("{prune}/alpha")), serde_json::json!(settings(Method::Ria).alpha)),
-        (default(&format!("{prune}/blocksize")), serde_json::json!(settings(Method::SparseGpt).blocksize)),
-        (default(&format!("{prune}/iterations")), serde_json::json!(settings(Method::Admm).iterations)),
+        (default(&format!("{prune}/alpha")), number(settings(Method::Ria).get("alpha"))),
+        (default(&format!("{prune}/blocksize")), number(settings(Method::SparseGpt).get("blocksize"))),
+        (default(&format!("{prune}/iterations")), number(settings(Method::Admm).get("iterations"))),
         (default(&format!("{prune}/owl_m")), serde_json::json!(Owl::default().m)),
         (default(&format!("{prune}/owl_lambda")), serde_json::json!(Owl::default().lambda)),
         (default("kernel/items/properties/dtype"), serde_json::json!(kernel.dtypes[0])),

@@ -18,10 +18,10 @@ use crate::config::experiment::{
     BackendChoice, BosAt, Data, Dtype, Experiment, Metric, NmPattern, PatternError, Variant,
 };
 use crate::config::joining::Joining;
-use crate::config::keyword::backticked;
 use crate::config::raw::{RawData, RawDevice, RawExecute, RawExperiment, RawMeasure, RawModel};
 use crate::config::source::{ModelSource, SourceError, SourceKind, TextSource};
 use crate::diagnostic::{Diagnostic, Diagnostics, Found, Span};
+use crate::keyword::backticked;
 
 use count::Blocks;
 use latency::RawLatency;

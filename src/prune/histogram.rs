@@ -11,7 +11,7 @@
 //! that can't be right are an error, since a device may fail in the middle of them.
 
 use super::{Decided, to_prune};
-use crate::config::experiment::Dtype;
+use crate::dtype::Dtype;
 use crate::sparse::{Digit, Pattern};
 use thiserror::Error;
 
@@ -129,8 +129,8 @@ pub(super) fn bin_of(counts: &[u64], k: u64) -> Result<(usize, u64), Miscount> {
 #[cfg(test)]
 mod tests {
     use super::super::{Layer, Request, decide};
+    use super::super::{Method, NmPattern, Scope};
     use super::*;
-    use crate::config::experiment::{Method, NmPattern, Scope};
     use half::{bf16, f16};
     use proptest::prelude::*;
     /// Layers of one row in host memory.

@@ -175,9 +175,9 @@ pub(super) fn kth_smallest(sizes: &[usize], fill: impl Fn(usize, usize, &mut [u3
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Method, NmPattern, Scope};
     use super::super::{Request, prune};
     use super::*;
-    use crate::config::experiment::{Method, NmPattern, Scope};
     use proptest::prelude::*;
 
     fn request(method: Method, scope: Scope, sparsity: f64) -> Request {

@@ -7,7 +7,7 @@ use super::model::Read;
 use super::prepared::{PrepareError, PrepareOptions, Prepared, PreparedModel};
 use super::select::select;
 use crate::config::Experiment;
-use crate::config::experiment::{Data, Metric, ModelSource, Where, same_sparsity};
+use crate::config::experiment::{Data, ModelSource};
 use crate::execute::device;
 use crate::execute::kernels::cpu::Simd;
 use crate::load::{Checkpoint, LoadError, Loader, Texts, Wanted};
@@ -67,7 +67,7 @@ fn wanted(experiment: &Experiment) -> Wanted {
     let mut methods = experiment.prune.iter().flat_map(|block| &block.methods);
     let calibrated = methods.any(|method| method.calibrates());
     Wanted {
-        perplexity: experiment.metrics.contains(&Metric::Perplexity),
+        perplexity: experiment.metrics.iter().any(|metric| metric.reads().perplexity_text()),
         calibration: if calibrated { experiment.seeds.clone() } else { Vec::new() },
     }
 }
@@ -93,7 +93,8 @@ fn plan_record(experiment: &Experiment, planned: &[Planned]) -> Result<PlanRecor
     let mut expectations = Vec::new();
     for expect in &experiment.expects {
         // Expectations are about columns of `summary.csv`, which only models are in.
-        let about = |planned: &&Planned| Cell::of(&planned.task).is_some_and(|cell| selects(&expect.r#where, cell));
+        let about =
+            |planned: &&Planned| Cell::of(&planned.task).is_some_and(|cell| expect.r#where.hold(Cell::KEY, cell));
         let cells = planned.iter().filter(about);
         let cells: Vec<CellId> = cells.map(|planned| planned.id.clone()).collect();
         if cells.is_empty() {
@@ -102,7 +103,7 @@ fn plan_record(experiment: &Experiment, planned: &[Planned]) -> Result<PlanRecor
         expectations.push(ExpectRecord {
             r#where: expect.r#where.to_string(),
             cells,
-            metric: expect.metric.clone(),
+            metric: expect.metric.name().into(),
             value: expect.value,
             tolerance: expect.tolerance,
             source: expect.source.clone(),
@@ -115,19 +116,4 @@ fn plan_record(experiment: &Experiment, planned: &[Planned]) -> Result<PlanRecor
         cells: planned.iter().map(PlanEntry::of).collect(),
         expectations,
     })
-}
-
-/// Whether a cell has every value that `wanted` gives.
-fn selects(wanted: &Where, cell: &Cell) -> bool {
-    let point = cell.prune.as_ref();
-    let backend = |choice: crate::config::experiment::BackendChoice| choice.name() == cell.backend.name();
-    wanted.model.as_ref().is_none_or(|model| *model == cell.model)
-        && wanted.method.is_none_or(|method| point.is_some_and(|p| p.method == method))
-        && wanted.scope.is_none_or(|scope| point.is_some_and(|p| p.scope == Some(scope)))
-        && wanted.pattern.is_none_or(|pattern| point.is_some_and(|p| p.pattern == pattern))
-        && wanted.sparsity.is_none_or(|sparsity| point.is_some_and(|p| same_sparsity(p.sparsity, sparsity)))
-        && wanted.seed.is_none_or(|seed| cell.seed == Some(seed))
-        && wanted.variant.is_none_or(|variant| cell.variant == variant)
-        && wanted.backend.is_none_or(backend)
-        && wanted.dtype.is_none_or(|dtype| cell.dtype == dtype)
 }

@@ -178,9 +178,9 @@ const EXCUSED: &[(&str, &str)] = &[
     ("plan::task", "plan::kernel"),
     ("plan::task", "plan::model"),
     ("plan::task", "plan::resume"),
-    ("plan::task", "plan::select"),
-    ("record::cell", "record::kernel"),
-    ("record::cell", "record::model"),
+    ("plan::model", "plan::point"),
+    ("record::cell", "record::numbers"),
+    ("prune::method", "prune::gram"),
     // Tables name those that are made of tables.
     ("report::model::tables", "report::model::comparisons"),
     ("report::model::tables", "report::model::latency"),

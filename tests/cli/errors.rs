@@ -204,7 +204,7 @@ mod command_line {
     fn malformed_selections() {
         let lab = Lab::tiny(THREE_CELLS);
         let cases = [
-            ("--only", "speed=1", "unknown column `speed`, expected one of model, method,"),
+            ("--only", "speed=1", "unknown column `speed`, expected one of setup, model, method,"),
             ("--only", "csr", "`csr` is no condition"),
             ("--only", "seed<x", "needs a number"),
             ("--partition", "1/2", "expected `slice:M/N`"),

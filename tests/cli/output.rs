@@ -5,7 +5,7 @@ use crate::support::{Lab, THREE_CELLS};
 
 /// The interface's key columns.
 const KEY: &str = "cell,setup,model,method,scope,pattern,sparsity_target,seed,variant,backend,dtype";
-const SUMMARY: &str = "nonzero,total,sparsity,size_mb,compute_ratio,top1_match,top5_overlap,kl_nats,perplexity,gate_max_abs,gate_max_logit,ties";
+const SUMMARY: &str = "nonzero,total,sparsity,size_mb,compute_ratio,top1_match,top5_overlap,kl_nats,perplexity,gate_max_abs,gate_max_logit,ties,linear_sparsity";
 
 #[test]
 fn json_goes_to_stdout_and_progress_to_stderr() {

@@ -14,6 +14,7 @@ mod quality;
 mod series_names;
 mod tables;
 
+use super::columns::Columns;
 use super::{Read, Section};
 use crate::record::{CellResult, ExpectRecord};
 use crate::report::figure::Figure;
@@ -25,6 +26,11 @@ struct Cells {
     title: Option<String>,
     records: Vec<CellResult>,
     expectations: Vec<ExpectRecord>,
+}
+
+/// The columns of their tables.
+pub(super) fn columns() -> Vec<Columns> {
+    tables::columns()
 }
 
 /// What model cells give.
@@ -130,16 +136,7 @@ mod tests {
         let nonzero = layers.iter().map(|layer| layer.nonzero).sum();
         let total = layers.iter().map(|layer| layer.total).sum();
         let structure = Structure { nonzero, total, bytes: 0, layers };
-        let measured = Measured {
-            structure,
-            dense_nonzero: total,
-            ties: None,
-            agreement: None,
-            perplexity: Some(perplexity),
-            gate: None,
-            kernels: Vec::new(),
-            latency: None,
-        };
+        let measured = Measured { perplexity: Some(perplexity), ..Measured::new(structure, total) };
         let (failure, timings, timed_on) = (None, Timings::default(), None);
         let id = CellId::new(&cell.clone().into(), &Inputs::default());
         CellResult { id, cell, measured: Some(measured), failure, timings, timed_on }

@@ -3,13 +3,13 @@
 //! Every model and backend has its own figures; their names carry it where there are several.
 
 use super::series_names::Names;
-use super::tables::{GroupSum, by_seed, group_sums, metric, sparsity};
-use crate::config::experiment::Variant;
+use super::tables::{GroupSum, by_seed, group_sums, sparsity};
+use crate::config::experiment::{MetricColumn, Variant};
 use crate::config::format::style;
 use crate::plan::{Cell, PrunePoint};
 use crate::record::{CellResult, Measured, sha256};
 use crate::report::figure::{Axis, BarSeries, Category, Figure, Format, Marks, Panel, Value};
-use crate::report::stats::{mean, number, sd};
+use crate::report::stats::{mean, sd};
 use std::collections::HashMap;
 
 /// The most bars of a panel that stay legible.
@@ -66,8 +66,8 @@ pub(super) fn setups(records: &[&CellResult]) -> Option<Figure> {
     let categories: Vec<Category> = categories
         .map(|(label, cells)| Category { label, style: Some(variant_style(cells[0].cell.variant)) })
         .collect();
-    let panel = |column: &str, axis: Axis| {
-        let value = |cells: &Vec<&CellResult>| over_seeds(cells, &|record| number(&metric(record, column)));
+    let panel = |column: MetricColumn, axis: Axis| {
+        let value = |cells: &Vec<&CellResult>| over_seeds(cells, &|record| record.column(column).number());
         let values: Vec<Value> = setups.iter().map(value).collect();
         let measured = values.iter().any(|value| value.finite().is_some());
         let series = vec![BarSeries { name: axis.label.clone(), style: 1, values }];
@@ -76,10 +76,10 @@ pub(super) fn setups(records: &[&CellResult]) -> Option<Figure> {
     };
     let from_zero = |label: &str| Axis { from_zero: true, ..Axis::linear(label) };
     let panels: Vec<Panel> = [
-        panel("size_mb", from_zero("Stored size (MiB)")),
-        panel("compute_ratio", from_zero("Relative compute (nnz / dense)")),
-        panel("top1_match", from_zero("Top-1 agreement")),
-        panel("perplexity", Axis::log10("Perplexity")),
+        panel(MetricColumn::SizeMb, from_zero("Stored size (MiB)")),
+        panel(MetricColumn::ComputeRatio, from_zero("Relative compute (nnz / dense)")),
+        panel(MetricColumn::Top1Match, from_zero("Top-1 agreement")),
+        panel(MetricColumn::Perplexity, Axis::log10("Perplexity")),
     ]
     .into_iter()
     .flatten()

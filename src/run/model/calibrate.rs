@@ -127,7 +127,7 @@ impl<'a, B: SparseBackend> Work<'a, B> {
     }
 
     fn needs(&self) -> Needs {
-        prune::entry(self.point.method).inputs
+        self.point.method.entry().inputs
     }
 
     fn sparsity(&self, stage: Stage) -> f64 {

@@ -96,7 +96,7 @@ impl<B: SparseBackend> Prunable<'_, B> {
     /// # Errors
     /// When the device does not give them back.
     pub fn layer(&self, method: Method) -> Result<Layer<'_>, ReadError> {
-        let read = B::ON_HOST || prune::entry(method).reads_weights;
+        let read = B::ON_HOST || method.entry().reads_weights;
         let weights = if read { self.weight.host()? } else { Cow::Borrowed(&[][..]) };
         Ok(Layer { name: self.name, rows: self.rows, cols: self.cols, weights })
     }

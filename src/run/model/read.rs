@@ -50,6 +50,7 @@ impl Read {
         let parts = PartInputs {
             agreement: Inputs::default().with("agreement", agreement),
             perplexity: Inputs::default().with("perplexity", perplexity),
+            perplexity_bytes: tokens.perplexity.as_ref().map_or(0, |windows| windows.bytes),
             latency: None,
         };
         Self { shared, calibration, parts }
