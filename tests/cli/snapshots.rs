@@ -91,8 +91,9 @@ fn masked(lab: &Lab, table: &str) -> String {
 /// What people are shown, without the widths of columns and without rounding errors, which are the only numbers with
 /// an exponent: they are the processor's.
 fn unaligned(text: &str) -> String {
-    let word =
-        |word| if str::contains(word, "e-") && word.starts_with(|c: char| c.is_ascii_digit()) { "*" } else { word };
+    fn word(word: &str) -> &str {
+        if word.contains("e-") && word.starts_with(|c: char| c.is_ascii_digit()) { "*" } else { word }
+    }
     let line = |line: &str| line.split_whitespace().map(word).collect::<Vec<_>>().join("  ");
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
