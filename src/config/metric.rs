@@ -14,6 +14,7 @@ keywords! {
         Structure "structure" "non-zero weights, sparsity and stored bytes, per layer and in total",
         Agreement "agreement" "how often and how closely the predictions are the dense model's",
         Perplexity "perplexity" "exp of the mean negative log-likelihood of a text",
+        BitsPerByte "bits_per_byte" "negative log-likelihood of a text for each byte of it, which compares models of different tokenizers",
         Latency "latency" "time of a prompt and of every token generated after it, with a KV cache",
     }
 }
@@ -50,6 +51,7 @@ impl Metric {
             Self::Structure => Reads::Weights,
             Self::Agreement => Reads::AgreementTexts,
             Self::Perplexity => Reads::PerplexityText,
+            Self::BitsPerByte => Reads::PerplexityBytes,
             Self::Latency => Reads::Clock,
         }
     }
@@ -71,6 +73,7 @@ keywords! {
         GateMaxLogit "gate_max_logit" "largest absolute logit of the masked variant",
         Ties "ties" "weights that went or stayed only by the order of equal scores",
         LinearSparsity "linear_sparsity" "share of zeros among the weights that were to be pruned",
+        BitsPerByte "bits_per_byte" "negative log-likelihood of the text in bits, for each byte that its scored tokens stand for",
     }
 }
 
@@ -83,6 +86,7 @@ impl MetricColumn {
             }
             Self::Top1Match | Self::Top5Overlap | Self::KlNats => Some(Metric::Agreement),
             Self::Perplexity => Some(Metric::Perplexity),
+            Self::BitsPerByte => Some(Metric::BitsPerByte),
             Self::GateMaxAbs | Self::GateMaxLogit | Self::Ties => None,
         }
     }

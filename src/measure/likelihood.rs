@@ -23,6 +23,12 @@ impl Likelihood {
     pub fn perplexity(&self) -> f64 {
         (self.nats / self.tokens as f64).exp()
     }
+
+    /// The negative log-likelihood in bits, for each byte of the text; Gao et al., "The Pile", arXiv 2101.00027,
+    /// section 3.1, with the bytes of the scored tokens alone.
+    pub fn bits_per_byte(&self) -> f64 {
+        self.nats / std::f64::consts::LN_2 / self.bytes as f64
+    }
 }
 
 /// The negative log-likelihood of the tokens of the windows, given those before them in

@@ -26,6 +26,8 @@ pub enum Numbers {
     Agreement(Agreement),
     /// exp of the mean negative log-likelihood.
     Perplexity(f64),
+    /// Bits of negative log-likelihood for each byte of a text.
+    BitsPerByte(f64),
     /// How long it takes, for every batch size and prompt length.
     Latency(Vec<Latency>),
     /// How a sparse variant ran.
@@ -41,6 +43,7 @@ impl Numbers {
             Self::Structure(_) => Metric::Structure.name(),
             Self::Agreement(_) => Metric::Agreement.name(),
             Self::Perplexity(_) => Metric::Perplexity.name(),
+            Self::BitsPerByte(_) => Metric::BitsPerByte.name(),
             Self::Latency(_) => Metric::Latency.name(),
             Self::Gate(_) => GATE,
             Self::Times(_) => TIMES,
@@ -121,6 +124,8 @@ pub struct Measured {
     pub agreement: Option<Agreement>,
     /// exp of the mean negative log-likelihood.
     pub perplexity: Option<f64>,
+    /// Bits of negative log-likelihood for each byte of a text.
+    pub bits_per_byte: Option<f64>,
     /// How far a sparse variant is from the masked one.
     pub gate: Option<Gate>,
     /// The kernels that the pruned linears of a sparse variant ran.
@@ -132,18 +137,30 @@ pub struct Measured {
 impl Measured {
     /// The sizes alone.
     pub fn new(structure: Structure, dense_nonzero: u64) -> Self {
-        let (ties, pruned, agreement, perplexity) = (None, None, None, None);
+        let (ties, pruned, agreement, perplexity, bits_per_byte) = (None, None, None, None, None);
         let (gate, kernels, latency) = (None, Vec::new(), None);
-        Self { structure, dense_nonzero, ties, pruned, agreement, perplexity, gate, kernels, latency }
+        Self { structure, dense_nonzero, ties, pruned, agreement, perplexity, bits_per_byte, gate, kernels, latency }
     }
 
     /// As they are stored, group by group.
     pub fn into_numbers(self) -> Vec<Numbers> {
-        let Self { structure, dense_nonzero, ties, pruned, agreement, perplexity, gate, kernels, latency } = self;
+        let Self {
+            structure,
+            dense_nonzero,
+            ties,
+            pruned,
+            agreement,
+            perplexity,
+            bits_per_byte,
+            gate,
+            kernels,
+            latency,
+        } = self;
         [
             Some(Numbers::Structure(Box::new(Sizes { structure, dense_nonzero, ties, pruned }))),
             agreement.map(Numbers::Agreement),
             perplexity.map(Numbers::Perplexity),
+            bits_per_byte.map(Numbers::BitsPerByte),
             gate.map(|gate| Numbers::Gate(GateRun { gate, kernels })),
             latency.map(Numbers::Latency),
         ]
@@ -172,6 +189,7 @@ impl Measured {
             pruned,
             agreement: get!(Agreement).copied(),
             perplexity: get!(Perplexity).copied(),
+            bits_per_byte: get!(BitsPerByte).copied(),
             gate: ran.map(|ran| ran.gate),
             kernels: ran.map_or_else(Vec::new, |ran| ran.kernels.clone()),
             latency: get!(Latency).cloned(),
@@ -181,11 +199,23 @@ impl Measured {
     /// Takes what is wanted of what the likelihood of a text says.
     pub fn set_text(&mut self, of: &Likelihood, wanted: impl Fn(Metric) -> bool) {
         self.perplexity = wanted(Metric::Perplexity).then(|| of.perplexity());
+        self.bits_per_byte = wanted(Metric::BitsPerByte).then(|| of.bits_per_byte());
     }
 
     /// A column of `summary.csv`.
     pub fn column(&self, column: MetricColumn) -> Value {
-        let Self { structure, dense_nonzero, ties, pruned, agreement, perplexity, gate, kernels: _, latency: _ } = self;
+        let Self {
+            structure,
+            dense_nonzero,
+            ties,
+            pruned,
+            agreement,
+            perplexity,
+            bits_per_byte,
+            gate,
+            kernels: _,
+            latency: _,
+        } = self;
         let share = |part: u64, of: u64| part as f64 / of as f64;
         match column {
             MetricColumn::Nonzero => structure.nonzero.into(),
@@ -198,6 +228,7 @@ impl Measured {
             MetricColumn::Top5Overlap => agreement.map(|of| of.top5_overlap).into(),
             MetricColumn::KlNats => agreement.map(|of| of.kl_nats).into(),
             MetricColumn::Perplexity => (*perplexity).into(),
+            MetricColumn::BitsPerByte => (*bits_per_byte).into(),
             MetricColumn::GateMaxAbs => gate.map(|gate| gate.max_abs).into(),
             MetricColumn::GateMaxLogit => gate.map(|gate| gate.max_logit).into(),
             MetricColumn::Ties => ties.map(|ties| ties.weights).into(),

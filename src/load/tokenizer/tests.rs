@@ -47,6 +47,19 @@ fn ids(tokenizer: Result<Tokenizer, LoadError>, text: &str) -> Vec<u32> {
 }
 
 #[test]
+fn tokens_end_where_the_text_that_they_stand_for_does() {
+    let tokenizer = two_files("gpt2", &[END], &[]).unwrap();
+    // Two tokens of a byte each make up a letter; both end where it does.
+    for text in ["12 the", "12 Gr\u{fc}\u{df}e\n\n \u{4e16}", ""] {
+        let Encoded { ids, ends } = tokenizer.encode_with_ends(text).unwrap();
+        assert_eq!(ids, tokenizer.encode(text).unwrap());
+        assert_eq!((ids.len(), ends.last().copied().unwrap_or(0)), (ends.len(), text.len()));
+        assert!(ends.is_sorted() && ends.iter().all(|end| text.is_char_boundary(*end)), "{ends:?}");
+    }
+    assert_eq!(tokenizer.encode_with_ends("12 the").unwrap().ends, [2, 4, 5, 6]);
+}
+
+#[test]
 fn the_class_says_how_a_text_is_cut() {
     let class = |name: &str| ("tokenizer_config.json", json!({ "tokenizer_class": name }));
     let of = |model_type: &str, files: &[(&'static str, Value)], text| ids(two_files(model_type, &[END], files), text);
