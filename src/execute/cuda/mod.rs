@@ -1,8 +1,10 @@
 //! The op on CUDA.
 
 pub(super) mod cache;
+mod choice;
 mod cube;
 mod decode;
+mod dense;
 mod fma;
 mod gemm;
 mod hold;
@@ -81,7 +83,7 @@ impl SparseBackend for Cuda {
     }
 
     fn dense_linear(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        linear::dense(x, weight, bias)
+        dense::product(x, weight, bias)
     }
 
     fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
@@ -89,7 +91,7 @@ impl SparseBackend for Cuda {
     }
 
     fn dense_kernel(weight: &Tensor, tokens: usize) -> String {
-        linear::dense_kernel(weight, tokens)
+        dense::kernel(weight, tokens, None)
     }
 
     fn fastest(layer: LayerShape, tokens: usize) -> Option<Format> {
@@ -103,7 +105,7 @@ impl SparseBackend for Cuda {
         let square = BurnTensor::<Self, 2>::random([PEAK_SIDE, PEAK_SIDE], normal, (device, dtype));
         let square = square.into_primitive().tensor();
         let copy = best(device, || drop(read.clone().mul_scalar(2.0)))?;
-        let product = best(device, || drop(linear::dense(square.clone(), &square, None)))?;
+        let product = best(device, || drop(dense::product(square.clone(), &square, None)))?;
         let flops = 2.0 * (PEAK_SIDE as f64).powi(3);
         // What is written counts as what is read does.
         Ok(Peaks { bytes_per_s: 2.0 * (numbers * dtype.size()) as f64 / copy, flops_per_s: flops / product })

@@ -16,4 +16,5 @@ pub(super) mod panels;
 mod source;
 mod stream;
 
+pub(super) use source::keep;
 pub(super) use stream::{Gpu, kernels_ran_here, look};

@@ -92,7 +92,11 @@ fn digest(text: &str, target: &Target) -> String {
     digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn keep(path: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
+/// Writes a file beside its place and moves it there.
+///
+/// # Errors
+/// What the system says.
+pub(in crate::execute::cuda) fn keep(path: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(path))?;
     file.write_all(code)?;
     file.persist(path)?;

@@ -41,6 +41,8 @@ pub(in crate::execute::cuda) struct Gpu {
     /// A `CUstream`.
     pub(super) stream: usize,
     pub(super) id: StreamId,
+    /// Whether the stream is another thread's: what comes behind on the calling thread's own would not wait for it.
+    borrowed: bool,
     target: Arc<Target>,
     /// Bytes of shared memory that a block may have.
     pub shared: usize,
@@ -108,8 +110,11 @@ impl Map {
 }
 
 thread_local! {
-    static GPUS: RefCell<HashMap<usize, Option<Gpu>>> = RefCell::new(HashMap::new());
+    static GPUS: RefCell<HashMap<usize, Gpu>> = RefCell::new(HashMap::new());
 }
+
+/// By device: that of the first thread whose stream was found.
+static FIRST: LazyLock<Mutex<HashMap<usize, Gpu>>> = LazyLock::new(Mutex::default);
 
 /// A kernel's address, by device; or why there is none.
 type Functions = HashMap<(usize, Kernel), Result<usize, String>>;
@@ -117,9 +122,20 @@ type Functions = HashMap<(usize, Kernel), Result<usize, String>>;
 static FUNCTIONS: LazyLock<Mutex<Functions>> = LazyLock::new(Mutex::default);
 
 impl Gpu {
-    /// None where the device is not one that these kernels ran on, or the stream can't be found.
+    /// None where the device is not one that these kernels ran on, or no thread's stream can be found. A thread whose
+    /// own can't be found borrows one, and waits for each of its launches.
     pub(in crate::execute::cuda) fn of(device: &CudaDevice) -> Option<Self> {
-        GPUS.with_borrow_mut(|gpus| gpus.entry(device.index).or_insert_with(|| Self::find(device)).clone())
+        if let Some(known) = GPUS.with_borrow(|gpus| gpus.get(&device.index).cloned()) {
+            return Some(known);
+        }
+        if !is_hopper(device.index) {
+            return None;
+        }
+        let mut first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = own_or_borrowed(Self::find(device), first.get(&device.index))?;
+        first.entry(device.index).or_insert_with(|| found.clone());
+        GPUS.with_borrow_mut(|gpus| gpus.insert(device.index, found.clone()));
+        Some(found)
     }
 
     fn find(device: &CudaDevice) -> Option<Self> {
@@ -130,9 +146,6 @@ impl Gpu {
         let most = usize::from(CubeClRuntimeConfig::get().streaming.max_streams);
         let text = handle.submit_blocking(|server| format!("{server:?}")).ok()?;
         let stream = stream_in(&text, id.value as usize % most)?;
-        if !is_hopper(device.index) {
-            return None;
-        }
         let [shared, processors] = attributes(device.index, SHARED)?;
         let target = Target {
             architecture: "sm_90a".into(),
@@ -140,7 +153,41 @@ impl Gpu {
             folder: probe::name(device.index).and_then(|gpu| source::folder(&gpu)),
         };
         let [shared, processors] = [usize::try_from(shared).ok()?, usize::try_from(processors).ok()?];
-        Some(Self { device: device.index, handle, stream, id, target: Arc::new(target), shared, processors })
+        let target = Arc::new(target);
+        Some(Self { device: device.index, handle, stream, id, borrowed: false, target, shared, processors })
+    }
+
+    /// Has the server's thread work behind what was asked for before; on a borrowed stream, waits until that has run.
+    pub(super) fn submit(&self, work: impl FnOnce(&mut Server) + Send + 'static) {
+        self.handle.submit(work);
+        if self.borrowed {
+            let stream = self.stream;
+            // What fails here fails again where the numbers are read.
+            let _ = self.handle.submit_blocking(move |_: &mut Server| {
+                // SAFETY: the stream is the server's, which lives as long as the program.
+                unsafe { result::stream::synchronize(stream as sys::CUstream) }
+            });
+        }
+    }
+
+    /// A time on the stream, behind what was asked for before.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub(in crate::execute::cuda) fn mark(&self) -> Result<Mark, String> {
+        let stream = self.stream;
+        let recorded = self.handle.submit_blocking(move |_: &mut Server| {
+            let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT)?;
+            // SAFETY: event and stream are of the context of the server's thread.
+            unsafe { result::event::record(event, stream as sys::CUstream) }.map(|()| event as usize)
+        });
+        let event = recorded.map_err(|error| format!("{error:?}"))?.map_err(|error| format!("{error:?}"))?;
+        Ok(Mark { handle: self.handle.clone(), event })
+    }
+
+    /// The folder of this GPU's machine code and choices; none where nothing can be kept.
+    pub(in crate::execute::cuda) fn folder(&self) -> Option<&std::path::Path> {
+        self.target.folder.as_deref()
     }
 
     /// Whether a kernel can be launched, which compiles it.
@@ -163,7 +210,7 @@ impl Gpu {
         let (stream, id, entry) = (self.stream, self.id, launch.kernel.entry);
         let Launch { blocks, threads, shared, early, map, mut params, .. } = launch;
         let bindings: Vec<_> = buffers.into_iter().map(Handle::binding).collect();
-        self.handle.submit(move |server: &mut Server| {
+        self.submit(move |server: &mut Server| {
             // Also waits for the streams of other threads that wrote the buffers. They are held until the launch.
             let resources: Vec<_> = bindings.into_iter().map(|binding| server.get_resource(binding, id)).collect();
             let mut addresses: Vec<u64> = Vec::with_capacity(resources.len());
@@ -237,6 +284,48 @@ impl Gpu {
         });
         let failed = |error: result::DriverError| format!("the driver answers {error:?}");
         loaded.map_err(|error| format!("{error:?}"))?.map_err(failed)
+    }
+}
+
+/// The thread's own stream, or another's.
+fn own_or_borrowed(own: Option<Gpu>, first: Option<&Gpu>) -> Option<Gpu> {
+    own.or_else(|| first.map(|first| Gpu { borrowed: true, ..first.clone() }))
+}
+
+/// A time on a stream.
+pub(in crate::execute::cuda) struct Mark {
+    handle: DeviceHandle<Server>,
+    /// A `CUevent`.
+    event: usize,
+}
+
+impl Mark {
+    /// Seconds from this mark to a later one, for which it waits.
+    ///
+    /// # Errors
+    /// What the driver says, of work between them too.
+    pub(in crate::execute::cuda) fn seconds_to(&self, later: &Mark) -> Result<f64, String> {
+        let [begin, end] = [self.event, later.event];
+        let elapsed = self.handle.submit_blocking(move |_: &mut Server| {
+            let [begin, end] = [begin as sys::CUevent, end as sys::CUevent];
+            // SAFETY: both events were recorded, and are destroyed by their owners only.
+            unsafe {
+                result::event::synchronize(end)?;
+                result::event::elapsed(begin, end)
+            }
+        });
+        let milliseconds = elapsed.map_err(|error| format!("{error:?}"))?.map_err(|error| format!("{error:?}"))?;
+        Ok(f64::from(milliseconds) * 1e-3)
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        let event = self.event;
+        self.handle.submit(move |_: &mut Server| {
+            // SAFETY: the event was made once and is destroyed here only. A failure leaves it to the context.
+            let _ = unsafe { result::event::destroy(event as sys::CUevent) };
+        });
     }
 }
 
