@@ -9,6 +9,7 @@ use super::joining::Joining;
 use super::source::{ModelSource, TextSource};
 use super::*;
 
+mod arena;
 mod kernel;
 mod limits;
 mod properties;

@@ -2,6 +2,7 @@
 
 use super::convert::narrow;
 use super::decode::DecodeOps;
+use super::own::{OwnArrays, OwnError, OwnKernel, OwnSource};
 use crate::config::format::Format;
 use crate::sparse::{Digit, FormatError, Pattern};
 use burn::tensor::ops::FloatTensor;
@@ -148,6 +149,19 @@ pub trait SparseBackend: DecodeOps {
     /// The name of the kernel behind [`SparseBackend::threshold_linear`].
     fn threshold_kernel() -> &'static str {
         "threshold-masked-dense"
+    }
+
+    /// A user's kernel with a weight on the device.
+    ///
+    /// # Errors
+    /// Where it can't be compiled, or this is no backend for it.
+    fn own_kernel(
+        _source: &OwnSource,
+        _weight: &OwnArrays,
+        _dtype: DType,
+        _device: &Self::Device,
+    ) -> Result<Box<dyn OwnKernel<Self>>, OwnError> {
+        Err(OwnError::NotHere)
     }
 
     /// Keeps the device busy for about so long and returns at once, so that calls that follow are launched

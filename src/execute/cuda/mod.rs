@@ -10,6 +10,7 @@ mod gemm;
 mod hold;
 mod linear;
 mod outputs;
+mod own;
 mod policy;
 pub(super) mod probe;
 mod prune;
@@ -22,6 +23,7 @@ pub use weight::CudaWeight;
 
 use super::backend::{ColumnWeight, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
 use super::convert::{narrow, widen};
+use super::own::{OwnArrays, OwnError, OwnKernel, OwnSource};
 use crate::config::format::Format;
 use crate::sparse::{Digit, Pattern};
 use burn::tensor::Tensor as BurnTensor;
@@ -117,6 +119,15 @@ impl SparseBackend for Cuda {
 
     fn threshold_kernel() -> &'static str {
         threshold::NAME
+    }
+
+    fn own_kernel(
+        source: &OwnSource,
+        weight: &OwnArrays,
+        dtype: DType,
+        device: &CudaDevice,
+    ) -> Result<Box<dyn OwnKernel<Self>>, OwnError> {
+        own::own_kernel(source, weight, dtype, device)
     }
 
     fn hold(device: &CudaDevice, time: Duration) {

@@ -12,6 +12,7 @@
 pub(super) mod blas;
 pub(super) mod delta;
 pub(super) mod octets;
+pub(super) mod own;
 pub(super) mod panels;
 mod source;
 mod stream;

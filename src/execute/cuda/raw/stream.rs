@@ -43,6 +43,8 @@ pub(in crate::execute::cuda) struct Gpu {
     pub(super) id: StreamId,
     /// Whether the stream is another thread's: what comes behind on the calling thread's own would not wait for it.
     borrowed: bool,
+    /// Whether it is a device that these kernels ran on.
+    kernels_ran: bool,
     target: Arc<Target>,
     /// Bytes of shared memory that a block may have.
     pub shared: usize,
@@ -122,14 +124,16 @@ type Functions = HashMap<(usize, Kernel), Result<usize, String>>;
 static FUNCTIONS: LazyLock<Mutex<Functions>> = LazyLock::new(Mutex::default);
 
 impl Gpu {
-    /// None where the device is not one that these kernels ran on, or no thread's stream can be found. A thread whose
-    /// own can't be found borrows one, and waits for each of its launches.
+    /// None where the device is not one that these kernels ran on, or no stream can be found.
     pub(in crate::execute::cuda) fn of(device: &CudaDevice) -> Option<Self> {
+        Self::any(device).filter(|gpu| gpu.kernels_ran)
+    }
+
+    /// Any device; none where no thread's stream can be found. A thread whose own can't be found borrows one, and waits
+    /// for each of its launches.
+    pub(in crate::execute::cuda) fn any(device: &CudaDevice) -> Option<Self> {
         if let Some(known) = GPUS.with_borrow(|gpus| gpus.get(&device.index).cloned()) {
             return Some(known);
-        }
-        if !is_hopper(device.index) {
-            return None;
         }
         let mut first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
         let found = own_or_borrowed(Self::find(device), first.get(&device.index))?;
@@ -147,14 +151,26 @@ impl Gpu {
         let text = handle.submit_blocking(|server| format!("{server:?}")).ok()?;
         let stream = stream_in(&text, id.value as usize % most)?;
         let [shared, processors] = attributes(device.index, SHARED)?;
+        let [major, minor] = attributes(device.index, CAPABILITY)?;
+        let kernels_ran = [major, minor] == HOPPER;
         let target = Target {
-            architecture: "sm_90a".into(),
+            architecture: format!("sm_{major}{minor}{}", if kernels_ran { "a" } else { "" }),
             driver: driver()?,
             folder: probe::name(device.index).and_then(|gpu| source::folder(&gpu)),
         };
         let [shared, processors] = [usize::try_from(shared).ok()?, usize::try_from(processors).ok()?];
         let target = Arc::new(target);
-        Some(Self { device: device.index, handle, stream, id, borrowed: false, target, shared, processors })
+        Some(Self {
+            device: device.index,
+            handle,
+            stream,
+            id,
+            borrowed: false,
+            kernels_ran,
+            target,
+            shared,
+            processors,
+        })
     }
 
     /// Has the server's thread work behind what was asked for before; on a borrowed stream, waits until that has run.
@@ -268,21 +284,38 @@ impl Gpu {
     }
 
     fn load(&self, kernel: &Kernel) -> Result<usize, String> {
-        let code = kernel.compiled(&self.target)?;
-        let entry = CString::new(kernel.entry).map_err(|error| error.to_string())?;
-        let shared = self.shared;
+        self.function_of(kernel.compiled(&self.target)?, kernel.entry, self.shared)
+    }
+
+    /// Compiles a text that is no kernel of ours, and gives its function's address.
+    ///
+    /// # Errors
+    /// What compiler or driver say.
+    pub(super) fn compile(&self, text: &str, entry: &str, shared: usize) -> Result<usize, String> {
+        self.function_of(source::compiled(text, &self.target)?, entry, shared)
+    }
+
+    /// A function of machine code, which may be launched with so much shared memory.
+    fn function_of(&self, code: Vec<u8>, entry: &str, shared: usize) -> Result<usize, String> {
+        let name = CString::new(entry).map_err(|error| error.to_string())?;
         let loaded = self.handle.submit_blocking(move |_| {
             // SAFETY: the thread's context is the device's, for which the code was compiled; the module is never
             // unloaded, so the function lives as long as the program.
             unsafe {
                 let module = result::module::load_data(code.as_ptr().cast())?;
-                let function = result::module::get_function(module, entry)?;
+                let function = result::module::get_function(module, name)?;
                 let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
                 result::function::set_function_attribute(function, most, shared as i32)?;
                 Ok(function as usize)
             }
         });
-        let failed = |error: result::DriverError| format!("the driver answers {error:?}");
+        let failed = |error: result::DriverError| match error.0 {
+            sys::CUresult::CUDA_ERROR_NOT_FOUND => {
+                format!("it has no function `{entry}`: it must be `extern \"C\" __global__`")
+            }
+            sys::CUresult::CUDA_ERROR_INVALID_VALUE => format!("`{entry}` can't have {shared} bytes of shared memory"),
+            _ => format!("the driver answers {error:?}"),
+        };
         loaded.map_err(|error| format!("{error:?}"))?.map_err(failed)
     }
 }
@@ -343,8 +376,10 @@ pub(in crate::execute::cuda) fn kernels_ran_here() -> bool {
 }
 
 fn is_hopper(index: usize) -> bool {
-    attributes(index, CAPABILITY) == Some([9, 0])
+    attributes(index, CAPABILITY) == Some(HOPPER)
 }
+
+const HOPPER: [i32; 2] = [9, 0];
 
 const CAPABILITY: [sys::CUdevice_attribute; 2] = [
     sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
