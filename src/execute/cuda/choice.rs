@@ -16,11 +16,11 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Each candidate is timed so often, after once that does not count.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 4;
 /// Calls of a round.
 const CALLS: usize = 10;
 /// How long the device is kept busy while the host launches a round's calls.
-const HOLD: Duration = Duration::from_micros(250);
+const HOLD: Duration = Duration::from_micros(400);
 /// What another must gain over the first, which is the likeliest.
 const MARGIN: f64 = 0.99;
 

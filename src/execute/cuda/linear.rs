@@ -31,7 +31,7 @@ use cubecl::cuda::CudaRuntime;
 use cubecl::prelude::*;
 
 /// The most tokens that squares are multiplied for as they are.
-const SQUARE_TOKENS: usize = 64;
+pub(super) const SQUARE_TOKENS: usize = 64;
 /// The most tokens that bitmap tiles are multiplied for as they are.
 const BITMAP_TOKENS: usize = 32;
 /// Columns that a step of the tile kernels takes.

@@ -1,7 +1,7 @@
 //! Sparse weights on the device: which layout a format has there, and what is uploaded.
 //!
 //! ```text
-//!   csr      for up to 4 tokens              Delta      gaps of 4 bits, chunks of one size         CUDA C++
+//!   csr      for up to 4 tokens, or over 64  Delta      gaps of 4 bits, chunks of one size         CUDA C++
 //!            elsewhere: for one, or of f32   Groups     a lane reads 8 entries of a row at a time
 //!            for more, of 16-bit numbers     Squares    entries of 16 x 16 squares, for tensor cores
 //!   bitmap   of 16-bit numbers               Octets     masks in the order of tensor cores         CUDA C++
@@ -10,6 +10,7 @@
 //! ```
 //! What is multiplied in CUDA C++ is packed only where those kernels can be used ([`super::raw`]).
 
+use super::linear::SQUARE_TOKENS;
 use super::raw::Gpu;
 use super::raw::delta::{self, DeltaArrays};
 use super::raw::octets::{self, OctetsArrays};
@@ -94,7 +95,11 @@ impl CudaWeight {
     ) -> Result<Packing<Self>, PackError> {
         let by_squares = tokens > 1 && tensor_core(&CudaRuntime::client(device), dtype);
         let gpu = if dtype.size() == 2 && pattern.rows() * pattern.cols() > 0 { Gpu::of(device) } else { None };
-        let by_gaps = gpu.as_ref().filter(|gpu| tokens <= delta::MOST_TOKENS && delta::can(gpu, pattern.cols(), dtype));
+        // Beyond what squares are multiplied for, either is expanded, and gaps take less memory and one kernel.
+        let by_gaps = gpu.as_ref().filter(|gpu| {
+            let between = tokens > delta::MOST_TOKENS && tokens <= SQUARE_TOKENS;
+            !between && delta::can(gpu, pattern.cols(), dtype)
+        });
         let layout = format.row().cuda.ok_or(PackError::NoKernel { format, backend: "cuda" })?;
         let (stored, bytes, layout) = match layout {
             OnCuda::Csr if by_gaps.is_some() => gaps(weights, pattern, dtype, device)?,

@@ -199,7 +199,7 @@ impl OnBackend for Matrix<'_, '_> {
 }
 
 const DEVICE_PEAKS: &str = "measuring the device's peaks (first run: compiles kernels)";
-const COMPILING: &str = "compiling kernels (first run: minutes)";
+const COMPILING: &str = "compiling kernels, and timing those that there are several of (first run)";
 
 /// Peaks by backend and dtype, measured once a process.
 #[derive(Default)]
