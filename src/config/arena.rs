@@ -8,8 +8,8 @@ use serde::de::{Deserializer, Visitor};
 use thiserror::Error;
 
 use crate::config::expression::{Expression, SizeError, Sizes};
-use crate::config::keyword::{UnknownKeyword, keywords};
 use crate::config::source::WrittenPath;
+use crate::keyword::{UnknownKeyword, keywords};
 
 keywords! {
     /// The arrays in which a user's kernel gets the weight.
@@ -131,7 +131,7 @@ pub enum LaunchProblem {
     /// A block has too many threads.
     #[error("`kernel.block` has {0} threads, expected at most {MOST_THREADS}")]
     Threads(u64),
-    /// A layout can't count so many columns.
+    /// A layout can't count this many columns.
     #[error("`kernel.layout` `csr16` takes at most 65536 columns, not {0}")]
     Columns(u64),
 }

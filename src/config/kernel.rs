@@ -12,8 +12,8 @@ use serde::Deserialize;
 use crate::config::arena::KernelSource;
 use crate::config::experiment::{BackendChoice, Dtype};
 use crate::config::format::Format;
-use crate::config::keyword::{UnknownKeyword, keywords};
 use crate::config::source::WrittenPath;
+use crate::keyword::{UnknownKeyword, keywords};
 
 keywords! {
     /// The form in which a weight is stored and multiplied.

@@ -12,6 +12,7 @@
 //! This module reads `record/`. It does not know models, pruning or devices, and it runs nothing, so
 //! that a report can be made on any machine. Equal cells give equal bytes.
 
+mod columns;
 pub mod draw;
 pub mod escape;
 pub mod figure;
@@ -20,8 +21,11 @@ mod model;
 mod stats;
 pub mod table;
 
+pub use columns::reference;
+
 use crate::plan::CellId;
 use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Record, Store, StoreError, sha256};
+use columns::Columns;
 use draw::DrawError;
 use figure::Figure;
 use std::collections::HashSet;
@@ -109,6 +113,9 @@ struct Section {
 
 /// The kinds of work, a row each.
 const KINDS: [fn(&Read) -> Section; 2] = [model::section, kernel::section];
+
+/// Their tables' columns.
+const COLUMNS: [fn() -> Vec<Columns>; 2] = [model::columns, kernel::columns];
 
 /// What there is of an experiment, in the plan's order: of each cell the results that are wanted.
 #[derive(Default, PartialEq)]

@@ -20,6 +20,7 @@
 
 mod backend;
 mod export;
+mod export_error;
 mod kernel;
 mod kinds;
 mod memory;
@@ -27,13 +28,16 @@ mod model;
 mod panics;
 mod place;
 mod prepare;
+mod prepared;
 mod scheduler;
 mod select;
 
 /// The kinds of work, in the order in which they are planned and run.
 const KINDS: [kinds::Kind; 2] = [model::KIND, kernel::KIND];
 
-pub use export::{ExportError, ExportFormat, ExportOptions, Exported, export};
+pub use export::{ExportFormat, ExportOptions, Exported, export};
+pub use export_error::ExportError;
 pub use memory::TooLarge;
-pub use prepare::{PrepareError, PrepareOptions, Prepared, PreparedModel, prepare};
+pub use prepare::prepare;
+pub use prepared::{PrepareError, PrepareOptions, Prepared, PreparedModel};
 pub use scheduler::{Outcome, RunError, RunOptions, Watch, run, take_over};

@@ -2,7 +2,7 @@
 
 use super::KINDS;
 use super::panics;
-use super::prepare::Prepared;
+use super::prepared::Prepared;
 use crate::load::LoadError;
 use crate::plan::{CellId, Decision, Planned, Task};
 use crate::record::{Failure, Numbers, PartRecord, Program, Record, Store, StoreError, Timings, now};

@@ -46,8 +46,16 @@ fn mistakes_have_their_place() {
     one_mistake("block = 128", "block = 2048", &["`kernel.block` `2048` is 2048, expected 1 to 1024", "e.toml:7:9"]);
     one_mistake("block = 128", "block = [64, 32]", &["`kernel.block` has 2048 threads"]);
     one_mistake("block = 128", "block = [1, 1, 1, 1]", &["`kernel.block` has 4 values", "one to three"]);
-    one_mistake("block = 128", "block = -1", &["`kernel.block` is out of range", "an integer of at least 0 or an expression"]);
-    one_mistake("block = 128", "block = 1.5", &["wrong type of `kernel.block`", "an integer of at least 0 or an expression, or an array of", "found a float"]);
+    one_mistake(
+        "block = 128",
+        "block = -1",
+        &["`kernel.block` is out of range", "an integer of at least 0 or an expression"],
+    );
+    one_mistake(
+        "block = 128",
+        "block = 1.5",
+        &["wrong type of `kernel.block`", "an integer of at least 0 or an expression, or an array of", "found a float"],
+    );
     one_mistake("\"tokens\"]", "\"token\"]", &["`kernel.grid` `token` is no size", "unknown name `token`", "ceil_div"]);
     one_mistake("\"tokens\"]", "\"tokens - 2\"]", &["`tokens - 2` has no value: it is negative", "1 tokens"]);
     one_mistake("\"tokens\"]", "\"tokens / 2\"]", &["`kernel.grid` `tokens / 2` is 0, expected 1 to"]);

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Each candidate is timed so often, after once that does not count.
-const ROUNDS: usize = 4;
+/// Each candidate is timed this often, after once that does not count.
+const ROUNDS: usize = 8;
 /// Calls of a round.
 const CALLS: usize = 10;
 /// How long the device is kept busy while the host launches a round's calls.

@@ -19,8 +19,6 @@ use burn_cubecl::kernel::into_contiguous;
 
 /// The most tokens that the skinny kernel multiplies.
 const TILE_TOKENS: usize = 16;
-/// Weights from which on kernels differ by more than it takes to start one.
-const WORTH_TIMING: usize = 2 << 20;
 /// Bytes of weights that kernels are timed on, in turn: three times the largest second-level cache.
 const TIMED_BYTES: usize = 3 * (64 << 20);
 
@@ -81,7 +79,7 @@ impl DenseKernel {
         let gemm = || gemm::can(&weight.client, weight.dtype);
         let first = Self::new(weight.dtype, Has::of(weight, job), gemm, [tokens, rows, cols]);
         match (first, job, Gpu::of(&weight.device)) {
-            (Self::Blas(_), Some(job), Some(gpu)) if rows * cols >= WORTH_TIMING => {
+            (Self::Blas(_), Some(job), Some(gpu)) if rows * cols >= blas::WORTH_COMPARING => {
                 Self::fastest(&gpu, weight, bias, job)
             }
             _ => first,
@@ -101,13 +99,13 @@ impl DenseKernel {
         }
     }
 
-    /// Of all that can multiply so many tokens, timed once for a device, a shape and a version of the library.
+    /// Of all that can multiply this many tokens, timed once for a device, a shape and a version of the library.
     fn fastest(gpu: &Gpu, weight: &Tensor, bias: Option<&Tensor>, job: Job) -> Self {
         let has = Has::of(weight, Some(job));
         let skinny = has.tensor_core && job.tokens <= TILE_TOKENS && job.cols.is_multiple_of(SPAN);
         let mut all: Vec<Self> = (0..has.blas).map(Self::Blas).collect();
         all.extend(skinny.then_some(Self::Tiles));
-        let name = format!("dense 1, {}, {} kernels, {job:?}", blas::version().unwrap_or_default(), all.len());
+        let name = format!("dense 2, {}, {} kernels, {job:?}", blas::version().unwrap_or_default(), all.len());
         let chosen = choice::fastest(gpu, &weight.device, &name, all.len(), || {
             let x = outputs::output(weight, Shape::new([job.tokens, job.cols]), weight.dtype);
             let copies = copies(weight);

@@ -79,6 +79,9 @@ pub(super) struct TileArrays {
     pub chunks: u32,
 }
 
+/// Weights of a multiprocessor from which on chunks of gaps are full but for a few.
+const FULL_SHARE: usize = 16 << 10;
+
 impl CudaWeight {
     /// Packs for the number of tokens that matters most.
     ///
@@ -102,7 +105,7 @@ impl CudaWeight {
         });
         let layout = format.row().cuda.ok_or(PackError::NoKernel { format, backend: "cuda" })?;
         let (stored, bytes, layout) = match layout {
-            OnCuda::Csr if by_gaps.is_some() => gaps(weights, pattern, dtype, device)?,
+            OnCuda::Csr if by_gaps.is_some() => gaps(weights, pattern, dtype, tokens, device)?,
             OnCuda::Csr if by_squares => squares(weights, pattern, dtype, device)?,
             OnCuda::Csr => groups(weights, pattern, dtype, device)?,
             OnCuda::Bitmap => {
@@ -147,8 +150,12 @@ impl CudaWeight {
 type OnDevice = (Stored, usize, &'static str);
 type Uploaded = Result<OnDevice, PackError>;
 
-fn gaps(weights: &[f32], pattern: &Pattern, dtype: DType, device: &CudaDevice) -> Uploaded {
-    let delta = Delta::from_dense(weights, pattern, processors(&CudaRuntime::client(device)))?;
+fn gaps(weights: &[f32], pattern: &Pattern, dtype: DType, tokens: usize, device: &CudaDevice) -> Uploaded {
+    let all = processors(&CudaRuntime::client(device));
+    // Small matrices are cut up for every multiprocessor where few tokens are multiplied. Where they are expanded, which
+    // takes little, chunks that are full count more.
+    let busy = if tokens > SQUARE_TOKENS { (pattern.kept() / FULL_SHARE).clamp(1, all) } else { all };
+    let delta = Delta::from_dense(weights, pattern, busy)?;
     let (cut, bytes) = (delta.cut(), delta.bytes(dtype.size()));
     let arrays = DeltaArrays {
         cut,

@@ -4,7 +4,8 @@
 //! column-major `[cols, rows]`, so that `y = x . W^T` is `Y = op(W) X` with `op` a transposition. Rows of a weight may
 //! be further apart than they are long, as CubeCL uploads narrow ones.
 //!
-//! The library names several kernels for a product, the likeliest first: [`candidates`]. Which is fastest, others say.
+//! The library names several kernels for a product, the likeliest first, and cuBLAS itself, which PyTorch calls, may
+//! have another: [`candidates`]. Which is fastest, others say.
 
 use super::stream::{Gpu, Server};
 use crate::execute::cuda::Tensor;
@@ -25,6 +26,8 @@ pub(in crate::execute::cuda) const NAME: &str = "dense-cublas";
 const WORKSPACE: usize = 32 << 20;
 /// Bytes at whose multiples matrices begin.
 const ALIGN: usize = 16;
+/// Weights from which on it matters which kernel it is.
+pub(in crate::execute::cuda) const WORTH_COMPARING: usize = 2 << 20;
 /// So many kernels are asked for.
 const MOST_CANDIDATES: usize = 6;
 
@@ -50,6 +53,9 @@ struct Plan {
     y: usize,
     /// At least one.
     algorithms: Arc<[sys::cublasLtMatmulAlgo_t]>,
+    /// A handle of cuBLAS, which adds no bias; none where it is not installed.
+    plain: Option<usize>,
+    job: Job,
 }
 
 /// By device; none where the library has no kernel.
@@ -58,6 +64,8 @@ type Plans = HashMap<(usize, Job), Option<Plan>>;
 static PLANS: LazyLock<Mutex<Plans>> = LazyLock::new(Mutex::default);
 /// By device: a handle of the library.
 static LIBRARIES: LazyLock<Mutex<HashMap<usize, usize>>> = LazyLock::new(Mutex::default);
+/// By device: a handle of cuBLAS, which is opened where several kernels are compared; none where it is not installed.
+static PLAIN: LazyLock<Mutex<HashMap<usize, Option<usize>>>> = LazyLock::new(Mutex::default);
 
 thread_local! {
     /// By device: memory that the products of this thread's stream work in, one after the other.
@@ -121,7 +129,7 @@ pub(in crate::execute::cuda) unsafe fn product(
             Err(error) => panic!("{NAME}: a buffer is gone: {error:?}"),
         };
         // SAFETY: the plan's addresses are of objects that are never freed; the buffers have the plan's shapes, as the
-        // caller promises, and live until the call returns, behind which the stream keeps their order; only this thread
+        // caller promises, and live until the call returns, after which the stream keeps their order; only this thread
         // sets the bias.
         let multiplied = unsafe { plan.run(candidate, [0, 1, 2, 3, 4].map(address), job.bias, stream) };
         if let Err(error) = multiplied {
@@ -131,9 +139,19 @@ pub(in crate::execute::cuda) unsafe fn product(
     true
 }
 
-/// How many kernels the library has for such a product, of which the first is its own choice.
+/// How many kernels there are for such a product, of which the first is the library's own choice.
 pub(in crate::execute::cuda) fn candidates(gpu: &Gpu, job: Job) -> usize {
-    planned(gpu, job).map_or(0, |plan| plan.algorithms.len())
+    planned(gpu, job).map_or(0, |plan| plan.algorithms.len() + usize::from(plan.plain.is_some()))
+}
+
+/// The device's handle of cuBLAS, on its server's thread.
+fn plain_handle(device: usize) -> Option<usize> {
+    let mut handles = PLAIN.lock().unwrap_or_else(PoisonError::into_inner);
+    *handles.entry(device).or_insert_with(|| {
+        // SAFETY: opens shared libraries, whose initialisers have no precondition.
+        let there = unsafe { cudarc::cublas::sys::is_culib_present() };
+        there.then(|| cudarc::cublas::result::create_handle().ok()).flatten().map(|handle| handle as usize)
+    })
 }
 
 fn planned(gpu: &Gpu, job: Job) -> Option<Plan> {
@@ -214,7 +232,8 @@ impl Plan {
             return Err(CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED));
         }
         let [product, weight, x, y] = [product as usize, weight as usize, x as usize, y as usize];
-        Ok(Self { library, product, weight, x, y, algorithms })
+        let plain = if !bias && rows * cols >= WORTH_COMPARING { plain_handle(device) } else { None };
+        Ok(Self { library, product, weight, x, y, algorithms, plain, job })
     }
 
     /// # Safety
@@ -227,6 +246,10 @@ impl Plan {
         stream: usize,
     ) -> Result<(), CublasError> {
         let (one, zero) = (1.0f32, 0.0f32);
+        if let (Some(plain), true) = (self.plain, candidate == self.algorithms.len()) {
+            // SAFETY: the caller's promise.
+            return unsafe { self.run_plain(plain, [x, weight, y], stream) };
+        }
         let product = self.product as sys::cublasLtMatmulDesc_t;
         let of_y = self.y as sys::cublasLtMatrixLayout_t;
         // SAFETY: the caller's promise; the factors are read while the call runs.
@@ -254,5 +277,47 @@ impl Plan {
                 stream as sys::cudaStream_t,
             )
         }
+    }
+
+    /// By cuBLAS, without a bias.
+    ///
+    /// # Safety
+    /// As [`Plan::run`], with a handle of cuBLAS on the server's thread.
+    unsafe fn run_plain(&self, handle: usize, [x, weight, y]: [u64; 3], stream: usize) -> Result<(), CublasError> {
+        use cudarc::cublas::{result as plain, sys as plain_sys};
+        let Job { dtype, tokens, rows, cols, stride, .. } = self.job;
+        let number = match dtype {
+            DType::BF16 => plain_sys::cudaDataType_t::CUDA_R_16BF,
+            _ => plain_sys::cudaDataType_t::CUDA_R_16F,
+        };
+        let (one, zero) = (1.0f32, 0.0f32);
+        let handle = handle as plain_sys::cublasHandle_t;
+        // SAFETY: the caller's promise; the factors are read while the call runs.
+        let multiplied = unsafe {
+            plain::set_stream(handle, stream as _).and_then(|()| {
+                plain::gemm_ex(
+                    handle,
+                    plain_sys::cublasOperation_t::CUBLAS_OP_T,
+                    plain_sys::cublasOperation_t::CUBLAS_OP_N,
+                    rows as i32,
+                    tokens as i32,
+                    cols as i32,
+                    std::ptr::from_ref(&one).cast(),
+                    weight as *const c_void,
+                    number,
+                    stride as i32,
+                    x as *const c_void,
+                    number,
+                    cols as i32,
+                    std::ptr::from_ref(&zero).cast(),
+                    y as *mut c_void,
+                    number,
+                    rows as i32,
+                    plain_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+                    plain_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT_TENSOR_OP,
+                )
+            })
+        };
+        multiplied.map_err(|_| CublasError(sys::cublasStatus_t::CUBLAS_STATUS_EXECUTION_FAILED))
     }
 }

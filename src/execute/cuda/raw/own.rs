@@ -43,14 +43,14 @@ impl OwnFunction {
         });
     }
 
-    /// Fills the last buffer of so many bytes with NaN, launches the kernel and waits for it.
+    /// Fills the last buffer of this many bytes with NaN, launches the kernel and waits for it.
     ///
     /// # Errors
     /// What the driver says.
     pub fn checked(&self, buffers: Vec<Handle>, sizes: [u32; 4], bytes: usize) -> Result<(), String> {
         let (own, buffers) = (self.clone(), bindings(buffers));
         let ran = self.gpu.handle.submit_blocking(move |server: &mut Server| {
-            // SAFETY: as in `run`; the last buffer has so many bytes.
+            // SAFETY: as in `run`; the last buffer has this many bytes.
             unsafe {
                 own.launched(server, buffers, sizes, Some(bytes))?;
                 let waited = cudarc::driver::result::stream::synchronize(own.gpu.stream as sys::CUstream);

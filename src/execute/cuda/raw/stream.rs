@@ -2,7 +2,7 @@
 //!
 //! CubeCL's server owns the stream and gives no name to it; the server's debug text has its address. The version of
 //! CubeCL is pinned, the text is read once for a thread and device, and where it does not look as it should there is no
-//! [`Gpu`], so that callers take other kernels. Work is handed to the server's thread, where it comes behind whatever
+//! [`Gpu`], so that callers take other kernels. Work is handed to the server's thread, where it comes after whatever
 //! the calling thread asked for before, and whose context is the device's.
 //!
 //! ```text
@@ -173,7 +173,7 @@ impl Gpu {
         })
     }
 
-    /// Has the server's thread work behind what was asked for before; on a borrowed stream, waits until that has run.
+    /// Has the server's thread work after what was asked for before; on a borrowed stream, waits until that has run.
     pub(super) fn submit(&self, work: impl FnOnce(&mut Server) + Send + 'static) {
         self.handle.submit(work);
         if self.borrowed {
@@ -186,7 +186,7 @@ impl Gpu {
         }
     }
 
-    /// A time on the stream, behind what was asked for before.
+    /// A time on the stream, after what was asked for before.
     ///
     /// # Errors
     /// What the driver says.
@@ -211,7 +211,7 @@ impl Gpu {
         self.function(kernel).is_ok()
     }
 
-    /// Launches a kernel with buffers and the parameters behind them.
+    /// Launches a kernel with buffers and the parameters after them.
     ///
     /// # Panics
     /// On the server's thread where the driver refuses, so that whatever waits for the numbers fails.
@@ -295,7 +295,7 @@ impl Gpu {
         self.function_of(source::compiled(text, &self.target)?, entry, shared)
     }
 
-    /// A function of machine code, which may be launched with so much shared memory.
+    /// A function of machine code, which may be launched with this much shared memory.
     fn function_of(&self, code: Vec<u8>, entry: &str, shared: usize) -> Result<usize, String> {
         let name = CString::new(entry).map_err(|error| error.to_string())?;
         let loaded = self.handle.submit_blocking(move |_| {
