@@ -38,6 +38,8 @@ pub enum Grammar {
     Text,
     /// An integer of at least this.
     Integer(i128),
+    /// An integer of at least 0, or a string with an expression.
+    Size,
     /// A finite number, integers included.
     Number,
     /// `true` or `false`.
@@ -69,6 +71,7 @@ impl Grammar {
             Some("number") => Self::Number,
             Some("boolean") => Self::Boolean,
             _ => match (schema["anyOf"].as_array(), words(schema)) {
+                (Some(choices), _) if choices[0]["type"] == "integer" && choices[1]["type"] == "string" => Self::Size,
                 (Some(choices), _) => Self::Axis(boxed(&choices[0])),
                 (None, Some(words)) => Self::Words(words),
                 (None, None) => Self::Text,
@@ -125,6 +128,7 @@ impl Grammar {
             Self::Text => "a string".to_owned(),
             Self::Integer(minimum) if *minimum == i128::MIN => "an integer".to_owned(),
             Self::Integer(minimum) => format!("an integer of at least {minimum}"),
+            Self::Size => "an integer of at least 0 or an expression".to_owned(),
             Self::Number => "a number".to_owned(),
             Self::Boolean => "`true` or `false`".to_owned(),
         }
@@ -138,6 +142,7 @@ impl Grammar {
             Self::Words(_) => "them",
             Self::Text => "strings",
             Self::Integer(_) => "integers",
+            Self::Size => "integers and expressions",
             Self::Number => "numbers",
             Self::Boolean => "booleans",
         }
@@ -305,6 +310,8 @@ impl Findings {
                     .at(span, format!("expected {}", grammar.item().expected()))
                     .maybe_help(meant.map(|meant| format!("did you mean `{meant}`?")))
             }
+            (Grammar::Size, DeValue::Integer(_)) => Diagnostic::error(format!("`{path}` is out of range"))
+                .at(span, format!("expected {}", grammar.item().expected())),
             (Grammar::Integer(minimum), DeValue::Integer(number)) => {
                 let expected = match integer(number) {
                     Some(number) if number < *minimum => grammar.item().expected(),
@@ -330,10 +337,11 @@ impl Findings {
 fn fits(grammar: &Grammar, value: &DeValue<'_>) -> bool {
     match (grammar, value) {
         (Grammar::Words(words), DeValue::String(text)) => words.iter().any(|word| word == text),
-        (Grammar::Text, DeValue::String(_)) | (Grammar::Boolean, DeValue::Boolean(_)) => true,
+        (Grammar::Text | Grammar::Size, DeValue::String(_)) | (Grammar::Boolean, DeValue::Boolean(_)) => true,
         (Grammar::Integer(minimum), DeValue::Integer(number)) => {
             integer(number).is_some_and(|number| number >= *minimum && number <= i128::from(i64::MAX))
         }
+        (Grammar::Size, DeValue::Integer(_)) => fits(&Grammar::Integer(0), value),
         (Grammar::Number, DeValue::Float(number)) => number.as_str().parse::<f64>().is_ok_and(f64::is_finite),
         (Grammar::Number, DeValue::Integer(number)) => i64::from_str_radix(number.as_str(), number.radix()).is_ok(),
         _ => false,

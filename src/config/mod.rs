@@ -8,8 +8,10 @@
 //! is right, so that one run shows every mistake. Reads the file and nothing else; knows no
 //! device, no tensor and no network.
 
+pub mod arena;
 pub mod axis;
 pub mod experiment;
+pub mod expression;
 pub mod format;
 pub mod grammar;
 pub mod joining;

@@ -1,6 +1,7 @@
 //! From the file as written to the experiment: defaults, and the rules between keys that a schema
 //! can't state. Collects every broken rule; builds an experiment only to be thrown away if one is.
 
+mod arena;
 mod count;
 mod expect;
 mod kernel;

@@ -12,6 +12,7 @@
 //! Everything here is a function of its arguments: no files, no clock, no device.
 
 mod expand;
+mod given;
 mod identify;
 mod kernel;
 mod model;
@@ -21,6 +22,7 @@ mod select;
 mod task;
 
 pub use expand::expand;
+pub use given::{BlockFiles, Given, GivenFile, GivenMatrix, OwnKernel};
 pub use identify::{CellId, NUMERICS_VERSION};
 pub use kernel::{KernelCell, TIMES, accompany, expand_kernels, kernel_inputs};
 pub use model::{Backend, Cell, GATE, LatencyPoint, PartInputs, PrunePoint, TimedOn, parts};

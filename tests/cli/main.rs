@@ -3,6 +3,7 @@
 //! One test binary for all of it, since each links the whole program.
 
 mod architecture;
+mod arena;
 mod calibration;
 mod checkpoints;
 mod circles;

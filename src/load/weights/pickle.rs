@@ -159,6 +159,9 @@ fn storage_dtype(name: &str) -> Option<Dtype> {
     })
 }
 
+/// The name of a tensor that was saved without one.
+pub(super) const ALONE: &str = "tensor";
+
 /// What one pickle has built.
 #[derive(Debug)]
 pub(super) struct Unpickled<'a> {
@@ -197,10 +200,13 @@ pub(super) fn unpickle(bytes: &[u8], start: usize) -> Result<Unpickled<'_>, Pick
 
 impl<'a> Unpickled<'a> {
     /// The tensors of a state dict, also of one that is an entry of the outermost dict. Entries that are not
-    /// tensors are left out; of a name that is repeated the last counts, as in Python.
+    /// tensors are left out; of a name that is repeated the last counts, as in Python. A tensor that was saved alone
+    /// is called [`ALONE`].
     pub fn state_dict(&self) -> Result<Vec<(&'a str, &Tensor<'a>)>, PickleError> {
-        let Value::Dict(root) = self.root else {
-            return Err(PickleError::NotAStateDict);
+        let root = match self.root {
+            Value::Dict(root) => root,
+            Value::Tensor(tensor) => return Ok(vec![(ALONE, &self.arenas.tensors[tensor])]),
+            _ => return Err(PickleError::NotAStateDict),
         };
         let mut tensors = self.tensors_of(root)?;
         let inner = |key: &&str| match self.get(key) {
