@@ -88,6 +88,7 @@ impl From<PrepareError> for CliError {
             | PrepareError::KernelLaunch(_)
             | PrepareError::Variant { .. }
             | PrepareError::Positions { .. }
+            | PrepareError::Analysis { .. }
             | PrepareError::Expectation(_) => exit::USAGE,
             PrepareError::NothingSelected => exit::NOTHING,
         };

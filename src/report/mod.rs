@@ -12,6 +12,7 @@
 //! This module reads `record/`. It does not know models, pruning or devices, and it runs nothing, so
 //! that a report can be made on any machine. Equal cells give equal bytes.
 
+mod analysis;
 mod columns;
 pub mod draw;
 pub mod escape;
@@ -112,7 +113,7 @@ struct Section {
 }
 
 /// The kinds of work, a row each.
-const KINDS: [fn(&Read) -> Section; 2] = [model::section, kernel::section];
+const KINDS: [fn(&Read) -> Section; 3] = [model::section, kernel::section, analysis::section];
 
 /// Their tables' columns.
 const COLUMNS: [fn() -> Vec<Columns>; 2] = [model::columns, kernel::columns];
