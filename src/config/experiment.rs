@@ -6,7 +6,8 @@
 //!             ├─ variants, metrics        what is run and measured at each point
 //!             ├─ kernels: Vec<KernelBlock>  bare kernels, timed without a model
 //!             ├─ latency                  what is timed, if anything is
-//!             └─ expects: Vec<Expect>     numbers that must come out
+//!             ├─ expects: Vec<Expect>     numbers that must come out
+//!             └─ queries: Vec<Query>      what the report asks its tables
 //! ```
 //!
 //! Everything here is plain data. Turning it into cells is the plan's work; nothing here reads a
@@ -21,6 +22,7 @@ pub use crate::config::joining::Joining;
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
 use crate::config::keyword::{UnknownKeyword, keywords, serde_as_text};
 pub use crate::config::method::{Budget, Method, MethodSettings, Owl, Propagate};
+pub use crate::config::query::{Picture, Query, QueryPlot};
 pub use crate::config::source::{ModelSource, TextSource};
 use crate::diagnostic::Diagnostics;
 
@@ -61,6 +63,8 @@ pub struct Experiment {
     pub latency: LatencySettings,
     /// Numbers that the run must reproduce.
     pub expects: Vec<Expect>,
+    /// Questions to the tables, asked when the report is made.
+    pub queries: Vec<Query>,
     /// What looked wrong in the file without being an error.
     pub warnings: Diagnostics,
 }

@@ -17,6 +17,7 @@ pub mod kernel;
 pub mod keyword;
 pub mod method;
 pub mod overrides;
+pub mod query;
 pub mod raw;
 pub mod reference;
 pub mod schema;

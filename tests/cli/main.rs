@@ -12,6 +12,7 @@ mod guards;
 mod kernels;
 mod latency;
 mod output;
+mod queries;
 mod resume;
 mod schema;
 mod support;
