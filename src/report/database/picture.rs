@@ -97,7 +97,7 @@ pub(super) fn of(query: &Query, table: &Table) -> Result<Option<Figure>, Picture
     let empty = match &panel.marks {
         Marks::Bars { series, .. } => series.iter().all(|s| s.values.iter().all(|v| v.finite().is_none())),
         Marks::Points(series) => series.iter().all(|s| s.points.iter().all(|(_, v)| v.finite().is_none())),
-        Marks::Heat(_) => false,
+        Marks::Heat(_) | Marks::Raster(_) => false,
     };
     let description = format!("query {}", query.id);
     Ok((!empty).then(|| Figure { description, ..Figure::new(vec![panel], SIZE.0, SIZE.1) }))

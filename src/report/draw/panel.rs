@@ -8,7 +8,7 @@ use super::bars::Bars;
 use super::display_list::{Anchor, Point, Rect, Shape, Text, dashes};
 use super::heat::Heat;
 use super::style::{DARK, FAINT, FRAME, GRID, HEADING, LABEL, MINOR_GRID, RULE_DASH, TICK};
-use super::{font, points};
+use super::{font, points, raster};
 use crate::report::figure::{Marks, Panel, Rule, RuleAxis, Value};
 
 /// Between a tick and its label, a label and the next.
@@ -78,6 +78,13 @@ impl<'a> Frame<'a> {
                 let y = Mapping::new(&panel.y, Content::Points, ys(), down, 0.0);
                 Frame { panel, plot, bars: None, heat: None, x, y }
             }
+            Marks::Raster(raster) => {
+                // Nothing to show without pixels, whatever the ranges are.
+                let any = raster.pixels.first().map(|_| 0.0);
+                let x = Mapping::new(&panel.x, Content::Points, any.into_iter(), across, 0.0);
+                let y = Mapping::new(&panel.y, Content::Points, any.into_iter(), (plot.top, plot.bottom), 0.0);
+                Frame { panel, plot, bars: None, heat: None, x, y }
+            }
             Marks::Heat(map) => Frame { panel, plot, bars: None, heat: Some(Heat::new(map, plot)), x: None, y: None },
         }
     }
@@ -101,11 +108,15 @@ impl<'a> Frame<'a> {
         let beside = self.rule_labels().into_iter().flat_map(|(_, lines)| lines);
         let beside = beside.map(|line| font::width(&line, TICK)).fold(0.0, f64::max);
         let ticks = self.x_ticks().into_iter();
+        let (above, beside_image) = match &self.panel.marks {
+            Marks::Raster(raster) => raster::room(raster),
+            Marks::Bars { .. } | Marks::Points(_) | Marks::Heat(_) => (0.0, 0.0),
+        };
         let overhang = ticks.map(|(at, label)| at + font::width(&label, TICK) / 2.0 - self.plot.right);
         Margins {
             left: BORDER + y_label * LABEL * font::LINE + y_ticks + NOTCH + GAP,
-            top: BORDER + title + rows * TICK * font::LINE + if title + rows > 0.0 { GAP } else { 0.0 },
-            right: overhang.fold(BORDER, f64::max).max(beside + GAP) + BORDER / 2.0,
+            top: BORDER + title + rows * TICK * font::LINE + if title + rows > 0.0 { GAP } else { 0.0 } + above,
+            right: overhang.fold(BORDER, f64::max).max(beside + GAP).max(beside_image) + BORDER / 2.0,
             bottom: NOTCH + GAP + x_height + x_label * LABEL * font::LINE + BORDER,
         }
     }
@@ -117,7 +128,9 @@ impl<'a> Frame<'a> {
         if let Some(heat) = self.heat.as_ref().filter(|heat| heat.has_data()) {
             return heat.draw(NOTCH + GAP / 2.0, out);
         }
-        if let (true, Some(y)) = (self.has_data(), &self.y) {
+        if let (true, Marks::Raster(image)) = (self.has_data(), &self.panel.marks) {
+            raster::draw(image, &self.plot, out);
+        } else if let (true, Some(y)) = (self.has_data(), &self.y) {
             self.draw_grid(out);
             self.draw_rules(out);
             match (&self.panel.marks, &self.bars, &self.x) {
@@ -304,7 +317,7 @@ fn y_values(marks: &Marks) -> Vec<f64> {
     let values: Vec<&Value> = match marks {
         Marks::Bars { series, .. } => series.iter().flat_map(|s| &s.values).collect(),
         Marks::Points(series) => series.iter().flat_map(|s| s.points.iter().map(|(_, value)| value)).collect(),
-        Marks::Heat(_) => Vec::new(),
+        Marks::Heat(_) | Marks::Raster(_) => Vec::new(),
     };
     let parts = |value: &Value| {
         let (lo, hi) = value.finite_bounds().unzip();
