@@ -5,6 +5,7 @@
 //!             ├─ prune: Vec<PruneBlock>   each block = methods × patterns × (scopes × sparsities) − skip
 //!             ├─ variants, metrics        what is run and measured at each point
 //!             ├─ kernels: Vec<KernelBlock>  bare kernels, timed without a model
+//!             ├─ analyses: Vec<AnalysisBlock>  what is asked of masks and activations
 //!             ├─ latency                  what is timed, if anything is
 //!             ├─ expects: Vec<Expect>     numbers that must come out
 //!             └─ queries: Vec<Query>      what the report asks its tables
@@ -17,6 +18,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub use crate::config::analysis::AnalysisBlock;
 pub use crate::config::format::Format;
 pub use crate::config::joining::Joining;
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
@@ -55,6 +57,8 @@ pub struct Experiment {
     pub prune: Vec<PruneBlock>,
     /// Which bare kernels are timed; the blocks add up.
     pub kernels: Vec<KernelBlock>,
+    /// What is asked of masks and activations.
+    pub analyses: Vec<AnalysisBlock>,
     /// The forms that every model is run in.
     pub variants: Vec<Variant>,
     /// The groups of numbers that are measured.

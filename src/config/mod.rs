@@ -8,6 +8,7 @@
 //! is right, so that one run shows every mistake. Reads the file and nothing else; knows no
 //! device, no tensor and no network.
 
+pub mod analysis;
 pub mod axis;
 pub mod experiment;
 pub mod format;

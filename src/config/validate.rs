@@ -1,6 +1,8 @@
 //! From the file as written to the experiment: defaults, and the rules between keys that a schema
 //! can't state. Collects every broken rule; builds an experiment only to be thrown away if one is.
 
+mod analysis;
+mod analysis_sources;
 mod count;
 mod expect;
 mod kernel;
@@ -76,14 +78,16 @@ fn section<T: Default>(section: Option<At<T>>) -> T {
 impl Validator<'_> {
     fn experiment(&mut self, mut raw: RawExperiment, path: &Path, text: &str) -> Option<Experiment> {
         let times_kernels = raw.kernel.as_ref().is_some_and(|blocks| !blocks.is_empty()) || self.was_removed("kernel");
-        let kernels_only = times_kernels && raw.model.is_none() && !self.was_removed("model");
-        if kernels_only {
+        let analyses = raw.analysis.take().unwrap_or_default();
+        let other_work = times_kernels || !analyses.is_empty() || self.was_removed("analysis");
+        let without_model = other_work && raw.model.is_none() && !self.was_removed("model");
+        if without_model {
             self.without_model(&mut raw);
         }
         let name = self.name(raw.name);
         let seeds = self.axis("seed", raw.seed, &[0]);
         let dtype = raw.model.as_ref().and_then(|model| model.value.dtype.clone());
-        let models = if kernels_only { Some(Vec::new()) } else { self.models(raw.model) };
+        let models = if without_model { Some(Vec::new()) } else { self.models(raw.model) };
         let RawDevice { backend, index, threads } = section(raw.device);
         let backends = self.axis("device.backend", backend, &[BackendChoice::Auto]);
         self.dtype_on_backends(dtype.as_ref(), &backends);
@@ -95,6 +99,7 @@ impl Validator<'_> {
         let prune_headers = headers(&prune_blocks);
         let prune = self.prune_blocks(prune_blocks);
         let prunes = !prune_headers.is_empty() || self.was_removed("prune");
+        let analyses = self.analysis_blocks(analyses, &prune, without_model);
         let RawExecute { variants, warmup, repeats } = section(raw.execute);
         self.variants_on_backends(variants.as_ref(), &backends);
         let variants = self.variants(variants, prunes, prune_headers.first().cloned());
@@ -124,6 +129,7 @@ impl Validator<'_> {
             data: data?,
             prune,
             kernels,
+            analyses,
             variants,
             metrics,
             latency,

@@ -165,9 +165,16 @@ impl Kind for KernelCell {
             Column::Seed => Some(self.seed.to_string()),
             Column::Backend => Some(self.backend.name().into()),
             Column::Dtype => Some(self.dtype.name().into()),
-            Column::Model | Column::Method | Column::Scope | Column::Pattern | Column::Variant | Column::Setup => {
-                return None;
-            }
+            Column::Model
+            | Column::Method
+            | Column::Scope
+            | Column::Pattern
+            | Column::Variant
+            | Column::Setup
+            | Column::Analysis
+            | Column::AnalysisKind
+            | Column::Layer
+            | Column::Role => return None,
         })
     }
 }

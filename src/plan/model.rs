@@ -350,13 +350,20 @@ impl Kind for Cell {
             Column::Backend => Some(self.backend.name().into()),
             Column::Dtype => Some(self.dtype.name().into()),
             Column::Setup => Some(Self::setup(self)),
-            Column::Format | Column::Tokens | Column::OutFeatures | Column::InFeatures => return None,
+            Column::Format
+            | Column::Tokens
+            | Column::OutFeatures
+            | Column::InFeatures
+            | Column::Analysis
+            | Column::AnalysisKind
+            | Column::Layer
+            | Column::Role => return None,
         })
     }
 }
 
 /// The canonical form of a prune point.
-fn canonical_point(point: &PrunePoint) -> Value {
+pub(super) fn canonical_point(point: &PrunePoint) -> Value {
     let mut canonical = json!({
         "method": point.method.name(),
         "scope": point.scope.map(|scope| scope.name()),

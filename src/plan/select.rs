@@ -14,7 +14,7 @@ pub enum SelectError {
     /// No such key column.
     #[error(
         "unknown column `{0}`, expected one of model, method, scope, pattern, sparsity, seed, variant, backend, dtype, setup, \
-         format, tokens, out_features, in_features"
+         format, tokens, out_features, in_features, analysis, kind, layer, role"
     )]
     Column(String),
     /// An order on something that is no number.
@@ -61,6 +61,10 @@ pub enum Column {
     Tokens,
     OutFeatures,
     InFeatures,
+    Analysis,
+    AnalysisKind,
+    Layer,
+    Role,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -70,7 +74,7 @@ enum Test {
     Order { least: bool, equal: bool, bound: f64 },
 }
 
-const COLUMNS: [(&str, Column); 15] = [
+const COLUMNS: [(&str, Column); 19] = [
     ("model", Column::Model),
     ("method", Column::Method),
     ("scope", Column::Scope),
@@ -86,6 +90,10 @@ const COLUMNS: [(&str, Column); 15] = [
     ("tokens", Column::Tokens),
     ("out_features", Column::OutFeatures),
     ("in_features", Column::InFeatures),
+    ("analysis", Column::Analysis),
+    ("kind", Column::AnalysisKind),
+    ("layer", Column::Layer),
+    ("role", Column::Role),
 ];
 
 impl Column {

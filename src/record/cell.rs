@@ -12,11 +12,12 @@
 //! Several results of one group may stand side by side, of 4 and of 8 windows, say: going back measures nothing.
 //! A change that old files don't fit raises [`Record::FORMAT`].
 
+use super::analysis::AnalysisNumbers;
 use super::kernel::KernelMeasured;
 use super::model::{GateRun, Sizes};
 use super::provenance::Program;
 use crate::measure::{Agreement, Gate, Latency};
-use crate::plan::{CellId, Existing, Failed, GATE, Inputs, Known, TIMES, Task};
+use crate::plan::{ANALYSIS, CellId, Existing, Failed, GATE, Inputs, Known, TIMES, Task};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,8 @@ pub enum Numbers {
     Gate(GateRun),
     /// The times of a bare kernel.
     Times(Box<KernelMeasured>),
+    /// What an analysis gives.
+    Analysis(Box<AnalysisNumbers>),
 }
 
 impl Numbers {
@@ -49,6 +52,7 @@ impl Numbers {
             Self::Latency(_) => Metric::Latency.name(),
             Self::Gate(_) => GATE,
             Self::Times(_) => TIMES,
+            Self::Analysis(_) => ANALYSIS,
         }
     }
 }

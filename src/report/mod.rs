@@ -13,6 +13,7 @@
 //! This module reads `record/`. It does not know models, pruning or devices, and it runs nothing, so
 //! that a report can be made on any machine. Equal cells give equal bytes.
 
+mod analysis;
 pub mod database;
 pub mod draw;
 pub mod escape;
@@ -121,7 +122,7 @@ struct Section {
 }
 
 /// The kinds of work, a row each.
-const KINDS: [fn(&Read) -> Section; 2] = [model::section, kernel::section];
+const KINDS: [fn(&Read) -> Section; 3] = [model::section, kernel::section, analysis::section];
 
 /// What there is of an experiment, in the plan's order: of each cell the results that are wanted.
 #[derive(Default, PartialEq)]
