@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::axis::{At, Axis};
+use crate::config::axis::At;
 use crate::config::keyword::{UnknownKeyword, keywords};
 
 keywords! {
@@ -39,10 +39,10 @@ pub struct RawQuery {
     /// For `bar` and `line`: the column of heights. Default: the last column of numbers.
     #[schemars(extend("examples" = ["perplexity"]))]
     pub y: Option<At<String>>,
-    /// For `plot`: the columns whose words name a series, each in a colour of its own. Default: every other column of
-    /// words.
-    #[schemars(extend("examples" = ["method"]))]
-    pub series: Option<Axis<String>>,
+    /// For `plot`: the columns whose values name a series, each in a colour of its own; `[]` for one series. Default:
+    /// every other column of words.
+    #[schemars(extend("examples" = [["method"]]))]
+    pub series: Option<Vec<At<String>>>,
     /// Seconds after which a query that does not end is given up. Default: 60.
     #[schemars(extend("minimum" = 1, "default" = 60))]
     pub timeout: Option<At<u32>>,

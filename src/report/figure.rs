@@ -66,6 +66,8 @@ pub struct Axis {
     pub range: Option<(f64, f64)>,
     /// The values to mark, such as the batch sizes of a sweep; empty for round values.
     pub ticks: Vec<f64>,
+    /// What stands beside `ticks` in place of their numbers, where they stand for names; empty for the numbers.
+    pub names: Vec<String>,
 }
 
 /// How values become positions.
@@ -337,7 +339,15 @@ impl Axis {
             from_zero: false,
             range: None,
             ticks: Vec::new(),
+            names: Vec::new(),
         }
+    }
+
+    /// An axis of names, at 0, 1, 2 and so on.
+    pub fn named(label: impl Into<String>, names: Vec<String>) -> Self {
+        let ticks: Vec<f64> = (0..names.len()).map(|at| at as f64).collect();
+        let range = Some((-0.5, ticks.len().max(1) as f64 - 0.5));
+        Axis { ticks, names, range, ..Axis::linear(label) }
     }
 
     /// An axis whose numbers mean nothing: without ticks.

@@ -92,7 +92,7 @@ impl Validator<'_> {
         let spans = [
             ("x", x.as_ref().map(|at| at.span.clone())),
             ("y", y.as_ref().map(|at| at.span.clone())),
-            ("series", series.as_ref().map(|axis| axis.span.clone())),
+            ("series", series.as_ref().and_then(|names| Some(names.first()?.span.clone()))),
         ];
         let given = spans.into_iter().filter_map(|(key, span)| Some((key, span?)));
         let unused: Vec<_> = match plot.as_ref().map(|at| at.value) {
@@ -110,7 +110,7 @@ impl Validator<'_> {
             let title = format!("`query.{key}` has no effect {what}");
             self.report(Diagnostic::warning(title).at(span, "not used").help(help));
         }
-        let series = series.map(|axis| values(self.unique("query.series", axis.values)));
+        let series = series.map(|names| values(self.unique("query.series", names)));
         Some(Picture { plot: value(plot)?, x: value(x), y: value(y), series })
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! Owns the choice of columns that a query leaves open, and the bins of a histogram. Knows no SQL.
 
-use super::query::number;
 use crate::config::query::{Picture, Query, QueryPlot};
 use crate::report::figure::{Axis, BarSeries, Category, Figure, Marks, Panel, PointSeries, Trace, Value as Height};
+use crate::report::stats::number;
 use crate::report::table::{Table, Value};
 use thiserror::Error;
 
@@ -297,9 +297,9 @@ impl Bins {
 
     fn edge(&self, at: usize) -> f64 {
         // Rounded to what the eye can tell, so that 0.1 + 0.2 is 0.3.
-        let edge = self.first + at as f64 * self.step;
         let unit = self.step * 1e-9;
-        (edge / unit).round() * unit
+        let edge = ((self.first + at as f64 * self.step) / unit).round() * unit;
+        format!("{edge:.12e}").parse().unwrap_or(edge)
     }
 
     fn counts(&self, values: &[f64]) -> Vec<u64> {

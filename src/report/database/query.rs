@@ -8,6 +8,7 @@ use super::picture::PictureError;
 use super::program::{Ended, ProgramError};
 use super::{Database, NAME};
 use crate::config::query::Query;
+use crate::report::stats::number;
 use crate::report::table::{Table, Value};
 use serde_json::Value as Json;
 use std::cmp::Ordering;
@@ -216,15 +217,6 @@ fn order(a: &[Value], b: &[Value]) -> Ordering {
         },
     };
     a.iter().zip(b).map(one).find(|ordering| ordering.is_ne()).unwrap_or(Ordering::Equal)
-}
-
-/// A number, of whatever kind.
-pub(super) fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Int(count) => Some(*count as f64),
-        Value::Float(number) => Some(*number),
-        Value::Text(_) | Value::Missing => None,
-    }
 }
 
 /// DuckDB's message without the line of our own SQL that it quotes.

@@ -101,13 +101,16 @@ impl<'a> Frame<'a> {
         let y_ticks = self.heat.as_ref().map_or(y_ticks, Heat::row_width);
         let x_height = match &self.bars {
             Some(bars) => bars.category_height(),
+            None if self.upright_names() => {
+                self.x_ticks().iter().map(|(_, name)| font::width(name, TICK)).fold(TICK, f64::max)
+            }
             None => TICK * font::LINE,
         };
         let rows = self.rule_rows().iter().map(|(_, row, _)| row + 1).max().unwrap_or(0) as f64;
         let title = self.title().len() as f64 * HEADING * font::LINE;
         let beside = self.rule_labels().into_iter().flat_map(|(_, lines)| lines);
         let beside = beside.map(|line| font::width(&line, TICK)).fold(0.0, f64::max);
-        let ticks = self.x_ticks().into_iter();
+        let ticks = self.x_ticks().into_iter().filter(|_| !self.upright_names());
         let (above, beside_image) = match &self.panel.marks {
             Marks::Raster(raster) => raster::room(raster),
             Marks::Bars { .. } | Marks::Points(_) | Marks::Heat(_) => (0.0, 0.0),
@@ -198,6 +201,10 @@ impl<'a> Frame<'a> {
         let top = bottom + NOTCH + GAP / 2.0;
         for (at, label) in self.x_ticks() {
             out.push(Shape::line((at, bottom), (at, bottom + NOTCH), 0.9, FRAME));
+            if self.upright_names() {
+                out.push(Shape::Text(Text::upright(label, (at, top), TICK, Anchor::End)));
+                continue;
+            }
             let y = top + TICK * font::LINE / 2.0;
             out.push(Shape::Text(Text::centered(label, (at, y), TICK, Anchor::Middle)));
         }
@@ -295,7 +302,18 @@ impl<'a> Frame<'a> {
     }
 
     fn x_ticks(&self) -> Vec<(f64, String)> {
-        self.ticks(&self.x, |label| font::width(label, TICK))
+        match self.x.as_ref().filter(|x| x.has_names() && self.has_data()) {
+            Some(x) => x.named().into_iter().map(|tick| (tick.at, tick.label)).collect(),
+            None => self.ticks(&self.x, |label| font::width(label, TICK)),
+        }
+    }
+
+    /// Whether the names along the horizontal axis touch unless they are turned.
+    fn upright_names(&self) -> bool {
+        let named = self.x.as_ref().is_some_and(Mapping::has_names);
+        let half = |label: &str| font::width(label, TICK) / 2.0;
+        let touch = |pair: &[(f64, String)]| pair[1].0 - pair[0].0 < half(&pair[0].1) + half(&pair[1].1) + GAP;
+        named && self.x_ticks().windows(2).any(touch)
     }
 
     fn ticks(&self, mapping: &Option<Mapping>, extent: impl Fn(&str) -> f64) -> Vec<(f64, String)> {
