@@ -289,7 +289,7 @@ fn open(file: &str) -> std::fs::File {
     std::fs::File::open(folder.join(file)).unwrap()
 }
 
-/// The queries of the reference and their results, which pandas and another DuckDB made: see the fixture's README.
+/// The queries of the reference and their results, made elsewhere: see the fixture's README.
 #[test]
 fn the_queries_of_the_reference_give_its_results() {
     let Some(program) = program() else { return };
