@@ -168,26 +168,25 @@ struct Database {
 
 /// The database's name in its folder.
 const NAME: &str = "tables.duckdb";
+const COPY: &str = "copy.duckdb";
 
 impl Database {
     /// Of these tables, and the original's names for them.
     fn of(program: Program, tables: &[&Table]) -> Result<Self, ProgramError> {
         let folder = tempfile::tempdir().map_err(ProgramError::Folder)?;
-        let database = Self { program, folder };
-        database.load(tables, &views::of(tables))?;
-        Ok(database)
+        let sql =
+            load::script(tables, folder.path()).map_err(ProgramError::Folder)? + &views::of(tables) + "CHECKPOINT;\n";
+        program.load(folder.path(), NAME, &sql)?;
+        Ok(Self { program, folder })
     }
 
-    /// Adds tables and runs more SQL of ours.
-    fn load(&self, tables: &[&Table], more: &str) -> Result<(), ProgramError> {
-        let sql = load::script(tables, self.folder.path()).map_err(ProgramError::Folder)? + more;
-        self.program.load(self.folder.path(), NAME, &sql)
-    }
-
-    /// Its bytes, with the results of queries.
+    /// The bytes of a copy that has the results of queries too. A program that was stopped may still hold the original.
     fn finish(&self, results: &[&Table]) -> Result<Vec<u8>, ProgramError> {
-        self.load(results, "CHECKPOINT;\n")?;
-        std::fs::read(self.path()).map_err(ProgramError::Folder)
+        let copy = self.folder.path().join(COPY);
+        std::fs::copy(self.path(), &copy).map_err(ProgramError::Folder)?;
+        let sql = load::script(results, self.folder.path()).map_err(ProgramError::Folder)? + "CHECKPOINT;\n";
+        self.program.load(self.folder.path(), COPY, &sql)?;
+        std::fs::read(copy).map_err(ProgramError::Folder)
     }
 
     fn path(&self) -> PathBuf {

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -191,10 +191,28 @@ const MESSAGES: &str = "messages.txt";
 /// The program under a limit of processor time. It may be a script that starts the real one, which would outlive it.
 #[cfg(unix)]
 fn limited(program: &Path, limit: Duration) -> Command {
+    use std::os::unix::process::CommandExt;
     let mut command = Command::new("/bin/sh");
     let seconds = limit.as_secs().saturating_add(1).to_string();
     command.args(["-c", "ulimit -t \"$1\" && shift && exec \"$@\"", "sh", &seconds]).arg(program);
+    // A group of its own, which can be stopped as a whole.
+    command.process_group(0);
     command
+}
+
+/// Stops the program and what it has started.
+#[cfg(unix)]
+fn stop(child: &mut Child) -> io::Result<()> {
+    let group = child.id().to_string();
+    let _ = Command::new("/bin/sh").args(["-c", "kill -9 -- \"-$1\"", "sh", &group]).stderr(Stdio::null()).status();
+    child.kill()?;
+    child.wait().map(|_| ())
+}
+
+#[cfg(not(unix))]
+fn stop(child: &mut Child) -> io::Result<()> {
+    child.kill()?;
+    child.wait().map(|_| ())
 }
 
 #[cfg(not(unix))]
@@ -227,8 +245,7 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
             return Ok(Some(status));
         }
         if start.elapsed() > limit {
-            child.kill()?;
-            child.wait()?;
+            stop(child)?;
             return Ok(None);
         }
         std::thread::sleep(Duration::from_millis(3));

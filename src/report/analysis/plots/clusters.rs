@@ -243,7 +243,7 @@ fn embedding(family: &Family<'_>, lines: &[Line<'_>]) -> Option<Figure> {
         Some((here(first), first.count("k")?))
     })?;
     let mut panels = Vec::new();
-    for source in family.shown().iter().take(6) {
+    for source in family.shown().iter().take(9) {
         let mine = |line: &&Line<'_>| here(line) == chosen && line.key.source == *source && line.count("k") == Some(k);
         let mut seeds: Vec<(Option<u64>, Option<u64>)> = Vec::new();
         let mut clusters: BTreeMap<u64, Vec<(f64, Value)>> = BTreeMap::new();

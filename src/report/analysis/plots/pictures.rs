@@ -6,7 +6,7 @@ use crate::report::figure::{Axis, Figure, Marks, Panel, Profile, Raster};
 
 /// The most figures of an analysis, and the most panels of one.
 const MOST_FIGURES: usize = 12;
-const MOST_PANELS: usize = 6;
+const MOST_PANELS: usize = 9;
 /// The most pixels of a figure's images together: a file of 300 KB. Those of a panel are no more than print shows.
 const MOST_PIXELS: usize = 400_000;
 const MOST_SIDE: usize = 384;
