@@ -87,6 +87,7 @@ impl From<PrepareError> for CliError {
             | PrepareError::KernelFormat { .. }
             | PrepareError::Variant { .. }
             | PrepareError::Positions { .. }
+            | PrepareError::Analysis { .. }
             | PrepareError::Expectation(_) => exit::USAGE,
             PrepareError::NothingSelected => exit::NOTHING,
         };

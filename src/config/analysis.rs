@@ -189,6 +189,12 @@ pub struct AnalysisBlock {
 }
 
 impl AnalysisBlock {
+    /// Whether it looks at what enters linears of a model while the calibration text runs through it.
+    pub fn sees_model_inputs(&self) -> bool {
+        let models = self.sources.iter().any(|source| matches!(source.from, SourceFrom::Points | SourceFrom::Dense));
+        models && self.work.sees_inputs()
+    }
+
     /// Whether a layer is asked for.
     pub fn has_layer(&self, layer: usize) -> bool {
         self.layers.as_ref().is_none_or(|ranges| ranges.iter().any(|range| range.has(layer)))

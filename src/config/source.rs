@@ -63,7 +63,7 @@ impl WrittenPath {
         &self.written
     }
 
-    fn joined(self, folder: &Path) -> Self {
+    pub(in crate::config) fn joined(self, folder: &Path) -> Self {
         let path = match at_home(&self.written, std::env::var_os("HOME").filter(|home| !home.is_empty())) {
             Some(path) => path,
             None => folder.join(&self.written),

@@ -75,6 +75,9 @@ pub struct AnalysisSource {
     pub seed: Option<u64>,
     /// The module's name; empty where the whole model is looked at.
     pub module: String,
+    /// Positions of all matrices of the source that the analysis looks at.
+    #[serde(default)]
+    pub total: u64,
     /// The file that the matrix is in, of folders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
@@ -148,15 +151,14 @@ impl Kind for AnalysisCell {
         let Self { analysis, work, model, backend, dtype, seed, layer, role, feature_axis, skip_constant, sources } =
             self;
         let source = |source: &AnalysisSource| {
-            let AnalysisSource { name: _, from, method: _, scope: _, pattern: _, sparsity: _, seed, module, file: _ } =
-                source;
+            let AnalysisSource { from, seed, module, total, .. } = source;
             let from = match from {
                 MatrixFrom::Point(point) => canonical_point(point),
                 MatrixFrom::Dense => json!("dense"),
                 MatrixFrom::Checkpoint(_) => json!("checkpoint"),
                 MatrixFrom::Matrix => json!("matrix"),
             };
-            json!({ "from": from, "seed": seed, "module": module })
+            json!({ "from": from, "seed": seed, "module": module, "total": total })
         };
         json!({
             "numerics": super::NUMERICS_VERSION,
@@ -260,6 +262,7 @@ mod tests {
             pattern: None,
             sparsity: None,
             seed: None,
+            total: 8,
             module: module.into(),
             file: Some(file.into()),
         };

@@ -71,8 +71,28 @@ pub struct StoredTable {
     pub source: usize,
     /// The columns, as this version of the program has them.
     pub columns: Vec<String>,
-    /// A value for every column.
+    /// A value for every column; in the file a row is a line, `"[3,0.5,null]"`.
+    #[serde(with = "lines")]
+    #[schemars(with = "Vec<String>")]
     pub rows: Vec<Vec<Entry>>,
+}
+
+/// Rows as texts: a file has a line for each, not one for every number.
+mod lines {
+    use super::Entry;
+    use serde::de::Error as _;
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(rows: &[Vec<Entry>], serializer: S) -> Result<S::Ok, S::Error> {
+        let texts = rows.iter().map(|row| serde_json::to_string(row).map_err(S::Error::custom));
+        serializer.collect_seq(texts.collect::<Result<Vec<String>, _>>()?)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<Entry>>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        texts.iter().map(|text| serde_json::from_str(text).map_err(D::Error::custom)).collect()
+    }
 }
 
 /// A value of a row.

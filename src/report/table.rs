@@ -173,6 +173,17 @@ impl Table {
         out
     }
 
+    /// The table without some columns.
+    pub fn without(&self, hidden: &[&str]) -> Self {
+        let kept: Vec<usize> =
+            (0..self.columns.len()).filter(|&column| !hidden.contains(&self.columns[column].as_str())).collect();
+        Self {
+            name: self.name,
+            columns: kept.iter().map(|&column| self.columns[column].clone()).collect(),
+            rows: self.rows.iter().map(|row| kept.iter().map(|&column| row[column].clone()).collect()).collect(),
+        }
+    }
+
     /// The table without the columns that hold nothing, or one and the same word.
     pub fn without_constant_columns(mut self, keep: &[&str]) -> Self {
         let dull = |column: usize| {

@@ -31,6 +31,7 @@ mod place;
 mod prepare;
 mod scheduler;
 mod select;
+mod shelf;
 
 /// The kinds of work, in the order in which they are planned and run.
 const KINDS: [kinds::Kind; 3] = [model::KIND, kernel::KIND, analysis::KIND];

@@ -6,6 +6,7 @@ use super::memory::{TooLarge, too_large};
 use super::model::Read;
 use super::select::select;
 use crate::config::Experiment;
+use crate::config::analysis::Work;
 use crate::config::experiment::{Data, Metric, ModelSource, Where, same_sparsity};
 use crate::execute::device::{self, DeviceError};
 use crate::execute::kernels::cpu::Simd;
@@ -141,6 +142,16 @@ pub enum PrepareError {
         /// Positions of the model.
         positions: usize,
     },
+    /// An analysis does not fit the matrices that it is to look at.
+    #[error("analysis `{id}`: {problem}")]
+    Analysis {
+        /// Its name.
+        id: String,
+        /// What does not fit.
+        problem: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// An expectation is about no cell.
     #[error("the `[[expect]]` with `{0}` is about no cell of this experiment")]
     Expectation(String),
@@ -169,6 +180,7 @@ impl PrepareError {
             Self::Positions { positions, .. } => {
                 Some(format!("set `measure.prompt` and `measure.generate` to {positions} or less together"))
             }
+            Self::Analysis { hint, .. } => hint.clone(),
             Self::Expectation(_) => Some("`sparsify-exp plan FILE` lists the cells and their columns".into()),
             Self::TooLarge(_) => {
                 Some("leave the cell out with `--only`, or measure it all the same with `--ignore-memory`".into())
@@ -234,9 +246,12 @@ fn prepare_models(experiment: &Experiment, loader: &Loader) -> Result<(Vec<Prepa
 /// The texts that the experiment needs.
 fn wanted(experiment: &Experiment) -> Wanted {
     let mut methods = experiment.prune.iter().flat_map(|block| &block.methods);
-    let calibrated = methods.any(|method| method.calibrates());
+    let analyses = || experiment.analyses.iter();
+    let seen = analyses().any(|block| block.sees_model_inputs());
+    let calibrated = methods.any(|method| method.calibrates()) || seen;
+    let thresholded = analyses().any(|block| matches!(block.work, Work::ActivationSparsity { .. }));
     Wanted {
-        perplexity: experiment.metrics.contains(&Metric::Perplexity),
+        perplexity: experiment.metrics.contains(&Metric::Perplexity) || thresholded,
         calibration: if calibrated { experiment.seeds.clone() } else { Vec::new() },
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! One test binary for all of it, since each links the whole program.
 
+mod analyses;
 mod architecture;
 mod calibration;
 mod checkpoints;

@@ -483,7 +483,7 @@ impl Validator<'_> {
         let mut targets = Vec::new();
         if thresholds.is_empty() {
             let given = self.axis("analysis.targets", raw.targets, &[0.25, 0.5, 0.9]);
-            targets = values(given.iter().filter_map(|at| self.sparsity("analysis.targets", at)).collect());
+            targets = given.iter().filter_map(|at| self.share(at)).collect();
         }
         let batch = self.sizes_of("analysis.batch", raw.batch, &[1, 8, 32]);
         Some(Work::ActivationSparsity {
@@ -492,6 +492,11 @@ impl Validator<'_> {
             batch,
             tokens: value(raw.tokens).map_or(4096, NonZeroUsize::get),
         })
+    }
+
+    /// A share of inputs, which may be all of them.
+    fn share(&mut self, at: &At<f64>) -> Option<f64> {
+        if at.value == 1.0 { Some(1.0) } else { self.sparsity("analysis.targets", at).map(|at| at.value) }
     }
 
     fn sizes_of(&mut self, path: &str, axis: Option<Axis<NonZeroUsize>>, default: &[usize]) -> Vec<usize> {

@@ -7,6 +7,7 @@ use crate::config::analysis::{AnalysisKind, SourceChoice, SourceFrom, point_name
 use crate::config::axis::At;
 use crate::config::experiment::{Point, PruneBlock, same_sparsity};
 use crate::config::raw::RawAnalysisSource;
+use crate::config::source::WrittenPath;
 use crate::diagnostic::{Diagnostic, Span};
 
 /// What a block's sources are checked against.
@@ -121,7 +122,7 @@ impl Validator<'_> {
             }
             name => value(name),
         };
-        let folder = |text: At<String>| self.folder.join(text.value);
+        let folder = |text: At<String>| WrittenPath::new(&text.value).joined(self.folder).to_path_buf();
         let from = match (pt, path, ways.first()) {
             (Some(pt), ..) => {
                 SourceFrom::Folder { path: folder(pt), inputs: inputs.map(folder), masks: masks.map(folder) }

@@ -215,6 +215,14 @@ impl<'a> Unpickled<'a> {
         Ok(tensors.into_iter().collect())
     }
 
+    /// The tensor that the pickle is, if it is nothing else.
+    pub fn tensor(&self) -> Option<&Tensor<'a>> {
+        match self.root {
+            Value::Tensor(tensor) => self.arenas.tensors.get(tensor),
+            _ => None,
+        }
+    }
+
     /// All storages that the pickle refers to, with repetitions.
     pub fn storages(&self) -> &[Storage<'a>] {
         &self.arenas.storages

@@ -7,9 +7,9 @@
 //! ```
 
 mod plots;
+mod summary;
 mod tables;
 
-use super::table::Table;
 use super::{Read, Section};
 use crate::record::AnalysisResult;
 
@@ -19,12 +19,21 @@ pub(super) fn section(read: &Read) -> Section {
     if results.is_empty() {
         return Section::default();
     }
-    let tables = tables::all(&results);
-    Section { figures: plots::plots(&results, &tables, read.title.as_deref()), tables, ..Section::default() }
-}
-
-/// A table by its name.
-#[allow(dead_code)]
-fn named<'a>(tables: &'a [Table], name: &str) -> Option<&'a Table> {
-    tables.iter().find(|table| table.name == name)
+    let mut tables = tables::all(&results);
+    tables.extend(summary::all(&results));
+    let hidden = ["within_mean", "between_mean", "separation_sd", "above_null_fraction", "largest_fraction_mean"];
+    let shown = tables.iter().find(|table| table.name == "analysis_report").map(|table| table.without(&hidden));
+    let mut warnings: Vec<String> = Vec::new();
+    for result in &results {
+        let notes = result.numbers.iter().flat_map(|numbers| &numbers.notes);
+        let notes = notes.map(|note| format!("analysis `{}`: {note}", result.cell.analysis));
+        warnings.extend(notes.filter(|note| !warnings.contains(note)).collect::<Vec<_>>());
+    }
+    Section {
+        figures: plots::plots(&results, &tables, read.title.as_deref()),
+        shown: shown.map(|table| table.without_constant_columns(&["analysis", "source", "verdict"])),
+        tables,
+        warnings,
+        ..Section::default()
+    }
 }

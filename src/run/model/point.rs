@@ -33,6 +33,9 @@ pub(in crate::run) enum CellError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A point that could not be pruned for an earlier cell.
+    #[error("{0}")]
+    Point(String),
     #[error("`exclude` leaves no linear to prune: {0}")]
     NothingToPrune(String),
 }
@@ -43,7 +46,7 @@ impl CellError {
         let (kind, gate) = match self {
             Self::Gate(gate, _) => (FailureKind::Gate, Some(*gate)),
             Self::Forward(ForwardError::NotFinite { .. }) => (FailureKind::NotFinite, None),
-            Self::Prune(_) | Self::NothingToPrune(_) => (FailureKind::Pruning, None),
+            Self::Prune(_) | Self::NothingToPrune(_) | Self::Point(_) => (FailureKind::Pruning, None),
             Self::Forward(_) | Self::Pack(_) | Self::Read(_) | Self::Load(_) => (FailureKind::Other, None),
         };
         Failure { gate, ..Failure::new(kind, self.to_string()) }
@@ -122,6 +125,11 @@ impl Point {
     /// Takes what calibration decided.
     pub fn calibrated(Calibrated { layers, calibrate_seconds, prune_seconds, ties }: Calibrated) -> Self {
         Self { layers, calibrate_seconds: Some(calibrate_seconds), prune_seconds, ties, masked: None }
+    }
+
+    /// Its pruned linears.
+    pub fn layers(&self) -> &[Pruned] {
+        &self.layers
     }
 
     /// Measures a variant of this point.
