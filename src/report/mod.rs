@@ -121,8 +121,9 @@ struct Section {
     missed: usize,
 }
 
-/// The kinds of work, a row each.
-const KINDS: [fn(&Read) -> Section; 3] = [model::section, kernel::section, analysis::section];
+/// The kinds of work, a row each: what its tables are called after where a name is taken, and what it gives.
+const KINDS: [(&str, fn(&Read) -> Section); 3] =
+    [("model", model::section), ("kernel", kernel::section), ("analysis", analysis::section)];
 
 /// What there is of an experiment, in the plan's order: of each cell the results that are wanted.
 #[derive(Default, PartialEq)]
@@ -159,7 +160,8 @@ pub fn report(store: &Store, extras: Extras) -> Result<Report, ReportError> {
 }
 
 fn write(store: &Store, read: &Read, extras: Extras) -> Result<Report, ReportError> {
-    let mut sections = KINDS.map(|section| section(read)).to_vec();
+    let mut sections = KINDS.map(|(_, section)| section(read)).to_vec();
+    tell_tables_apart(&mut sections);
     let unanswered = ask(store, read, extras, &mut sections)?;
     for table in sections.iter().flat_map(|section| &section.tables) {
         write_table(store, table)?;
@@ -197,6 +199,19 @@ fn write(store: &Store, read: &Read, extras: Extras) -> Result<Report, ReportErr
         report.missed += section.missed;
     }
     Ok(report)
+}
+
+/// Gives tables of one name others: `groups` of modules stays, `groups` of features becomes `analysis_groups`.
+fn tell_tables_apart(sections: &mut [Section]) {
+    let mut taken = HashSet::new();
+    for ((kind, _), section) in KINDS.iter().zip(sections) {
+        for table in &mut section.tables {
+            if !taken.insert(table.name.to_string()) {
+                table.name = format!("{kind}_{}", table.name).into();
+                taken.insert(table.name.to_string());
+            }
+        }
+    }
 }
 
 /// Adds what SQL makes of the tables, and writes the database where it is wanted; the queries that have no answer.
@@ -316,6 +331,21 @@ impl Read {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_table_overwrites_another() {
+        let section = |names: &[&'static str]| Section {
+            tables: names.iter().map(|name| Table::new(*name, ["n"])).collect(),
+            ..Section::default()
+        };
+        let mut sections = [section(&["groups", "summary"]), section(&[]), section(&["structure", "groups"])];
+        tell_tables_apart(&mut sections);
+        let names: Vec<&str> = sections.iter().flat_map(|section| &section.tables).map(|table| &*table.name).collect();
+        assert_eq!(names, ["groups", "summary", "structure", "analysis_groups"]);
+        let mut alone = [section(&[]), section(&[]), section(&["groups"])];
+        tell_tables_apart(&mut alone);
+        assert_eq!(alone[2].tables[0].name, "groups");
+    }
 
     #[test]
     fn long_tables_are_csv_alone() {

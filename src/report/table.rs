@@ -178,7 +178,7 @@ impl Table {
         let kept: Vec<usize> =
             (0..self.columns.len()).filter(|&column| !hidden.contains(&self.columns[column].as_str())).collect();
         Self {
-            name: self.name,
+            name: self.name.clone(),
             columns: kept.iter().map(|&column| self.columns[column].clone()).collect(),
             rows: self.rows.iter().map(|row| kept.iter().map(|&column| row[column].clone()).collect()).collect(),
         }

@@ -66,8 +66,10 @@ pub(super) fn of(tables: &[&Table]) -> String {
     if let Some(features) = find("features", &["method", "sparsity_target", "pattern", "module", "feature_axis"]) {
         sql.push_str(&features_by_projection(features, tables));
     }
-    if find("groups", GROUPS).is_some() && find("matrices", MATRICES).is_some() {
-        sql.push_str(NEAREST_NEIGHBOURS);
+    // Beside groups of modules, groups of features have the longer name.
+    let groups = find("groups", GROUPS).or(find("analysis_groups", GROUPS));
+    if let Some(groups) = groups.filter(|_| find("matrices", MATRICES).is_some()) {
+        sql.push_str(&NEAREST_NEIGHBOURS.replace("FROM groups g", &format!("FROM {} g", identifier(&groups.name))));
     }
     sql
 }

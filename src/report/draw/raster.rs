@@ -10,6 +10,8 @@ use crate::report::figure::{Profile, Raster};
 /// Width of a strip, and of the space between it and the image.
 const STRIP: f64 = 30.0;
 const GAP: f64 = 5.0;
+/// How far the second number below a strip reaches beyond it, so that the two stay apart.
+const OVERHANG: f64 = 8.0;
 /// Size of the numbers at a strip's ends.
 const END: f64 = 7.0;
 /// Shades of an image: as many as the eye tells apart, half a byte each.
@@ -20,7 +22,7 @@ pub(super) fn room(raster: &Raster) -> (f64, f64) {
     let strip = |profile: &Option<Profile>| profile.as_ref().map_or(0.0, |_| GAP + STRIP);
     // The label of the strip above stands over it; that of the one beside is upright.
     let above = raster.above.as_ref().map_or(0.0, |_| END * font::LINE);
-    let beside = raster.beside.as_ref().map_or(0.0, |_| END * font::LINE);
+    let beside = raster.beside.as_ref().map_or(0.0, |_| END * font::LINE + 1.0);
     let corner = if raster.above.is_some() && raster.beside.is_none() { ENDS } else { 0.0 };
     (strip(&raster.above) + above, (strip(&raster.beside) + beside).max(corner))
 }
@@ -72,11 +74,11 @@ fn draw_beside(profile: &Profile, strip: &Rect, out: &mut Vec<Shape>) {
     frame(strip, out);
     area(profile, at, [(strip.left, strip.bottom), (strip.left, strip.top)], out);
     let y = strip.bottom + 3.0 + END * font::LINE / 2.0;
-    for (value, x, anchor) in [(lo, strip.left, Anchor::Start), (hi, strip.right + 2.0, Anchor::End)] {
+    for (value, x, anchor) in [(lo, strip.left, Anchor::Start), (hi, strip.right + OVERHANG, Anchor::End)] {
         out.push(Shape::Text(Text::centered(number(value), (x, y), END, anchor).color(DARK)));
     }
     let label = font::shortened(&profile.label, END, strip.height());
-    let place = (strip.right + 2.0 + END * font::LINE / 2.0, strip.bottom);
+    let place = (strip.right + 1.0 + END * font::LINE / 2.0, strip.bottom);
     out.push(Shape::Text(Text::upright(label, place, END, Anchor::Start).color(DARK)));
 }
 

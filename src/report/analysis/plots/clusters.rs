@@ -215,7 +215,8 @@ fn sizes(family: &Family<'_>) -> Option<Figure> {
             PointSeries { name: source.clone(), style: family.style(source), trace, points }
         });
         let series: Vec<PointSeries> = series.filter(|s| !s.points.is_empty()).collect();
-        let x = Axis { range: Some((0.5, *k as f64 + 0.5)), ..Axis::linear("Cluster, by size") };
+        let ticks = if *k <= 10 { (1..=*k).map(|rank| rank as f64).collect() } else { Vec::new() };
+        let x = Axis { range: Some((0.5, *k as f64 + 0.5)), ticks, ..Axis::linear("Cluster, by size") };
         let single = Rule { axis: RuleAxis::Y, at: 1.0, label: "one feature".into() };
         let marks = Marks::Points(series);
         Panel {

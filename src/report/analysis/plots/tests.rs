@@ -58,6 +58,7 @@ fn result(
         scope: None,
         pattern: Some(NmPattern::Unstructured),
         sparsity: Some(0.5),
+        total: 1,
         seed: None,
         module: module.into(),
         file: None,
