@@ -32,9 +32,9 @@ const GROUPS: &[&str] = &[
     "density",
 ];
 const MATRICES: &[&str] =
-    &["source", "model", "method", "pattern", "sparsity_target", "seed", "layer", "module", "path", "out_features"];
+    &["source", "model", "method", "pattern", "sparsity_target", "layer", "module", "path", "out_features"];
 
-/// As the original counts: the mean distance has the zeros of its diagonal, `total_dups` are rows that are not the first
+/// A matrix's file does not depend on the seed that groups are drawn with. As the original counts: the mean distance has the zeros of its diagonal, `total_dups` are rows that are not the first
 /// of their pattern. It has no time: equal results give an equal database.
 const NEAREST_NEIGHBOURS: &str = "\
 CREATE VIEW nearest_neighbor_metrics AS
@@ -47,11 +47,11 @@ SELECT CAST(row_number() OVER (ORDER BY g.analysis, g.source, g.seed, g.layer, g
        CAST(g.repeated_patterns AS INTEGER) AS duplicates,
        CAST(m.out_features - g.distinct_patterns AS INTEGER) AS total_dups,
        CAST(g.distinct_patterns AS INTEGER) AS unique_rows, g.density, CAST(NULL AS TIMESTAMP) AS \"timestamp\"
-FROM groups g JOIN (
-  SELECT DISTINCT source, model, method, pattern, sparsity_target, seed, layer, module, path, out_features FROM matrices
+FROM groups g LEFT JOIN (
+  SELECT DISTINCT source, model, method, pattern, sparsity_target, layer, module, path, out_features FROM matrices
 ) m ON g.source IS NOT DISTINCT FROM m.source AND g.model IS NOT DISTINCT FROM m.model
    AND g.method IS NOT DISTINCT FROM m.method AND g.pattern IS NOT DISTINCT FROM m.pattern
-   AND g.sparsity_target IS NOT DISTINCT FROM m.sparsity_target AND g.seed IS NOT DISTINCT FROM m.seed
+   AND g.sparsity_target IS NOT DISTINCT FROM m.sparsity_target
    AND g.layer IS NOT DISTINCT FROM m.layer AND g.module = m.module
 WHERE g.feature_axis = 'in';
 ";
