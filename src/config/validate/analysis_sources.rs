@@ -153,7 +153,7 @@ impl Validator<'_> {
             ),
             SourceFrom::Folder { inputs: None, .. } => (
                 "no text runs through matrices of `pt`",
-                "name a safetensors file with their inputs: `inputs = \"FILE\"`",
+                "name a file with their inputs: `inputs = \"FILE\"`",
             ),
             SourceFrom::Folder { inputs: Some(_), .. } | SourceFrom::Points | SourceFrom::Dense => return,
         };
