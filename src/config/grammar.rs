@@ -32,6 +32,8 @@ pub enum Grammar {
     Pair(Vec<(String, Grammar)>),
     /// A value or a non-empty array.
     Axis(Box<Grammar>),
+    /// Any of these, which are of different types.
+    Either(Vec<Grammar>),
     /// One of these strings.
     Words(Vec<String>),
     /// Any string.
@@ -70,11 +72,12 @@ impl Grammar {
             Some("integer") => Self::Integer(schema["minimum"].as_i64().map_or(i128::MIN, i128::from)),
             Some("number") => Self::Number,
             Some("boolean") => Self::Boolean,
-            _ => match (schema["anyOf"].as_array(), words(schema)) {
-                (Some(choices), _) if choices[0]["type"] == "integer" && choices[1]["type"] == "string" => Self::Size,
-                (Some(choices), _) => Self::Axis(boxed(&choices[0])),
-                (None, Some(words)) => Self::Words(words),
-                (None, None) => Self::Text,
+            _ => match (schema["anyOf"].as_array(), words(schema), schema["oneOf"].as_array()) {
+                (Some(choices), ..) if choices[0]["type"] == "integer" && choices[1]["type"] == "string" => Self::Size,
+                (Some(choices), ..) => Self::Axis(boxed(&choices[0])),
+                (None, Some(words), _) => Self::Words(words),
+                (None, None, Some(choices)) => Self::Either(choices.iter().map(Self::from_schema).collect()),
+                (None, None, None) => Self::Text,
             },
         }
     }
@@ -124,6 +127,7 @@ impl Grammar {
                 format!("a pair `[{}]`", names.join(", "))
             }
             Self::Axis(item) => format!("{}, or an array of {}", item.expected(), item.plural()),
+            Self::Either(choices) => choices.iter().map(Self::expected).collect::<Vec<_>>().join(" or "),
             Self::Words(words) => format!("one of {}", backticked(words)),
             Self::Text => "a string".to_owned(),
             Self::Integer(minimum) if *minimum == i128::MIN => "an integer".to_owned(),
@@ -139,7 +143,7 @@ impl Grammar {
             Self::Table(_) => "tables",
             Self::List(_) | Self::Axis(_) => "arrays",
             Self::Pair(_) => "pairs",
-            Self::Words(_) => "them",
+            Self::Either(_) | Self::Words(_) => "them",
             Self::Text => "strings",
             Self::Integer(_) => "integers",
             Self::Size => "integers and expressions",
@@ -153,7 +157,7 @@ impl Grammar {
 fn words(schema: &Value) -> Option<Vec<String>> {
     let listed = schema["enum"].as_array().or_else(|| schema["oneOf"].as_array())?;
     let word = |value: &Value| value.as_str().or_else(|| value["const"].as_str()).map(str::to_owned);
-    Some(listed.iter().filter_map(word).collect())
+    listed.iter().map(word).collect()
 }
 
 /// What the check found.
@@ -336,6 +340,7 @@ impl Findings {
 /// Whether a value that holds no others fits the grammar.
 fn fits(grammar: &Grammar, value: &DeValue<'_>) -> bool {
     match (grammar, value) {
+        (Grammar::Either(choices), value) => choices.iter().any(|choice| fits(choice, value)),
         (Grammar::Words(words), DeValue::String(text)) => words.iter().any(|word| word == text),
         (Grammar::Text | Grammar::Size, DeValue::String(_)) | (Grammar::Boolean, DeValue::Boolean(_)) => true,
         (Grammar::Integer(minimum), DeValue::Integer(number)) => {

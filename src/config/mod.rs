@@ -8,6 +8,7 @@
 //! is right, so that one run shows every mistake. Reads the file and nothing else; knows no
 //! device, no tensor and no network.
 
+pub mod analysis;
 pub mod arena;
 pub mod axis;
 pub mod experiment;
@@ -18,6 +19,7 @@ pub mod joining;
 pub mod kernel;
 pub mod metric;
 pub mod overrides;
+pub mod query;
 pub mod raw;
 pub mod reference;
 pub mod schema;

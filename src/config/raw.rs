@@ -6,6 +6,10 @@
 //!
 //! No `flatten`, `untagged` or tagged enums: they lose the position of a mistake.
 
+mod analysis;
+
+pub use analysis::{RawAnalysis, RawAnalysisSource, RawThresholds};
+
 use std::num::NonZeroUsize;
 
 use schemars::JsonSchema;
@@ -18,12 +22,13 @@ use crate::config::experiment::{
     Setting, SettingValue, Variant,
 };
 use crate::config::kernel::MatrixShape;
+use crate::config::query::RawQuery;
 
 /// An experiment on sparse language models. An array where a single value is expected is an axis;
 /// a block is the product of its axes; the experiment is the union of its blocks.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "sparsify-exp experiment", extend("anyOf" = [{ "required": ["model"] }, { "required": ["kernel"] }]))]
+#[schemars(rename = "sparsify-exp experiment", extend("anyOf" = [{ "required": ["model"] }, { "required": ["kernel"] }, { "required": ["analysis"] }]))]
 pub struct RawExperiment {
     /// Name of the results folder, `results/NAME/`: at most 128 of the letters a to z and A to Z, digits, `.`, `_` and `-`. Required.
     #[schemars(required, extend("pattern" = "^[A-Za-z0-9._-]+$", "examples" = ["s1"]))]
@@ -33,7 +38,7 @@ pub struct RawExperiment {
     /// Axis: the seeds of everything random. A cell that depends on no seed is measured once. Default: 0.
     #[schemars(extend("default" = 0, "examples" = [[0, 1, 2]]))]
     pub seed: Option<Axis<u64>>,
-    /// The model. Required, unless only kernels are timed.
+    /// The model. Required, unless only kernels are timed, or only folders are analysed.
     pub model: Option<At<RawModel>>,
     /// Where it runs.
     pub device: Option<At<RawDevice>>,
@@ -44,12 +49,16 @@ pub struct RawExperiment {
     /// Which bare kernels are timed, without a model. Every block is the product of its axes; the
     /// blocks add up.
     pub kernel: Option<Vec<At<RawKernel>>>,
+    /// What is asked of masks and activations. Every block is one analysis of all of its sources, layers and roles.
+    pub analysis: Option<Vec<At<RawAnalysis>>>,
     /// In which forms the model is run.
     pub execute: Option<At<RawExecute>>,
     /// What is measured.
     pub measure: Option<At<RawMeasure>>,
     /// Published or earlier numbers that the run must reproduce.
     pub expect: Option<Vec<At<RawExpect>>>,
+    /// Questions to the tables of the results folder. They are asked after the run, and decide nothing that is measured.
+    pub query: Option<Vec<At<RawQuery>>>,
 }
 
 /// The `[model]` section.

@@ -269,7 +269,7 @@ fn without_scheme(kind: SourceKind, text: &str) -> Option<String> {
         SourceKind::Model if text.contains('/') && is_repository(text) => Some(format!("hf:{text}")),
         SourceKind::Text if BUILTIN_TEXTS.contains(&text) => Some(format!("builtin:{text}")),
         SourceKind::Text if text.contains(['.', '/']) && !text.starts_with('~') => Some(format!("file:{text}")),
-        _ => None,
+        SourceKind::Model | SourceKind::Text => None,
     }
 }
 

@@ -1,6 +1,8 @@
 //! From the file as written to the experiment: defaults, and the rules between keys that a schema
 //! can't state. Collects every broken rule; builds an experiment only to be thrown away if one is.
 
+mod analysis;
+mod analysis_sources;
 mod arena;
 mod count;
 mod expect;
@@ -8,6 +10,7 @@ mod kernel;
 mod latency;
 mod method;
 mod prune;
+mod query;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
@@ -78,14 +81,16 @@ fn section<T: Default>(section: Option<At<T>>) -> T {
 impl Validator<'_> {
     fn experiment(&mut self, mut raw: RawExperiment, path: &Path, text: &str) -> Option<Experiment> {
         let times_kernels = raw.kernel.as_ref().is_some_and(|blocks| !blocks.is_empty()) || self.was_removed("kernel");
-        let kernels_only = times_kernels && raw.model.is_none() && !self.was_removed("model");
-        if kernels_only {
+        let analyses = raw.analysis.take().unwrap_or_default();
+        let other_work = times_kernels || !analyses.is_empty() || self.was_removed("analysis");
+        let without_model = other_work && raw.model.is_none() && !self.was_removed("model");
+        if without_model {
             self.without_model(&mut raw);
         }
         let name = self.name(raw.name);
         let seeds = self.axis("seed", raw.seed, &[0]);
         let dtype = raw.model.as_ref().and_then(|model| model.value.dtype.clone());
-        let models = if kernels_only { Some(Vec::new()) } else { self.models(raw.model) };
+        let models = if without_model { Some(Vec::new()) } else { self.models(raw.model) };
         let RawDevice { backend, index, threads } = section(raw.device);
         let backends = self.axis("device.backend", backend, &[BackendChoice::Auto]);
         self.dtype_on_backends(dtype.as_ref(), &backends);
@@ -97,6 +102,7 @@ impl Validator<'_> {
         let prune_headers = headers(&prune_blocks);
         let prune = self.prune_blocks(prune_blocks);
         let prunes = !prune_headers.is_empty() || self.was_removed("prune");
+        let analyses = self.analysis_blocks(analyses, &prune, without_model);
         let RawExecute { variants, warmup, repeats } = section(raw.execute);
         self.variants_on_backends(variants.as_ref(), &backends);
         let variants = self.variants(variants, prunes, prune_headers.first().cloned());
@@ -105,6 +111,7 @@ impl Validator<'_> {
         let metrics = values(self.axis("measure.metrics", metrics, &defaults));
         let latency = self.latency(RawLatency { warmup, repeats, batch, prompt, generate }, &metrics);
         let expects = self.expects(raw.expect.unwrap_or_default(), &metrics);
+        let queries = self.queries(raw.query.unwrap_or_default());
         let pruned = variants.iter().filter(|variant| variant.needs_pruning()).count();
         let models_on_backends = (models.as_ref().map_or(0, Vec::len) as u64).saturating_mul(backends.len() as u64);
         self.count_cells(&[
@@ -125,10 +132,12 @@ impl Validator<'_> {
             data: data?,
             prune,
             kernels,
+            analyses,
             variants,
             metrics,
             latency,
             expects,
+            queries,
             warnings: Diagnostics::default(),
         })
     }
@@ -342,7 +351,12 @@ impl Validator<'_> {
             SourceError::NoScheme { kind: SourceKind::Text, .. } if local.is_file() => {
                 Some(format!("did you mean `file:{text}`?"))
             }
-            _ => error.hint(),
+            SourceError::NoScheme { .. }
+            | SourceError::UnknownScheme { .. }
+            | SourceError::UnknownName { .. }
+            | SourceError::BadRepository { .. }
+            | SourceError::BadDataset { .. }
+            | SourceError::EmptyPath { .. } => error.hint(),
         };
         self.report(Diagnostic::error(format!("{error}, in `{path}`")).at(span, error.expected()).maybe_help(hint));
     }

@@ -96,6 +96,31 @@ impl Checkpoint {
         Ok(numbers)
     }
 
+    /// Which weights of a linear are kept, `[out_features, in_features]`, where the files say so by a mask or a bitmap.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn explicit_mask(&self, module: usize) -> Result<Option<Vec<bool>>, LoadError> {
+        let Store::Files { weights, names } = &self.store else { return Ok(None) };
+        let Some(name) = names.get(&(module, false)) else { return Ok(None) };
+        let kept = weights.explicit_mask(name)?;
+        let described = &self.architecture.modules[module];
+        Ok(kept.map(|kept| match described.transposed {
+            true => {
+                let (out, inp) = (described.shape[0], described.shape[1]);
+                (0..out * inp).map(|at| kept[at % inp * out + at / inp]).collect()
+            }
+            false => kept,
+        }))
+    }
+
+    /// What a linear's weight is made of as stored; nothing of a synthetic model.
+    pub fn stored_dtype(&self, module: usize) -> Option<String> {
+        let Store::Files { weights, names } = &self.store else { return None };
+        let info = weights.info(names.get(&(module, false))?)?;
+        Some(info.dtype.to_string().to_lowercase())
+    }
+
     /// Gives the memory of a tensor's file pages back, where the system allows it.
     pub fn release(&self, module: usize, part: Part) {
         if let Store::Files { weights, names } = &self.store

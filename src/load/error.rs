@@ -27,6 +27,69 @@ pub enum LoadError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A folder of matrices is not there, or is none.
+    #[error("no folder of matrices `{}`", .0.display())]
+    NoMatrices(PathBuf),
+    /// A folder of matrices has no file of a matrix.
+    #[error("`{}` has no `.pt` file", .0.display())]
+    EmptyFolder(PathBuf),
+    /// A file's name says nothing of what is in it.
+    #[error("the name of `{}` says neither layer nor component", .0.display())]
+    MatrixName(PathBuf),
+    /// A file's name contradicts itself.
+    #[error("the name of `{}` says that {n} of {m} weights are pruned, and that the sparsity is {sparsity}", path.display())]
+    MatrixSparsity {
+        /// The file.
+        path: PathBuf,
+        /// Weights of a group that are pruned.
+        n: u32,
+        /// Of so many.
+        m: u32,
+        /// What it says too.
+        sparsity: f64,
+    },
+    /// A file's name has a pattern that there is not.
+    #[error("the name of `{}` says that {n} of {m} weights are pruned", path.display())]
+    MatrixPattern {
+        /// The file.
+        path: PathBuf,
+        /// Weights of a group that are pruned.
+        n: u32,
+        /// Of so many.
+        m: u32,
+    },
+    /// Two files are the same matrix of a model.
+    #[error("both `{}` and `{}` are {what}", first.display(), second.display())]
+    SameMatrix {
+        /// One.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+        /// What they are: layer and role.
+        what: String,
+    },
+    /// A mask or inputs of another shape than their matrix.
+    #[error("`{name}` of `{}` is {found:?}, and the matrix in `{}` is {expected:?}", path.display(), matrix.display())]
+    Beside {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The matrix's file.
+        matrix: PathBuf,
+        /// The matrix's shape.
+        expected: [usize; 2],
+    },
+    /// A mask prunes what is not 0.
+    #[error("the mask of `{}` prunes {count} weights that are not 0", path.display())]
+    MaskDropsWeights {
+        /// The matrix's file.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+    },
     /// A checkpoint folder is not there.
     #[error("no checkpoint folder `{}`", .0.display())]
     NoFolder(PathBuf),
@@ -263,6 +326,18 @@ impl LoadError {
                 "`path:` names a folder, relative to the experiment file, with config.json, tokenizer and weights"
                     .into(),
             ),
+            Self::NoMatrices(_) => Some("`pt` names a folder, relative to the experiment file".into()),
+            Self::EmptyFolder(_) | Self::MatrixName(_) => Some(
+                "name files `layerN-COMPONENT.pt`, `layerN-COMPONENT-n-m.pt` or `layerN-COMPONENT-n-m-SPARSITY.pt`, as in \
+                 `layer1-mlp.down_proj-0-0-0.5.pt`"
+                    .into(),
+            ),
+            Self::MatrixSparsity { .. } | Self::MatrixPattern { .. } => {
+                Some("in `layerN-COMPONENT-n-m-SPARSITY.pt` n of every m weights are pruned: rename the file".into())
+            }
+            Self::SameMatrix { .. } => Some("keep one of them, or choose by `pattern` or `layers`".into()),
+            Self::Beside { .. } => Some("the files belong to different matrices".into()),
+            Self::MaskDropsWeights { .. } => Some("mask and matrix are of different models, or the weights were not masked".into()),
             Self::NotAFolder(_) => Some("name the folder that has config.json, tokenizer and weights".into()),
             Self::Adapter(_) => Some(MERGE.into()),
             Self::Gguf { .. } => Some(GGUF.into()),

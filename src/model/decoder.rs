@@ -23,6 +23,7 @@ use crate::execute::SparseBackend;
 use crate::execute::decode::{Column, Norm, Places, Projected, Span};
 use burn::tensor::{DType, Tensor};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -113,6 +114,8 @@ pub struct Decoder<B: SparseBackend> {
     device: B::Device,
     /// Where time goes, if someone wants to know.
     clock: Option<Arc<Clock>>,
+    /// Linears whose small inputs count as 0, and from which magnitude on they don't.
+    thresholds: BTreeMap<usize, f32>,
 }
 
 #[derive(Clone, Debug)]
@@ -185,7 +188,15 @@ impl<B: SparseBackend> Decoder<B> {
             };
             modules.push(loaded);
         }
-        Ok(Self { architecture, modules, rotary: None, dtype, device: device.clone(), clock: None })
+        Ok(Self {
+            architecture,
+            modules,
+            rotary: None,
+            dtype,
+            device: device.clone(),
+            clock: None,
+            thresholds: BTreeMap::new(),
+        })
     }
 
     /// What the network is made of.
@@ -208,10 +219,10 @@ impl<B: SparseBackend> Decoder<B> {
     /// # Panics
     /// When that module is no linear.
     pub fn linear(&self, module: usize) -> &Linear<B> {
-        match &self.modules[module] {
-            Loaded::Linear(linear) => linear,
-            _ => unreachable!("`{}` is no linear", self.architecture.modules[module].name),
-        }
+        let Loaded::Linear(linear) = &self.modules[module] else {
+            unreachable!("`{}` is no linear", self.architecture.modules[module].name)
+        };
+        linear
     }
 
     /// Replaces a linear's weight.
@@ -219,10 +230,18 @@ impl<B: SparseBackend> Decoder<B> {
     /// # Panics
     /// When that module is no linear.
     pub fn set_weight(&mut self, module: usize, weight: LinearWeight<B>) {
-        match &mut self.modules[module] {
-            Loaded::Linear(linear) => linear.weight = weight,
-            _ => unreachable!("`{}` is no linear", self.architecture.modules[module].name),
-        }
+        let Loaded::Linear(linear) = &mut self.modules[module] else {
+            unreachable!("`{}` is no linear", self.architecture.modules[module].name)
+        };
+        linear.weight = weight;
+    }
+
+    /// Sets the inputs of a linear to 0 whose magnitude is at most `threshold`, from now on.
+    pub fn set_threshold(&mut self, module: usize, threshold: f64) {
+        let nearest = threshold as f32;
+        // No number of 32 bits lies between this one and the threshold, so that both leave out the same inputs.
+        let below = if f64::from(nearest) > threshold { nearest.next_down() } else { nearest };
+        self.thresholds.insert(module, below);
     }
 
     /// What the head reads, for every token: `[batch.tokens(), width]`.
@@ -353,10 +372,8 @@ impl<B: SparseBackend> Decoder<B> {
     }
 
     fn table(&self, module: usize) -> &Tensor<B, 2> {
-        match &self.modules[module] {
-            Loaded::Embedding(table) => table,
-            _ => unreachable!("tables are embeddings"),
-        }
+        let Loaded::Embedding(table) = &self.modules[module] else { unreachable!("tables are embeddings") };
+        table
     }
 
     fn block(
@@ -457,7 +474,11 @@ impl<B: SparseBackend> Decoder<B> {
     }
 
     /// A linear of the network.
-    fn product(&self, module: usize, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    fn product(&self, module: usize, mut x: Tensor<B, 2>) -> Tensor<B, 2> {
+        if let Some(&threshold) = self.thresholds.get(&module) {
+            let small = x.clone().abs().lower_equal_elem(threshold);
+            x = x.mask_fill(small, 0.0);
+        }
         self.timed(Section::Linears, || self.linear(module).forward(x))
     }
 

@@ -47,7 +47,7 @@ pub fn expand(
 }
 
 /// The prune points of all blocks, each once, with the seeds that its result depends on.
-fn points(experiment: &Experiment) -> Vec<(PrunePoint, Option<u64>)> {
+pub fn points(experiment: &Experiment) -> Vec<(PrunePoint, Option<u64>)> {
     let mut points = Vec::new();
     // A point as its file has it can be hashed, which its numbers can't.
     let mut seen = HashSet::new();

@@ -7,10 +7,11 @@
 //!                                                     new | add | copy | cached | stale | retry | rerun
 //! ```
 //!
-//! task.rs is the envelope around every kind; model.rs and kernel.rs are a kind each.
+//! task.rs is the envelope around every kind; model.rs, kernel.rs and analysis.rs are a kind each.
 //!
 //! Everything here is a function of its arguments: no files, no clock, no device.
 
+mod analysis;
 mod expand;
 mod given;
 mod identify;
@@ -21,7 +22,8 @@ mod resume;
 mod select;
 mod task;
 
-pub use expand::expand;
+pub use analysis::{ANALYSIS, AnalysisCell, AnalysisSource, MatrixFrom, told_apart};
+pub use expand::{expand, points};
 pub use given::{BlockFiles, Given, GivenFile, GivenMatrix, OwnKernel};
 pub use identify::{CellId, NUMERICS_VERSION};
 pub use kernel::{KernelCell, TIMES, accompany, expand_kernels, kernel_inputs};

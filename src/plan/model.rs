@@ -344,7 +344,7 @@ impl Cell {
 }
 
 /// The canonical form of a prune point.
-fn canonical_point(point: &PrunePoint) -> Value {
+pub(super) fn canonical_point(point: &PrunePoint) -> Value {
     let mut canonical = json!({
         "method": point.method.name(),
         "scope": point.scope.map(|scope| scope.name()),

@@ -3,7 +3,8 @@
 //! ```text
 //!   Planned                        one cell: what its file and an event of it are about, too
 //!     task    Task ─┬─ Model(Cell)            a kind of work is a row of `kinds!` and a file beside this one
-//!                   └─ Kernel(KernelCell)
+//!                   ├─ Kernel(KernelCell)
+//!                   └─ Analysis(AnalysisCell)
 //!     inputs  what it reads:  "calibration" ─> sha256, text, samples, length
 //!     id      hash of task and inputs
 //!     parts   groups of results, each measured and kept by itself
@@ -13,6 +14,7 @@
 //! A number's name is what decides it: a metric that is added, or more windows, give a new part and leave the others.
 //! What a kind brings is [`Kind`]; nothing here knows how a task is run or shown.
 
+use super::analysis::AnalysisCell;
 use super::identify::CellId;
 use super::kernel::KernelCell;
 use super::model::{Backend, Cell};
@@ -95,6 +97,8 @@ kinds! {
     Model(Cell),
     /// A bare linear, timed without a model.
     Kernel(KernelCell),
+    /// An analysis of masks or activations.
+    Analysis(AnalysisCell),
 }
 
 impl fmt::Display for Task {

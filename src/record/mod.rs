@@ -15,6 +15,7 @@
 //! The only sign of an unfinished cell is that its file is missing, or lacks a group of results. This module knows files and
 //! their formats; it does not know models or devices.
 
+mod analysis;
 mod cell;
 mod folder;
 mod formats;
@@ -25,6 +26,9 @@ mod provenance;
 mod store;
 
 pub use crate::measure::{Latency as LatencyRecord, LayerRow, Phase as PhaseRecord, Structure};
+pub use analysis::{
+    AnalysisNumbers, AnalysisResult, Entry, Key, MatrixInfo, Picture, Row, StoredTable, TABLES, columns_of,
+};
 pub use cell::{Failure, FailureKind, PartRecord, Record, Timings};
 pub use folder::{NewFolder, WriteError};
 pub use formats::{ExpectRecord, InputRecord, Manifest, PlanEntry, PlanPart, PlanRecord, RunRecord};

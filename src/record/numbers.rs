@@ -5,12 +5,13 @@
 //!   Measured  the groups of a model cell put together, as reports see them      column() ──> summary.csv
 //! ```
 
+use super::analysis::AnalysisNumbers;
 use super::cell::PartRecord;
 use super::kernel::KernelMeasured;
 use crate::column::Value;
 use crate::config::experiment::{Metric, MetricColumn};
 use crate::measure::{Agreement, Gate, Latency, Likelihood, Structure};
-use crate::plan::{GATE, TIMES};
+use crate::plan::{ANALYSIS, GATE, TIMES};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,8 @@ pub enum Numbers {
     Gate(GateRun),
     /// The times of a bare kernel.
     Times(Box<KernelMeasured>),
+    /// What an analysis gives.
+    Analysis(Box<AnalysisNumbers>),
 }
 
 impl Numbers {
@@ -47,6 +50,7 @@ impl Numbers {
             Self::Latency(_) => Metric::Latency.name(),
             Self::Gate(_) => GATE,
             Self::Times(_) => TIMES,
+            Self::Analysis(_) => ANALYSIS,
         }
     }
 }

@@ -8,6 +8,7 @@
 //!   kinds.rs     what a kind of work brings: how it is planned, how a batch of it is run; the kinds are KINDS below
 //!     model/     one model on one backend, prune point by prune point
 //!     kernel/    one weight in its formats, timed without a model
+//!     analysis/  masks and activations, one place in a model or a folder at a time
 //!                                 │
 //!                                 v
 //!   record/      one Record a cell, written at once
@@ -18,6 +19,7 @@
 //!
 //! This module brings the others together; it computes nothing itself and prints nothing.
 
+mod analysis;
 mod backend;
 mod export;
 mod export_error;
@@ -31,9 +33,10 @@ mod prepare;
 mod prepared;
 mod scheduler;
 mod select;
+mod shelf;
 
 /// The kinds of work, in the order in which they are planned and run.
-const KINDS: [kinds::Kind; 2] = [model::KIND, kernel::KIND];
+const KINDS: [kinds::Kind; 3] = [model::KIND, kernel::KIND, analysis::KIND];
 
 pub use export::{ExportFormat, ExportOptions, Exported, export};
 pub use export_error::ExportError;

@@ -7,6 +7,7 @@ use super::model::Read;
 use super::prepared::{PrepareError, PrepareOptions, Prepared, PreparedModel};
 use super::select::select;
 use crate::config::Experiment;
+use crate::config::analysis::Work;
 use crate::config::experiment::{Data, ModelSource};
 use crate::execute::device;
 use crate::execute::kernels::cpu::Simd;
@@ -65,9 +66,12 @@ fn prepare_models(experiment: &Experiment, loader: &Loader) -> Result<(Vec<Prepa
 /// The texts that the experiment needs.
 fn wanted(experiment: &Experiment) -> Wanted {
     let mut methods = experiment.prune.iter().flat_map(|block| &block.methods);
-    let calibrated = methods.any(|method| method.calibrates());
+    let analyses = || experiment.analyses.iter();
+    let seen = analyses().any(|block| block.sees_model_inputs());
+    let calibrated = methods.any(|method| method.calibrates()) || seen;
+    let thresholded = analyses().any(|block| matches!(block.work, Work::ActivationSparsity { .. }));
     Wanted {
-        perplexity: experiment.metrics.iter().any(|metric| metric.reads().perplexity_text()),
+        perplexity: thresholded || experiment.metrics.iter().any(|metric| metric.reads().perplexity_text()),
         calibration: if calibrated { experiment.seeds.clone() } else { Vec::new() },
     }
 }
@@ -115,5 +119,6 @@ fn plan_record(experiment: &Experiment, planned: &[Planned]) -> Result<PlanRecor
         title: experiment.title.clone(),
         cells: planned.iter().map(PlanEntry::of).collect(),
         expectations,
+        queries: experiment.queries.clone(),
     })
 }

@@ -149,6 +149,16 @@ pub enum PrepareError {
         /// Positions of the model.
         positions: usize,
     },
+    /// An analysis does not fit the matrices that it is to look at.
+    #[error("analysis `{id}`: {problem}")]
+    Analysis {
+        /// Its name.
+        id: String,
+        /// What does not fit.
+        problem: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// An expectation is about no cell.
     #[error("the `[[expect]]` with `{0}` is about no cell of this experiment")]
     Expectation(String),
@@ -179,6 +189,7 @@ impl PrepareError {
             Self::Positions { positions, .. } => {
                 Some(format!("set `measure.prompt` and `measure.generate` to {positions} or less together"))
             }
+            Self::Analysis { hint, .. } => hint.clone(),
             Self::Expectation(_) => Some("`sparsify-exp plan FILE` lists the cells and their columns".into()),
             Self::TooLarge(_) => {
                 Some("leave the cell out with `--only`, or measure it all the same with `--ignore-memory`".into())

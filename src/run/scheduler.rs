@@ -3,6 +3,7 @@
 use super::KINDS;
 use super::panics;
 use super::prepared::Prepared;
+use super::shelf::Shelf;
 use crate::load::LoadError;
 use crate::plan::{CellId, Decision, Planned, Task};
 use crate::record::{Failure, Numbers, PartRecord, Program, Record, Store, StoreError, Timings, now};
@@ -114,7 +115,8 @@ fn known(store: &Store, planned: &Planned) -> Record {
 /// When a model can't be loaded or a result can't be stored. A cell that fails is no error: it is
 /// stored as failed and counted.
 pub fn run(prepared: &Prepared, store: &Store, options: RunOptions, watch: &dyn Watch) -> Result<Outcome, RunError> {
-    let mut desk = Desk { prepared, store, options, watch, outcome: Outcome::default(), stopped: false };
+    let mut desk =
+        Desk { prepared, shelf: Shelf::default(), store, options, watch, outcome: Outcome::default(), stopped: false };
     for (_, decision) in prepared.kept() {
         desk.outcome.kept += 1;
         desk.outcome.kept_failed += usize::from(matches!(decision, Decision::KeepFailed { .. }));
@@ -138,6 +140,8 @@ pub fn run(prepared: &Prepared, store: &Store, options: RunOptions, watch: &dyn 
 pub(super) struct Desk<'a> {
     pub prepared: &'a Prepared,
     pub watch: &'a dyn Watch,
+    /// Pruned models that cells of another kind will ask for.
+    pub shelf: Shelf,
     store: &'a Store,
     options: RunOptions,
     outcome: Outcome,

@@ -2,6 +2,7 @@
 //!
 //! One test binary for all of it, since each links the whole program.
 
+mod analyses;
 mod architecture;
 mod arena;
 mod calibration;
@@ -15,6 +16,7 @@ mod guards;
 mod kernels;
 mod latency;
 mod output;
+mod queries;
 mod reference;
 mod resume;
 mod schema;

@@ -172,6 +172,9 @@ pub enum FileProblem {
     /// Saved on a big-endian machine.
     #[error("was saved in big-endian byte order")]
     BigEndian,
+    /// A state dict or another object where a bare tensor is expected.
+    #[error("does not hold one tensor and nothing else")]
+    NotOneTensor,
     /// The file is sound and holds no tensor.
     #[error("holds no tensors")]
     NoTensors,
@@ -180,6 +183,12 @@ pub enum FileProblem {
 /// What is wrong with one tensor; each message continues the tensor's name and its file's.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TensorProblem {
+    /// Where a matrix is expected.
+    #[error("has the shape {0:?}, and a matrix `[out_features, in_features]` without an empty side is expected")]
+    NotAMatrix(Vec<usize>),
+    /// Numbers that a mask can't have.
+    #[error("is no mask of 0 and 1")]
+    NotAMask,
     /// Integers, booleans and small floats are not weights.
     #[error("has dtype {0}, and only F64, F32, F16 and BF16 can be read")]
     UnsupportedDtype(Dtype),
@@ -262,8 +271,21 @@ impl FileProblem {
             }
             Self::Pickle(PickleError::Protocol { .. }) => "save the state dict again as safetensors",
             Self::BigEndian => "save the state dict again as safetensors on a little-endian machine",
+            Self::NotOneTensor => "save the matrix itself: `torch.save(linear.weight, FILE)`",
             Self::NoTensors => return None,
-            _ => "the download may be incomplete: download the file again",
+            Self::Empty
+            | Self::HeaderTooLong { .. }
+            | Self::BadHeader(_)
+            | Self::WrongLength { .. }
+            | Self::BadZip(_)
+            | Self::MissingEntry(_)
+            | Self::TruncatedStorage(_)
+            | Self::Pickle(
+                PickleError::Truncated { .. }
+                | PickleError::UnknownOpcode { .. }
+                | PickleError::Unexpected { .. }
+                | PickleError::TooLong,
+            ) => "the download may be incomplete: download the file again",
         };
         Some(hint.into())
     }
@@ -272,6 +294,8 @@ impl FileProblem {
 impl TensorProblem {
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::NotAMatrix(_) => "save the weight of one linear in every file",
+            Self::NotAMask => "save it as booleans, or as 0 and 1",
             Self::StorageTooShort { .. } | Self::Packed(_) | Self::Dimensions(_) => {
                 "the file is damaged: download or export it again"
             }

@@ -45,7 +45,8 @@ impl Masked {
         Ok(bytes)
     }
 
-    fn kept(&self, file: &[u8]) -> Result<Vec<bool>, TensorProblem> {
+    /// Which elements the mask keeps, row-major.
+    pub fn kept(&self, file: &[u8]) -> Result<Vec<bool>, TensorProblem> {
         let wrong = |value: &dyn std::fmt::Display| TensorProblem::Masked(format!("the mask has {value}, not 0 or 1"));
         match self.mask.info.dtype {
             Dtype::BOOL | Dtype::U8 | Dtype::I8 => {

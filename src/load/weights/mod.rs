@@ -28,6 +28,7 @@ use crate::input;
 mod error;
 mod files;
 mod masked;
+mod matrix;
 mod names;
 mod packed;
 mod pickle;
@@ -40,6 +41,7 @@ mod write;
 
 pub use error::{DEQUANTISE, FileProblem, GGUF, MERGE, TensorProblem, WeightsError};
 pub use files::{Files, Index, SPARSE_FILE, WEIGHT_FILES, find_files};
+pub use matrix::MatrixFile;
 pub use packed::{SUFFIXES, bitmap, mask, values};
 pub use pickle::PickleError;
 pub use safetensors::Dtype;
@@ -347,8 +349,10 @@ fn tensors(path: &Path, bytes: &[u8]) -> Result<Vec<(String, View)>, WeightsErro
         _ if bytes.starts_with(GGUF_MAGIC) => Err(FileProblem::Gguf),
         _ if is_safetensors && is_pickle(bytes) => Err(FileProblem::PickleNamedSafetensors),
         _ if is_safetensors => safetensors_file::tensors(bytes),
-        _ if bytes.starts_with(torch_file::ZIP_MAGIC) => torch_file::zip_tensors(bytes),
-        _ if bytes.starts_with(torch_file::LEGACY_MAGIC) => torch_file::legacy_tensors(bytes),
+        _ if bytes.starts_with(torch_file::ZIP_MAGIC) => torch_file::zip_tensors(bytes, torch_file::Content::StateDict),
+        _ if bytes.starts_with(torch_file::LEGACY_MAGIC) => {
+            torch_file::legacy_tensors(bytes, torch_file::Content::StateDict)
+        }
         // A safetensors header is JSON after its length.
         [_, _, _, _, _, _, _, _, b'{', ..] => safetensors_file::tensors(bytes),
         _ => Err(FileProblem::UnknownFormat),

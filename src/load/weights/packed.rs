@@ -78,6 +78,15 @@ impl Packed {
         Ok(Self { info, bitmap, values })
     }
 
+    /// Which elements the bitmap keeps, row-major.
+    pub fn kept(&self, file: &[u8]) -> Result<Vec<bool>, TensorProblem> {
+        let cols = self.info.shape[1];
+        // Bits that no value stands for are refused there.
+        self.bytes(file)?;
+        let rows = file[self.bitmap.storage.clone()].chunks(cols.div_ceil(8).max(1));
+        Ok(rows.flat_map(|row| (0..cols).map(|col| row[col / 8] >> (col % 8) & 1 == 1)).collect())
+    }
+
     /// The matrix' bytes, row-major, with its zeros.
     pub fn bytes(&self, file: &[u8]) -> Result<Vec<u8>, TensorProblem> {
         let (rows, cols) = (self.info.shape[0], self.info.shape[1]);

@@ -35,8 +35,20 @@ pub(super) const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
 /// The pickle of 0x1950a86a20f9469cfc6c.
 pub(super) const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 
+/// What a file of `torch.save` is to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// A state dict: tensors by name.
+    StateDict,
+    /// One tensor, whose name is [`BARE`].
+    Tensor,
+}
+
+/// The name of a tensor that is saved without one.
+pub(super) const BARE: &str = "the matrix";
+
 /// The tensors of the zip archive `bytes`, by name. Their bounds are yet to be checked.
-pub(super) fn zip_tensors(bytes: &[u8]) -> Result<Vec<(String, View)>, FileProblem> {
+pub(super) fn zip_tensors(bytes: &[u8], content: Content) -> Result<Vec<(String, View)>, FileProblem> {
     let entries = zip_entries(bytes)?;
     let (pickle_name, prefix) = entries
         .keys()
@@ -52,11 +64,11 @@ pub(super) fn zip_tensors(bytes: &[u8]) -> Result<Vec<(String, View)>, FileProbl
         return Err(FileProblem::BigEndian);
     }
     let unpickled = unpickle(&bytes[find(pickle_name)?], 0).map_err(FileProblem::Pickle)?;
-    views(&unpickled, |key| find(&format!("{prefix}data/{key}")))
+    views(&unpickled, content, |key| find(&format!("{prefix}data/{key}")))
 }
 
 /// The tensors of the legacy file `bytes`, by name. Their bounds are yet to be checked.
-pub(super) fn legacy_tensors(bytes: &[u8]) -> Result<Vec<(String, View)>, FileProblem> {
+pub(super) fn legacy_tensors(bytes: &[u8], content: Content) -> Result<Vec<(String, View)>, FileProblem> {
     let next = |start| unpickle(bytes, start).map_err(FileProblem::Pickle);
     let version = next(LEGACY_MAGIC.len())?;
     let system = next(version.end)?;
@@ -80,7 +92,7 @@ pub(super) fn legacy_tensors(bytes: &[u8]) -> Result<Vec<(String, View)>, FilePr
         at = range.end;
         ranges.insert(key, range);
     }
-    views(&state, |key| ranges.get(key).cloned().ok_or_else(|| FileProblem::MissingEntry(key.into())))
+    views(&state, content, |key| ranges.get(key).cloned().ok_or_else(|| FileProblem::MissingEntry(key.into())))
 }
 
 /// The place of each entry's bytes; none if they are compressed or encrypted.
@@ -121,9 +133,13 @@ fn legacy_storage(bytes: &[u8], at: usize, dtype: Dtype) -> Option<Range<usize>>
 /// Joins each tensor of the state dict with the place of its storage.
 fn views(
     state: &Unpickled,
+    content: Content,
     place: impl Fn(&str) -> Result<Range<usize>, FileProblem>,
 ) -> Result<Vec<(String, View)>, FileProblem> {
-    let tensors = state.state_dict().map_err(FileProblem::Pickle)?;
+    let tensors = match content {
+        Content::StateDict => state.state_dict().map_err(FileProblem::Pickle)?,
+        Content::Tensor => vec![(BARE, state.tensor().ok_or(FileProblem::NotOneTensor)?)],
+    };
     let view = |(name, tensor): (&str, &Tensor)| {
         let Tensor { storage, offset, shape, strides } = tensor.clone();
         let info = TensorInfo { dtype: storage.dtype, shape };

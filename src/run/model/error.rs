@@ -22,6 +22,9 @@ pub(in crate::run) enum CellError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A point that could not be pruned for an earlier cell.
+    #[error("{0}")]
+    Point(String),
     #[error("`exclude` leaves no linear to prune: {0}")]
     NothingToPrune(String),
 }
@@ -32,7 +35,7 @@ impl CellError {
         let (kind, gate) = match self {
             Self::Gate(gate, _) => (FailureKind::Gate, Some(*gate)),
             Self::Forward(ForwardError::NotFinite { .. }) => (FailureKind::NotFinite, None),
-            Self::Prune(_) | Self::NothingToPrune(_) => (FailureKind::Pruning, None),
+            Self::Prune(_) | Self::NothingToPrune(_) | Self::Point(_) => (FailureKind::Pruning, None),
             Self::Forward(_) | Self::Pack(_) | Self::Read(_) | Self::Load(_) => (FailureKind::Other, None),
         };
         Failure { gate, ..Failure::new(kind, self.to_string()) }

@@ -75,7 +75,7 @@ fn estimate(
 
 /// Bytes that the points of a calibration may take together.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
+pub(in crate::run) struct Room {
     host: u64,
     /// Of a GPU, which holds the activations; without one the host does.
     device: Option<u64>,

@@ -16,6 +16,7 @@ mod session;
 
 pub(super) use calibrate::{Stopped, calibrate};
 pub(super) use error::CellError;
+pub(super) use memory::Room;
 pub(super) use patterns::patterns;
 pub(super) use pruned::Pruned;
 pub(super) use read::Read;

@@ -90,6 +90,11 @@ impl Point {
         Self { layers, calibrate_seconds: Some(calibrate_seconds), prune_seconds, ties, masked: None }
     }
 
+    /// Its pruned linears.
+    pub fn layers(&self) -> &[Pruned] {
+        &self.layers
+    }
+
     /// Measures a variant of this point.
     pub fn variant<B: SparseBackend>(
         &mut self,

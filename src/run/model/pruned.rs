@@ -39,6 +39,11 @@ impl Pruned {
         self.values.as_ref().map(|values| self.pattern.unpack(values))
     }
 
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        self.pattern.words().len() * 8 + self.values.as_ref().map_or(0, |values| values.len() * 4)
+    }
+
     /// Whether the method changes the weights that it keeps.
     pub fn is_updated(&self) -> bool {
         self.values.is_some()

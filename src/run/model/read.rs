@@ -56,10 +56,23 @@ impl Read {
         Self { shared, calibration, parts }
     }
 
+    /// The model, and the calibration windows of a seed where one is given.
+    pub fn with_windows(&self, seed: Option<u64>) -> Inputs {
+        let windows = self.calibration.iter().find(|(of, _)| Some(*of) == seed);
+        windows.map_or(&self.shared, |(_, inputs)| inputs).clone()
+    }
+
+    /// And the texts that behaviour is measured on.
+    pub fn with_texts(&self, seed: Option<u64>) -> Inputs {
+        let mut inputs = self.with_windows(seed);
+        inputs.0.extend(self.parts.agreement.0.clone());
+        inputs.0.extend(self.parts.perplexity.0.clone());
+        inputs
+    }
+
     /// What a cell reads.
     pub fn of(&self, cell: &Cell) -> Inputs {
         let seed = cell.seed.filter(|_| cell.prune.as_ref().is_some_and(|point| point.method.calibrates()));
-        let windows = self.calibration.iter().find(|(of, _)| Some(*of) == seed);
-        windows.map_or(&self.shared, |(_, inputs)| inputs).clone()
+        self.with_windows(seed)
     }
 }

@@ -172,7 +172,11 @@ impl Batch<'_, '_> {
                 }
             };
             match new {
-                Ok(new) => *point = Some(new),
+                Ok(new) => {
+                    let Desk { prepared, shelf, .. } = &*self.desk;
+                    shelf.put(&prepared.cells, (&cell.model, cell.backend), prune, cell.seed, new.layers());
+                    *point = Some(new);
+                }
                 Err(failure) => return Some((Timings::default(), Err(failure))),
             }
         }

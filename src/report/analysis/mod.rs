@@ -1,0 +1,39 @@
+//! What is shown of analyses: a table for each sort of rows, statistics over repeats, and figures.
+//!
+//! ```text
+//!   AnalysisResult [cells] ──tables.rs──> one table a sort of rows, cell by cell, behind the key columns
+//!                            summary.rs─> over references and seeds; paired across sources; verdicts
+//!                            plots.rs ──> figures, from the same results and tables
+//! ```
+
+mod plots;
+mod summary;
+mod tables;
+
+use super::{Read, Section};
+use crate::record::AnalysisResult;
+
+/// What analyses give.
+pub(super) fn section(read: &Read) -> Section {
+    let results: Vec<AnalysisResult> = read.records.iter().filter_map(AnalysisResult::of).collect();
+    if results.is_empty() {
+        return Section::default();
+    }
+    let mut tables = tables::all(&results);
+    tables.extend(summary::all(&results));
+    let hidden = ["within_mean", "between_mean", "separation_sd", "above_null_fraction", "largest_fraction_mean"];
+    let shown = tables.iter().find(|table| table.name == "analysis_report").map(|table| table.without(&hidden));
+    let mut warnings: Vec<String> = Vec::new();
+    for result in &results {
+        let notes = result.numbers.iter().flat_map(|numbers| &numbers.notes);
+        let notes = notes.map(|note| format!("analysis `{}`: {note}", result.cell.analysis));
+        warnings.extend(notes.filter(|note| !warnings.contains(note)).collect::<Vec<_>>());
+    }
+    Section {
+        figures: plots::plots(&results, &tables, read.title.as_deref()),
+        shown: shown.map(|table| table.without_constant_columns(&["analysis", "source", "verdict"])),
+        tables,
+        warnings,
+        ..Section::default()
+    }
+}
