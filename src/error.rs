@@ -5,6 +5,7 @@ use crate::load::LoadError;
 use crate::load::hub::HubError;
 use crate::record::StoreError;
 use crate::report::ReportError;
+use crate::report::database::DatabaseError;
 use crate::run::{ExportError, PrepareError, RunError};
 
 /// Exit codes, as the documentation lists them.
@@ -136,5 +137,12 @@ impl From<ReportError> for CliError {
     fn from(error: ReportError) -> Self {
         let code = if matches!(error, ReportError::NoCells { .. }) { exit::INPUT } else { exit::UNEXPECTED };
         Self::new(code, &error, error.hint())
+    }
+}
+
+impl From<&DatabaseError> for CliError {
+    fn from(error: &DatabaseError) -> Self {
+        let code = if error.is_of_the_program() { exit::INPUT } else { exit::FAILED };
+        Self::new(code, error, error.hint())
     }
 }

@@ -114,6 +114,9 @@ pub struct ReportArgs {
     /// Folders of experiments, `results/NAME`.
     #[arg(required = true)]
     pub folders: Vec<PathBuf>,
+    /// Write all tables into one DuckDB file too, `tables.duckdb`; needs the program `duckdb`.
+    #[arg(long, help_heading = "Output options")]
+    pub duckdb: bool,
 }
 
 /// Arguments of `export`.

@@ -52,6 +52,19 @@ impl Printer {
         report.warnings.iter().for_each(|warning| Self::warning(warning));
     }
 
+    /// Queries without an answer, as errors; the exit code, if there are any.
+    pub fn unanswered(report: &Report) -> Option<u8> {
+        report
+            .unanswered
+            .iter()
+            .map(|error| {
+                let error = CliError::from(error);
+                Self::error(&error);
+                error.code
+            })
+            .min()
+    }
+
     /// A message on a line of its own. What it quotes is shown and does nothing to the terminal.
     pub fn note(text: &str) {
         let text = if Self::coloured() { escape::coloured(text).into() } else { escape::lines(text) };

@@ -20,6 +20,9 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
     let experiment = load_experiment(&args.selection)?;
     limit_threads(&experiment)?;
     let store = Store::at(experiment_folder(&args.selection.results, &experiment.name));
+    if let Some(missing) = report::database::missing(experiment.queries.len()) {
+        Printer::warning(&missing.to_string());
+    }
     warn_of_another_file(&store, &experiment, &args.selection.file);
     let started = RunRecord {
         argv: std::env::args().collect(),
@@ -208,7 +211,7 @@ fn finish(
 ) -> Result<u8, CliError> {
     store.write_plan(&prepared.plan, &prepared.experiment.text)?;
     store.write_manifest(&manifest(prepared, started))?;
-    let report = match report::report(store) {
+    let report = match report::report(store, report::Extras::default()) {
         // The one selected cell may have been `--limit 0` away.
         Err(report::ReportError::NoCells { .. }) => return Ok(exit::OK),
         report => report?,
@@ -248,7 +251,9 @@ fn finish(
         store.root().display()
     ));
     Printer::findings(&report);
-    Ok(if failed + kept_failed + report.missed > 0 { exit::FAILED } else { exit::OK })
+    let unanswered = Printer::unanswered(&report);
+    let failed = failed + kept_failed + report.missed > 0;
+    Ok(unanswered.unwrap_or(if failed { exit::FAILED } else { exit::OK }))
 }
 
 /// `1 cell`, `2 cells`

@@ -7,7 +7,8 @@
 //!             ├─ kernels: Vec<KernelBlock>  bare kernels, timed without a model
 //!             ├─ analyses: Vec<AnalysisBlock>  what is asked of masks and activations
 //!             ├─ latency                  what is timed, if anything is
-//!             └─ expects: Vec<Expect>     numbers that must come out
+//!             ├─ expects: Vec<Expect>     numbers that must come out
+//!             └─ queries: Vec<Query>      what the report asks its tables
 //! ```
 //!
 //! Everything here is plain data. Turning it into cells is the plan's work; nothing here reads a
@@ -21,15 +22,16 @@ pub use crate::config::analysis::AnalysisBlock;
 pub use crate::config::format::Format;
 pub use crate::config::joining::Joining;
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
-use crate::keyword::{UnknownKeyword, keywords};
-
 pub use crate::config::metric::{Metric, MetricColumn, Reads};
+pub use crate::config::query::{Picture, Query, QueryPlot};
 pub use crate::config::source::{ModelSource, TextSource};
-use crate::diagnostic::Diagnostics;
 pub use crate::dtype::Dtype;
 pub use crate::prune::{
     Budget, Method, MethodSettings, NmPattern, Owl, PatternError, Propagate, Scope, Setting, SettingValue,
 };
+
+use crate::diagnostic::Diagnostics;
+use crate::keyword::{UnknownKeyword, keywords};
 
 /// One experiment file, checked and with every default filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +72,8 @@ pub struct Experiment {
     pub latency: LatencySettings,
     /// Numbers that the run must reproduce.
     pub expects: Vec<Expect>,
+    /// Questions to the tables, asked when the report is made.
+    pub queries: Vec<Query>,
     /// What looked wrong in the file without being an error.
     pub warnings: Diagnostics,
 }

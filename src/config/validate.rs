@@ -10,6 +10,7 @@ mod kernel;
 mod latency;
 mod method;
 mod prune;
+mod query;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
@@ -110,6 +111,7 @@ impl Validator<'_> {
         let metrics = values(self.axis("measure.metrics", metrics, &defaults));
         let latency = self.latency(RawLatency { warmup, repeats, batch, prompt, generate }, &metrics);
         let expects = self.expects(raw.expect.unwrap_or_default(), &metrics);
+        let queries = self.queries(raw.query.unwrap_or_default());
         let pruned = variants.iter().filter(|variant| variant.needs_pruning()).count();
         let models_on_backends = (models.as_ref().map_or(0, Vec::len) as u64).saturating_mul(backends.len() as u64);
         self.count_cells(&[
@@ -135,6 +137,7 @@ impl Validator<'_> {
             metrics,
             latency,
             expects,
+            queries,
             warnings: Diagnostics::default(),
         })
     }

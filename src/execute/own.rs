@@ -6,10 +6,10 @@
 //!   grid, block, shared ─────────────────>┘
 //! ```
 
-use super::backend::SparseBackend;
 use crate::config::arena::{ArenaLaunch, ArenaLayout};
 use crate::sparse::Pattern;
 use burn::tensor::DType;
+use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 use thiserror::Error;
 
@@ -65,7 +65,7 @@ pub enum OwnError {
 }
 
 /// A user's kernel with a weight on a device.
-pub trait OwnKernel<B: SparseBackend> {
+pub trait OwnKernel<B: Backend> {
     /// `y = x . W^T`, whatever the kernel makes of it.
     ///
     /// # Shapes

@@ -1,6 +1,7 @@
 //! The formats of the files beside the cells: the plan, the runs, the manifest.
 
 use super::provenance::{Machine, Program};
+use crate::config::query::Query;
 use crate::plan::{CellId, Part, Planned, Task};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,9 @@ pub struct PlanRecord {
     pub cells: Vec<PlanEntry>,
     /// Numbers that the run must reproduce.
     pub expectations: Vec<ExpectRecord>,
+    /// Questions to the tables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queries: Vec<Query>,
 }
 
 impl PlanRecord {

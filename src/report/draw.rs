@@ -8,8 +8,8 @@
 //! glyph and puts the baseline elsewhere than in SVG.
 //!
 //! ```text
-//! Figure ── layout ─┬─ panel ── bars | points | heat ─┐          ┌─ SVGBackend ──── String
-//!                   └─ legend ────────────────────────┴─ Shapes ─┴─ BitMapBackend ─ smaller ─ PNG
+//! Figure ── layout ─┬─ panel ── bars | points | heat | raster ─┐          ┌─ SVGBackend ──── String
+//!                   └─ legend ─────────────────────────────────┴─ Shapes ─┴─ BitMapBackend ─ smaller ─ PNG
 //! ```
 
 mod axis;
@@ -17,11 +17,13 @@ mod bars;
 mod display_list;
 mod font;
 mod heat;
+mod image;
 mod layout;
 mod legend;
 mod number;
 mod panel;
 mod points;
+mod raster;
 mod style;
 
 use std::fmt::Display;
@@ -33,7 +35,7 @@ use thiserror::Error;
 
 use super::escape;
 use super::figure::Figure;
-use display_list::{Anchor, Color, Point, Shape, Text};
+use display_list::{Anchor, Color, Point, Rect, Shape, Text};
 
 /// Backends take integer positions; this many to a logical pixel keep lines of an SVG smooth.
 const SVG_UNITS: f64 = 10.0;
@@ -128,12 +130,14 @@ pub fn svg(figure: &Figure) -> Result<String, DrawError> {
     let mut document = String::new();
     let size = (scaled(figure.width, SVG_UNITS), scaled(figure.height, SVG_UNITS));
     let mut backend = SVGBackend::with_string(&mut document, size);
-    replay(&shapes, SVG_UNITS, &mut backend, svg_text)?;
+    replay(&shapes, SVG_UNITS, false, &mut backend, svg_text)?;
     backend.present().map_err(backend_error)?;
     drop(backend);
     // The backend's root element has its units as size and no place for a title.
     let body = document.split_once('\n').map_or("", |(_, body)| body);
-    Ok(format!("{}{body}", svg_root(figure, size)))
+    // Images lie below everything else, so that they can stand in front of it.
+    let images: Result<String, DrawError> = shapes.iter().map(svg_image).collect();
+    Ok(format!("{}{}{body}", svg_root(figure, size), images?))
 }
 
 /// The figure as PNG, `scale` pixels to the logical pixel: 3.125 for 300 dpi. The file says `note` of its source.
@@ -150,7 +154,7 @@ pub fn png(figure: &Figure, scale: f64, note: &str) -> Result<Vec<u8>, DrawError
     let size = (width * SAMPLES, height * SAMPLES);
     let mut fine = vec![255; size.0 as usize * size.1 as usize * 3];
     let mut backend = BitMapBackend::with_buffer(&mut fine, size);
-    replay(&shapes, scale * f64::from(SAMPLES), &mut backend, bitmap_text)?;
+    replay(&shapes, scale * f64::from(SAMPLES), true, &mut backend, bitmap_text)?;
     backend.present().map_err(backend_error)?;
     drop(backend);
     encode(&averaged(&fine, width as usize), (width, height), scale, note)
@@ -175,10 +179,36 @@ fn svg_root(figure: &Figure, (units_wide, units_high): (u32, u32)) -> String {
     root
 }
 
-/// Draws shapes at `scale` backend units to the logical pixel.
+/// An image as an element of its own; nothing for other shapes, which the backend draws.
+fn svg_image(shape: &Shape) -> Result<String, DrawError> {
+    let Shape::Image { rect, width, shades } = shape else { return Ok(String::new()) };
+    let unit = |length: f64| (length * SVG_UNITS).round() as i64;
+    let (x, y) = (unit(rect.left), unit(rect.top));
+    Ok(format!(
+        "<image x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{}\" preserveAspectRatio=\"none\" \
+         style=\"image-rendering:pixelated\" href=\"data:image/png;base64,{}\"/>\n",
+        unit(rect.right) - x,
+        unit(rect.bottom) - y,
+        image::base64(&image::grey(shades, *width)?),
+    ))
+}
+
+/// The pixels of an image as rectangles.
+fn image_boxes<'a>(rect: &'a Rect, width: usize, shades: &'a [u8]) -> impl Iterator<Item = (Rect, Color)> + 'a {
+    let height = shades.len().div_ceil(width.max(1));
+    let (wide, high) = (rect.width() / width as f64, rect.height() / height as f64);
+    shades.iter().enumerate().map(move |(index, &shade)| {
+        let (left, top) = (rect.left + (index % width) as f64 * wide, rect.top + (index / width) as f64 * high);
+        let grey = shade * (255 / (raster::SHADES - 1));
+        (Rect { left, top, right: left + wide, bottom: top + high }, (grey, grey, grey))
+    })
+}
+
+/// Draws shapes at `scale` backend units to the logical pixel, images only where the backend has `pixels`.
 fn replay<B: DrawingBackend>(
     shapes: &[Shape],
     scale: f64,
+    pixels: bool,
     backend: &mut B,
     mut draw_text: impl FnMut(&Text, f64, &mut B) -> Result<(), DrawError>,
 ) -> Result<(), DrawError> {
@@ -199,6 +229,13 @@ fn replay<B: DrawingBackend>(
             Shape::Box { rect, color, alpha } => {
                 let (from, to) = (unit((rect.left, rect.top)), unit((rect.right, rect.bottom)));
                 backend.draw_rect(from, to, &filled(*color, *alpha), true)
+            }
+            // SVG has them as elements of their own.
+            Shape::Image { rect, width, shades } => {
+                image_boxes(rect, *width, shades).filter(|_| pixels).try_for_each(|(rect, color)| {
+                    let (from, to) = (unit((rect.left, rect.top)), unit((rect.right, rect.bottom)));
+                    backend.draw_rect(from, to, &filled(color, 1.0), true)
+                })
             }
             Shape::Disc { center, radius, color } => {
                 backend.draw_circle(unit(*center), (radius * scale).round() as u32, &filled(*color, 1.0), true)

@@ -8,6 +8,7 @@
 //!                ├ marks: Bars   = categories × series of values
 //!                │        Points = series of (x, value), joined by a line or not
 //!                │        Heat   = rows × columns of values, as colours
+//!                │        Raster = an image in shades of grey, a profile along two sides
 //!                └ rules: labelled reference lines across the panel
 //! ```
 //!
@@ -65,6 +66,8 @@ pub struct Axis {
     pub range: Option<(f64, f64)>,
     /// The values to mark, such as the batch sizes of a sweep; empty for round values.
     pub ticks: Vec<f64>,
+    /// What stands beside `ticks` in place of their numbers, where they stand for names; empty for the numbers.
+    pub names: Vec<String>,
 }
 
 /// How values become positions.
@@ -101,6 +104,36 @@ pub enum Marks {
     Points(Vec<PointSeries>),
     /// A colour per row and column.
     Heat(HeatMap),
+    /// A shade of grey per pixel.
+    Raster(Raster),
+}
+
+/// A matrix as an image: what is kept is dark. The axes of its panel have ranges; the vertical one begins at the top.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Raster {
+    /// Pixels in a row.
+    pub width: usize,
+    /// Rows of pixels.
+    pub height: usize,
+    /// `[height, width]`: shares from 0, white, to 1, black, row by row from the top.
+    pub pixels: Vec<f64>,
+    /// A number for each column of pixels, drawn above the image.
+    pub above: Option<Profile>,
+    /// A number for each row of pixels, drawn to the right of the image.
+    pub beside: Option<Profile>,
+    /// Lines across the image, as shares of its height from the top.
+    pub cuts: Vec<f64>,
+    /// What the shades stand for, in the legend.
+    pub label: String,
+}
+
+/// Numbers along a side of an image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    /// What they are.
+    pub label: String,
+    /// From the left, or from the top.
+    pub values: Vec<f64>,
 }
 
 /// A table of numbers drawn as colours, light for low ones and dark for high ones.
@@ -112,6 +145,8 @@ pub struct HeatMap {
     pub rows: Vec<String>,
     /// A number per row and column, or nothing.
     pub values: Vec<Vec<Option<f64>>>,
+    /// What each number would be by chance, written below it in brackets; empty for none.
+    pub chance: Vec<Vec<Option<f64>>>,
     /// What the colours stand for, on a linear scale: the label, format and range are used.
     pub scale: Axis,
 }
@@ -158,6 +193,8 @@ pub enum Trace {
     Line,
     /// Markers alone, with the bounds as whiskers.
     Scatter,
+    /// Small markers alone, for clouds of hundreds of points.
+    Dots,
 }
 
 /// A number with optional bounds, or nothing. NaN and infinities count as nothing.
@@ -230,7 +267,7 @@ impl Panel {
         match &self.marks {
             Marks::Bars { series, .. } => series.iter().map(|s| s.name.as_str()).collect(),
             Marks::Points(series) => series.iter().map(|s| s.name.as_str()).collect(),
-            Marks::Heat(_) => Vec::new(),
+            Marks::Heat(_) | Marks::Raster(_) => Vec::new(),
         }
     }
 
@@ -258,9 +295,21 @@ impl Panel {
                 }
             }
             Marks::Heat(map) => {
-                for (row, values) in map.rows.iter().zip(&map.values) {
-                    for (column, value) in map.columns.iter().zip(values) {
-                        push(row, words(column), &Value::from(*value));
+                let chance = |row: usize, column: usize| *map.chance.get(row)?.get(column)?;
+                for (at, (row, values)) in map.rows.iter().zip(&map.values).enumerate() {
+                    for (column, (name, value)) in map.columns.iter().zip(values).enumerate() {
+                        push(row, words(name), &Value::from(*value));
+                        if let Some(chance) = chance(at, column) {
+                            push(&format!("{row}, by chance"), words(name), &Value::from(chance));
+                        }
+                    }
+                }
+            }
+            // The pixels are in the cell's file; a line for each would be the largest file of all.
+            Marks::Raster(raster) => {
+                for profile in raster.above.iter().chain(&raster.beside) {
+                    for (at, value) in profile.values.iter().enumerate() {
+                        push(&profile.label, at.to_string(), &Value::from(*value));
                     }
                 }
             }
@@ -290,7 +339,21 @@ impl Axis {
             from_zero: false,
             range: None,
             ticks: Vec::new(),
+            names: Vec::new(),
         }
+    }
+
+    /// An axis of names, at 0, 1, 2 and so on.
+    pub fn named(label: impl Into<String>, names: Vec<String>) -> Self {
+        let ticks: Vec<f64> = (0..names.len()).map(|at| at as f64).collect();
+        let range = Some((-0.5, ticks.len().max(1) as f64 - 0.5));
+        Axis { ticks, names, range, ..Axis::linear(label) }
+    }
+
+    /// An axis whose numbers mean nothing: without ticks.
+    pub fn bare(label: impl Into<String>) -> Self {
+        // A place that no scale has.
+        Axis { ticks: vec![f64::NAN], ..Axis::linear(label) }
     }
 
     /// A logarithmic axis over the data's range.
@@ -379,12 +442,16 @@ mod tests {
             columns: vec!["0".into(), "1".into()],
             rows: vec!["q".into(), "v".into()],
             values: vec![vec![Some(0.5), None], vec![Some(0.25), Some(0.0)]],
+            chance: vec![vec![None, Some(0.4)]],
             scale: Axis::linear("Sparsity"),
         };
         let panel =
             Panel { title: "t".into(), ..Panel::new(Axis::linear("Block"), Axis::linear(""), Marks::Heat(map)) };
         let csv = Figure::new(vec![panel], 300, 200).csv();
-        assert_eq!(csv, "panel,series,x,y,lo,hi\nt,q,0,0.5,,\nt,q,1,,,\nt,v,0,0.25,,\nt,v,1,0,,\n");
+        assert_eq!(
+            csv,
+            "panel,series,x,y,lo,hi\nt,q,0,0.5,,\nt,q,1,,,\nt,\"q, by chance\",1,0.4,,\nt,v,0,0.25,,\nt,v,1,0,,\n"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!   model/  kernel/       what is shown of a kind of work          above
 //!   table/  figure  draw  stats                                    below, for all kinds
 //! ```
+//!   database              what SQL makes of the tables           below too, but for its way into the folder
 //!   escape.rs             text of others, made harmless in each format
 //!
 //! This module reads `record/`. It does not know models, pruning or devices, and it runs nothing, so
@@ -14,6 +15,7 @@
 
 mod analysis;
 mod columns;
+pub mod database;
 pub mod draw;
 pub mod escape;
 pub mod figure;
@@ -24,9 +26,11 @@ pub mod table;
 
 pub use columns::reference;
 
+use crate::config::query::Query;
 use crate::plan::CellId;
 use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Record, Store, StoreError, sha256};
 use columns::Columns;
+use database::DatabaseError;
 use draw::DrawError;
 use figure::Figure;
 use std::collections::HashSet;
@@ -97,10 +101,19 @@ pub struct Report {
     pub unfinished: usize,
     /// Cells whose files can't be read or believed, one message each.
     pub damaged: Vec<String>,
+    /// Queries that have no answer, and a database that could not be written.
+    pub unanswered: Vec<DatabaseError>,
+}
+
+/// What a report has besides tables and plots.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extras {
+    /// A DuckDB file of all tables. One that is there already is kept current anyway.
+    pub database: bool,
 }
 
 /// What a kind of work gives.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Section {
     tables: Vec<Table>,
     /// Every figure with its file name.
@@ -112,8 +125,9 @@ struct Section {
     missed: usize,
 }
 
-/// The kinds of work, a row each.
-const KINDS: [fn(&Read) -> Section; 3] = [model::section, kernel::section, analysis::section];
+/// The kinds of work, a row each: what its tables are called after where a name is taken, and what it gives.
+const KINDS: [(&str, fn(&Read) -> Section); 3] =
+    [("model", model::section), ("kernel", kernel::section), ("analysis", analysis::section)];
 
 /// Their tables' columns.
 const COLUMNS: [fn() -> Vec<Columns>; 2] = [model::columns, kernel::columns];
@@ -124,6 +138,7 @@ struct Read {
     title: Option<String>,
     records: Vec<Record>,
     expectations: Vec<ExpectRecord>,
+    queries: Vec<Query>,
     unfinished: usize,
     damaged: Vec<String>,
 }
@@ -135,14 +150,14 @@ struct Read {
 ///
 /// # Errors
 /// When a file can't be read or written, or there are no cells.
-pub fn report(store: &Store) -> Result<Report, ReportError> {
+pub fn report(store: &Store, extras: Extras) -> Result<Report, ReportError> {
     let mut cells = read(store)?;
     loop {
         if cells.records.is_empty() {
             let (folder, damaged) = (store.root().display().to_string(), cells.damaged);
             return Err(ReportError::NoCells { folder, damaged });
         }
-        let report = write(store, &cells)?;
+        let report = write(store, &cells, extras)?;
         let now = read(store)?;
         if now == cells {
             return Ok(report);
@@ -151,8 +166,10 @@ pub fn report(store: &Store) -> Result<Report, ReportError> {
     }
 }
 
-fn write(store: &Store, read: &Read) -> Result<Report, ReportError> {
-    let sections = KINDS.map(|section| section(read));
+fn write(store: &Store, read: &Read, extras: Extras) -> Result<Report, ReportError> {
+    let mut sections = KINDS.map(|(_, section)| section(read)).to_vec();
+    tell_tables_apart(&mut sections);
+    let unanswered = ask(store, read, extras, &mut sections)?;
     for table in sections.iter().flat_map(|section| &section.tables) {
         write_table(store, table)?;
     }
@@ -179,6 +196,7 @@ fn write(store: &Store, read: &Read) -> Result<Report, ReportError> {
         missed: 0,
         unfinished: read.unfinished,
         damaged: read.damaged.clone(),
+        unanswered,
     };
     for section in sections {
         report.shown.extend(section.shown);
@@ -190,9 +208,48 @@ fn write(store: &Store, read: &Read) -> Result<Report, ReportError> {
     Ok(report)
 }
 
+/// Gives tables of one name others: `groups` of modules stays, `groups` of features becomes `analysis_groups`.
+fn tell_tables_apart(sections: &mut [Section]) {
+    let mut taken = HashSet::new();
+    for ((kind, _), section) in KINDS.iter().zip(sections) {
+        for table in &mut section.tables {
+            if !taken.insert(table.name.to_string()) {
+                table.name = format!("{kind}_{}", table.name).into();
+                taken.insert(table.name.to_string());
+            }
+        }
+    }
+}
+
+/// Adds what SQL makes of the tables, and writes the database where it is wanted; the queries that have no answer.
+fn ask(
+    store: &Store,
+    read: &Read,
+    extras: Extras,
+    sections: &mut Vec<Section>,
+) -> Result<Vec<DatabaseError>, ReportError> {
+    let (list, file) = (table_path(database::LIST, "csv"), Path::new(database::FILE));
+    let earlier = store.bytes(&list).map(|list| database::earlier(&list)).unwrap_or_default();
+    let tables: Vec<&Table> = sections.iter().flat_map(|section| &section.tables).collect();
+    let keep = extras.database || store.root().join(file).exists();
+    let answers = database::answers(&tables, &read.queries, &store.root().join("experiment.toml"), keep);
+    // What an earlier report answered and this one does not: it may show other cells.
+    let answered = |name: &str| answers.section.tables.iter().any(|table| table.name == name);
+    for name in earlier.iter().filter(|name| !answered(name)) {
+        ["csv", "md", "tex"].iter().for_each(|extension| store.remove(&table_path(name, extension)));
+    }
+    match answers.file {
+        Some(bytes) => store.write(file, &bytes)?,
+        None if keep => store.remove(file),
+        None => {}
+    }
+    sections.push(answers.section);
+    Ok(answers.errors)
+}
+
 /// Writes a table as CSV, and as Markdown and LaTeX if a text has room for it.
 fn write_table(store: &Store, table: &Table) -> Result<(), StoreError> {
-    let path = |extension: &str| Path::new("tables").join(format!("{}.{extension}", table.name));
+    let path = |extension: &str| table_path(&table.name, extension);
     store.write(&path("csv"), table.csv().as_bytes())?;
     if table.rows.len() > MOST_ROWS_IN_A_TEXT {
         // An earlier report of fewer cells may have written them: they would not show what the CSV has.
@@ -201,6 +258,10 @@ fn write_table(store: &Store, table: &Table) -> Result<(), StoreError> {
     }
     store.write(&path("md"), table.markdown().as_bytes())?;
     store.write(&path("tex"), table.latex().as_bytes())
+}
+
+fn table_path(name: &str, extension: &str) -> PathBuf {
+    Path::new("tables").join(format!("{name}.{extension}"))
 }
 
 fn plot_path(name: &str, extension: &str) -> PathBuf {
@@ -225,7 +286,7 @@ fn remove_earlier(store: &Store, drawn: &HashSet<String>) {
 /// The cells of the plan; all cells of the folder, by name, where there is no plan.
 fn read(store: &Store) -> Result<Read, StoreError> {
     let mut read = Read::default();
-    let Some(PlanRecord { title, cells, expectations, .. }) = store.plan()? else {
+    let Some(PlanRecord { title, cells, expectations, queries, .. }) = store.plan()? else {
         for record in store.cells()? {
             match record {
                 Ok(record) => read.records.push(record.latest()),
@@ -234,7 +295,7 @@ fn read(store: &Store) -> Result<Read, StoreError> {
         }
         return Ok(read);
     };
-    (read.title, read.expectations) = (title, expectations);
+    (read.title, read.expectations, read.queries) = (title, expectations, queries);
     for entry in cells {
         read.add(store, entry)?;
     }
@@ -277,6 +338,21 @@ impl Read {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_table_overwrites_another() {
+        let section = |names: &[&'static str]| Section {
+            tables: names.iter().map(|name| Table::new(*name, ["n"])).collect(),
+            ..Section::default()
+        };
+        let mut sections = [section(&["groups", "summary"]), section(&[]), section(&["structure", "groups"])];
+        tell_tables_apart(&mut sections);
+        let names: Vec<&str> = sections.iter().flat_map(|section| &section.tables).map(|table| &*table.name).collect();
+        assert_eq!(names, ["groups", "summary", "structure", "analysis_groups"]);
+        let mut alone = [section(&[]), section(&[]), section(&["groups"])];
+        tell_tables_apart(&mut alone);
+        assert_eq!(alone[2].tables[0].name, "groups");
+    }
 
     #[test]
     fn long_tables_are_csv_alone() {

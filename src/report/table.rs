@@ -10,7 +10,7 @@ use std::fmt::Write;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
     /// The file's name without extension.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Column names.
     pub columns: Vec<String>,
     /// Rows, each as long as `columns`.
@@ -59,8 +59,8 @@ impl Value {
 
 impl Table {
     /// A table without rows.
-    pub fn new(name: &'static str, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self { name, columns: columns.into_iter().map(Into::into).collect(), rows: Vec::new() }
+    pub fn new(name: impl Into<Cow<'static, str>>, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { name: name.into(), columns: columns.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
 
     /// RFC 4180, with every digit.
@@ -127,7 +127,7 @@ impl Table {
         let kept: Vec<usize> =
             (0..self.columns.len()).filter(|&column| !hidden.contains(&self.columns[column].as_str())).collect();
         Self {
-            name: self.name,
+            name: self.name.clone(),
             columns: kept.iter().map(|&column| self.columns[column].clone()).collect(),
             rows: self.rows.iter().map(|row| kept.iter().map(|&column| row[column].clone()).collect()).collect(),
         }

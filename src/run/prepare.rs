@@ -119,5 +119,6 @@ fn plan_record(experiment: &Experiment, planned: &[Planned]) -> Result<PlanRecor
         title: experiment.title.clone(),
         cells: planned.iter().map(PlanEntry::of).collect(),
         expectations,
+        queries: experiment.queries.clone(),
     })
 }

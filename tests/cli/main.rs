@@ -16,6 +16,7 @@ mod guards;
 mod kernels;
 mod latency;
 mod output;
+mod queries;
 mod reference;
 mod resume;
 mod schema;

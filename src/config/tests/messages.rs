@@ -54,6 +54,7 @@ fn groups() -> Vec<(&'static str, Vec<Case>)> {
         ("data_and_measures", data_and_measures()),
         ("expectations", expectations()),
         ("kernels", kernels()),
+        ("own_kernels", own_kernels()),
         ("overrides", overrides()),
         ("sizes", sizes()),
     ]
@@ -219,6 +220,27 @@ fn kernels() -> Vec<Case> {
         on("flex", "1", "sparsity = 0.5\nformat = \"threshold\""),
         on("cuda", "[4, 5]", "sparsity = 0.5\nformat = \"threshold\""),
         kernel("[8, 4]", "1", &format!("{csr}\n{about_models}")),
+    ]
+}
+
+fn own_kernels() -> Vec<Case> {
+    let block = "name = \"t\"\n[[kernel]]\nsource = \"mine.cu\"\nentry = \"mine\"\nlayout = \"csr\"\ngrid = \"rows\"\n\
+        block = 128\nshape = [8, 4]\ntokens = 1\nsparsity = 0.5\n";
+    let with = |from: &str, to: &str| whole(block.replacen(from, to, 1));
+    vec![
+        with("source = \"mine.cu\"\n", "format = \"csr\"\n"),
+        with("source = \"mine.cu\"", "source = \"\""),
+        with("\"mine\"", "\"mine<4>\""),
+        with("block = 128", "block = [1, 1, 1, 1]"),
+        with("block = 128", "block = -1"),
+        with("block = 128", "block = 1.5"),
+        with("block = 128", "block = [64, 32]"),
+        with("\"rows\"", "\"row\""),
+        with("\"rows\"", "\"rows / 9\""),
+        with("\"rows\"", "\"tokens - rows\""),
+        with("layout = \"csr\"\n", ""),
+        with("shape", "weight = \"w.pt\"\nshape"),
+        kernel("[8, 4]", "1", "sparsity = 0.5\nformat = [\"csr\", \"source\"]"),
     ]
 }
 

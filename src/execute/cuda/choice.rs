@@ -60,6 +60,12 @@ pub(super) fn fastest<R: Fn(usize, usize)>(
     best
 }
 
+/// The number that was chosen under a name in this process, if there was.
+pub(super) fn known(device: &CudaDevice, name: &str) -> Option<usize> {
+    let chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
+    chosen.get(&(device.index, name.to_owned())).copied()
+}
+
 fn timed(gpu: &Gpu, device: &CudaDevice, count: usize, run: impl Fn(usize, usize)) -> usize {
     let round = |candidate| {
         hold::hold(device, HOLD);

@@ -40,9 +40,20 @@ pub(super) fn product(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tens
     }
 }
 
-/// The name of the kernel behind [`product`].
+/// The name of the kernel that [`product`] runs; without a bias, that of the same shape with one if that has run: a
+/// layer's name is asked without its bias.
 pub(super) fn kernel(weight: &Tensor, tokens: usize, bias: Option<&Tensor>) -> String {
-    DenseKernel::of(weight, tokens, bias).name(tokens).into()
+    let biased = job(weight, tokens, true).and_then(|job| {
+        let all = DenseKernel::comparable(weight, job);
+        choice::known(&weight.device, &name(job, all.len())).map(|at| all[at])
+    });
+    let kernel = biased.filter(|_| bias.is_none()).unwrap_or_else(|| DenseKernel::of(weight, tokens, bias));
+    kernel.name(tokens).into()
+}
+
+/// What a choice is kept under.
+fn name(job: Job, kernels: usize) -> String {
+    format!("dense 2, {}, {kernels} kernels, {job:?}", blas::version().unwrap_or_default())
 }
 
 /// A kernel, and of cublasLt which of its own.
@@ -99,14 +110,17 @@ impl DenseKernel {
         }
     }
 
-    /// Of all that can multiply this many tokens, timed once for a device, a shape and a version of the library.
-    fn fastest(gpu: &Gpu, weight: &Tensor, bias: Option<&Tensor>, job: Job) -> Self {
+    /// All that can multiply this many tokens, the likeliest first.
+    fn comparable(weight: &Tensor, job: Job) -> Vec<Self> {
         let has = Has::of(weight, Some(job));
         let skinny = has.tensor_core && job.tokens <= TILE_TOKENS && job.cols.is_multiple_of(SPAN);
-        let mut all: Vec<Self> = (0..has.blas).map(Self::Blas).collect();
-        all.extend(skinny.then_some(Self::Tiles));
-        let name = format!("dense 2, {}, {} kernels, {job:?}", blas::version().unwrap_or_default(), all.len());
-        let chosen = choice::fastest(gpu, &weight.device, &name, all.len(), || {
+        (0..has.blas).map(Self::Blas).chain(skinny.then_some(Self::Tiles)).collect()
+    }
+
+    /// The fastest of them, timed once for a device, a shape and a version of the library.
+    fn fastest(gpu: &Gpu, weight: &Tensor, bias: Option<&Tensor>, job: Job) -> Self {
+        let all = Self::comparable(weight, job);
+        let chosen = choice::fastest(gpu, &weight.device, &name(job, all.len()), all.len(), || {
             let x = outputs::output(weight, Shape::new([job.tokens, job.cols]), weight.dtype);
             let copies = copies(weight);
             let all = &all;

@@ -159,9 +159,6 @@ fn storage_dtype(name: &str) -> Option<Dtype> {
     })
 }
 
-/// The name of a tensor that was saved without one.
-pub(super) const ALONE: &str = "tensor";
-
 /// What one pickle has built.
 #[derive(Debug)]
 pub(super) struct Unpickled<'a> {
@@ -199,13 +196,12 @@ pub(super) fn unpickle(bytes: &[u8], start: usize) -> Result<Unpickled<'_>, Pick
 }
 
 impl<'a> Unpickled<'a> {
-    /// The tensors of a state dict, also of one that is an entry of the outermost dict. Entries that are not
-    /// tensors are left out; of a name that is repeated the last counts, as in Python. A tensor that was saved alone
-    /// is called [`ALONE`].
+    /// The tensors of a state dict, also of one that is an entry of the outermost dict; a tensor that was saved alone is
+    /// `tensor`. Other entries are left out; of a name that is repeated the last counts, as in Python.
     pub fn state_dict(&self) -> Result<Vec<(&'a str, &Tensor<'a>)>, PickleError> {
         let root = match self.root {
             Value::Dict(root) => root,
-            Value::Tensor(tensor) => return Ok(vec![(ALONE, &self.arenas.tensors[tensor])]),
+            Value::Tensor(tensor) => return Ok(vec![("tensor", &self.arenas.tensors[tensor])]),
             _ => return Err(PickleError::NotAStateDict),
         };
         let mut tensors = self.tensors_of(root)?;

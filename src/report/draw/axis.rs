@@ -25,6 +25,8 @@ pub(super) struct Mapping {
     scale: Scale,
     format: Format,
     fixed_ticks: Vec<f64>,
+    /// What `fixed_ticks` are called, if they are names.
+    names: Vec<String>,
     /// The range in transformed units: the values or their logarithms.
     lo: f64,
     hi: f64,
@@ -61,7 +63,8 @@ impl Mapping {
             (lo, lo + (hi - lo) / (1.0 - share))
         });
         let (scale, format, fixed_ticks) = (axis.scale, axis.format, axis.ticks.clone());
-        Some(Mapping { scale, format, fixed_ticks, lo, hi, start, end })
+        let names = axis.names.clone();
+        Some(Mapping { scale, format, fixed_ticks, names, lo, hi, start, end })
     }
 
     /// The pixel of a value, also outside the range; nothing for what the scale cannot show.
@@ -97,6 +100,16 @@ impl Mapping {
             }
         }
         kept
+    }
+
+    /// Whether its ticks are names, all of which are to be seen.
+    pub(super) fn has_names(&self) -> bool {
+        !self.names.is_empty()
+    }
+
+    /// Every name and its place.
+    pub(super) fn named(&self) -> Vec<Tick> {
+        self.label_fixed()
     }
 
     /// Pixels of the minor grid lines of a logarithmic axis.
@@ -169,7 +182,8 @@ impl Mapping {
 
     /// The ticks that the axis asks for, as far as they are in range.
     fn label_fixed(&self) -> Vec<Tick> {
-        let label = |v| number::value(v, self.format);
+        let name = |v: f64| self.fixed_ticks.iter().position(|tick| *tick == v).and_then(|at| self.names.get(at));
+        let label = |v| name(v).cloned().unwrap_or_else(|| number::value(v, self.format));
         self.labelled(&self.fixed_ticks, label)
     }
 

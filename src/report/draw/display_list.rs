@@ -102,6 +102,8 @@ pub(super) enum Shape {
     Box { rect: Rect, color: Color, alpha: f64 },
     /// A filled circle.
     Disc { center: Point, radius: f64, color: Color },
+    /// Pixels, row by row from the top, each a share of white in 0 to 15. Nothing is drawn below an image.
+    Image { rect: Rect, width: usize, shades: Vec<u8> },
     /// A line of text.
     Text(Text),
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns how a heat map's labels thin out and what its colours stand for. Knows nothing of other panels.
 
-use super::display_list::{Anchor, Rect, Shape, Text};
+use super::display_list::{Anchor, Point, Rect, Shape, Text};
 use super::font;
 use super::number;
 use super::style::{GRID, TICK, VALUE, ramp};
@@ -14,6 +14,8 @@ const LABEL_GAP: f64 = 4.0;
 const VALUE_GAP: f64 = 1.5;
 /// Smaller digits can't be read in print: 4 points.
 const SMALLEST: f64 = 5.4;
+/// The size of a number by chance beside the number's.
+const CHANCE: f64 = 0.9;
 /// Rectangles of this size have a line between them.
 const PARTED: f64 = 5.0;
 /// Pieces of a legend's colours.
@@ -81,9 +83,18 @@ impl<'a> Heat<'a> {
                 };
                 let (color, text) = ramp((value - low) / (high - low));
                 out.push(Shape::Box { rect, color, alpha: 1.0 });
-                if let Some(size) = size {
-                    let label = Text::centered(self.label(value), rect.center(), size, Anchor::Middle);
-                    out.push(Shape::Text(label.color(text)));
+                let Some(size) = size else { continue };
+                let mut put = |content, (x, y): Point, size| {
+                    out.push(Shape::Text(Text::centered(content, (x, y), size, Anchor::Middle).color(text)));
+                };
+                let (x, y) = rect.center();
+                match self.chance(row, column) {
+                    None => put(self.label(value), (x, y), size),
+                    Some(chance) => {
+                        let line = size * font::LINE / 2.0;
+                        put(self.label(value), (x, y - line), size);
+                        put(format!("({})", self.label(chance)), (x, y + line), CHANCE * size);
+                    }
                 }
             }
         }
@@ -119,9 +130,17 @@ impl<'a> Heat<'a> {
         number::value(value, self.map.scale.format).trim_end_matches('%').to_owned()
     }
 
+    /// What a number would be by chance.
+    fn chance(&self, row: usize, column: usize) -> Option<f64> {
+        self.map.chance.get(row)?.get(column)?.filter(|v| v.is_finite())
+    }
+
     /// The size of the numbers, if they fit.
     fn value_size(&self) -> Option<f64> {
-        let (width, height) = self.cell_size();
+        let (width, mut height) = self.cell_size();
+        if !self.map.chance.is_empty() {
+            height /= 2.0;
+        }
         let widest = numbers(self.map).map(|v| font::width(&self.label(v), 1.0)).fold(0.0, f64::max);
         let size = VALUE.min((width - 2.0 * VALUE_GAP) / widest).min((height - 2.0 * VALUE_GAP) / font::LINE);
         (size >= SMALLEST).then_some(size)
@@ -150,7 +169,13 @@ mod tests {
     fn map(values: Vec<Vec<Option<f64>>>) -> HeatMap {
         let columns = (0..values[0].len()).map(|i| i.to_string()).collect();
         let rows = (0..values.len()).map(|i| format!("row {i}")).collect();
-        HeatMap { columns, rows, values, scale: Axis { format: Format::Percent(0), ..Axis::linear("Sparsity") } }
+        HeatMap {
+            columns,
+            rows,
+            values,
+            chance: Vec::new(),
+            scale: Axis { format: Format::Percent(0), ..Axis::linear("Sparsity") },
+        }
     }
 
     fn drawn(map: &HeatMap, width: f64, height: f64) -> (Vec<Rect>, Vec<String>) {

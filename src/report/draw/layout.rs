@@ -147,6 +147,11 @@ fn check_values(panel: &Panel) -> Result<(), DrawError> {
             let labels = map.rows.iter().map(String::as_str).chain(std::iter::repeat(""));
             (map.columns.len(), labels.zip(map.values.iter().map(Vec::len)).collect())
         }
+        Marks::Raster(raster) => {
+            let found = if raster.width == 0 { 0 } else { raster.pixels.len() / raster.width };
+            let whole = found * raster.width == raster.pixels.len();
+            (raster.height, vec![("pixels", if whole { found } else { raster.pixels.len() })])
+        }
         Marks::Points(_) => return Ok(()),
     };
     match rows.into_iter().find(|(_, found)| *found != expected) {

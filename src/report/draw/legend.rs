@@ -7,13 +7,16 @@ use super::display_list::{Anchor, Point, Rect, Shape, Text, dashes};
 use super::font;
 use super::heat::{draw_ramp, range};
 use super::number;
-use super::style::{Look, TICK};
+use super::raster::SHADES;
+use super::style::{FRAME, Look, TICK};
 use crate::report::figure::{HeatMap, Marks, Panel, Trace};
 
 const SWATCH: f64 = 24.0;
 const SWATCH_GAP: f64 = 5.0;
 /// Length of the colours of a heat map.
 const RAMP: f64 = 130.0;
+/// A digit at an end of the shades, with its gap.
+const SHADES_END: f64 = 11.0;
 const ENTRY_GAP: f64 = 16.0;
 const ROW: f64 = 15.0;
 /// Between a legend and what is above it.
@@ -26,12 +29,15 @@ enum Swatch {
     Points(Trace),
     /// The colours of a heat map between its lowest and highest number.
     Ramp([String; 2]),
+    /// The shades of an image, from 0 to 1.
+    Shades,
 }
 
 impl Swatch {
     fn width(&self) -> f64 {
         match self {
             Self::Bar | Self::Points(_) => SWATCH,
+            Self::Shades => 2.0 * SHADES_END + RAMP / 2.0,
             Self::Ramp(ends) => ends.iter().map(|end| font::width(end, TICK) + SWATCH_GAP).sum::<f64>() + RAMP,
         }
     }
@@ -60,6 +66,7 @@ pub(super) fn entries(panel: &Panel) -> Vec<Entry> {
         Marks::Bars { series, .. } => series.iter().map(|s| entry(&s.name, s.style, Swatch::Bar)).collect(),
         Marks::Points(series) => series.iter().map(|s| entry(&s.name, s.style, Swatch::Points(s.trace))).collect(),
         Marks::Heat(map) => vec![entry(&map.scale.label, 0, Swatch::Ramp(ends(map)))],
+        Marks::Raster(raster) => vec![entry(&raster.label, 0, Swatch::Shades)],
     };
     all.into_iter().filter(|e| !e.name.is_empty()).collect()
 }
@@ -117,6 +124,24 @@ fn draw_swatch(entry: &Entry, (x, y): Point, out: &mut Vec<Shape>) {
             out.push(Shape::Text(Text::centered(high, (rect.right + SWATCH_GAP, y), TICK, Anchor::Start)));
         }
         Swatch::Bar => draw_bar(&Rect { left: x + 10.0, top: y - 4.5, right: to.0, bottom: y + 4.5 }, &look, out),
+        Swatch::Shades => {
+            let left = x + SHADES_END;
+            let rect = Rect { left, top: y - 4.5, right: left + RAMP / 2.0, bottom: y + 4.5 };
+            let pieces = (0..u32::from(SHADES)).rev().map(|i| (i * 255 / (u32::from(SHADES) - 1)) as u8);
+            for (index, grey) in pieces.enumerate() {
+                let piece = rect.width() / f64::from(SHADES);
+                let left = rect.left + index as f64 * piece;
+                let piece = Rect { left, right: (left + 1.5 * piece).min(rect.right), ..rect };
+                out.push(Shape::Box { rect: piece, color: (grey, grey, grey), alpha: 1.0 });
+            }
+            let corners =
+                [(rect.left, rect.top), (rect.right, rect.top), (rect.right, rect.bottom), (rect.left, rect.bottom)];
+            let points = corners.iter().chain([&corners[0]]).copied().collect();
+            out.push(Shape::Stroke { points, width: 0.6, color: FRAME });
+            out.push(Shape::Text(Text::centered("0", (x, y), TICK, Anchor::Start)));
+            out.push(Shape::Text(Text::centered("1", (rect.right + SWATCH_GAP, y), TICK, Anchor::Start)));
+        }
+        Swatch::Points(Trace::Dots) => out.push(look.dot((to.0 - 6.0, y))),
         Swatch::Points(Trace::Scatter) => out.extend(look.marker((to.0 - 6.0, y))),
         Swatch::Points(trace) => {
             let parts = dashes(&[from, to], look.dash).into_iter();

@@ -8,7 +8,7 @@ use super::bars::Bars;
 use super::display_list::{Anchor, Point, Rect, Shape, Text, dashes};
 use super::heat::Heat;
 use super::style::{DARK, FAINT, FRAME, GRID, HEADING, LABEL, MINOR_GRID, RULE_DASH, TICK};
-use super::{font, points};
+use super::{font, points, raster};
 use crate::report::figure::{Marks, Panel, Rule, RuleAxis, Value};
 
 /// Between a tick and its label, a label and the next.
@@ -78,6 +78,13 @@ impl<'a> Frame<'a> {
                 let y = Mapping::new(&panel.y, Content::Points, ys(), down, 0.0);
                 Frame { panel, plot, bars: None, heat: None, x, y }
             }
+            Marks::Raster(raster) => {
+                // Nothing to show without pixels, whatever the ranges are.
+                let any = raster.pixels.first().map(|_| 0.0);
+                let x = Mapping::new(&panel.x, Content::Points, any.into_iter(), across, 0.0);
+                let y = Mapping::new(&panel.y, Content::Points, any.into_iter(), (plot.top, plot.bottom), 0.0);
+                Frame { panel, plot, bars: None, heat: None, x, y }
+            }
             Marks::Heat(map) => Frame { panel, plot, bars: None, heat: Some(Heat::new(map, plot)), x: None, y: None },
         }
     }
@@ -94,18 +101,25 @@ impl<'a> Frame<'a> {
         let y_ticks = self.heat.as_ref().map_or(y_ticks, Heat::row_width);
         let x_height = match &self.bars {
             Some(bars) => bars.category_height(),
+            None if self.upright_names() => {
+                self.x_ticks().iter().map(|(_, name)| font::width(name, TICK)).fold(TICK, f64::max)
+            }
             None => TICK * font::LINE,
         };
         let rows = self.rule_rows().iter().map(|(_, row, _)| row + 1).max().unwrap_or(0) as f64;
         let title = self.title().len() as f64 * HEADING * font::LINE;
         let beside = self.rule_labels().into_iter().flat_map(|(_, lines)| lines);
         let beside = beside.map(|line| font::width(&line, TICK)).fold(0.0, f64::max);
-        let ticks = self.x_ticks().into_iter();
+        let ticks = self.x_ticks().into_iter().filter(|_| !self.upright_names());
+        let (above, beside_image) = match &self.panel.marks {
+            Marks::Raster(raster) => raster::room(raster),
+            Marks::Bars { .. } | Marks::Points(_) | Marks::Heat(_) => (0.0, 0.0),
+        };
         let overhang = ticks.map(|(at, label)| at + font::width(&label, TICK) / 2.0 - self.plot.right);
         Margins {
             left: BORDER + y_label * LABEL * font::LINE + y_ticks + NOTCH + GAP,
-            top: BORDER + title + rows * TICK * font::LINE + if title + rows > 0.0 { GAP } else { 0.0 },
-            right: overhang.fold(BORDER, f64::max).max(beside + GAP) + BORDER / 2.0,
+            top: BORDER + title + rows * TICK * font::LINE + if title + rows > 0.0 { GAP } else { 0.0 } + above,
+            right: overhang.fold(BORDER, f64::max).max(beside + GAP).max(beside_image) + BORDER / 2.0,
             bottom: NOTCH + GAP + x_height + x_label * LABEL * font::LINE + BORDER,
         }
     }
@@ -117,13 +131,15 @@ impl<'a> Frame<'a> {
         if let Some(heat) = self.heat.as_ref().filter(|heat| heat.has_data()) {
             return heat.draw(NOTCH + GAP / 2.0, out);
         }
-        if let (true, Some(y)) = (self.has_data(), &self.y) {
+        if let (true, Marks::Raster(image)) = (self.has_data(), &self.panel.marks) {
+            raster::draw(image, &self.plot, out);
+        } else if let (true, Some(y)) = (self.has_data(), &self.y) {
             self.draw_grid(out);
             self.draw_rules(out);
             match (&self.panel.marks, &self.bars, &self.x) {
                 (Marks::Bars { .. }, Some(bars), _) => bars.draw(y, &self.plot, out),
                 (Marks::Points(series), _, Some(x)) => points::draw(series, x, y, &self.plot, out),
-                (Marks::Bars { .. } | Marks::Points(_) | Marks::Heat(_), ..) => {}
+                (Marks::Bars { .. } | Marks::Points(_) | Marks::Heat(_) | Marks::Raster(_), ..) => {}
             }
             if self.bars.is_some() && y.baseline() != self.plot.bottom {
                 self.horizontal(y.baseline(), FRAME, 0.8, out);
@@ -185,6 +201,10 @@ impl<'a> Frame<'a> {
         let top = bottom + NOTCH + GAP / 2.0;
         for (at, label) in self.x_ticks() {
             out.push(Shape::line((at, bottom), (at, bottom + NOTCH), 0.9, FRAME));
+            if self.upright_names() {
+                out.push(Shape::Text(Text::upright(label, (at, top), TICK, Anchor::End)));
+                continue;
+            }
             let y = top + TICK * font::LINE / 2.0;
             out.push(Shape::Text(Text::centered(label, (at, y), TICK, Anchor::Middle)));
         }
@@ -282,7 +302,18 @@ impl<'a> Frame<'a> {
     }
 
     fn x_ticks(&self) -> Vec<(f64, String)> {
-        self.ticks(&self.x, |label| font::width(label, TICK))
+        match self.x.as_ref().filter(|x| x.has_names() && self.has_data()) {
+            Some(x) => x.named().into_iter().map(|tick| (tick.at, tick.label)).collect(),
+            None => self.ticks(&self.x, |label| font::width(label, TICK)),
+        }
+    }
+
+    /// Whether the names along the horizontal axis touch unless they are turned.
+    fn upright_names(&self) -> bool {
+        let named = self.x.as_ref().is_some_and(Mapping::has_names);
+        let half = |label: &str| font::width(label, TICK) / 2.0;
+        let touch = |pair: &[(f64, String)]| pair[1].0 - pair[0].0 < half(&pair[0].1) + half(&pair[1].1) + GAP;
+        named && self.x_ticks().windows(2).any(touch)
     }
 
     fn ticks(&self, mapping: &Option<Mapping>, extent: impl Fn(&str) -> f64) -> Vec<(f64, String)> {
@@ -304,7 +335,7 @@ fn y_values(marks: &Marks) -> Vec<f64> {
     let values: Vec<&Value> = match marks {
         Marks::Bars { series, .. } => series.iter().flat_map(|s| &s.values).collect(),
         Marks::Points(series) => series.iter().flat_map(|s| s.points.iter().map(|(_, value)| value)).collect(),
-        Marks::Heat(_) => Vec::new(),
+        Marks::Heat(_) | Marks::Raster(_) => Vec::new(),
     };
     let parts = |value: &Value| {
         let (lo, hi) = value.finite_bounds().unzip();

@@ -11,7 +11,7 @@ use crate::report::figure::{PointSeries, Trace, Value};
 /// Draws bands first, then lines, then markers, so that no series' band hides another's line.
 pub(super) fn draw(series: &[PointSeries], x: &Mapping, y: &Mapping, plot: &Rect, out: &mut Vec<Shape>) {
     let placed: Vec<(&PointSeries, Vec<Vec<Placed>>)> = series.iter().map(|s| (s, runs(s, x, y))).collect();
-    let lines = || placed.iter().filter(|(series, _)| series.trace != Trace::Scatter);
+    let lines = || placed.iter().filter(|(series, _)| matches!(series.trace, Trace::Marked | Trace::Line));
     for (series, runs) in lines() {
         let bands = runs.iter().filter_map(|run| band(run, y, plot));
         out.extend(bands.map(|points| Shape::Fill { points, color: Look::of(series.style).color, alpha: 0.18 }));
@@ -27,10 +27,15 @@ pub(super) fn draw(series: &[PointSeries], x: &Mapping, y: &Mapping, plot: &Rect
     }
     for (series, runs) in placed.iter().filter(|(series, _)| series.trace != Trace::Line) {
         for placed in runs.iter().flatten().filter(|placed| within(placed.at, plot)) {
-            if series.trace == Trace::Scatter {
-                draw_whisker(&placed.value, placed.at.0, y, plot, out);
+            let look = Look::of(series.style);
+            match series.trace {
+                Trace::Dots => out.push(look.dot(placed.at)),
+                Trace::Scatter => {
+                    draw_whisker(&placed.value, placed.at.0, y, plot, out);
+                    out.extend(look.marker(placed.at));
+                }
+                Trace::Marked | Trace::Line => out.extend(look.marker(placed.at)),
             }
-            out.extend(Look::of(series.style).marker(placed.at));
         }
     }
 }

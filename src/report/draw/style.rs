@@ -28,6 +28,8 @@ pub(super) const RULE_DASH: &[f64] = &[3.0, 2.5];
 
 /// Radius of a marker.
 pub(super) const MARKER: f64 = 3.2;
+/// Of a point of a cloud.
+const DOT: f64 = 2.0;
 
 /// Okabe and Ito's palette, its black softened, neighbours far apart in lightness; yellow last, weak on white.
 const COLORS: [Color; 8] = [
@@ -118,15 +120,23 @@ impl Look {
     }
 
     /// The marker at a position, with a white rim that keeps crowded markers apart.
-    pub(super) fn marker(&self, (x, y): Point) -> [Shape; 2] {
-        let shape = |radius: f64, color| match self.marker {
+    pub(super) fn marker(&self, at: Point) -> [Shape; 2] {
+        [self.shape(at, MARKER + 0.8, WHITE), self.shape(at, MARKER, self.color)]
+    }
+
+    /// A small marker, without a rim.
+    pub(super) fn dot(&self, at: Point) -> Shape {
+        self.shape(at, DOT, self.color)
+    }
+
+    fn shape(&self, (x, y): Point, radius: f64, color: Color) -> Shape {
+        match self.marker {
             Marker::Disc => Shape::Disc { center: (x, y), radius, color },
             Marker::Polygon(corners) => {
                 let points = corners.iter().map(|(dx, dy)| (x + dx * radius, y + dy * radius)).collect();
                 Shape::Fill { points, color, alpha: 1.0 }
             }
-        };
-        [shape(MARKER + 0.8, WHITE), shape(MARKER, self.color)]
+        }
     }
 }
 

@@ -102,6 +102,7 @@ fn what_cannot_be_drawn_is_an_error() {
         columns: vec!["0".into(), "1".into()],
         rows: vec!["q".into()],
         values: vec![vec![Some(0.5)]],
+        chance: Vec::new(),
         scale: Axis::linear("Sparsity"),
     };
     let ragged = Panel::new(Axis::linear("Block"), Axis::linear(""), Marks::Heat(map));
@@ -206,7 +207,13 @@ fn arbitrary_panel() -> impl Strategy<Value = Panel> {
         values.prop_map(move |values| {
             let scale = Axis { format: Format::Percent(0), ..Axis::linear("Sparsity") };
             let rows = (0..rows).map(|row| format!("self_attn.{row}_proj")).collect();
-            Marks::Heat(HeatMap { columns: (0..columns).map(|c| c.to_string()).collect(), rows, values, scale })
+            Marks::Heat(HeatMap {
+                columns: (0..columns).map(|c| c.to_string()).collect(),
+                rows,
+                values,
+                chance: Vec::new(),
+                scale,
+            })
         })
     });
     let rule = (any::<bool>(), 1e-2f64..1e3).prop_map(|(x, at)| Rule {

@@ -78,7 +78,7 @@ fn panel(tokens: usize, curves: &[&Curve<'_>], x: Option<(f64, f64)>, y: (f64, f
 /// How many kernels of users come before one, so that each looks different.
 fn own_before(curves: &[&Curve<'_>], at: usize) -> usize {
     let own = |curve: &&Curve<'_>| curve.cell.format == KernelFormat::Source;
-    if own(&curves[at]) { curves[..at].iter().copied().filter(|curve| own(&curve)).count() } else { 0 }
+    if own(&curves[at]) { curves[..at].iter().filter(|curve| own(curve)).count() } else { 0 }
 }
 
 /// The range with room for the markers at its ends.

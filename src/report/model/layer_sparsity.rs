@@ -170,7 +170,7 @@ pub(super) fn heatmap(records: &[&CellResult], names: &Names) -> Option<Figure> 
     let panel = |(title, rows): (String, Rows)| {
         let scale = Axis { format: Format::Percent(0), range: Some(range), ..Axis::linear("Sparsity") };
         let columns = blocks.iter().map(ToString::to_string).collect();
-        let map = HeatMap { columns, rows: rows.kinds, values: rows.values, scale };
+        let map = HeatMap { columns, rows: rows.kinds, values: rows.values, chance: Vec::new(), scale };
         Panel { title, legend: true, ..Panel::new(Axis::linear("Block"), Axis::linear(""), Marks::Heat(map)) }
     };
     let panels: Vec<Panel> = maps.into_iter().map(panel).collect();

@@ -53,8 +53,8 @@ fn fits(block: &KernelBlock, files: &BlockFiles) -> Result<(), PrepareError> {
     let [rows, width] = input.shape;
     let file = || input.file.file.clone();
     let of_file = files.weight.as_ref().map(|weight| weight.shape[1]);
-    let widths = block.shapes.iter().map(|shape| shape.0[1]).chain(of_file);
-    for cols in widths.filter(|&cols| cols != width) {
+    let mut widths = block.shapes.iter().map(|shape| shape.0[1]).chain(of_file);
+    if let Some(cols) = widths.find(|&cols| cols != width) {
         return Err(PrepareError::KernelFile {
             key: "input",
             reason: format!("`{}` has {width} columns, and the weight {cols}", file()),
