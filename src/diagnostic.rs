@@ -54,7 +54,7 @@ impl Sources {
 
     fn add(&mut self, name: String, prefix: &'static str, text: &str) -> Span {
         if !self.parts.is_empty() {
-            // A position just behind one text must not be the start of the next.
+            // A position just after one text must not be the start of the next.
             self.buffer.push('\n');
         }
         let start = self.buffer.len();
@@ -102,6 +102,9 @@ pub struct Diagnostic {
     title: String,
     labels: Vec<Label>,
     helps: Vec<String>,
+    /// Where in the source it is made, so that a test can tell which messages nothing shows.
+    #[cfg(test)]
+    made_at: &'static std::panic::Location<'static>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -119,17 +122,33 @@ enum LabelKind {
 
 impl Diagnostic {
     /// An error; the title is a lower-case fragment that names the key.
+    #[cfg_attr(test, track_caller)]
     pub fn error(title: impl Into<String>) -> Self {
         Self::new(Severity::Error, title.into())
     }
 
     /// A warning.
+    #[cfg_attr(test, track_caller)]
     pub fn warning(title: impl Into<String>) -> Self {
         Self::new(Severity::Warning, title.into())
     }
 
+    #[cfg_attr(test, track_caller)]
     fn new(severity: Severity, title: String) -> Self {
-        Self { severity, title, labels: Vec::new(), helps: Vec::new() }
+        Self {
+            severity,
+            title,
+            labels: Vec::new(),
+            helps: Vec::new(),
+            #[cfg(test)]
+            made_at: std::panic::Location::caller(),
+        }
+    }
+
+    /// The file and line that make it.
+    #[cfg(test)]
+    pub fn made_at(&self) -> (&'static str, u32) {
+        (self.made_at.file(), self.made_at.line())
     }
 
     /// Where the cause stands, and what was expected there.
@@ -218,7 +237,7 @@ impl Diagnostic {
 }
 
 impl Label {
-    /// The label with its range relative to the lines that are shown behind `prefix`, kept inside them.
+    /// The label with its range relative to the lines that are shown after `prefix`, kept inside them.
     fn annotation<'a>(&'a self, lines: &Span, prefix: &str) -> annotate_snippets::Annotation<'a> {
         let kind = match self.kind {
             LabelKind::Cause => AnnotationKind::Primary,
@@ -230,7 +249,7 @@ impl Label {
     }
 }
 
-/// Messages while they are found: at most so many of each severity, so that a file of a million mistakes does not
+/// Messages while they are found: at most a thousand of each severity, so that a file of a million mistakes does not
 /// take all memory, and how many more there were.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
@@ -289,7 +308,7 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// The most messages that are shown: those behind them are counted. Who has mended these runs it again.
+    /// The most messages that are shown: the others are counted, since whoever has mended these runs it again.
     pub const SHOWN: usize = 20;
 
     /// Sorts the messages by where their causes stand; each is said once.
@@ -380,7 +399,7 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let length = name.chars().count();
     candidates
         .into_iter()
-        // So much longer or shorter, it is further away; counting is cheaper than comparing.
+        // A name that is that much longer or shorter is further away; counting is cheaper than comparing.
         .filter(|candidate| candidate.chars().count().abs_diff(length) <= allowed)
         .map(|candidate| (strsim::osa_distance(&name, &candidate.to_lowercase()), candidate))
         .filter(|&(distance, candidate)| distance <= allowed && distance < candidate.len())

@@ -20,14 +20,20 @@
 //!   cli       what the user types and sees
 //! ```
 //!
-//! `tests/architecture.rs` holds the modules to what each may know.
+//! `tests/cli/architecture.rs` holds the modules to what each may know.
 #![recursion_limit = "256"]
 
 mod cache;
+pub mod column;
 pub mod config;
 pub mod diagnostic;
+pub mod dtype;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
+mod hex;
 pub mod input;
+pub mod keyword;
 pub mod panics;
 pub mod plan;
 

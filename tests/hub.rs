@@ -10,6 +10,8 @@ use std::time::Duration;
 use sparsify_exp::load::hub::{CacheOnly, Hub, HubError, HubSettings, NetworkFault, RepoKind, Snapshot};
 use tempfile::TempDir;
 
+#[path = "hub/cache.rs"]
+mod cache;
 #[path = "hub/datasets.rs"]
 mod datasets;
 #[path = "support/fake_hub.rs"]
@@ -79,7 +81,6 @@ impl Bench {
     }
 }
 
-/// The layout as Python's `huggingface_hub` leaves it, by hand.
 fn write_as_python(cache: &Path, file: &str, bytes: &[u8], etag: &str) {
     let root = cache.join("models--org--tiny");
     let snapshot = root.join("snapshots").join(COMMIT);
@@ -352,77 +353,6 @@ fn a_wrong_length_is_an_error_of_its_own() {
 }
 
 #[test]
-fn offline_with_an_empty_cache_says_how_to_fill_it() {
-    let bench = Bench::new("http://127.0.0.1:1").offline();
-    let error = bench.snapshot().unwrap_err();
-    let cache = bench.settings.cache.display();
-    assert_eq!(error.to_string(), format!("model `org/tiny` at revision `main` is not in the cache `{cache}`"));
-    let hint = hint(&error);
-    for part in ["run once with network", "`--offline`", "`HF_HUB_OFFLINE`"] {
-        assert!(hint.contains(part), "{hint}");
-    }
-    assert!(!bench.settings.cache.exists());
-}
-
-#[test]
-fn offline_uses_what_was_downloaded_and_asks_nobody() {
-    let server = FakeHub::with_files([("config.json", File::small(SMALL)), ("model.bin", File::small(b"weights"))]);
-    let bench = Bench::new(&server.url);
-    bench.snapshot().unwrap().get("config.json").unwrap();
-    let requests = server.log().len();
-
-    let mut offline = bench.offline();
-    offline.settings.endpoint = server.url.clone();
-    let snapshot = offline.snapshot().unwrap();
-    assert_eq!(snapshot.commit(), COMMIT);
-    assert_eq!(snapshot.files(), ["config.json"]);
-    assert!(snapshot.warnings().is_empty());
-    assert_eq!(fs::read(snapshot.get("config.json").unwrap()).unwrap(), SMALL);
-    assert_eq!(snapshot.find("model.bin").unwrap(), None);
-    let error = snapshot.get("model.bin").unwrap_err();
-    assert!(matches!(&error, HubError::FileNotCached { why: CacheOnly::Offline, .. }), "{error}");
-    assert!(hint(&error).contains("run once with network"));
-    assert_eq!(server.log().len(), requests);
-}
-
-#[test]
-fn a_cache_written_by_python_is_used() {
-    let file = File::large(&weights());
-    let server = FakeHub::with_files([("model.bin", file.clone())]);
-    let bench = Bench::new(&server.url);
-    write_as_python(&bench.settings.cache, "model.bin", &file.bytes, &file.etag());
-    for bench in [&bench, &bench.offline()] {
-        let snapshot = bench.snapshot().unwrap();
-        let path = snapshot.get("model.bin").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), file.bytes);
-        #[cfg(unix)]
-        assert_eq!(snapshot.sha256(&path), Some(file.etag()));
-    }
-    assert_eq!(server.count("HEAD", "/resolve/"), 0);
-}
-
-#[test]
-fn an_unreachable_hub_falls_back_to_the_cache_with_a_warning() {
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let bench = Bench::new(&format!("http://{gone}"));
-    let error = bench.snapshot().unwrap_err();
-    assert!(matches!(&error, HubError::Unreachable { fault: NetworkFault::Refused, .. }), "{error:?}");
-    assert_eq!(error.to_string(), format!("cannot reach `http://{gone}`: connection refused"));
-
-    write_as_python(&bench.settings.cache, "config.json", SMALL, "etag");
-    let snapshot = bench.snapshot().unwrap();
-    assert_eq!(fs::read(snapshot.get("config.json").unwrap()).unwrap(), SMALL);
-    let [warning] = snapshot.warnings() else {
-        panic!("{:?}", snapshot.warnings());
-    };
-    let warning = warning.to_string();
-    assert!(warning.contains(COMMIT) && warning.contains("connection refused"), "{warning}");
-    let error = snapshot.get("model.bin").unwrap_err();
-    assert!(error.to_string().contains("connection refused"), "{error}");
-    assert!(hint(&error).contains("check the network"));
-}
-
-#[test]
 fn a_hub_that_cannot_serve_is_asked_again_then_replaced_by_the_cache() {
     let server = FakeHub::start(Content { status: Some(503), ..Content::default() });
     let bench = Bench::new(&server.url);
@@ -449,40 +379,6 @@ fn a_silent_server_and_an_unknown_host_are_told_apart() {
     assert!(error.to_string().contains("xxx.invalid`: "), "{error}");
     #[cfg(unix)]
     assert!(error.to_string().ends_with("unknown host"), "{error}");
-}
-
-#[test]
-fn a_cache_that_cannot_be_written_is_named() {
-    let server = FakeHub::with_files([("config.json", File::small(SMALL))]);
-    let mut bench = Bench::new(&server.url);
-    // A file where the cache folder should be: true of all users, the superuser included.
-    let in_the_way = bench.folder.path().join("in-the-way");
-    fs::write(&in_the_way, "").unwrap();
-    bench.settings.cache = in_the_way.join("hub");
-    let error = bench.snapshot().unwrap().get("config.json").unwrap_err();
-    assert!(matches!(error, HubError::CacheNotWritable { .. }), "{error}");
-    assert!(error.to_string().contains("in-the-way"), "{error}");
-    assert!(hint(&error).contains("`HF_HUB_CACHE`"));
-    assert_eq!(fs::read(in_the_way).unwrap(), b"");
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_full_disk_is_named_and_leaves_nothing() {
-    let file = File::large(SMALL);
-    let server = FakeHub::with_files([("model.bin", file.clone())]);
-    let bench = Bench::new(&server.url);
-    let blobs = bench.root().join("blobs");
-    fs::create_dir_all(&blobs).unwrap();
-    // The part of an earlier run lies on a device that is always full.
-    let parked = blobs.join(format!("{}.resume.incomplete", file.etag()));
-    std::os::unix::fs::symlink("/dev/full", parked).unwrap();
-    let error = bench.snapshot().unwrap().get("model.bin").unwrap_err();
-    assert!(matches!(error, HubError::DiskFull { .. }), "{error:?}");
-    assert!(error.to_string().starts_with("no space left for `"), "{error}");
-    assert!(hint(&error).contains("free some space"));
-    bench.assert_no_file();
-    assert!(bench.blobs().is_empty());
 }
 
 #[test]
@@ -532,17 +428,6 @@ fn downloads_at_the_same_time_do_not_disturb_each_other() {
 }
 
 #[test]
-fn a_blob_cut_short_by_another_program_is_replaced() {
-    let file = File::large(&weights());
-    let server = FakeHub::with_files([("model.bin", file.clone())]);
-    let bench = Bench::new(&server.url);
-    fs::create_dir_all(bench.root().join("blobs")).unwrap();
-    fs::write(bench.root().join("blobs").join(file.etag()), b"half").unwrap();
-    let path = bench.snapshot().unwrap().get("model.bin").unwrap();
-    assert_eq!(fs::read(path).unwrap(), file.bytes);
-}
-
-#[test]
 fn names_that_leave_the_cache_are_refused() {
     let server = FakeHub::with_files([("config.json", File::small(SMALL))]);
     let bench = Bench::new(&server.url);
@@ -558,7 +443,7 @@ fn names_that_leave_the_cache_are_refused() {
 }
 
 /// From `hf:` in an experiment file to tables, and again without network: OPT as the hub has it, float16 weights in
-/// a pickle behind a redirect and no `tokenizer.json`.
+/// a pickle that a redirect leads to and no `tokenizer.json`.
 #[test]
 fn the_program_runs_a_model_of_the_hub() {
     let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/opt-hub");

@@ -117,7 +117,7 @@ pub fn tokenizer_config(max_length: usize) -> serde_json::Value {
     })
 }
 
-/// Token ids of one text behind its leading `</s>`.
+/// Token ids of one text after its leading `</s>`.
 pub fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     Ok(tokenizer.encode_fast(text, true)?.get_ids().to_vec())
 }

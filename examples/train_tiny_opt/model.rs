@@ -1,5 +1,5 @@
 //! The OPT decoder (arXiv 2205.01068) in Burn, as Hugging Face's `OPTForCausalLM` computes it: pre-LayerNorm,
-//! learned positions behind an offset of two, ReLU, biases everywhere, output projection tied to the embedding.
+//! learned positions after an offset of two, ReLU, biases everywhere, output projection tied to the embedding.
 //! Knows nothing about texts, files or the optimiser.
 //!
 //! ```text

@@ -65,8 +65,8 @@ impl Hierarchy {
         Self { features: mask.features(), merges }
     }
 
-    /// The cluster of every feature when the last merges are undone until there are so many clusters, numbered by first
-    /// appearance; nothing when there are not so many features, or none is asked for.
+    /// The cluster of every feature when the last merges are undone until there are this many clusters, numbered by first
+    /// appearance; nothing when there are not that many features, or none is asked for.
     pub fn cut(&self, clusters: usize) -> Option<Vec<usize>> {
         if clusters == 0 || clusters > self.features {
             return None;
@@ -204,7 +204,7 @@ impl Forest {
         }
     }
 
-    /// The nearest to `a` of the clusters behind it, which begin at `place` among all or later.
+    /// The nearest to `a` of the clusters after it, which begin at `place` among all or later.
     fn nearest_after(&self, a: usize, place: usize) -> Option<Nearest> {
         let mut best: Option<Nearest> = None;
         for &cluster in &self.alive[place.min(self.alive.len())..] {

@@ -8,7 +8,7 @@
 //!                              3 | 1 0 1
 //!                                  length 3                    length 4
 //! ```
-//! Feature f has `length` bits in `ceil(length / 64)` words of its own; bits behind the last are 0. Counts of kept
+//! Feature f has `length` bits in `ceil(length / 64)` words of its own; bits after the last are 0. Counts of kept
 //! positions are held beside them, for every figure needs them.
 
 use super::popcount::ones;
@@ -35,7 +35,7 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// Fills the words of each feature, which start at 0; bits behind the last are cleared.
+    /// Fills the words of each feature, which start at 0; bits after the last are cleared.
     ///
     /// # Panics
     /// When a feature has no position, or more than 2^31.

@@ -67,7 +67,7 @@ use thiserror::Error;
 /// What cannot be analysed as asked.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AnalysisError {
-    /// A group cannot have so many features.
+    /// A group cannot have that many features.
     #[error("groups of {size} cannot be made of {features} features")]
     GroupSize {
         /// Asked for.

@@ -140,7 +140,7 @@ mod avx512 {
         let mut sums = [_mm512_setzero_si512(); TILE * TILE];
         let mut at = 0;
         while at < words {
-            // Lanes behind the last word are neither read nor counted.
+            // Lanes after the last word are neither read nor counted.
             let lanes = if words - at >= 8 { 0xff } else { (1u8 << (words - at)) - 1 };
             let mut these = [_mm512_setzero_si512(); TILE];
             for i in 0..TILE {

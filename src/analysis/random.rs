@@ -93,7 +93,7 @@ pub fn shuffled(mask: &Mask, seed: u64) -> Mask {
     Mask::from_rows(mask.features(), length, |feature, words| {
         let mut random = Random::new(seed, feature as u64);
         let mut going = mask.kept(feature);
-        // Selection sampling of the rarer kind of bit; only so many draws as there are positions before the last.
+        // Selection sampling of the rarer kind of bit; only as many draws as there are positions before the last.
         let invert = 2 * going > length;
         going = if invert { length - going } else { going };
         for at in 0..length {

@@ -4,7 +4,7 @@
 //!   feature f of a  1 1 0 1 0   ┐
 //!   feature f of b  1 0 1 1 0   ┘ one row: jaccard, hamming, kappa, cosine, and jaccard and hamming by chance
 //! ```
-//! Chance holds each feature's two densities. Of kappa it is 0; of the cosine of weights it is not known.
+//! Chance holds each feature's two densities. It is 0 for kappa, and not known for the cosine of weights.
 
 use super::stats::{mean, quantile, ratio, sd};
 use super::{Axis, Mask, Pair};

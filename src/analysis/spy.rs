@@ -1,7 +1,7 @@
 //! A picture of a mask: the share of kept positions in every pixel, and along its sides.
 //!
 //! ```text
-//!   mask [out, in]                picture [height, width], at most so many pixels a side
+//!   mask [out, in]                picture [height, width], at most this many pixels a side
 //!   x . | x x          ┌────┬────┐   rows of pixel p: floor(p out / height) to before floor((p + 1) out / height)
 //!   . x | x x   ──>    │ .5 │ 1  │
 //!   ----+----          ├────┼────┤

@@ -89,7 +89,7 @@ impl Repeats {
     }
 }
 
-/// The 0.975 quantile of Student's t with so many degrees of freedom, not 0.
+/// The 0.975 quantile of Student's t with this many degrees of freedom, not 0.
 ///
 /// With t = sqrt(v) tan(a), the probability between -t and t is a finite series in cos(a) (Abramowitz and Stegun,
 /// 26.7.3 and 26.7.4), which is inverted by bisection.

@@ -140,9 +140,9 @@ pub enum Profile {
     Row,
     /// Every column.
     Col,
-    /// So many rows (`Axis::Out`: q, k, v) or columns (`Axis::In`: o) at a time.
+    /// This many rows (`Axis::Out`: q, k, v) or columns (`Axis::In`: o) at a time.
     Head(Axis, usize),
-    /// So many columns at a time.
+    /// This many columns at a time.
     ColBlock(usize),
 }
 
@@ -183,7 +183,7 @@ pub fn density_profile(pattern: &Pattern, profile: Profile) -> Vec<ProfileRow> {
 pub struct NmConformance {
     /// Positions that may be kept.
     pub n: usize,
-    /// Of so many.
+    /// Of this many.
     pub m: usize,
     /// Groups of M consecutive columns, of all rows; what is left of a row is in none.
     pub groups: u64,
@@ -195,7 +195,7 @@ pub struct NmConformance {
     pub exact_fraction: f64,
     /// The most that a group keeps.
     pub max_kept: Option<usize>,
-    /// Columns behind the last group: in mod M.
+    /// Columns after the last group: in mod M.
     pub remainder_columns: usize,
     /// Positions kept in them.
     pub remainder_kept: u64,

@@ -176,6 +176,8 @@ pub enum SchemaName {
     Experiment,
     /// An experiment file too, but as a page for people: `docs/configuration.md`.
     Configuration,
+    /// What the columns of tables say, as a page for people: `docs/columns.md`.
+    Columns,
     /// `cells/ID.json`
     Cell,
     /// `manifest.json`

@@ -3,10 +3,10 @@
 use super::args::What;
 use super::output::Printer;
 use crate::config::experiment::{BackendChoice, Method, Metric, Variant};
-use crate::config::keyword::Keyword;
 use crate::config::source::{BUILTIN_MODELS, MODEL_FORMS, SYNTHETIC_MODELS};
 use crate::error::{CliError, exit};
 use crate::execute::device;
+use crate::keyword::Keyword;
 use crate::model::FAMILIES;
 use crate::report::table::Table;
 

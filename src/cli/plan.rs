@@ -7,7 +7,7 @@ use super::run::{counted, load_experiment, prepare_selection, warn_of_another_fi
 use crate::error::{CliError, exit};
 use crate::plan::Planned;
 use crate::record::{Store, experiment_folder};
-use crate::report::table::{Table, Value};
+use crate::report::table::Table;
 use crate::run::Prepared;
 use indicatif::HumanBytes;
 use serde_json::json;
@@ -89,25 +89,15 @@ fn tables(cells: &[Planned]) -> Vec<Table> {
 }
 
 fn table(cells: &[Planned]) -> Table {
-    let columns = cells.first().map_or(&[][..], |planned| planned.task.kind().columns());
-    let names = ["cell", "do"].into_iter().chain(columns.iter().map(|column| column.name())).chain(["memory"]);
+    let key = cells.first().map_or_else(Vec::new, |planned| planned.task.kind().key());
+    let names = ["cell", "do"].into_iter().chain(key.iter().map(|(name, _)| *name)).chain(["memory"]);
     let mut table = Table::new("plan", names);
     for planned in cells {
         let action = if planned.selected { planned.decision.word() } else { "not selected" };
         let mut row = vec![planned.id.as_str().into(), action.into()];
-        row.extend(columns.iter().map(|&column| value(planned.task.kind().column(column).flatten())));
+        row.extend(planned.task.kind().key().into_iter().map(|(_, entry)| entry));
         row.push(HumanBytes(planned.memory_bytes).to_string().into());
         table.rows.push(row);
     }
     table
-}
-
-/// A column's text; numbers stand as numbers do.
-fn value(text: Option<String>) -> Value {
-    let Some(text) = text else { return Value::Missing };
-    match (text.parse::<u64>(), text.parse::<f64>()) {
-        (Ok(count), _) => Value::Int(count),
-        (_, Ok(number)) if number.is_finite() => Value::Float(number),
-        (Err(_), _) => text.into(),
-    }
 }

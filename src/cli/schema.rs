@@ -5,12 +5,17 @@ use super::output::{Event, Printer};
 use crate::config;
 use crate::error::{CliError, exit};
 use crate::record::{Manifest, Record};
+use crate::report;
 use schemars::schema_for;
 
 pub(super) fn schema(name: SchemaName) -> Result<u8, CliError> {
     let schema = match name {
         SchemaName::Configuration => {
             Printer::data(&config::reference());
+            return Ok(exit::OK);
+        }
+        SchemaName::Columns => {
+            Printer::data(&report::reference());
             return Ok(exit::OK);
         }
         SchemaName::Experiment => config::json_schema(),

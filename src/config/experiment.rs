@@ -16,17 +16,22 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
+use crate::column::{Column, Value, key_column};
 pub use crate::config::analysis::AnalysisBlock;
 pub use crate::config::format::Format;
 pub use crate::config::joining::Joining;
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
-use crate::config::keyword::{UnknownKeyword, keywords, serde_as_text};
-pub use crate::config::method::{Budget, Method, MethodSettings, Owl, Propagate};
+use crate::keyword::{UnknownKeyword, keywords};
+
+pub use crate::config::metric::{Metric, MetricColumn, Reads};
 pub use crate::config::query::{Picture, Query, QueryPlot};
 pub use crate::config::source::{ModelSource, TextSource};
 use crate::diagnostic::Diagnostics;
+pub use crate::dtype::Dtype;
+pub use crate::prune::{
+    Budget, Method, MethodSettings, NmPattern, Owl, PatternError, Propagate, Scope, Setting, SettingValue,
+};
 
 /// One experiment file, checked and with every default filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -145,7 +150,7 @@ pub struct PruneBlock {
     /// Globs of module names that stay dense.
     pub exclude: Vec<String>,
     /// Points of the product to leave out.
-    pub skip: Vec<Skip>,
+    pub skip: Vec<Conditions>,
     /// Settings of single methods, as given.
     pub settings: MethodSettings,
     /// How the sparsity is spread over blocks of the model; `None` gives every block the same. Only calibrated
@@ -181,13 +186,13 @@ impl PruneBlock {
         let mut points = Vec::new();
         for &method in &self.methods {
             if !method.uses("sparsity") {
-                points.push((method, None, NmPattern::Unstructured, 0.0));
+                points.push(Point { method, scope: None, pattern: NmPattern::Unstructured, sparsity: 0.0 });
                 continue;
             }
             for &pattern in &self.patterns {
                 for scope in self.scopes_for(method, pattern) {
                     let sparsities = self.sparsities_for(pattern);
-                    let point = |sparsity| (method, scope, pattern, sparsity);
+                    let point = |sparsity| Point { method, scope, pattern, sparsity };
                     points.extend(sparsities.into_iter().map(point));
                 }
             }
@@ -213,43 +218,50 @@ impl PruneBlock {
             (method, of_free.and_then(|count| count.checked_add(fixed)))
         })
     }
+}
 
-    /// The compiled globs of `exclude`, over dotted module names; `*` matches dots too.
-    ///
-    /// # Errors
-    /// A malformed glob, which validation has ruled out.
-    pub fn excluded(&self) -> Result<globset::GlobSet, globset::Error> {
-        let mut globs = globset::GlobSetBuilder::new();
-        for glob in &self.exclude {
-            globs.add(globset::Glob::new(glob)?);
-        }
-        globs.build()
+/// A point of a block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// How weights are chosen.
+    pub method: Method,
+    /// What competes with what; none for `N:M`.
+    pub scope: Option<Scope>,
+    /// Which positions may be kept together.
+    pub pattern: NmPattern,
+    /// The share that goes.
+    pub sparsity: f64,
+}
+
+impl Point {
+    /// What `skip` can name.
+    pub const KEY: &[Column<Self>] = &[
+        Column { name: "method", help: "how weights are chosen", get: |point| point.method.into() },
+        Column { name: "sparsity_target", help: "the share that goes", get: |point| point.sparsity.into() },
+        Column { name: "scope", help: "what competes", get: |point| point.scope.into() },
+        Column { name: "pattern", help: "which positions may stay", get: |point| point.pattern.to_string().into() },
+    ];
+}
+
+/// Values of key columns, by the names that the file gives them: what has them all is meant.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Conditions(pub Vec<(&'static str, Value)>);
+
+impl Conditions {
+    /// Whether a row of these columns has every value. No condition on a column that it lacks holds.
+    pub fn hold<T>(&self, columns: &[Column<T>], row: &T) -> bool {
+        self.0.iter().all(|(key, wanted)| {
+            let column = columns.iter().find(|column| column.name == key_column(key));
+            column.is_some_and(|column| (column.get)(row).same(wanted))
+        })
     }
 }
 
-/// A point of a block: method, scope (none for `N:M`), pattern, sparsity.
-pub type Point = (Method, Option<Scope>, NmPattern, f64);
-
-/// A part of a block's product that is left out: a point is skipped when it has every value given.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Skip {
-    /// Only points of this method.
-    pub method: Option<Method>,
-    /// Only points of this sparsity.
-    pub sparsity: Option<f64>,
-    /// Only points of this scope.
-    pub scope: Option<Scope>,
-    /// Only points of this pattern.
-    pub pattern: Option<NmPattern>,
-}
-
-impl Skip {
-    /// Whether the point is left out. A point of an `N:M` pattern has no scope.
-    pub fn matches(&self, method: Method, scope: Option<Scope>, pattern: NmPattern, sparsity: f64) -> bool {
-        self.method.is_none_or(|wanted| wanted == method)
-            && self.scope.is_none_or(|wanted| Some(wanted) == scope)
-            && self.pattern.is_none_or(|wanted| wanted == pattern)
-            && self.sparsity.is_none_or(|wanted| same_sparsity(wanted, sparsity))
+impl fmt::Display for Conditions {
+    /// `method = wanda, sparsity = 0.5`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let given: Vec<String> = self.0.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        f.write_str(&given.join(", "))
     }
 }
 
@@ -279,9 +291,9 @@ pub fn percent(sparsity: f64) -> String {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expect {
     /// The cells that it is about.
-    pub r#where: Where,
-    /// A metric column of `summary.csv`: one of [`SUMMARY_COLUMNS`].
-    pub metric: String,
+    pub r#where: Conditions,
+    /// The column of `summary.csv`.
+    pub metric: MetricColumn,
     /// The expected value, in the column's unit.
     pub value: f64,
     /// The largest accepted absolute difference.
@@ -290,89 +302,11 @@ pub struct Expect {
     pub source: Option<String>,
 }
 
-/// The key columns that select cells; a cell is selected when it has every value given.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Where {
-    /// The model source, as written in the file.
-    pub model: Option<String>,
-    /// The pruning method.
-    pub method: Option<Method>,
-    /// The scope of the comparison of weights.
-    pub scope: Option<Scope>,
-    /// The sparsity pattern.
-    pub pattern: Option<NmPattern>,
-    /// The target sparsity.
-    pub sparsity: Option<f64>,
-    /// The seed.
-    pub seed: Option<u64>,
-    /// The executed form.
-    pub variant: Option<Variant>,
-    /// The backend, never `auto`.
-    pub backend: Option<BackendChoice>,
-    /// The number format.
-    pub dtype: Option<Dtype>,
-}
-
-impl fmt::Display for Where {
-    /// `method = wanda, sparsity = 0.5`, in the order of the key columns.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fn text(value: &Option<impl ToString>) -> Option<String> {
-            value.as_ref().map(ToString::to_string)
-        }
-        let columns = [
-            ("model", text(&self.model)),
-            ("method", text(&self.method)),
-            ("scope", text(&self.scope)),
-            ("pattern", text(&self.pattern)),
-            ("sparsity", text(&self.sparsity)),
-            ("seed", text(&self.seed)),
-            ("variant", text(&self.variant)),
-            ("backend", text(&self.backend)),
-            ("dtype", text(&self.dtype)),
-        ];
-        let given: Vec<String> =
-            columns.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name} = {value}"))).collect();
-        f.write_str(&given.join(", "))
-    }
-}
-
-/// The metric columns of `summary.csv` that an `[[expect]]` can name, and the metric that
-/// fills each.
-pub const SUMMARY_COLUMNS: &[(&str, Metric)] = &[
-    ("nonzero", Metric::Structure),
-    ("total", Metric::Structure),
-    ("sparsity", Metric::Structure),
-    ("size_mb", Metric::Structure),
-    ("compute_ratio", Metric::Structure),
-    ("top1_match", Metric::Agreement),
-    ("top5_overlap", Metric::Agreement),
-    ("kl_nats", Metric::Agreement),
-    ("perplexity", Metric::Perplexity),
-];
-
-keywords! {
-    /// What a weight competes with for being kept.
-    Scope "scope" {
-        Global "global" "the smallest scores of the whole model go; layers get different sparsities",
-        Layer "layer" "the smallest scores of each linear layer go; every layer gets the same sparsity",
-        Row "row" "the smallest scores of each output row go; every row gets the same sparsity",
-    }
-}
-
 keywords! {
     /// Where a text's special tokens stand while perplexity is measured.
     BosAt "place" {
         Start "start" "at the very start of the text, and nowhere else",
         Windows "windows" "in front of every window",
-    }
-}
-
-keywords! {
-    /// The number format of the weights and of the computation.
-    Dtype "dtype" {
-        F32 "f32" "32-bit IEEE float",
-        F16 "f16" "16-bit IEEE float; models on a GPU only",
-        Bf16 "bf16" "16-bit float with the exponent range of f32; models on a GPU only",
     }
 }
 
@@ -406,16 +340,6 @@ keywords! {
     }
 }
 
-keywords! {
-    /// A group of numbers that is measured together.
-    Metric "metric" {
-        Structure "structure" "non-zero weights, sparsity and stored bytes, per layer and in total",
-        Agreement "agreement" "how often and how closely the predictions are the dense model's",
-        Perplexity "perplexity" "exp of the mean negative log-likelihood of a text",
-        Latency "latency" "time of a prompt and of every token generated after it, with a KV cache",
-    }
-}
-
 impl Variant {
     /// Whether the variant has a meaning only for a pruned model.
     pub const fn needs_pruning(self) -> bool {
@@ -435,89 +359,4 @@ impl Variant {
 
     /// The variants of a file that names none.
     pub const DEFAULT: [Self; 3] = [Self::Dense, Self::Masked, Self::Sparse(Format::Csr)];
-}
-
-/// Which positions of a row may be kept together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum NmPattern {
-    /// Any.
-    Unstructured,
-    /// `n` of every `m` consecutive weights along the input dimension are kept.
-    NofM {
-        /// Weights kept in a group.
-        n: u32,
-        /// Size of a group.
-        m: u32,
-    },
-}
-
-impl NmPattern {
-    /// The largest `M` of an `N:M` pattern: one group fits a 64-bit mask.
-    pub const MAX_M: u32 = 64;
-
-    /// The pattern in words, since papers write both the weights that stay and those that go first: `2 of 4 kept`.
-    pub fn in_words(self) -> String {
-        match self {
-            Self::Unstructured => "unstructured".into(),
-            Self::NofM { n, m } => format!("{n} of {m} kept"),
-        }
-    }
-
-    /// The share of weights that goes, where the pattern fixes it.
-    pub fn sparsity(self) -> Option<f64> {
-        match self {
-            Self::Unstructured => None,
-            Self::NofM { n, m } => Some(f64::from(m - n) / f64::from(m)),
-        }
-    }
-}
-
-impl fmt::Display for NmPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unstructured => f.pad("unstructured"),
-            Self::NofM { n, m } => f.pad(&format!("{n}:{m}")),
-        }
-    }
-}
-
-impl FromStr for NmPattern {
-    type Err = PatternError;
-
-    fn from_str(text: &str) -> Result<Self, PatternError> {
-        if text == "unstructured" {
-            return Ok(Self::Unstructured);
-        }
-        let unknown = || PatternError::Unknown(text.to_owned());
-        let (n, m) = text.split_once(':').ok_or_else(unknown)?;
-        let number = |digits: &str| -> Result<u32, PatternError> {
-            let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-            let number = digits.parse().ok().filter(|_| plain);
-            number.ok_or_else(unknown)
-        };
-        let (n, m) = (number(n)?, number(m)?);
-        if 1 <= n && n < m && m <= Self::MAX_M {
-            Ok(Self::NofM { n, m })
-        } else {
-            Err(PatternError::OutOfRange { n, m })
-        }
-    }
-}
-
-serde_as_text!(NmPattern);
-
-/// A text that is no sparsity pattern.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum PatternError {
-    /// Neither `unstructured` nor `N:M`.
-    #[error("unknown pattern `{0}`")]
-    Unknown(String),
-    /// `N:M`, but not with `1 <= N < M <= 64`.
-    #[error("pattern `{n}:{m}` is out of range, expected 1 <= N < M <= {max}", max = NmPattern::MAX_M)]
-    OutOfRange {
-        /// Weights kept in a group.
-        n: u32,
-        /// Size of a group.
-        m: u32,
-    },
 }

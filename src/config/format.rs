@@ -10,7 +10,7 @@
 //! `list`, the schema, messages, labels and plots take it from here. No `match` on a [`Format`] has a `_` arm, so that
 //! one that is added is missed nowhere. Knows no layout and no kernel.
 
-use crate::config::keyword::{UnknownKeyword, keywords};
+use crate::keyword::{UnknownKeyword, keywords};
 
 /// What is known of a format beside its name.
 #[derive(Clone, Copy, Debug)]
@@ -130,7 +130,7 @@ mod tests {
         let labels = Format::ALL.iter().map(|word| word.value.row().label).chain(["Dense", "Masked", "Auto"]);
         let labels: Vec<&str> = labels.collect();
         for (i, label) in labels.iter().enumerate() {
-            assert!(!label.ends_with(|c: char| c.is_ascii_digit()), "`{label}` runs into the sparsity behind it");
+            assert!(!label.ends_with(|c: char| c.is_ascii_digit()), "`{label}` runs into the sparsity after it");
             for other in labels.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, other)| other) {
                 // `CSR32-50` begins with what is CSR at 32 %: the hyphen says that it is not.
                 let rest = label.strip_prefix(other);

@@ -17,9 +17,9 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeArray, DeInteger, DeTable, DeValue};
 
-use crate::config::keyword::{backticked, one_of};
 use crate::config::schema::json_schema;
 use crate::diagnostic::{Diagnostic, Found, Span, nearest};
+use crate::keyword::{backticked, one_of};
 
 /// What may stand somewhere in the file.
 #[derive(Clone, Debug, PartialEq)]
@@ -353,6 +353,21 @@ fn is_one_pair(array: &DeArray<'_>) -> bool {
 /// The value, unless it is beyond even 128 bits.
 fn integer(number: &DeInteger<'_>) -> Option<i128> {
     i128::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+/// A number, as it is written or as an integer.
+pub(super) fn real(value: &DeValue<'_>) -> Option<f64> {
+    match value {
+        DeValue::Float(number) => number.as_str().parse().ok(),
+        DeValue::Integer(number) => integer(number).map(|number| number as f64),
+        DeValue::String(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
+    }
+}
+
+/// An integer that counts.
+pub(super) fn count(value: &DeValue<'_>) -> Option<usize> {
+    let DeValue::Integer(number) = value else { return None };
+    integer(number).and_then(|number| number.try_into().ok())
 }
 
 /// What stands there instead.

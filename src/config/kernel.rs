@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::config::experiment::{BackendChoice, Dtype};
 use crate::config::format::Format;
-use crate::config::keyword::{UnknownKeyword, keywords};
+use crate::keyword::{UnknownKeyword, keywords};
 
 keywords! {
     /// The form in which a weight is stored and multiplied.

@@ -15,13 +15,13 @@ pub mod format;
 pub mod grammar;
 pub mod joining;
 pub mod kernel;
-pub mod keyword;
-pub mod method;
+pub mod metric;
 pub mod overrides;
 pub mod query;
 pub mod raw;
 pub mod reference;
 pub mod schema;
+mod settings;
 pub mod source;
 pub mod validate;
 
@@ -121,9 +121,11 @@ fn check(sources: &Sources, path: &Path, text: &str, arguments: &[Span]) -> (Opt
     found.extend(overrides.iter().filter_map(|given| given.apply(&mut table).err()));
     let grammar::Findings { diagnostics, removed } = grammar::check(&mut table);
     found.append(diagnostics);
+    let settings = settings::take(&mut table);
     let deserializer = toml::de::Deserializer::from(toml::Spanned::new(span, table));
     match RawExperiment::deserialize(deserializer) {
-        Ok(raw) => {
+        Ok(mut raw) => {
+            settings::give(settings, &mut raw);
             let (experiment, more) = validate::experiment(raw, path, text, removed);
             found.append(more);
             (experiment, found)

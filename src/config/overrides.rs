@@ -9,8 +9,8 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use crate::config::grammar::{Grammar, experiment};
-use crate::config::keyword::one_of;
 use crate::diagnostic::{Diagnostic, Sources, Span, nearest};
+use crate::keyword::one_of;
 
 /// One `key=value`, its path known to exist.
 #[derive(Debug)]

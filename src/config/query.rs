@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::axis::At;
-use crate::config::keyword::{UnknownKeyword, keywords};
+use crate::keyword::{UnknownKeyword, keywords};
 
 keywords! {
     /// What is drawn of a query's result.

@@ -17,7 +17,8 @@ use serde::Deserialize;
 
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{
-    BackendChoice, BosAt, Budget, Dtype, KernelFormat, Method, Metric, Propagate, SUMMARY_COLUMNS, Scope, Variant,
+    BackendChoice, BosAt, Budget, Conditions, Dtype, KernelFormat, Method, Metric, MetricColumn, Propagate, Scope,
+    Setting, SettingValue, Variant,
 };
 use crate::config::kernel::MatrixShape;
 use crate::config::query::RawQuery;
@@ -175,21 +176,6 @@ pub struct RawPrune {
     /// Points of the product to leave out. A point is left out if it has all values of an entry.
     #[schemars(extend("examples" = [[{ "method": "random", "sparsity": 0.7 }]]))]
     pub skip: Option<Vec<At<RawSkip>>>,
-    /// For `sparsegpt` and `admm`: what is added to the diagonal of the Hessian, as a share of the
-    /// diagonal's mean. Default: 0.01 for `sparsegpt`, 0.1 for `admm`.
-    #[schemars(extend("examples" = [0.01]))]
-    pub damping: Option<At<f64>>,
-    /// For `sparsegpt`: columns whose weights are chosen together, between two updates of the columns
-    /// after them. Default: 128.
-    #[schemars(extend("minimum" = 1, "default" = 128))]
-    pub blocksize: Option<At<usize>>,
-    /// For `admm`: updates of the weights; the pattern is settled after three quarters of them.
-    /// Default: 20.
-    #[schemars(extend("minimum" = 1, "default" = 20))]
-    pub iterations: Option<At<usize>>,
-    /// For `ria`: the exponent of the inputs' norms. Default: 0.5.
-    #[schemars(extend("default" = 0.5))]
-    pub alpha: Option<At<f64>>,
     /// For calibrated methods: how the sparsity is spread over the blocks of the model. Default:
     /// `uniform`, the only one for an `N:M` pattern.
     #[schemars(extend("default" = "uniform"))]
@@ -207,20 +193,44 @@ pub struct RawPrune {
     /// and pattern. Default: `pruned`.
     #[schemars(extend("default" = "pruned"))]
     pub propagate: Option<At<Propagate>>,
+    /// The keys that methods declare, each with its value. They are taken out of the table before it is read.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub settings: Vec<(&'static Setting, At<SettingValue>)>,
 }
 
-/// An entry of `skip`.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawSkip {
-    /// Only points of this method.
-    pub method: Option<At<Method>>,
-    /// Only points of this sparsity.
-    pub sparsity: Option<At<f64>>,
-    /// Only points of this scope.
-    pub scope: Option<At<Scope>>,
-    /// Only points of this pattern.
-    pub pattern: Option<At<String>>,
+/// Declares a table of key columns: a row that has every value given is meant.
+macro_rules! conditions {
+    ($(#[$doc:meta])* $name:ident { $($(#[$help:meta])* $key:ident: $type:ty,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$help])* pub $key: Option<At<$type>>,)+
+        }
+
+        impl $name {
+            /// The values given, by their keys.
+            pub fn given(self) -> Conditions {
+                let given = [$(self.$key.map(|at| (stringify!($key), at.value.into())),)+];
+                Conditions(given.into_iter().flatten().collect())
+            }
+        }
+    };
+}
+
+conditions! {
+    /// An entry of `skip`.
+    RawSkip {
+        /// Only points of this method.
+        method: Method,
+        /// Only points of this sparsity.
+        sparsity: f64,
+        /// Only points of this scope.
+        scope: Scope,
+        /// Only points of this pattern.
+        pattern: String,
+    }
 }
 
 /// A `[[kernel]]` block.
@@ -306,31 +316,32 @@ pub struct RawExpect {
     pub source: Option<At<String>>,
 }
 
-/// The cells of an `[[expect]]`.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RawWhere {
-    /// The model source, as written under `[model]`.
-    pub model: Option<At<String>>,
-    /// The pruning method.
-    pub method: Option<At<Method>>,
-    /// The scope.
-    pub scope: Option<At<Scope>>,
-    /// The sparsity pattern.
-    pub pattern: Option<At<String>>,
-    /// The target sparsity.
-    pub sparsity: Option<At<f64>>,
-    /// The seed.
-    pub seed: Option<At<u64>>,
-    /// The executed form.
-    pub variant: Option<At<Variant>>,
-    /// The backend that ran it, not `auto`.
-    pub backend: Option<At<BackendChoice>>,
-    /// The number format.
-    pub dtype: Option<At<Dtype>>,
+conditions! {
+    /// The cells of an `[[expect]]`.
+    RawWhere {
+        /// The model source, as written under `[model]`.
+        model: String,
+        /// The pruning method.
+        method: Method,
+        /// The scope.
+        scope: Scope,
+        /// The sparsity pattern.
+        pattern: String,
+        /// The target sparsity.
+        sparsity: f64,
+        /// The seed.
+        seed: u64,
+        /// The executed form.
+        variant: Variant,
+        /// The backend that ran it, not `auto`.
+        backend: BackendChoice,
+        /// The number format.
+        dtype: Dtype,
+    }
 }
 
 fn summary_column(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    let names: Vec<&str> = SUMMARY_COLUMNS.iter().map(|(name, _)| *name).collect();
+    let measured = MetricColumn::ALL.iter().filter(|column| column.value.metric().is_some());
+    let names: Vec<&str> = measured.map(|column| column.name).collect();
     schemars::json_schema!({ "type": "string", "enum": names })
 }

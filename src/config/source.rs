@@ -6,8 +6,8 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::config::keyword::{one_of, serde_as_text};
 use crate::diagnostic::nearest;
+use crate::keyword::{one_of, serde_as_text};
 
 /// The models inside the program.
 pub const BUILTIN_MODELS: &[&str] = &["tiny-opt"];

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::experiment::{
-    BackendChoice, BosAt, Dtype, Format, LatencySettings, Method, Metric, NmPattern, Owl, Propagate, Scope, Variant,
+    BackendChoice, BosAt, Dtype, Format, LatencySettings, Method, Metric, NmPattern, Owl, Propagate, Scope,
+    SettingValue, Variant,
 };
 use super::joining::Joining;
 use super::source::{ModelSource, TextSource};
@@ -11,7 +12,10 @@ use super::*;
 
 mod kernel;
 mod limits;
+mod messages;
+mod overrides;
 mod properties;
+mod texts;
 
 const MINIMAL: &str = "name = \"t\"\n[model]\nsource = \"builtin:tiny-opt\"\n";
 
@@ -20,7 +24,7 @@ fn given(text: &str, overrides: &[&str]) -> Result<Experiment, Diagnostics> {
     parse(Path::new("dir/e.toml"), text, &overrides)
 }
 
-/// The minimal file with more text behind; lines of `more` start at line 4.
+/// The minimal file and more text; lines of `more` start at line 4.
 fn with(more: &str) -> Result<Experiment, Diagnostics> {
     given(&format!("{MINIMAL}{more}"), &[])
 }
@@ -69,7 +73,7 @@ fn defaults() {
     assert_eq!(experiment.variants, [Variant::Dense, Variant::Masked, Variant::Sparse(Format::Csr)]);
     assert_eq!(experiment.metrics, [Metric::Structure, Metric::Agreement]);
     let block = &experiment.prune[0];
-    assert_eq!(block.points(), [(Method::Magnitude, Some(Scope::Global), NmPattern::Unstructured, 0.5)]);
+    assert_eq!(block.points(), [point(Method::Magnitude, Some(Scope::Global), NmPattern::Unstructured, 0.5)]);
     assert_eq!(block.patterns, [NmPattern::Unstructured]);
     assert_eq!(block.exclude, ["lm_head"]);
     let latency = LatencySettings { warmup: 3, repeats: 20, batch: vec![1], prompt: vec![128], generate: 32 };
@@ -137,7 +141,7 @@ source = "a table"
     assert_eq!((experiment.data.calibration_samples, experiment.data.calibration_length), (16, Some(256)));
     assert_eq!(experiment.prune[0].points().len(), 8);
     assert_eq!(experiment.prune[0].skip.len(), 1);
-    let fixed = |n, m| (Method::Magnitude, None, NmPattern::NofM { n, m }, 0.5);
+    let fixed = |n, m| point(Method::Magnitude, None, NmPattern::NofM { n, m }, 0.5);
     assert_eq!(experiment.prune[1].points(), [fixed(2, 4), fixed(4, 8)]);
     let latency = LatencySettings { warmup: 0, repeats: 5, batch: vec![1, 4], prompt: vec![16], generate: 8 };
     assert_eq!(experiment.latency, latency);
@@ -147,12 +151,8 @@ source = "a table"
     assert_eq!(expect.r#where.to_string(), shown);
 }
 
-#[test]
-fn excluded_globs_match_dots() {
-    let block = "[[prune]]\nmethod = \"random\"\nsparsity = 0.5\nexclude = [\"model.*.fc?\"]\n";
-    let globs = with(block).unwrap().prune[0].excluded().unwrap();
-    assert!(globs.is_match("model.decoder.layers.0.fc1"));
-    assert!(!globs.is_match("lm_head"));
+fn point(method: Method, scope: Option<Scope>, pattern: NmPattern, sparsity: f64) -> experiment::Point {
+    experiment::Point { method, scope, pattern, sparsity }
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn keys_of_single_methods() {
 
     // Each method has its own default scope.
     let points = prune(&block("[\"magnitude\", \"wanda\", \"ria\"]", "sparsity = 0.5")).points();
-    let scopes: Vec<_> = points.iter().map(|point| point.1.unwrap()).collect();
+    let scopes: Vec<_> = points.iter().map(|point| point.scope.unwrap()).collect();
     assert_eq!(scopes, [Scope::Global, Scope::Row, Scope::Layer]);
     one_error(
         &block("[\"magnitude\", \"wanda\"]", "sparsity = 0.5\nscope = \"layer\""),
@@ -342,7 +342,7 @@ fn keys_of_single_methods() {
     one_error(&unused, &["`prune.alpha` has no effect on `magnitude`, `wanda`", "e.toml:7:9", "it is for `ria`"]);
     one_error(&block("\"random\"", "sparsity = 0.5\npropagate = \"dense\""), &["`prune.propagate` has no effect"]);
     let used = prune(&block("[\"magnitude\", \"ria\"]", "sparsity = 0.5\nalpha = 0\npropagate = \"dense\""));
-    assert_eq!((used.settings.alpha, used.propagate), (Some(0.0), Propagate::Dense));
+    assert_eq!((used.settings.get("alpha"), used.propagate), (Some(SettingValue::Real(0.0)), Propagate::Dense));
     one_error(&block("\"ria\"", "sparsity = 0.5\nalpha = -1"), &["`prune.alpha` is out of range", "at least 0"]);
     one_error(&block("\"admm\"", "sparsity = 0.5\ndamping = 0"), &["`prune.damping` is out of range", "above 0"]);
     one_error(&block("\"admm\"", "sparsity = 0.5\niterations = 0"), &["`prune.iterations` is out of range"]);
@@ -357,7 +357,7 @@ fn keys_of_single_methods() {
 fn given_weights_take_no_sparsity() {
     let block = |rest: &str| format!("[[prune]]\nmethod = \"given\"\n{rest}\n");
     let points = with(&block("")).unwrap().prune[0].points();
-    assert_eq!(points, [(Method::Given, None, NmPattern::Unstructured, 0.0)]);
+    assert_eq!(points, [point(Method::Given, None, NmPattern::Unstructured, 0.0)]);
     one_error(&block("sparsity = 0.5"), &["`prune.sparsity` has no effect on `given`", "leave `sparsity` out"]);
     one_error(&block("pattern = \"2:4\""), &["`prune.pattern` has no effect on `given`"]);
     // Beside a method that takes one, it keeps its one point.
@@ -425,6 +425,15 @@ fn names() {
     for bad in ["", ".", "..", "/", "ä"] {
         assert!(errors_of(name(bad)).contains("`name` can't be a folder's name"), "{bad}");
     }
+    for kept in ["reference", "REFERENCE"] {
+        let text = errors_of(name(kept));
+        assert!(
+            text.contains("e.toml:1:8")
+                && text.contains(&format!("write another name, for example `name = \"{kept}-1\"`")),
+            "{text}"
+        );
+    }
+    assert!(name("references").is_ok() && name("reference-1").is_ok());
 }
 
 #[test]
@@ -487,70 +496,6 @@ fn unreadable_files() {
     assert!(load(&binary, &[]).unwrap_err().hint().unwrap().contains("UTF-8"));
 }
 
-const BLOCKS: &str =
-    "[[prune]]\nmethod = \"random\"\nsparsity = 0.1\n[[prune]]\nmethod = \"magnitude\"\nsparsity = 0.2\n";
-
-#[test]
-fn overrides_win() {
-    let text = format!("{MINIMAL}{BLOCKS}");
-    let overridden = |overrides: &[&str]| given(&text, overrides).unwrap_or_else(|found| panic!("{found}"));
-    let sparsities = |experiment: &Experiment| -> Vec<Vec<f64>> {
-        experiment.prune.iter().map(|block| block.sparsities.clone()).collect()
-    };
-    assert_eq!(sparsities(&overridden(&["prune.sparsity=[0.5,0.6]"])), [[0.5, 0.6], [0.5, 0.6]]);
-    assert_eq!(sparsities(&overridden(&["prune.1.sparsity=0.5"])), [[0.1], [0.5]]);
-    // The last one wins.
-    assert_eq!(sparsities(&overridden(&["prune.1.sparsity=0.5", "prune.sparsity = 0.3"])), [[0.3], [0.3]]);
-    let experiment =
-        overridden(&["device.backend=flex", "data.context=128", "name=other", "data={perplexity_windows=2}"]);
-    assert_eq!(experiment.backends, [BackendChoice::Flex]);
-    assert_eq!((experiment.data.context, experiment.data.perplexity_windows), (None, 2));
-    assert_eq!(experiment.name, "other");
-    assert_eq!(experiment.text, text);
-    let block = overridden(&["prune=[{method='random',pattern='2:4'}]", "prune.pattern=1:4"]).prune;
-    assert_eq!((block.len(), block[0].patterns[0].to_string().as_str()), (1, "1:4"));
-    let repaired = given("name = \"t\"\nseed = \"x\"\n", &["seed=1", "model.source=builtin:tiny-opt"]).unwrap();
-    assert_eq!(repaired.seeds, [1]);
-}
-
-#[track_caller]
-fn override_error(text: &str, argument: &str, expected: &[&str]) {
-    let found = given(text, &[argument]).expect_err("accepted");
-    let shown = found.to_string();
-    assert_eq!(found.errors(), 1, "{shown}");
-    for part in expected.iter().chain([&"--> command line:1:", &format!("-s {argument}").as_str()]) {
-        assert!(shown.contains(part), "no `{part}` in\n{shown}");
-    }
-}
-
-#[test]
-fn wrong_overrides_show_the_argument() {
-    let text = format!("{MINIMAL}{BLOCKS}");
-    override_error(
-        &text,
-        "prune.sparsty=0.5",
-        &["unknown path `prune.sparsty`", "did you mean `prune.sparsity`?", "1:10"],
-    );
-    override_error(&text, "sparsity=0.5", &["did you mean `prune.sparsity`?"]);
-    override_error(&text, "seed.x=0.5", &["`seed` is a value, it has no keys"]);
-    override_error(&text, "prune.2.sparsity=0.5", &["no `[[prune]]` block 2", "expected 0 to 1"]);
-    override_error(&text, "prune.sparsity=50", &["did you mean 0.5?", "1:19"]);
-    override_error(&text, "device.backend=fle", &["did you mean `flex`?"]);
-    override_error(&text, "data.context=[12", &["not TOML"]);
-    override_error(&text, "seed", &["expected `key=value`"]);
-    override_error(&text, "seed=", &["expected a value"]);
-    override_error(&text, "=1", &["expected a key"]);
-    override_error(&text, "data={contxt=1}", &["unknown key `data.contxt`", "1:10"]);
-    override_error(MINIMAL, "prune.sparsity=0.5", &["there is no `[[prune]]` block to override"]);
-    override_error(MINIMAL, "model.dtype=f17", &["unknown value `f17`"]);
-}
-
-#[test]
-fn an_override_against_the_file_shows_both() {
-    let text = format!("{MINIMAL}[[prune]]\nmethod = \"random\"\npattern = \"2:4\"\n");
-    override_error(&text, "prune.sparsity=0.6", &["contradicts", "::: dir/e.toml:6:11"]);
-}
-
 #[test]
 fn the_schema_has_a_description_for_every_key_and_closes_every_table() {
     fn walk(schema: &serde_json::Value, path: &str) {
@@ -593,6 +538,10 @@ fn defaults_of_the_schema_are_the_defaults() {
     let prune = "prune/items/properties";
     let block = &experiment.prune[0];
     let settings = |method: Method| method.settings(&block.settings);
+    let number = |value: Option<SettingValue>| match value.unwrap() {
+        SettingValue::Real(number) => serde_json::json!(number),
+        SettingValue::Count(count) => serde_json::json!(count),
+    };
     let pairs = [
         (default("seed"), serde_json::json!(experiment.seeds[0])),
         (default(&format!("{device}/backend")), serde_json::json!(experiment.backends[0])),
@@ -608,9 +557,9 @@ fn defaults_of_the_schema_are_the_defaults() {
         (default(&format!("{prune}/pattern")), serde_json::json!(block.patterns[0])),
         (default(&format!("{prune}/exclude")), serde_json::json!(block.exclude)),
         (default(&format!("{prune}/propagate")), serde_json::json!(block.propagate)),
-        (default(&format!("{prune}/alpha")), serde_json::json!(settings(Method::Ria).alpha)),
-        (default(&format!("{prune}/blocksize")), serde_json::json!(settings(Method::SparseGpt).blocksize)),
-        (default(&format!("{prune}/iterations")), serde_json::json!(settings(Method::Admm).iterations)),
+        (default(&format!("{prune}/alpha")), number(settings(Method::Ria).get("alpha"))),
+        (default(&format!("{prune}/blocksize")), number(settings(Method::SparseGpt).get("blocksize"))),
+        (default(&format!("{prune}/iterations")), number(settings(Method::Admm).get("iterations"))),
         (default(&format!("{prune}/owl_m")), serde_json::json!(Owl::default().m)),
         (default(&format!("{prune}/owl_lambda")), serde_json::json!(Owl::default().lambda)),
         (default("kernel/items/properties/dtype"), serde_json::json!(kernel.dtypes[0])),
@@ -627,72 +576,4 @@ fn defaults_of_the_schema_are_the_defaults() {
     for (stated, real) in pairs {
         assert_eq!(stated, real);
     }
-}
-
-#[test]
-fn perplexity_keys() {
-    let out_of_range = "`data.perplexity_stride` is out of range";
-    one_error("[data]\nperplexity_stride = 0\n", &[out_of_range, "at least 1"]);
-    one_error("[data]\ncontext = 8\nperplexity_stride = 9\n", &[out_of_range, "from 1 to 8", "tokens of a window"]);
-    assert!(with("[data]\ncontext = 8\nperplexity_stride = 8\n").is_ok());
-    one_error("[data]\nperplexity_bos = \"window\"\n", &["unknown value", "did you mean `windows`?"]);
-    one_error("[data]\nperplexity = \"hf:a/b\"\n", &["not a split of a dataset", "`hf:a/b/default/train`"]);
-}
-
-#[test]
-fn documents_are_joined_as_said_or_as_published() {
-    let data = |text: &str| with(&format!("[data]\n{text}")).unwrap().data;
-    let joining = |join: &str, documents| Joining { join: join.into(), documents };
-    let c4 = "perplexity = \"hf:allenai/c4/en/validation\"\ncalibration = \"hf:Salesforce/wikitext/wikitext-2-raw-v1/train\"\n";
-    assert_eq!(data(c4).perplexity_joining, joining(" ", 1100));
-    assert_eq!(data(c4).calibration_joining, joining(" ", 0));
-    let said = data(&format!(
-        "{c4}perplexity_join = \"\\n\"\nperplexity_documents = 0\ncalibration_join = \"\"\ncalibration_documents = 7\ncalibration_bos = true\n"
-    ));
-    assert_eq!((said.perplexity_joining, said.calibration_joining), (joining("\n", 0), joining("", 7)));
-    assert!(said.calibration_bos && !data(c4).calibration_bos);
-    assert_eq!(data("").perplexity_joining, joining("\n\n", 0));
-    one_warning(
-        "[data]\nperplexity_join = \" \"\n",
-        &["`data.perplexity_join` has no effect on `builtin:heldout`", "one text already"],
-    );
-    one_warning(
-        "[data]\ncalibration = \"file:a.txt\"\ncalibration_documents = 3\n",
-        &["`data.calibration_documents` has no effect on `file:a.txt`"],
-    );
-    one_error("[data]\ncalibration_bos = \"yes\"\n", &["`data.calibration_bos`"]);
-    one_error("[data]\nperplexity_documents = -1\n", &["`data.perplexity_documents`"]);
-}
-
-#[test]
-fn calibration_keys() {
-    let out_of_range = |key: &str| format!("`data.calibration_{key}` is out of range");
-    one_error("[data]\ncalibration_samples = 0\n", &[&out_of_range("samples"), "at least 1"]);
-    one_error("[data]\ncalibration_samples = 65537\n", &[&out_of_range("samples"), "from 1 to 65536"]);
-    one_error("[data]\ncalibration_length = 0\n", &[&out_of_range("length"), "at least 1"]);
-    one_error("[data]\ncalibration = \"calibration\"\n", &["did you mean `builtin:calibration`?"]);
-}
-
-#[test]
-fn latency_keys() {
-    let measured = "[measure]\nmetrics = [\"latency\"]\n";
-    one_error(&format!("{measured}batch = 0\n"), &["`measure.batch` is out of range", "from 1 to 65536"]);
-    one_error(&format!("{measured}batch = [1, 65537]\n"), &["`measure.batch` is out of range"]);
-    one_error(&format!("{measured}prompt = [0, 8]\n"), &["`measure.prompt` is out of range", "at least 1"]);
-    one_error(&format!("{measured}generate = 0\n"), &["`measure.generate` is out of range", "at least 1"]);
-    one_error(&format!("{measured}[execute]\nrepeats = 0\n"), &["`execute.repeats` is out of range", "at least 1"]);
-    one_warning(&format!("{measured}batch = [2, 2]\n"), &["`measure.batch` has `2` twice"]);
-    let unused = "only `latency` uses it, which is not measured";
-    for (section, key) in [
-        ("execute", "warmup"),
-        ("execute", "repeats"),
-        ("measure", "batch"),
-        ("measure", "prompt"),
-        ("measure", "generate"),
-    ] {
-        let text = format!("[{section}]\n{key} = 2\n");
-        one_warning(&text, &[&format!("`{section}.{key}` has no effect"), unused]);
-    }
-    // One mistake is enough to tell.
-    one_error("[measure]\nmetrics = \"latancy\"\nbatch = 2\n", &["did you mean `latency`?"]);
 }

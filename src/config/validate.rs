@@ -21,10 +21,10 @@ use crate::config::experiment::{
     BackendChoice, BosAt, Data, Dtype, Experiment, Metric, NmPattern, PatternError, Variant,
 };
 use crate::config::joining::Joining;
-use crate::config::keyword::backticked;
 use crate::config::raw::{RawData, RawDevice, RawExecute, RawExperiment, RawMeasure, RawModel};
 use crate::config::source::{ModelSource, SourceError, SourceKind, TextSource};
 use crate::diagnostic::{Diagnostic, Diagnostics, Found, Span};
+use crate::keyword::backticked;
 
 use count::Blocks;
 use latency::RawLatency;
@@ -54,6 +54,8 @@ struct Validator<'a> {
 
 /// The most letters of a name: some file systems take hardly more.
 const MAX_NAME: usize = 128;
+/// The name below `results/` that is not an experiment's.
+const KEPT_RESULTS: &str = "reference";
 
 /// The value of an optional key.
 fn value<T>(key: Option<At<T>>) -> Option<T> {
@@ -201,7 +203,7 @@ impl Validator<'_> {
         let only_dots = name.chars().all(|c| c == '.');
         let foreign = name.chars().find(|c| !allowed(*c));
         if !only_dots && foreign.is_none() {
-            return self.name_of_length(name, span);
+            return self.name_of_length(name, span.clone()).and_then(|name| self.name_of_its_own(name, span));
         }
         let suggestion: String = name.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
         let useful = suggestion.len() <= MAX_NAME && suggestion.chars().any(|c| c.is_ascii_alphanumeric());
@@ -215,13 +217,27 @@ impl Validator<'_> {
         None
     }
 
-    /// A name that file systems take, in front of what is put behind it.
+    /// A name that file systems take, short enough for what is put after it.
     fn name_of_length(&mut self, name: String, span: Span) -> Option<String> {
         if name.len() <= MAX_NAME {
             return Some(name);
         }
         let title = format!("`name` has {} letters", name.len());
         self.report(Diagnostic::error(title).at(span, format!("expected at most {MAX_NAME}: it names a folder")));
+        None
+    }
+
+    /// A name whose folder holds nothing else: `results/reference/` has the results that this repository keeps.
+    fn name_of_its_own(&mut self, name: String, span: Span) -> Option<String> {
+        // Some file systems don't tell capitals apart.
+        if !name.eq_ignore_ascii_case(KEPT_RESULTS) {
+            return Some(name);
+        }
+        self.report(
+            Diagnostic::error(format!("`name` can't be `{name}`"))
+                .at(span, format!("`results/{KEPT_RESULTS}/` is kept for the results of published experiments"))
+                .help(format!("write another name, for example `name = \"{name}-1\"`")),
+        );
         None
     }
 

@@ -120,13 +120,13 @@ pub trait SparseBackend: DecodeOps {
         bias: Option<&FloatTensor<Self>>,
     ) -> FloatTensor<Self>;
 
-    /// The name of the kernel behind [`SparseBackend::sparse_linear`] for so many tokens.
+    /// The name of the kernel that [`SparseBackend::sparse_linear`] runs for this many tokens.
     fn sparse_kernel(weight: &Self::Packed, tokens: usize) -> String;
 
-    /// The name of the kernel behind [`SparseBackend::dense_linear`] for so many tokens.
+    /// The name of the kernel that [`SparseBackend::dense_linear`] runs for this many tokens.
     fn dense_kernel(weight: &FloatTensor<Self>, tokens: usize) -> String;
 
-    /// The form in which a layer is fastest at so many tokens, from measurements; none is dense.
+    /// The form in which a layer is fastest at this many tokens, from measurements; none is dense.
     fn fastest(layer: LayerShape, tokens: usize) -> Option<Format>;
 
     /// Measures what the device does at best in a dtype; takes about a second.
@@ -145,12 +145,12 @@ pub trait SparseBackend: DecodeOps {
         masked_dense_linear(x, weight, threshold)
     }
 
-    /// The name of the kernel behind [`SparseBackend::threshold_linear`].
+    /// The name of the kernel that [`SparseBackend::threshold_linear`] runs.
     fn threshold_kernel() -> &'static str {
         "threshold-masked-dense"
     }
 
-    /// Keeps the device busy for about so long and returns at once, so that calls that follow are launched
+    /// Keeps the device busy for about this long and returns at once, so that calls that follow are launched
     /// before the first of them runs. The host needs no such thing.
     fn hold(_device: &Self::Device, _time: Duration) {}
 
@@ -333,7 +333,7 @@ impl<B: SparseBackend> SparseWeight<B> {
         Self { format: self.format, packing }
     }
 
-    /// The name of the kernel that runs for so many tokens.
+    /// The name of the kernel that runs for this many tokens.
     pub fn kernel(&self, tokens: usize) -> String {
         B::sparse_kernel(&self.packing.packed, tokens)
     }

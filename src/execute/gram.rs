@@ -45,7 +45,7 @@ pub struct GramTotals {
 }
 
 impl<B: SparseBackend> GramSums<B> {
-    /// Zeros, for inputs of so many columns.
+    /// Zeros, for inputs of this many columns.
     pub fn new(cols: usize, gram: bool) -> Self {
         let sums = match B::ON_HOST {
             true => Sums::Host { squares: vec![0.0; cols], gram: gram.then(|| Gram::new(cols)) },

@@ -47,13 +47,13 @@ impl HostWeight {
         cpu::sparse_linear(&*self.matrix, self.bias.as_deref(), x, tokens, Simd::detect())
     }
 
-    /// The name of the kernel for so many tokens.
+    /// The name of the kernel for this many tokens.
     pub(super) fn kernel(&self, tokens: usize) -> String {
         self.matrix.kernel(tokens, Simd::detect())
     }
 }
 
-/// The name of the dense CPU kernel for so many tokens.
+/// The name of the dense CPU kernel for this many tokens.
 pub(super) fn dense_kernel(tokens: usize) -> String {
     dense_kernel_name(tokens, Simd::detect())
 }

@@ -8,7 +8,7 @@ use super::backend::LayerShape;
 use super::kernels::cpu::Simd;
 use crate::config::format::Format;
 
-/// From which sparsity on a form is the fastest, for up to so many tokens.
+/// From which sparsity on a form is the fastest, for up to this many tokens.
 struct Row {
     tokens: usize,
     bitmap_from: f64,

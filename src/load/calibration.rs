@@ -173,7 +173,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Documents of so many tokens; a token says which document it is of and where it stands.
+    /// Documents of this many tokens; a token says which document it is of and where it stands.
     struct Lengths(Vec<usize>);
 
     impl Documents for Lengths {

@@ -7,7 +7,7 @@
 //! What is remembered counts while size and time of change are the same. Small files are hashed anew, and one that
 //! has changed just now is not remembered: it may change again within the clock's resolution.
 
-use super::text::hex;
+use crate::hex::hex;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Read, Write};
@@ -116,7 +116,7 @@ mod tests {
         set_changed(&path, 1000);
         let one = digest();
         assert_eq!(one, computed(&path).unwrap());
-        // Behind its back: only what is remembered says `one` now.
+        // The file was changed unseen: only what is remembered says `one` now.
         fs::write(&path, "two").unwrap();
         set_changed(&path, 1000);
         assert_eq!(digest(), one);

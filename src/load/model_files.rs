@@ -1,13 +1,13 @@
-//! Model source → the files behind it, with their digests. Opens no weights yet.
+//! Model source → its files, with their digests. Opens no weights yet.
 
 use super::builtin;
 use super::digest::sha256_of;
 use super::hub::{Hub, HubSettings, RepoKind, Snapshot};
-use super::text::hex;
 use super::tokenizer::{Tokenizer, TokenizerFiles};
 use super::{LoadError, quantised, synthetic, weights};
 use crate::config::experiment::Dtype;
 use crate::config::source::ModelSource;
+use crate::hex::hex;
 use crate::input;
 use crate::model::published;
 use rayon::prelude::*;

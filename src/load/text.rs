@@ -2,11 +2,12 @@
 
 use super::calibration::{Calibration, Documents, of_document, of_documents};
 use super::dataset::{self, Shard, SplitName};
-use super::tokenizer::{Tokenizer, is_pointer};
+use super::tokenizer::{Encoded, Tokenizer, is_pointer};
 use super::windows::{Cut, Windows};
 use super::{LoadError, Loader, builtin};
 use crate::config::experiment::{BosAt, Data, Joining};
 use crate::config::source::TextSource;
+use crate::hex::hex;
 use crate::input;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -186,9 +187,9 @@ impl Texts {
             return Err(LoadError::Stride { stride, most });
         }
         let needed = cut.tokens().saturating_add(cut.front.len());
-        let (ids, _) = text.tokens(tokenizer, needed)?;
+        let (Encoded { ids, ends }, _) = text.tokens(tokenizer, needed)?;
         let ids = ids.strip_prefix(&cut.front[..]).unwrap_or(&ids);
-        let windows = cut.windows(ids);
+        let windows = cut.windows(ids, &ends[ends.len() - ids.len()..]);
         if windows.tokens.is_empty() {
             return Err(LoadError::ShortText { text: text.input.source.clone(), tokens: ids.len(), context });
         }
@@ -222,7 +223,7 @@ impl Texts {
                 return Ok(finished(drawn));
             }
         }
-        let (ids, missing) = text.tokens(tokenizer, usize::MAX)?;
+        let (Encoded { ids, .. }, missing) = text.tokens(tokenizer, usize::MAX)?;
         self.missing.fetch_max(missing, Ordering::Relaxed);
         let ids = ids.strip_prefix(&front[..]).unwrap_or(&ids);
         if ids.len() < body {
@@ -338,13 +339,13 @@ impl Text {
     /// The whole as one text, tokenised once. Of a dataset only as many documents as `needed` tokens take with
     /// plenty to spare: the end of a text has no say in how its beginning is cut. With the number of rows that have
     /// no text.
-    fn tokens(&self, tokenizer: &Tokenizer, needed: usize) -> Result<(Vec<u32>, usize), LoadError> {
+    fn tokens(&self, tokenizer: &Tokenizer, needed: usize) -> Result<(Encoded, usize), LoadError> {
         /// More bytes than tokens of natural text have.
         const BYTES: usize = 16;
         let read;
         let mut missing = 0;
         let documents = match &self.content {
-            Content::Whole(text) => return Ok((tokenizer.encode(text)?, 0)),
+            Content::Whole(text) => return Ok((tokenizer.encode_with_ends(text)?, 0)),
             Content::Documents(documents) => documents,
             Content::Shard(shard) => {
                 let documents = dataset::documents(&shard.path, self.most(), |_| true)?;
@@ -362,9 +363,9 @@ impl Text {
                 more
             });
             let count = count.count();
-            let ids = tokenizer.encode(&documents[..count].join(&self.joining.join))?;
-            if count == documents.len() || ids.len() / 2 > needed {
-                return Ok((ids, missing));
+            let encoded = tokenizer.encode_with_ends(&documents[..count].join(&self.joining.join))?;
+            if count == documents.len() || encoded.ids.len() / 2 > needed {
+                return Ok((encoded, missing));
             }
             bytes = bytes.saturating_mul(2);
         }
@@ -417,7 +418,8 @@ impl Tokens {
 
     /// The digest of the perplexity windows.
     pub fn perplexity_digest(&self) -> Option<String> {
-        let Windows { tokens, overlap } = self.perplexity.as_ref()?;
+        // How many bytes the tokens stand for decides no likelihood.
+        let Windows { tokens, overlap, bytes: _ } = self.perplexity.as_ref()?;
         let tokens = digest(tokens);
         // All but the first token of every window is scored: the tokens say it all.
         if *overlap <= 1 {
@@ -448,10 +450,6 @@ fn digest(sequences: &[Vec<u32>]) -> String {
         }
     }
     hex(&hasher.finalize())
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

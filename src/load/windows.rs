@@ -31,6 +31,8 @@ pub struct Windows {
     pub tokens: Vec<Vec<u32>>,
     /// How many tokens at the start of each window but the first only give context.
     pub overlap: usize,
+    /// Bytes of the text that the scored tokens stand for.
+    pub bytes: usize,
 }
 
 impl Cut {
@@ -48,13 +50,24 @@ impl Cut {
         self.stride.unwrap_or(self.body()).max(1)
     }
 
-    /// The windows of a text.
-    pub fn windows(&self, text: &[u32]) -> Windows {
+    /// The windows of a text's tokens, which end at the bytes `ends` of it.
+    pub fn windows(&self, text: &[u32], ends: &[usize]) -> Windows {
         let body = self.body();
         let starts = (0..text.len()).step_by(self.stride());
         let bodies = starts.map_while(|start| text.get(start..start + body)).take(self.limit);
-        let tokens = bodies.map(|body| [&self.front[..], body].concat()).collect();
-        Windows { tokens, overlap: self.front.len() + body.saturating_sub(self.stride()) }
+        let tokens: Vec<Vec<u32>> = bodies.map(|body| [&self.front[..], body].concat()).collect();
+        let overlap = self.front.len() + body.saturating_sub(self.stride());
+        let bytes = (0..tokens.len()).map(|window| self.scored_bytes(window, overlap, ends)).sum();
+        Windows { tokens, overlap, bytes }
+    }
+
+    /// Bytes that the scored tokens of a window stand for: from the end of the token before them to their own.
+    fn scored_bytes(&self, window: usize, overlap: usize, ends: &[usize]) -> usize {
+        let first = if window == 0 { 1 } else { overlap.max(1) };
+        let start = window * self.stride();
+        let unscored = start + first.saturating_sub(self.front.len());
+        let end_of = |tokens: usize| tokens.checked_sub(1).and_then(|last| ends.get(last)).copied().unwrap_or(0);
+        end_of(start + self.body()).saturating_sub(end_of(unscored))
     }
 }
 
@@ -70,16 +83,19 @@ mod tests {
     #[test]
     fn windows_by_hand() {
         let text: Vec<u32> = (0..11).collect();
-        let windows = |cut: Cut| cut.windows(&text);
-        let expected = Windows { tokens: vec![vec![0, 1, 2, 3], vec![4, 5, 6, 7]], overlap: 0 };
+        // Tokens of two bytes.
+        let ends: Vec<usize> = (1..=11).map(|token| 2 * token).collect();
+        let windows = |cut: Cut| cut.windows(&text, &ends);
+        let expected = Windows { tokens: vec![vec![0, 1, 2, 3], vec![4, 5, 6, 7]], overlap: 0, bytes: 12 };
         assert_eq!(windows(cut(4, None, &[])), expected);
         assert_eq!(windows(Cut { limit: 1, ..cut(4, Some(4), &[]) }).tokens, expected.tokens[..1]);
         let two = windows(cut(4, Some(3), &[]));
-        assert_eq!(two, Windows { tokens: vec![vec![0, 1, 2, 3], vec![3, 4, 5, 6], vec![6, 7, 8, 9]], overlap: 1 });
+        let tokens = vec![vec![0, 1, 2, 3], vec![3, 4, 5, 6], vec![6, 7, 8, 9]];
+        assert_eq!(two, Windows { tokens, overlap: 1, bytes: 18 });
         let front = windows(cut(4, None, &[99]));
         let tokens = vec![vec![99, 0, 1, 2], vec![99, 3, 4, 5], vec![99, 6, 7, 8]];
-        assert_eq!(front, Windows { tokens, overlap: 1 });
-        assert_eq!(cut(12, None, &[]).windows(&text).tokens.len(), 0);
+        assert_eq!(front, Windows { tokens, overlap: 1, bytes: 18 });
+        assert_eq!(cut(12, None, &[]).windows(&text, &ends).tokens.len(), 0);
     }
 
     proptest! {
@@ -92,7 +108,8 @@ mod tests {
             prop_assume!(stride <= context - front.len());
             let cut = Cut { context, stride: Some(stride), front: front.clone(), limit };
             let ids: Vec<u32> = (0..text as u32).collect();
-            let windows = cut.windows(&ids);
+            let ends: Vec<usize> = (1..=text).collect();
+            let windows = cut.windows(&ids, &ends);
             prop_assert!(windows.tokens.len() <= limit);
             let mut scored = Vec::new();
             for (index, window) in windows.tokens.iter().enumerate() {
@@ -106,13 +123,15 @@ mod tests {
             let reached = windows.tokens.last().map_or(first, |window| window[context - 1] as usize + 1);
             let mut expected: Vec<u32> = (first as u32..reached as u32).collect();
             if front.is_empty() && stride == context {
-                // Nor is the first of any window that overlaps with none.
+                // The first of a window that overlaps with none is not scored either.
                 expected.retain(|id| !(*id as usize).is_multiple_of(stride));
             }
+            // Tokens of a byte each.
+            prop_assert_eq!(windows.bytes, scored.len());
             prop_assert_eq!(scored, expected);
             // As many tokens as it says are enough.
-            let enough = &ids[..cut.tokens().min(text)];
-            prop_assert_eq!(cut.windows(enough), windows);
+            let enough = cut.tokens().min(text);
+            prop_assert_eq!(cut.windows(&ids[..enough], &ends[..enough]), windows);
         }
     }
 }

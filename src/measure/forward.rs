@@ -75,7 +75,7 @@ pub fn all_logits<B: SparseBackend>(
     Ok(all)
 }
 
-/// The logits of the last tokens of a sequence, run one at a time as they are when text is generated, behind the
+/// The logits of the last tokens of a sequence, run one at a time as they are when text is generated, after the
 /// others: `[tokens, vocabulary]`, of [`DECODED_TOKENS`] tokens if the sequence has as many.
 ///
 /// # Errors

@@ -169,7 +169,7 @@ impl<B: SparseBackend, F: Fn(usize) -> Tensor<B, 2>> Clock<'_, B, F> {
         Ok(CallTimes { seconds, back_to_back: Some(BackToBack { calls, wall_seconds }) })
     }
 
-    /// Seconds of so many calls and one synchronisation, behind a hold or none. Outputs go as they come.
+    /// Seconds of this many calls and one synchronisation, after a hold or none. Outputs go as they come.
     fn seconds(&mut self, hold: Option<Duration>, calls: usize) -> Result<f64, KernelError> {
         let start = Instant::now();
         if let Some(hold) = hold {
@@ -189,7 +189,7 @@ fn calls_of_a_sample(wall_seconds: f64) -> usize {
     ((SAMPLE_SECONDS / wall_seconds.max(1e-9)).ceil() as usize).clamp(LEAST_CALLS, MOST_CALLS)
 }
 
-/// How long the device must be busy while the host launches so many calls: 8 µs each, which a launch takes at
+/// How long the device must be busy while the host launches this many calls: 8 µs each, which a launch takes at
 /// most, or what a call was seen to take where it has several launches; and a margin.
 fn hold_for(calls: usize, wall_seconds: f64) -> Duration {
     Duration::from_secs_f64(calls as f64 * wall_seconds.clamp(8e-6, 40e-6) + 300e-6)

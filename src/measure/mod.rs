@@ -17,8 +17,8 @@ mod forward;
 mod gate;
 mod kernel;
 mod latency;
+mod likelihood;
 mod memory;
-mod perplexity;
 mod softmax;
 mod stats;
 mod structure;
@@ -31,7 +31,7 @@ pub use kernel::{
     rotated_copies, time_calls,
 };
 pub use latency::{Latency, Parts, Phase, Spread, Workload, latency};
+pub use likelihood::{Likelihood, likelihood};
 pub use memory::peak_rss_bytes;
-pub use perplexity::perplexity;
 pub use stats::{mean, quantile, sd};
 pub use structure::{LayerRow, Stored, Structure, structure};

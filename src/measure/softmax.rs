@@ -1,4 +1,4 @@
-//! Sums of exponentials over a vocabulary: the arithmetic behind every likelihood.
+//! Sums of exponentials over a vocabulary: the arithmetic of every likelihood.
 //!
 //! Exponentials are f32, of a function that compilers turn into vector code; sums are kept in f64.
 

@@ -2,10 +2,10 @@
 
 use super::architecture::Architecture;
 use super::defaults::{self, Key};
+use super::error::ConfigError;
 use super::fields::Fields;
 use super::{gpt_neox, gpt2, llama, opt};
 use serde_json::Value;
-use thiserror::Error;
 
 /// A family of networks, by `model_type`.
 pub struct Family {
@@ -28,65 +28,6 @@ pub const FAMILIES: &[Family] = &[
     Family { model_type: "qwen2", help: "Qwen2, Qwen2.5", keys: defaults::QWEN2, build: llama::qwen2 },
 ];
 
-/// Why a configuration describes no network that can be run.
-#[derive(Debug, Error, PartialEq)]
-pub enum ConfigError {
-    /// `model_type` is none of [`FAMILIES`].
-    #[error("unknown architecture `{model_type}`")]
-    UnknownFamily {
-        /// What the file says.
-        model_type: String,
-    },
-    /// A key is missing.
-    #[error("`{key}` is missing")]
-    Missing {
-        /// The key.
-        key: String,
-    },
-    /// A key's value can't be used.
-    #[error("`{key}` is {value}, expected {expected}")]
-    Unusable {
-        /// The key.
-        key: String,
-        /// What the file says.
-        value: String,
-        /// What would do.
-        expected: String,
-    },
-    /// Two keys say different things of one matter.
-    #[error("`{key}` is {value}, but {other}")]
-    Contradiction {
-        /// The key.
-        key: String,
-        /// What the file says.
-        value: String,
-        /// What the other key is, in words.
-        other: String,
-    },
-}
-
-impl ConfigError {
-    pub(super) fn contradiction(key: &str, value: &Value, other: String) -> Self {
-        Self::Contradiction { key: key.into(), value: value.to_string(), other }
-    }
-
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::UnknownFamily { .. } => {
-                let known: Vec<String> = FAMILIES.iter().map(|f| format!("`{}` ({})", f.model_type, f.help)).collect();
-                Some(format!("known architectures: {}", known.join(", ")))
-            }
-            Self::Contradiction { .. } => Some(
-                "readers of the checkpoint would follow one or the other: keep the one that it was trained with".into(),
-            ),
-            Self::Missing { .. } | Self::Unusable { .. } => {
-                Some("compare the checkpoint's config.json with the one on its model page".into())
-            }
-        }
-    }
-}
-
 /// The network that a `config.json` describes.
 ///
 /// # Errors
@@ -94,7 +35,10 @@ impl ConfigError {
 pub fn architecture(config: &Value) -> Result<Architecture, ConfigError> {
     let named = config.get("model_type").filter(|value| !value.is_null());
     let named = named.ok_or_else(|| ConfigError::Missing { key: "model_type".into() })?;
-    let unknown = || ConfigError::UnknownFamily { model_type: named.as_str().unwrap_or(&named.to_string()).into() };
+    let unknown = || ConfigError::UnknownFamily {
+        model_type: named.as_str().unwrap_or(&named.to_string()).into(),
+        known: known_families(),
+    };
     let family = FAMILIES.iter().find(|family| named == family.model_type).ok_or_else(unknown)?;
     let fields = Fields::new(config, family.keys);
     let mut architecture = (family.build)(&fields)?;
@@ -110,6 +54,11 @@ pub fn architecture(config: &Value) -> Result<Architecture, ConfigError> {
     fields.check_layer_types(architecture.blocks.len(), attention.window, architecture.max_positions)?;
     architecture.assumed = fields.assumed();
     Ok(architecture)
+}
+
+fn known_families() -> String {
+    let known = FAMILIES.iter().map(|family| format!("`{}` ({})", family.model_type, family.help));
+    known.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! `null` counts as left out. Knows keys and their types; what they mean for a network is for the families.
 
 use super::architecture::Activation;
-use super::config::ConfigError;
 use super::defaults::{Absent, Key, LIMITS};
+use super::error::ConfigError;
 use serde_json::Value;
 use std::cell::RefCell;
 

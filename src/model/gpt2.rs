@@ -1,7 +1,7 @@
 //! GPT-2: learned positions, a fused projection, and Conv1D weights that lie `[in, out]`.
 
 use super::architecture::*;
-use super::config::ConfigError;
+use super::error::ConfigError;
 use super::fields::Fields;
 
 pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {

@@ -2,7 +2,7 @@
 //! on part of a head, attention and feed-forward side by side.
 
 use super::architecture::*;
-use super::config::ConfigError;
+use super::error::ConfigError;
 use super::fields::Fields;
 use super::rope::{Spelling, rotary};
 

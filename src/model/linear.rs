@@ -25,7 +25,7 @@ pub enum LinearWeight<B: SparseBackend> {
 }
 
 impl<B: SparseBackend> LinearWeight<B> {
-    /// The name of the kernel that runs for so many tokens.
+    /// The name of the kernel that runs for this many tokens.
     pub fn kernel(&self, tokens: usize) -> String {
         match self {
             Self::Dense(weight) => B::dense_kernel(&weight.0, tokens),

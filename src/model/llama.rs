@@ -3,7 +3,7 @@
 //! which projections have biases and in how far back a token sees.
 
 use super::architecture::*;
-use super::config::ConfigError;
+use super::error::ConfigError;
 use super::fields::Fields;
 use super::rope::{Spelling, rotary};
 

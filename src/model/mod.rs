@@ -21,6 +21,7 @@ mod clock;
 mod config;
 mod decoder;
 mod defaults;
+mod error;
 mod fields;
 mod gpt2;
 mod gpt_neox;
@@ -38,8 +39,9 @@ pub use architecture::{
 };
 pub use cache::KvCache;
 pub use clock::SectionTimes;
-pub use config::{ConfigError, FAMILIES, Family, architecture};
+pub use config::{FAMILIES, Family, architecture};
 pub use decoder::{Activations, Batch, Decoder, DecoderError, Part, Stage};
+pub use error::ConfigError;
 pub(crate) use linear::transpose;
 pub use linear::{DenseWeight, Linear, LinearWeight};
 pub use presets::published;

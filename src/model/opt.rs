@@ -1,7 +1,7 @@
 //! OPT (arXiv 2205.01068): learned positions from row 2, ReLU, biases everywhere, a tied head.
 
 use super::architecture::*;
-use super::config::ConfigError;
+use super::error::ConfigError;
 use super::fields::Fields;
 
 /// Rows of the position table before position 0.

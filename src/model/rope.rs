@@ -11,7 +11,7 @@
 //! `null` counts as left out, inside too.
 
 use super::architecture::{RopeScaling, Rotary};
-use super::config::ConfigError;
+use super::error::ConfigError;
 use super::fields::Fields;
 use serde_json::{Map, Value};
 

@@ -11,8 +11,8 @@
 //! The ID holds the analysis's `id`, which random draws depend on; not what sources are called, nor where their files are.
 
 use super::model::{Backend, PrunePoint, canonical_point};
-use super::select::Column;
 use super::task::{Kind, Of, Task};
+use crate::column::{self, Column};
 use crate::config::analysis::{FeatureAxis, Role, Work};
 use crate::config::experiment::{Dtype, Method, NmPattern, Scope};
 use schemars::JsonSchema;
@@ -193,32 +193,21 @@ impl Kind for AnalysisCell {
         self.analysis.clone()
     }
 
-    fn columns(&self) -> &'static [Column] {
-        &[Column::Analysis, Column::AnalysisKind, Column::Model, Column::Layer, Column::Role, Column::Seed]
+    fn key(&self) -> Vec<(&'static str, column::Value)> {
+        column::entries(Self::KEY, self)
     }
+}
 
-    fn column(&self, column: Column) -> Option<Option<String>> {
-        Some(match column {
-            Column::Analysis => Some(self.analysis.clone()),
-            Column::AnalysisKind => Some(self.work.kind().name().into()),
-            Column::Model => self.model.clone(),
-            Column::Layer => self.layer.map(|layer| layer.to_string()),
-            Column::Role => self.role.map(|role| role.name().into()),
-            Column::Seed => self.seed.map(|seed| seed.to_string()),
-            Column::Backend => self.model.as_ref().map(|_| self.backend.name().into()),
-            Column::Dtype => self.dtype.map(|dtype| dtype.name().into()),
-            Column::Setup => Some(self.setup()),
-            Column::Method
-            | Column::Scope
-            | Column::Pattern
-            | Column::Sparsity
-            | Column::Variant
-            | Column::Format
-            | Column::Tokens
-            | Column::OutFeatures
-            | Column::InFeatures => return None,
-        })
-    }
+impl AnalysisCell {
+    /// What tells analysis cells apart.
+    pub const KEY: &[Column<Self>] = &[
+        Column { name: "analysis", help: "the `id` of the analysis", get: |cell| cell.analysis.as_str().into() },
+        Column { name: "kind", help: "what the analysis looks at", get: |cell| cell.work.kind().name().into() },
+        Column { name: "model", help: "the model, as the file spells it", get: |cell| cell.model.clone().into() },
+        Column { name: "layer", help: "the layer, counted from 0", get: |cell| cell.layer.into() },
+        Column { name: "role", help: "the matrix in its layer", get: |cell| cell.role.map(Role::name).into() },
+        Column { name: "seed", help: "the seed of everything random", get: |cell| cell.seed.into() },
+    ];
 }
 
 /// The names of sources, told apart where several would be called the same: by scope, then by number.

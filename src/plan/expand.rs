@@ -2,7 +2,7 @@
 
 use super::model::{Backend, Cell, PrunePoint};
 use crate::config::Experiment;
-use crate::config::experiment::{Dtype, MethodSettings, NmPattern, Point, PruneBlock, Variant};
+use crate::config::experiment::{Dtype, NmPattern, Point, PruneBlock, Variant};
 use serde_json::json;
 use std::collections::HashSet;
 
@@ -52,11 +52,12 @@ pub fn points(experiment: &Experiment) -> Vec<(PrunePoint, Option<u64>)> {
     // A point as its file has it can be hashed, which its numbers can't.
     let mut seen = HashSet::new();
     for block in &experiment.prune {
-        for (method, scope, pattern, sparsity) in block.points() {
-            if block.skip.iter().any(|skip| skip.matches(method, scope, pattern, sparsity)) {
+        for point in block.points() {
+            if block.skip.iter().any(|skip| skip.hold(Point::KEY, &point)) {
                 continue;
             }
-            let point = point(block, (method, scope, pattern, sparsity));
+            let method = point.method;
+            let point = prune_point(block, point);
             if !seen.insert(json!(point).to_string()) {
                 continue;
             }
@@ -71,20 +72,21 @@ pub fn points(experiment: &Experiment) -> Vec<(PrunePoint, Option<u64>)> {
 }
 
 /// A point of a block, with those of the block's settings that its method uses.
-fn point(block: &PruneBlock, (method, scope, pattern, sparsity): Point) -> PrunePoint {
-    let MethodSettings { damping, blocksize, iterations, alpha } = method.settings(&block.settings);
+fn prune_point(block: &PruneBlock, point: Point) -> PrunePoint {
+    let Point { method, scope, pattern, sparsity } = point;
+    let settings = method.settings(&block.settings);
     // An N:M pattern fixes the sparsity of every block of the model.
     let budget = block.owl.filter(|_| method.uses("budget") && pattern == NmPattern::Unstructured);
     let propagate = method.calibrates().then_some(block.propagate);
     let exclude = block.exclude.clone();
-    PrunePoint { method, scope, pattern, sparsity, exclude, damping, blocksize, iterations, alpha, budget, propagate }
+    PrunePoint { method, scope, pattern, sparsity, exclude, settings, budget, propagate }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config;
-    use crate::config::experiment::{Method, Owl, Propagate, Scope};
+    use crate::config::experiment::{Method, Owl, Propagate, Scope, SettingValue};
     use proptest::prelude::*;
     use std::path::Path;
 
@@ -128,10 +130,13 @@ mod tests {
         assert_eq!(points.iter().map(|p| p.1.is_some()).collect::<Vec<_>>()[..3], [false, false, true]);
         assert_eq!(points.len(), 2 + 4 + 4 + 1);
         let of = |method| points.iter().map(|p| &p.0).filter(move |p| p.method == method);
-        assert!(of(Method::Magnitude).all(|p| (p.alpha, p.budget, p.propagate) == (None, None, None)));
+        assert!(of(Method::Magnitude).all(|p| (p.settings.get("alpha"), p.budget, p.propagate) == (None, None, None)));
         let (wanda, ria) = (of(Method::Wanda).next().unwrap(), of(Method::Ria).next().unwrap());
-        assert_eq!((wanda.alpha, wanda.budget, wanda.propagate), (None, Some(Owl::default()), Some(Propagate::Dense)));
-        assert_eq!((ria.alpha, ria.scope), (Some(1.0), Some(Scope::Layer)));
+        assert_eq!(
+            (wanda.settings.get("alpha"), wanda.budget, wanda.propagate),
+            (None, Some(Owl::default()), Some(Propagate::Dense))
+        );
+        assert_eq!((ria.settings.get("alpha"), ria.scope), (Some(SettingValue::Real(1.0)), Some(Scope::Layer)));
         let fixed = of(Method::Wanda).find(|p| p.scope.is_none()).unwrap();
         assert_eq!((fixed.pattern, fixed.budget), (NmPattern::NofM { n: 2, m: 4 }, None));
         assert_eq!(of(Method::Given).next().unwrap().target(), None);

@@ -5,6 +5,7 @@
 //! hashed too.
 
 use super::task::{Inputs, Task};
+use crate::hex::hex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -39,7 +40,7 @@ impl CellId {
 
     fn of(canonical: &serde_json::Value) -> Self {
         let digest = Sha256::digest(canonical.to_string().as_bytes());
-        Self(digest[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(hex(&digest[..8]))
     }
 
     /// The digits.
@@ -62,7 +63,9 @@ mod tests {
     use super::super::model::tests::{calibrated, cell};
     use super::super::model::{Cell, PrunePoint};
     use super::*;
-    use crate::config::experiment::{Dtype, Format, KernelFormat, Owl, Propagate, Variant};
+    use crate::config::experiment::{
+        Dtype, Format, KernelFormat, MethodSettings, Owl, Propagate, SettingValue, Variant,
+    };
 
     fn inputs() -> Inputs {
         Inputs::default().with("model", [("sha256", "m".into())])
@@ -124,12 +127,13 @@ mod tests {
             change(changed.prune.as_mut().unwrap());
             names.push(name_of(&changed));
         };
-        add(&|p| p.damping = Some(0.01));
-        add(&|p| p.damping = Some(0.1));
-        add(&|p| p.blocksize = Some(128));
-        add(&|p| p.iterations = Some(128));
-        add(&|p| p.alpha = Some(1.0));
-        add(&|p| p.alpha = None);
+        let given = |name: &str, value| MethodSettings::given(&[(name, value)]);
+        add(&|p| p.settings = given("damping", SettingValue::Real(0.01)));
+        add(&|p| p.settings = given("damping", SettingValue::Real(0.1)));
+        add(&|p| p.settings = given("blocksize", SettingValue::Count(128)));
+        add(&|p| p.settings = given("iterations", SettingValue::Count(128)));
+        add(&|p| p.settings = given("alpha", SettingValue::Real(1.0)));
+        add(&|p| p.settings = MethodSettings::default());
         add(&|p| p.budget = Some(Owl::default()));
         add(&|p| p.budget = Some(Owl { m: 7.0, ..Owl::default() }));
         add(&|p| p.budget = Some(Owl { lambda: 0.1, ..Owl::default() }));

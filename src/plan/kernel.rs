@@ -10,8 +10,8 @@
 
 use super::model::{Backend, bits};
 use super::resume::Decision;
-use super::select::Column;
 use super::task::{Inputs, Kind, Of, Planned, Task};
+use crate::column::{self, Column};
 use crate::config::Experiment;
 use crate::config::experiment::{Dtype, KernelBlock, KernelFormat, percent};
 use schemars::JsonSchema;
@@ -141,42 +141,23 @@ impl Kind for KernelCell {
         }
     }
 
-    fn columns(&self) -> &'static [Column] {
-        &[
-            Column::Format,
-            Column::Backend,
-            Column::Dtype,
-            Column::OutFeatures,
-            Column::InFeatures,
-            Column::Tokens,
-            Column::Sparsity,
-            Column::Seed,
-        ]
+    fn key(&self) -> Vec<(&'static str, column::Value)> {
+        column::entries(Self::KEY, self)
     }
+}
 
-    fn column(&self, column: Column) -> Option<Option<String>> {
-        let [out_features, in_features] = self.shape;
-        Some(match column {
-            Column::Format => Some(self.format.name().into()),
-            Column::Tokens => Some(self.tokens.to_string()),
-            Column::OutFeatures => Some(out_features.to_string()),
-            Column::InFeatures => Some(in_features.to_string()),
-            Column::Sparsity => self.sparsity.map(|sparsity| sparsity.to_string()),
-            Column::Seed => Some(self.seed.to_string()),
-            Column::Backend => Some(self.backend.name().into()),
-            Column::Dtype => Some(self.dtype.name().into()),
-            Column::Model
-            | Column::Method
-            | Column::Scope
-            | Column::Pattern
-            | Column::Variant
-            | Column::Setup
-            | Column::Analysis
-            | Column::AnalysisKind
-            | Column::Layer
-            | Column::Role => return None,
-        })
-    }
+impl KernelCell {
+    /// What tells kernel cells apart.
+    pub const KEY: &[Column<Self>] = &[
+        Column { name: "format", help: "the form in which the weight is stored", get: |cell| cell.format.into() },
+        Column { name: "backend", help: "what it runs on", get: |cell| cell.backend.name().into() },
+        Column { name: "dtype", help: "the number format", get: |cell| cell.dtype.into() },
+        Column { name: "out_features", help: "rows of the weight", get: |cell| cell.shape[0].into() },
+        Column { name: "in_features", help: "columns of the weight", get: |cell| cell.shape[1].into() },
+        Column { name: "tokens", help: "rows of the input", get: |cell| cell.tokens.into() },
+        Column { name: "sparsity_target", help: "the sparsity asked for", get: |cell| cell.sparsity.into() },
+        Column { name: "seed", help: "the seed of everything random", get: |cell| cell.seed.into() },
+    ];
 }
 
 /// Every kernel cell of an experiment, each once.

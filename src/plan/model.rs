@@ -7,11 +7,11 @@
 //! ```
 
 use super::identify::{CellId, NUMERICS_VERSION};
-use super::select::Column;
 use super::task::{Inputs, Kind, Of, Part, Task};
+use crate::column::{self, Column};
 use crate::config::experiment::{
-    BackendChoice, Dtype, LatencySettings, Method, MethodSettings, Metric, NmPattern, Owl, Propagate, Scope, Variant,
-    percent,
+    BackendChoice, Dtype, LatencySettings, Method, MethodSettings, Metric, NmPattern, Owl, Propagate, Reads, Scope,
+    SettingValue, Variant, percent,
 };
 use crate::prune::Request;
 use schemars::JsonSchema;
@@ -63,53 +63,33 @@ impl fmt::Display for Backend {
 }
 
 /// A point of the prune grid.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "super::point::Stored", into = "super::point::Stored")]
 pub struct PrunePoint {
     /// How the weights that go are chosen.
     pub method: Method,
     /// What weights compete within; none for an N:M pattern.
     pub scope: Option<Scope>,
     /// `unstructured` or `N:M`.
-    #[schemars(with = "String")]
     pub pattern: NmPattern,
     /// The share of weights to remove; 0 where the method takes none.
     pub sparsity: f64,
     /// Globs of module names that stay dense.
     pub exclude: Vec<String>,
-    /// What is added to the diagonal of the Hessian, as a share of its mean; of methods that have one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub damping: Option<f64>,
-    /// Columns pruned between two updates of all columns behind them; of methods that work so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blocksize: Option<usize>,
-    /// Updates of the weights; of methods that repeat them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub iterations: Option<usize>,
-    /// The exponent of the inputs' norms; of methods that have one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alpha: Option<f64>,
+    /// The keys of its method, and no others.
+    pub settings: MethodSettings,
     /// How the sparsity is spread over blocks, where they don't all get the same.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Owl>,
     /// Which inputs calibration looks at; of methods that calibrate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
     pub propagate: Option<Propagate>,
 }
 
 impl PrunePoint {
     /// A point with the defaults of its method, without a budget.
     pub fn new(method: Method, scope: Option<Scope>, pattern: NmPattern, sparsity: f64, exclude: Vec<String>) -> Self {
-        let MethodSettings { damping, blocksize, iterations, alpha } = method.settings(&MethodSettings::default());
+        let settings = method.settings(&MethodSettings::default());
         let (budget, propagate) = (None, method.calibrates().then_some(Propagate::Pruned));
-        Self { method, scope, pattern, sparsity, exclude, damping, blocksize, iterations, alpha, budget, propagate }
-    }
-
-    /// The settings of its method.
-    pub fn settings(&self) -> MethodSettings {
-        let Self { damping, blocksize, iterations, alpha, .. } = *self;
-        MethodSettings { damping, blocksize, iterations, alpha }
+        Self { method, scope, pattern, sparsity, exclude, settings, budget, propagate }
     }
 
     /// The share of weights that it aims at; none where the method takes none.
@@ -119,8 +99,8 @@ impl PrunePoint {
 
     /// What is asked of the method; with a budget, a block's own sparsity takes the place of this one's.
     pub fn request(&self, seed: Option<u64>) -> Request {
-        let &Self { method, scope, pattern, sparsity, .. } = self;
-        Request { method, scope, pattern, sparsity, seed: seed.unwrap_or(0), settings: self.settings() }
+        let &Self { method, scope, pattern, sparsity, settings, .. } = self;
+        Request { method, scope, pattern, sparsity, seed: seed.unwrap_or(0), settings }
     }
 }
 
@@ -253,6 +233,8 @@ pub struct PartInputs {
     pub agreement: Inputs,
     /// The perplexity windows.
     pub perplexity: Inputs,
+    /// Bytes of that text that its scored tokens stand for.
+    pub perplexity_bytes: usize,
     /// What is timed, where something is.
     pub latency: Option<LatencyPoint>,
 }
@@ -263,11 +245,15 @@ pub fn parts(id: &CellId, cell: &Cell, metrics: &[Metric], inputs: &PartInputs) 
     let mut metrics = metrics.to_vec();
     metrics.sort_unstable();
     for metric in metrics {
-        let inputs = match metric {
-            Metric::Structure => continue,
-            Metric::Agreement => inputs.agreement.clone(),
-            Metric::Perplexity => inputs.perplexity.clone(),
-            Metric::Latency => inputs.latency.as_ref().map(LatencyPoint::inputs).unwrap_or_default(),
+        let inputs = match metric.reads() {
+            // The structure, which is there already.
+            Reads::Weights => continue,
+            Reads::AgreementTexts => inputs.agreement.clone(),
+            Reads::PerplexityText => inputs.perplexity.clone(),
+            Reads::PerplexityBytes => {
+                inputs.perplexity.clone().with("bytes", [("bytes", inputs.perplexity_bytes.into())])
+            }
+            Reads::Clock => inputs.latency.as_ref().map(LatencyPoint::inputs).unwrap_or_default(),
         };
         parts.push(Part::new(id, metric.name(), inputs));
     }
@@ -323,42 +309,37 @@ impl Kind for Cell {
         Self::setup(self)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        &[
-            Column::Setup,
-            Column::Model,
-            Column::Method,
-            Column::Scope,
-            Column::Pattern,
-            Column::Sparsity,
-            Column::Seed,
-            Column::Backend,
-            Column::Dtype,
-        ]
+    fn key(&self) -> Vec<(&'static str, column::Value)> {
+        column::entries(Self::KEY, self)
     }
+}
 
-    fn column(&self, column: Column) -> Option<Option<String>> {
-        let point = self.prune.as_ref();
-        Some(match column {
-            Column::Model => Some(self.model.clone()),
-            Column::Method => point.map(|p| p.method.name().into()),
-            Column::Scope => point.and_then(|p| p.scope).map(|scope| scope.name().into()),
-            Column::Pattern => point.map(|p| p.pattern.to_string()),
-            Column::Sparsity => point.and_then(|p| p.target()).map(|target| target.to_string()),
-            Column::Seed => self.seed.map(|seed| seed.to_string()),
-            Column::Variant => Some(self.variant.name().into()),
-            Column::Backend => Some(self.backend.name().into()),
-            Column::Dtype => Some(self.dtype.name().into()),
-            Column::Setup => Some(Self::setup(self)),
-            Column::Format
-            | Column::Tokens
-            | Column::OutFeatures
-            | Column::InFeatures
-            | Column::Analysis
-            | Column::AnalysisKind
-            | Column::Layer
-            | Column::Role => return None,
-        })
+impl Cell {
+    /// What tells model cells apart: the columns that their tables begin with.
+    pub const KEY: &[Column<Self>] = &[
+        Column { name: "setup", help: "a short label: variant and target", get: |cell| Self::setup(cell).into() },
+        Column { name: "model", help: "the model, as the file spells it", get: |cell| cell.model.clone().into() },
+        Column { name: "method", help: "how weights were chosen", get: |cell| cell.of_point(|p| Some(p.method)) },
+        Column { name: "scope", help: "what a weight competed with", get: |cell| cell.of_point(|p| p.scope) },
+        Column {
+            name: "pattern",
+            help: "which weights may stay together: `unstructured` or `N:M`",
+            get: |cell| cell.of_point(|p| Some(p.pattern.to_string())),
+        },
+        Column {
+            name: "sparsity_target",
+            help: "the sparsity asked for",
+            get: |cell| cell.of_point(PrunePoint::target),
+        },
+        Column { name: "seed", help: "the seed of everything random", get: |cell| cell.seed.into() },
+        Column { name: "variant", help: "the form in which it ran", get: |cell| cell.variant.into() },
+        Column { name: "backend", help: "what it ran on", get: |cell| cell.backend.name().into() },
+        Column { name: "dtype", help: "the number format", get: |cell| cell.dtype.into() },
+    ];
+
+    /// What a prune point has, of a cell that has one.
+    fn of_point<T: Into<column::Value>>(&self, get: impl Fn(&PrunePoint) -> Option<T>) -> column::Value {
+        self.prune.as_ref().and_then(get).into()
     }
 }
 
@@ -377,10 +358,15 @@ pub(super) fn canonical_point(point: &PrunePoint) -> Value {
             canonical[key] = value;
         }
     };
-    add("damping", point.damping.map(|damping| bits(damping).into()));
-    add("blocksize", point.blocksize.map(Value::from));
-    add("iterations", point.iterations.map(Value::from));
-    add("alpha", point.alpha.map(|alpha| bits(alpha).into()));
+    for (name, value) in point.settings.iter() {
+        add(
+            name,
+            Some(match value {
+                SettingValue::Real(number) => bits(number).into(),
+                SettingValue::Count(count) => count.into(),
+            }),
+        );
+    }
     add("budget", point.budget.map(|owl| json!({ "m": bits(owl.m), "lambda": bits(owl.lambda) })));
     add("propagate", point.propagate.map(|propagate| propagate.name().into()));
     canonical
@@ -503,7 +489,12 @@ pub(crate) mod tests {
 
     fn inputs() -> PartInputs {
         let text = |name, digest: &str| Inputs::default().with(name, [("sha256", digest.into())]);
-        PartInputs { agreement: text("agreement", "a"), perplexity: text("perplexity", "p"), latency: None }
+        PartInputs {
+            agreement: text("agreement", "a"),
+            perplexity: text("perplexity", "p"),
+            perplexity_bytes: 7,
+            latency: None,
+        }
     }
 
     /// Groups whose names differ between two sets of inputs.

@@ -1,6 +1,7 @@
 //! Which cells of the plan a process runs: `--only`, `--partition`.
 
 use super::task::Task;
+use crate::column::{Value, key_column};
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -12,10 +13,7 @@ pub enum SelectError {
     #[error("`{0}` is no condition, expected `column=value`, `column!=value`, or `<`, `<=`, `>`, `>=` with a number")]
     Condition(String),
     /// No such key column.
-    #[error(
-        "unknown column `{0}`, expected one of model, method, scope, pattern, sparsity, seed, variant, backend, dtype, setup, \
-         format, tokens, out_features, in_features, analysis, kind, layer, role"
-    )]
+    #[error("unknown column `{0}`, expected one of {known}", known = key_names().join(", "))]
     Column(String),
     /// An order on something that is no number.
     #[error("`{0}` compares with `<` or `>`, which needs a number")]
@@ -39,32 +37,8 @@ pub struct Only(Vec<Condition>);
 
 #[derive(Clone, Debug, PartialEq)]
 struct Condition {
-    column: Column,
+    column: &'static str,
     test: Test,
-}
-
-/// A key column, of one kind of cell or several.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Column {
-    Model,
-    Method,
-    Scope,
-    Pattern,
-    Sparsity,
-    Seed,
-    Variant,
-    Backend,
-    Dtype,
-    Setup,
-    Format,
-    Tokens,
-    OutFeatures,
-    InFeatures,
-    Analysis,
-    AnalysisKind,
-    Layer,
-    Role,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -72,35 +46,6 @@ enum Test {
     Is(String),
     IsNot(String),
     Order { least: bool, equal: bool, bound: f64 },
-}
-
-const COLUMNS: [(&str, Column); 19] = [
-    ("model", Column::Model),
-    ("method", Column::Method),
-    ("scope", Column::Scope),
-    ("pattern", Column::Pattern),
-    ("sparsity", Column::Sparsity),
-    ("sparsity_target", Column::Sparsity),
-    ("seed", Column::Seed),
-    ("variant", Column::Variant),
-    ("backend", Column::Backend),
-    ("dtype", Column::Dtype),
-    ("setup", Column::Setup),
-    ("format", Column::Format),
-    ("tokens", Column::Tokens),
-    ("out_features", Column::OutFeatures),
-    ("in_features", Column::InFeatures),
-    ("analysis", Column::Analysis),
-    ("kind", Column::AnalysisKind),
-    ("layer", Column::Layer),
-    ("role", Column::Role),
-];
-
-impl Column {
-    /// Its name, as conditions and tables have it.
-    pub fn name(self) -> &'static str {
-        COLUMNS.iter().find(|(_, column)| *column == self).map_or("", |(name, _)| name)
-    }
 }
 
 /// Longer operators first, so that `<=` is not read as `<`.
@@ -124,7 +69,8 @@ fn condition(text: &str) -> Result<Condition, SelectError> {
     let at = text.find(['=', '!', '<', '>']).ok_or_else(malformed)?;
     let operator = OPERATORS.into_iter().find(|op| text[at..].starts_with(op)).ok_or_else(malformed)?;
     let (name, value) = (text[..at].trim(), text[at + operator.len()..].trim().trim_matches(['"', '\'']));
-    let column = COLUMNS.iter().find(|(known, _)| *known == name).ok_or_else(|| SelectError::Column(name.into()))?.1;
+    let known = Task::key_columns().into_iter().find(|(known, _)| *known == key_column(name));
+    let (column, _) = known.ok_or_else(|| SelectError::Column(name.into()))?;
     let test = match operator {
         "=" | "==" => Test::Is(value.into()),
         "!=" => Test::IsNot(value.into()),
@@ -145,26 +91,26 @@ impl Only {
 
 impl Condition {
     fn holds(&self, task: &Task) -> bool {
-        let Some(text) = task.kind().column(self.column) else { return false };
+        let key = task.kind().key();
+        let Some((_, entry)) = key.iter().find(|(name, _)| *name == self.column) else { return false };
         match &self.test {
-            Test::Is(value) => equal(text.as_deref(), value),
-            Test::IsNot(value) => !equal(text.as_deref(), value),
-            Test::Order { least, equal, bound } => {
-                text.and_then(|text| text.parse::<f64>().ok()).is_some_and(|value| {
-                    (value == *bound && *equal) || if *least { value > *bound } else { value < *bound }
-                })
-            }
+            Test::Is(value) => equal(entry, value),
+            Test::IsNot(value) => !equal(entry, value),
+            Test::Order { least, equal, bound } => entry.number().is_some_and(|value| {
+                (value == *bound && *equal) || if *least { value > *bound } else { value < *bound }
+            }),
         }
     }
 }
 
+/// The names of the key columns of all kinds.
+fn key_names() -> Vec<&'static str> {
+    Task::key_columns().into_iter().map(|(name, _)| name).collect()
+}
+
 /// Numbers compare as numbers, so that `0.50` is `0.5`.
-fn equal(text: Option<&str>, value: &str) -> bool {
-    match (text, text.and_then(|text| text.parse::<f64>().ok()), value.parse::<f64>()) {
-        (_, Some(a), Ok(b)) => (a - b).abs() < 1e-9,
-        (Some(text), ..) => text == value,
-        (None, ..) => value.is_empty(),
-    }
+fn equal(entry: &Value, text: &str) -> bool {
+    entry.to_string() == text || text.parse::<f64>().is_ok_and(|number| entry.same(&number.into()))
 }
 
 /// `--partition slice:M/N`: every N-th prune point or kernel matrix, beginning with the M-th.

@@ -19,7 +19,7 @@ use super::identify::CellId;
 use super::kernel::KernelCell;
 use super::model::{Backend, Cell};
 use super::resume::Decision;
-use super::select::Column;
+use crate::column;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -40,10 +40,8 @@ pub trait Kind: fmt::Display {
     fn backend(&self) -> Backend;
     /// A short label for people.
     fn setup(&self) -> String;
-    /// The key columns that a plan shows, in order.
-    fn columns(&self) -> &'static [Column];
-    /// The text of a key column, which may be missing; none for a column that the kind does not have.
-    fn column(&self, column: Column) -> Option<Option<String>>;
+    /// What tells it from others of its kind: the entries of the kind's key columns, in order.
+    fn key(&self) -> Vec<(&'static str, column::Value)>;
 }
 
 /// A task of one kind, where it is of that kind: nothing that asks for its own kind knows of others.
@@ -63,6 +61,17 @@ macro_rules! kinds {
         }
 
         impl Task {
+            /// The key columns of all kinds, each once, with what they say.
+            pub fn key_columns() -> Vec<(&'static str, &'static str)> {
+                let mut all: Vec<(&'static str, &'static str)> = Vec::new();
+                $(for column in <$task>::KEY {
+                    if all.iter().all(|(name, _)| *name != column.name) {
+                        all.push((column.name, column.help));
+                    }
+                })+
+                all
+            }
+
             /// What its kind says of it.
             pub fn kind(&self) -> &dyn Kind {
                 match self { $(Self::$kind(task) => task,)+ }

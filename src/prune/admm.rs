@@ -17,17 +17,34 @@
 //! describes this cubic rise; the code released with it takes the final sparsity at every step.)
 
 use super::linalg::{Columns, add_product};
-use super::{GramStatistics, Layer, PruneError, Remaining, Request, magnitude, nm};
-use crate::config::experiment::{NmPattern, Scope};
+use super::{
+    GramStatistics, Layer, MethodEntry, Needs, NmPattern, PruneError, Remaining, Request, Scope, Setting, SettingValue,
+    magnitude, nm,
+};
 use crate::sparse::Pattern;
 use rayon::prelude::*;
+
+const DAMPING: Setting = Setting { default: SettingValue::Real(0.1), ..super::sparsegpt::DAMPING };
+const ITERATIONS: Setting =
+    Setting::count("iterations", "updates of the weights; the pattern is settled after three quarters of them", 20);
+
+pub(super) const METHOD: MethodEntry = MethodEntry {
+    settings: &[DAMPING, ITERATIONS],
+    ..MethodEntry::calibrated(
+        "admm",
+        "the best weights for a pattern that becomes sparser step by step",
+        &[Scope::Layer],
+        Needs::Gram,
+        prune,
+    )
+};
 
 pub(super) fn prune(layer: &Layer<'_>, inputs: &GramStatistics, request: &Request) -> Result<Remaining, PruneError> {
     if let NmPattern::NofM { n, m } = request.pattern {
         nm::divides(layer, n, m)?;
     }
-    let settings = request.method.settings(&request.settings);
-    let (damping, updates) = (settings.damping.unwrap_or_default(), settings.iterations.unwrap_or(1).max(1));
+    let damping = request.settings.real(&DAMPING);
+    let updates = request.settings.count(&ITERATIONS).max(1);
     let step = inputs.proximal(damping).map_err(|_| inputs.not_positive_definite(layer, damping))?;
     let norms = inputs.norms();
     let cols = layer.cols;
@@ -82,7 +99,7 @@ fn by_row(weights: &mut [f32], cols: usize, each: impl Fn(usize, &mut [f32]) + S
 #[cfg(test)]
 mod tests {
     use super::super::tests::{close, columns, layer, nm, request};
-    use super::super::{GramStatistics, Method, MethodSettings, Remaining, Request, prune_calibrated};
+    use super::super::{GramStatistics, Method, MethodSettings, Remaining, Request, SettingValue, prune_calibrated};
 
     /// Two pairs of inputs that go together by a half, the norms being 1, 1, 2, 2.
     fn pruned(request: Request, updates: usize) -> Remaining {
@@ -101,7 +118,10 @@ mod tests {
             2.5, -5.0, 3.5,   1.0,
         ];
         let inputs = GramStatistics::new(9, vec![1.0, 1.0, 4.0, 4.0], Some(gram));
-        let settings = MethodSettings { damping: Some(0.0), iterations: Some(updates), ..Default::default() };
+        let settings = MethodSettings::given(&[
+            ("damping", SettingValue::Real(0.0)),
+            ("iterations", SettingValue::Count(updates)),
+        ]);
         prune_calibrated(&layer(4, 4, &weights), &inputs, &Request { settings, ..request }).unwrap()
     }
 

@@ -2,8 +2,15 @@
 //!
 //! Nothing is chosen here, so that there is no sparsity, scope or pattern to ask for.
 
-use super::{Decided, Layer, PruneError, Request};
+use super::{Decided, Layer, MethodEntry, PruneError, Request};
 use crate::sparse::Pattern;
+
+pub(super) const METHOD: MethodEntry = MethodEntry::weights(
+    "given",
+    "the weights that are 0 in the checkpoint are pruned: a model that was pruned elsewhere",
+    &[],
+    prune,
+);
 
 pub(super) fn prune(layers: &[Layer<'_>], _first: usize, _request: &Request) -> Result<Decided, PruneError> {
     let nonzero =

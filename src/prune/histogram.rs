@@ -10,9 +10,8 @@
 //! The counts of a layer are 32-bit, those of a model 64-bit. Whoever holds the weights counts and compares; counts
 //! that can't be right are an error, since a device may fail in the middle of them.
 
-use super::Decided;
-use super::select::count as count_pruned;
-use crate::config::experiment::Dtype;
+use super::{Decided, to_prune};
+use crate::dtype::Dtype;
 use crate::sparse::{Digit, Pattern};
 use thiserror::Error;
 
@@ -79,7 +78,7 @@ fn threshold<M: Magnitudes>(
     sparsity: f64,
     dtype: Dtype,
 ) -> Result<Option<(u32, u64)>, M::Error> {
-    let mut rank = count_pruned(layers.iter().map(|&layer| sizes[layer]).sum(), sparsity) as u64;
+    let mut rank = to_prune(layers.iter().map(|&layer| sizes[layer]).sum(), sparsity) as u64;
     if rank == 0 {
         return Ok(None);
     }
@@ -130,8 +129,8 @@ pub(super) fn bin_of(counts: &[u64], k: u64) -> Result<(usize, u64), Miscount> {
 #[cfg(test)]
 mod tests {
     use super::super::{Layer, Request, decide};
+    use super::super::{Method, NmPattern, Scope};
     use super::*;
-    use crate::config::experiment::{Method, NmPattern, Scope};
     use half::{bf16, f16};
     use proptest::prelude::*;
     /// Layers of one row in host memory.
@@ -184,7 +183,7 @@ mod tests {
         }
     }
 
-    /// A device that loses weights: it counts only the first so many of a layer, from a pass on.
+    /// A device that loses weights: it counts only the first `counted` of a layer, from a pass on.
     struct Losing {
         rows: Rows,
         counted: usize,

@@ -17,7 +17,7 @@ pub(super) struct NotPositiveDefinite;
 pub(super) struct Columns {
     /// The first.
     pub start: usize,
-    /// Behind the last.
+    /// After the last.
     pub end: usize,
     /// Columns of the whole matrix.
     pub of: usize,
@@ -26,7 +26,7 @@ pub(super) struct Columns {
 /// `a += scale * b c`, of which `a` and `c` are columns of wider matrices.
 ///
 /// # Shapes
-/// `a` `[rows, n]`, `b` `[rows, k]`, `c` `[k, n]`; the matrices behind `a` and `c` are `columns.of` wide.
+/// `a` `[rows, n]`, `b` `[rows, k]`, `c` `[k, n]`; the matrices that `a` and `c` are parts of are `columns.of` wide.
 pub(super) fn add_product(a: &mut [f32], b: &[f32], c: &[f32], columns: Columns, scale: f32) {
     let Columns { start, end, of } = columns;
     let (n, rows, k) = (end - start, a.len() / of, c.len() / of);

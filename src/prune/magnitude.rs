@@ -3,8 +3,15 @@
 //! Han et al., "Learning both weights and connections", arXiv 1506.02626, section 3. The absolute
 //! values of floats compare like their bit patterns without the sign, so the scores are exact.
 
-use super::{Decided, Layer, PruneError, Request, Scores, by_scores};
+use super::{Decided, Layer, MethodEntry, PruneError, Request, Scope, Scores, by_scores};
 use crate::sparse::magnitude;
+
+pub(super) const METHOD: MethodEntry = MethodEntry::weights(
+    "magnitude",
+    "the weights with the smallest absolute value go",
+    &[Scope::Global, Scope::Layer, Scope::Row],
+    prune,
+);
 
 struct Magnitude<'a, 'b>(&'a [Layer<'b>]);
 

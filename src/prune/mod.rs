@@ -15,6 +15,7 @@ mod gram;
 mod histogram;
 mod linalg;
 mod magnitude;
+mod method;
 mod nm;
 pub mod owl;
 mod random;
@@ -22,12 +23,16 @@ mod ria;
 mod select;
 mod sparsegpt;
 mod wanda;
+mod words;
 
 pub use gram::GramStatistics;
 pub use histogram::{Magnitudes, Miscount, by_magnitude};
+pub use method::{Least, MethodEntry, MethodSettings, Needs, Setting, SettingValue, settings};
+pub use words::{Budget, NmPattern, Owl, PatternError, Propagate, Scope};
 
-use crate::config::experiment::{Method, MethodSettings, NmPattern, Scope};
+use crate::keyword::{Keyword, UnknownKeyword};
 use crate::sparse::Pattern;
+use method::{Rule, methods};
 use std::borrow::Cow;
 use thiserror::Error;
 
@@ -50,7 +55,7 @@ pub struct Request {
     pub method: Method,
     /// Within what scores are compared; an N:M pattern compares within its groups and takes none.
     pub scope: Option<Scope>,
-    /// Free, or so many of every group.
+    /// Free, or this many of every group.
     pub pattern: NmPattern,
     /// The share of weights to remove; fixed by an N:M pattern.
     pub sparsity: f64,
@@ -68,59 +73,15 @@ impl Request {
     }
 }
 
-/// A pruning method.
-pub struct MethodEntry {
-    /// The method.
-    pub method: Method,
-    /// Whether its result depends on the weights.
-    pub reads_weights: bool,
-    /// What it has to know about the inputs of a layer.
-    pub inputs: Needs,
-    rule: Rule,
+methods! {
+    Magnitude magnitude,
+    Random random,
+    Wanda wanda,
+    Ria ria,
+    SparseGpt sparsegpt,
+    Admm admm,
+    Given given,
 }
-
-/// What a method has to know about the inputs of a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Needs {
-    /// Nothing: [`prune`] and [`decide`] are for it.
-    Nothing,
-    /// The norm of every input feature: [`prune_calibrated`] is for it, and for what needs more.
-    Norms,
-    /// The products of all pairs of input features.
-    Gram,
-}
-
-/// Decides from the weights of layers; the number is the place of the first of them.
-type WeightRule = fn(&[Layer<'_>], usize, &Request) -> Result<Decided, PruneError>;
-/// Decides from a layer's weights and inputs.
-type InputRule = fn(&Layer<'_>, &GramStatistics, &Request) -> Result<Remaining, PruneError>;
-
-/// How a method decides.
-enum Rule {
-    Weights(WeightRule),
-    Calibrated(InputRule),
-}
-
-impl MethodEntry {
-    const fn weights(method: Method, rule: WeightRule) -> Self {
-        Self { method, reads_weights: true, inputs: Needs::Nothing, rule: Rule::Weights(rule) }
-    }
-
-    const fn calibrated(method: Method, inputs: Needs, rule: InputRule) -> Self {
-        Self { method, reads_weights: true, inputs, rule: Rule::Calibrated(rule) }
-    }
-}
-
-/// Every method.
-pub const METHODS: &[MethodEntry] = &[
-    MethodEntry::weights(Method::Magnitude, magnitude::prune),
-    MethodEntry { reads_weights: false, ..MethodEntry::weights(Method::Random, random::prune) },
-    MethodEntry::calibrated(Method::Wanda, Needs::Norms, wanda::prune),
-    MethodEntry::calibrated(Method::Ria, Needs::Norms, ria::prune),
-    MethodEntry::calibrated(Method::SparseGpt, Needs::Gram, sparsegpt::prune),
-    MethodEntry::calibrated(Method::Admm, Needs::Gram, admm::prune),
-    MethodEntry::weights(Method::Given, given::prune),
-];
 
 /// Which weights of some layers stay.
 #[derive(Clone, Debug, PartialEq)]
@@ -239,12 +200,6 @@ fn fill_by_column(cols: usize, start: usize, scores: &mut [u32], score: impl Fn(
     }
 }
 
-/// The registry's entry of a method.
-pub fn entry(method: Method) -> &'static MethodEntry {
-    let entry = METHODS.iter().find(|entry| entry.method == method);
-    entry.unwrap_or_else(|| unreachable!("every method is registered, as a test shows"))
-}
-
 /// Prunes: one pattern a layer, in order.
 ///
 /// # Errors
@@ -278,7 +233,7 @@ pub fn prune(layers: &[Layer<'_>], request: &Request) -> Result<Vec<Pattern>, Pr
 /// # Errors
 /// As [`prune`].
 pub fn decide(first: usize, layers: &[Layer<'_>], request: &Request) -> Result<Decided, PruneError> {
-    match entry(request.method).rule {
+    match request.method.entry().rule {
         Rule::Weights(rule) => rule(layers, first, request),
         Rule::Calibrated(_) => Err(PruneError::Inputs {
             layer: layers.first().map(|layer| layer.name.to_owned()).unwrap_or_default(),
@@ -318,7 +273,7 @@ pub fn prune_calibrated(
     inputs: &GramStatistics,
     request: &Request,
 ) -> Result<Remaining, PruneError> {
-    let entry = entry(request.method);
+    let entry = request.method.entry();
     let lacking = || PruneError::Inputs { layer: layer.name.into(), method: request.method };
     let Rule::Calibrated(rule) = entry.rule else { return Err(lacking()) };
     if inputs.cols() != layer.cols || inputs.holds() < entry.inputs {
@@ -355,6 +310,11 @@ fn by_scores_of(layer: &Layer<'_>, scores: &dyn Scores, request: &Request) -> Re
     let pattern = patterns.into_iter().next();
     let pattern = pattern.unwrap_or_else(|| Pattern::full(layer.rows, layer.cols));
     Ok(Remaining { pattern, weights: None, ties })
+}
+
+/// How many weights go: k = floor(sparsity * weights), in double precision as the reference computes it.
+fn to_prune(weights: usize, sparsity: f64) -> usize {
+    ((sparsity * weights as f64) as usize).min(weights)
 }
 
 #[cfg(test)]

@@ -3,10 +3,21 @@
 //! One ChaCha stream a layer, read at the weight's position: the scores depend on the seed, the
 //! layer's place and the weight's place, and on nothing else.
 
-use super::{Decided, Layer, PruneError, Request, Scores, by_scores};
+use super::{Decided, Layer, MethodEntry, PruneError, Request, Scope, Scores, by_scores};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sha2::{Digest, Sha256};
+
+pub(super) const METHOD: MethodEntry = MethodEntry {
+    seeded: true,
+    reads_weights: false,
+    ..MethodEntry::weights(
+        "random",
+        "weights chosen at random go; the baseline of every other method",
+        &[Scope::Global, Scope::Layer, Scope::Row],
+        prune,
+    )
+};
 
 struct Random {
     generator: ChaCha8Rng,

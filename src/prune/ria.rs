@@ -4,8 +4,24 @@
 //! ICLR 2024, equations 3 and 4: `(|W_ij| / sum of column j + |W_ij| / sum of row i) * ||X_j||^a`. A channel whose
 //! weights are all small keeps the largest of them. A sum of 0 has only weights of 0, whose score is 0.
 
-use super::{GramStatistics, Layer, PruneError, Remaining, Request, Scores, by_scores_of};
+use super::{
+    GramStatistics, Layer, Least, MethodEntry, Needs, PruneError, Remaining, Request, Scope, Scores, Setting,
+    by_scores_of,
+};
 use rayon::prelude::*;
+
+const ALPHA: Setting = Setting::real("alpha", "the exponent of the inputs' norms", 0.5, Least::At(0.0));
+
+pub(super) const METHOD: MethodEntry = MethodEntry {
+    settings: &[ALPHA],
+    ..MethodEntry::calibrated(
+        "ria",
+        "wanda with every weight taken relative to the sums of its row and its column",
+        &[Scope::Layer, Scope::Row],
+        Needs::Norms,
+        prune,
+    )
+};
 
 /// Scores of one layer.
 struct Ria<'a> {
@@ -19,7 +35,7 @@ struct Ria<'a> {
 }
 
 pub(super) fn prune(layer: &Layer<'_>, inputs: &GramStatistics, request: &Request) -> Result<Remaining, PruneError> {
-    let alpha = request.method.settings(&request.settings).alpha.unwrap_or(0.5) as f32;
+    let alpha = request.settings.real(&ALPHA) as f32;
     let norms = inputs.norms().into_iter().map(|norm| norm.powf(alpha)).collect();
     let (by_row, by_column) = reciprocal_sums(&layer.weights, layer.cols);
     by_scores_of(layer, &Ria { weights: &layer.weights, by_row, by_column, norms }, request)
@@ -53,7 +69,7 @@ impl Scores for Ria<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{columns, layer, nm, request};
-    use super::super::{GramStatistics, Method, MethodSettings, Request, Scope, prune_calibrated};
+    use super::super::{GramStatistics, Method, MethodSettings, Request, Scope, SettingValue, prune_calibrated};
 
     #[test]
     fn four_by_four_by_hand() {
@@ -81,7 +97,7 @@ mod tests {
         assert_eq!(kept(rows), [vec![0, 1], vec![1, 3], vec![0, 1], vec![1, 2]]);
         assert_eq!(kept(nm(Method::Ria, 1, 2)), [vec![0, 3], vec![1, 3], vec![1, 3], vec![1, 2]]);
         // Without the norms, of the last row's 0 6 12 6 the first two go.
-        let settings = MethodSettings { alpha: Some(0.0), ..Default::default() };
+        let settings = MethodSettings::given(&[("alpha", SettingValue::Real(0.0))]);
         assert_eq!(kept(Request { settings, ..rows })[3], [2, 3]);
     }
 

@@ -15,7 +15,7 @@
 //! columns go first, which is what a stable sort does.
 
 use super::histogram::bin_of;
-use super::{Decided, Layer, Scores};
+use super::{Decided, Layer, Scores, to_prune};
 use crate::sparse::Pattern;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,7 +40,7 @@ pub(super) fn global(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -
 fn beyond(patterns: &[Pattern], threshold: Option<u32>, sparsity: f64) -> u64 {
     let weights: usize = patterns.iter().map(|pattern| pattern.rows() * pattern.cols()).sum();
     let kept: usize = patterns.iter().map(Pattern::kept).sum();
-    if threshold.is_none_or(|cut| cut == 0) { 0 } else { (weights - kept - count(weights, sparsity)) as u64 }
+    if threshold.is_none_or(|cut| cut == 0) { 0 } else { (weights - kept - to_prune(weights, sparsity)) as u64 }
 }
 
 pub(super) fn per_layer(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Decided {
@@ -58,7 +58,7 @@ pub(super) fn per_layer(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64
 pub(super) fn per_row(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Decided {
     let ties = AtomicU64::new(0);
     let one = |(index, layer): (usize, &Layer<'_>)| {
-        let k = count(layer.cols, sparsity);
+        let k = to_prune(layer.cols, sparsity);
         above(index, layer, scores, |row_scores| {
             let cut = (k > 0).then(|| *row_scores.to_vec().select_nth_unstable(k - 1).1)?;
             if cut > 0 {
@@ -76,7 +76,7 @@ pub(super) fn per_row(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) 
 pub(super) fn exactly_per_row(layers: &[Layer<'_>], scores: &dyn Scores, sparsity: f64) -> Decided {
     let ties = AtomicU64::new(0);
     let one = |(index, layer): (usize, &Layer<'_>)| {
-        let k = count(layer.cols, sparsity);
+        let k = to_prune(layer.cols, sparsity);
         Pattern::from_rows(layer.rows, layer.cols, |row, words| {
             let mut row_scores = vec![0; layer.cols];
             scores.fill(index, row * layer.cols, &mut row_scores);
@@ -101,11 +101,6 @@ pub(super) fn exactly_per_row(layers: &[Layer<'_>], scores: &dyn Scores, sparsit
     Decided { patterns, ties: Some(ties.into_inner()) }
 }
 
-/// k = floor(sparsity * weights), in double precision as the reference computes it.
-pub(super) fn count(weights: usize, sparsity: f64) -> usize {
-    ((sparsity * weights as f64) as usize).min(weights)
-}
-
 /// Keeps the scores above a row's threshold; no threshold keeps all.
 fn above(
     index: usize,
@@ -125,7 +120,7 @@ fn above(
 
 /// The k-th smallest score of parts of the given sizes, k being floor(sparsity * weights); none for k = 0.
 fn threshold(sizes: &[usize], fill: impl Fn(usize, usize, &mut [u32]) + Sync, sparsity: f64) -> Option<u32> {
-    kth_smallest(sizes, fill, count(sizes.iter().sum(), sparsity))
+    kth_smallest(sizes, fill, to_prune(sizes.iter().sum(), sparsity))
 }
 
 /// The k-th smallest score of parts of the given sizes, or none for k = 0.
@@ -180,9 +175,9 @@ pub(super) fn kth_smallest(sizes: &[usize], fill: impl Fn(usize, usize, &mut [u3
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Method, NmPattern, Scope};
     use super::super::{Request, prune};
     use super::*;
-    use crate::config::experiment::{Method, NmPattern, Scope};
     use proptest::prelude::*;
 
     fn request(method: Method, scope: Scope, sparsity: f64) -> Request {
@@ -280,11 +275,11 @@ mod tests {
             let of = |width: usize, k: usize| weights.chunks(width).map(|set| beyond(set, k)).sum::<u64>();
             let ties = |request: Request| decide(0, &[layer(6, 8, weights.clone())], &request).unwrap().ties.unwrap();
             for (scope, width) in [(Scope::Global, 48), (Scope::Layer, 48), (Scope::Row, 8)] {
-                prop_assert_eq!(ties(request(Method::Magnitude, scope, sparsity)), of(width, count(width, sparsity)));
+                prop_assert_eq!(ties(request(Method::Magnitude, scope, sparsity)), of(width, to_prune(width, sparsity)));
             }
             let inputs = GramStatistics::new(1, vec![1.0; 8], None);
             let wanda = |request| prune_calibrated(&layer(6, 8, weights.clone()), &inputs, &request).unwrap().ties;
-            prop_assert_eq!(wanda(request(Method::Wanda, Scope::Row, sparsity)), Some(of(8, count(8, sparsity))));
+            prop_assert_eq!(wanda(request(Method::Wanda, Scope::Row, sparsity)), Some(of(8, to_prune(8, sparsity))));
             for (n, m) in [(2, 4), (1, 4), (5, 8)] {
                 let nm = |method| Request { pattern: NmPattern::NofM { n, m }, scope: None, ..request(method, Scope::Row, 0.0) };
                 prop_assert_eq!(ties(nm(Method::Magnitude)), of(m as usize, (m - n) as usize));

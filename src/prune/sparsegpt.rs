@@ -15,15 +15,40 @@
 //! chosen at every M-th column, row by row. Input features that were always 0 lose their weights first.
 
 use super::linalg::{Columns, add_product};
-use super::{GramStatistics, Layer, PruneError, Remaining, Request, nm, select};
-use crate::config::experiment::NmPattern;
+use super::{
+    GramStatistics, Layer, Least, MethodEntry, Needs, NmPattern, PruneError, Remaining, Request, Scope, Setting, nm,
+    select,
+};
 use crate::sparse::Pattern;
 use rayon::prelude::*;
 use std::ops::Range;
 
+/// Shared with `admm`, which damps more.
+pub(super) const DAMPING: Setting = Setting::real(
+    "damping",
+    "what is added to the diagonal of the Hessian, as a share of the diagonal's mean",
+    0.01,
+    Least::Above(0.0),
+);
+const BLOCKSIZE: Setting = Setting::count(
+    "blocksize",
+    "columns whose weights are chosen together, between two updates of the columns after them",
+    128,
+);
+
+pub(super) const METHOD: MethodEntry = MethodEntry {
+    settings: &[DAMPING, BLOCKSIZE],
+    ..MethodEntry::calibrated(
+        "sparsegpt",
+        "the weights that cost least go, column by column, and the columns after them make up for it",
+        &[Scope::Layer],
+        Needs::Gram,
+        prune,
+    )
+};
+
 pub(super) fn prune(layer: &Layer<'_>, inputs: &GramStatistics, request: &Request) -> Result<Remaining, PruneError> {
-    let settings = request.method.settings(&request.settings);
-    let width = settings.blocksize.unwrap_or(layer.cols).max(1);
+    let width = request.settings.count(&BLOCKSIZE).max(1);
     let width = match request.pattern {
         NmPattern::Unstructured => width,
         NmPattern::NofM { n, m } => {
@@ -31,7 +56,7 @@ pub(super) fn prune(layer: &Layer<'_>, inputs: &GramStatistics, request: &Reques
             width.next_multiple_of(m as usize)
         }
     };
-    let damping = settings.damping.unwrap_or_default();
+    let damping = request.settings.real(&DAMPING);
     let root = inputs.inverse_root(damping).map_err(|_| inputs.not_positive_definite(layer, damping))?;
     let mut work = Work::new(layer, inputs, &root);
     for start in (0..layer.cols).step_by(width) {
@@ -77,7 +102,7 @@ impl<'a> Work<'a> {
                 *cost = cost_of(row[col], root[col * cols + col]);
             }
         });
-        let place = select::count(costs.len(), sparsity);
+        let place = super::to_prune(costs.len(), sparsity);
         let most = match sparsity > 0.0 {
             true => select::kth_smallest(
                 &[costs.len()],
@@ -157,7 +182,7 @@ fn cost_of(weight: f32, root: f32) -> u32 {
 mod tests {
     use super::super::tests::{close, columns, layer, loss, nm, request};
     use super::super::{
-        GramStatistics, Method, MethodSettings, PruneError, Remaining, Request, gram, prune_calibrated,
+        GramStatistics, Method, MethodSettings, PruneError, Remaining, Request, SettingValue, gram, prune_calibrated,
     };
 
     #[rustfmt::skip]
@@ -183,16 +208,17 @@ mod tests {
 
     /// Without damping, in blocks of two columns.
     fn pruned(request: Request) -> Remaining {
-        let settings = MethodSettings { damping: Some(0.0), blocksize: Some(2), ..Default::default() };
+        let settings =
+            MethodSettings::given(&[("damping", SettingValue::Real(0.0)), ("blocksize", SettingValue::Count(2))]);
         prune_calibrated(&layer(4, 4, &WEIGHTS), &inputs(), &Request { settings, ..request }).unwrap()
     }
 
     #[test]
     fn four_by_four_by_hand() {
         // Costs of the first block: 1 16 | 9 4 | 25 1/4 | 36 49. At place floor(8 * 0.5) = 4 is 16: five go.
-        //   row 0: error 1, the next weight is 4.5, error 4.5; behind: (2 3) - 1 (1/4 -1/8) - 4.5 (-1/2 1/4) = (4 2)
-        //   row 1: error 3, the next weight is -0.5, error -0.5; behind: (1 1) - (3/4 -3/8) - (1/4 -1/8) = (0 1.5)
-        //   row 2: error 0.5; behind: (-2 4) - 0.5 (-1/2 1/4) = (-1.75 3.875)
+        //   row 0: error 1, the next weight is 4.5, error 4.5; the others: (2 3) - 1 (1/4 -1/8) - 4.5 (-1/2 1/4) = (4 2)
+        //   row 1: error 3, the next weight is -0.5, error -0.5; the others: (1 1) - (3/4 -3/8) - (1/4 -1/8) = (0 1.5)
+        //   row 2: error 0.5; the others: (-2 4) - 0.5 (-1/2 1/4) = (-1.75 3.875)
         // Costs of the second block: 16 4 | 0 2.25 | 3.06 15.02 | 1 4. At place 4 is 4: six go, one tied.
         //   row 2: error -1.75, the next weight is 3.875 - 0.875 = 3
         let remaining = pruned(request(Method::SparseGpt, 0.5));
@@ -232,7 +258,7 @@ mod tests {
         let inputs = gram::tests::correlated(24, 100, 3);
         let weights: Vec<f32> = (0..72).map(|i| ((i * 29) % 31) as f32 - 15.0).collect();
         let of = |blocksize| {
-            let settings = MethodSettings { blocksize: Some(blocksize), ..Default::default() };
+            let settings = MethodSettings::given(&[("blocksize", SettingValue::Count(blocksize))]);
             let request = Request { settings, ..nm(Method::SparseGpt, 3, 8) };
             prune_calibrated(&layer(3, 24, &weights), &inputs, &request).unwrap().pattern
         };

@@ -44,20 +44,17 @@ pub(super) fn loss(layer: &Layer<'_>, inputs: &GramStatistics, remaining: &Remai
     layer.weights.chunks(layer.cols).zip(masked.chunks(layer.cols)).map(of_row).sum()
 }
 
-fn methods(calibrated: bool) -> impl Iterator<Item = &'static MethodEntry> {
-    METHODS.iter().filter(move |entry| entry.method.calibrates() == calibrated)
+fn methods(calibrated: bool) -> impl Iterator<Item = Method> {
+    Method::ALL.iter().map(|word| word.value).filter(move |method| method.calibrates() == calibrated)
 }
 
 #[test]
-fn every_method_of_the_file_format_is_registered_once() {
-    for word in Method::ALL {
-        assert_eq!(METHODS.iter().filter(|entry| entry.method == word.value).count(), 1, "{}", word.name);
-    }
-    assert_eq!(METHODS.len(), Method::ALL.len());
-    for entry in METHODS {
+fn a_method_that_looks_at_inputs_draws_windows_by_the_seed() {
+    for method in Method::ALL.iter().map(|word| word.value) {
+        let entry = method.entry();
         let calibrated = matches!(entry.rule, Rule::Calibrated(_));
-        assert_eq!((calibrated, entry.inputs > Needs::Nothing), (entry.method.calibrates(), calibrated));
-        assert!(entry.method.uses_seed() || !calibrated);
+        assert_eq!((calibrated, entry.inputs > Needs::Nothing), (method.calibrates(), calibrated));
+        assert!(method.uses_seed() || !calibrated);
     }
 }
 
@@ -66,7 +63,7 @@ fn layers_may_be_pruned_one_at_a_time() {
     let weights = |layer: usize| (0..60).map(|i| ((i * 37 + layer * 11) % 61) as f32 - 30.0).collect::<Vec<f32>>();
     let layers: Vec<Layer<'_>> = (0..3).map(|index| layer(5, 12, &weights(index))).collect();
     let free = |scope| (Some(scope), NmPattern::Unstructured);
-    for method in methods(false).map(|entry| entry.method) {
+    for method in methods(false) {
         for (scope, pattern) in [free(Scope::Layer), free(Scope::Row), (None, NmPattern::NofM { n: 2, m: 4 })] {
             let request = Request { scope, pattern, seed: 5, ..request(method, 0.4) };
             assert!(request.within_layers());
@@ -82,14 +79,14 @@ fn layers_may_be_pruned_one_at_a_time() {
 
 #[test]
 fn only_methods_that_say_so_look_at_weights() {
-    for entry in methods(false) {
+    for method in methods(false) {
         let of = |sign: f32| {
             let mut weights: Vec<f32> = (0..64).map(|i| sign * (i as f32 - 10.0) + 3.0 * sign).collect();
             weights[..32].fill(0.0);
-            let weights = if entry.reads_weights { weights.into() } else { Cow::Borrowed(&[][..]) };
-            prune(&[Layer { name: "layer", rows: 4, cols: 16, weights }], &request(entry.method, 0.5)).unwrap()
+            let weights = if method.entry().reads_weights { weights.into() } else { Cow::Borrowed(&[][..]) };
+            prune(&[Layer { name: "layer", rows: 4, cols: 16, weights }], &request(method, 0.5)).unwrap()
         };
-        assert_eq!(of(1.0)[0].kept(), 32, "{:?}", entry.method);
+        assert_eq!(of(1.0)[0].kept(), 32, "{method}");
     }
 }
 
@@ -98,8 +95,7 @@ fn calibrated_methods_need_to_know_their_inputs() {
     let layer = layer(2, 4, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
     let squares = || vec![1.0, 2.0, 3.0, 4.0];
     let gram = |cols: usize| Some((0..cols * cols).map(|i| f32::from(u8::from(i % (cols + 1) == 0))).collect());
-    for entry in methods(true) {
-        let method = entry.method;
+    for method in methods(true) {
         let request = request(method, 0.5);
         let lacking = PruneError::Inputs { layer: "layer".into(), method };
         assert_eq!(prune(std::slice::from_ref(&layer), &request).unwrap_err(), lacking);
@@ -107,7 +103,7 @@ fn calibrated_methods_need_to_know_their_inputs() {
         assert_eq!(pruned(GramStatistics::new(9, squares(), gram(4))), Ok(()));
         assert_eq!(pruned(GramStatistics::new(9, vec![1.0; 3], gram(3))), Err(lacking.clone()));
         let norms = pruned(GramStatistics::new(9, squares(), None));
-        assert_eq!(norms.is_ok(), entry.inputs == Needs::Norms, "{method}");
+        assert_eq!(norms.is_ok(), method.entry().inputs == Needs::Norms, "{method}");
         for bad in [f32::NAN, f32::INFINITY] {
             let inputs = GramStatistics::new(9, vec![1.0, 2.0, bad, 4.0], gram(4));
             assert_eq!(pruned(inputs), Err(PruneError::NotFinite { layer: "layer".into() }));
@@ -122,7 +118,7 @@ fn what_goes_is_zero_and_every_group_keeps_its_share() {
     let (rows, cols) = (7, 48);
     let inputs = gram::tests::correlated(cols, 100, 2);
     let weights: Vec<f32> = (0..rows * cols).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
-    for method in methods(true).map(|entry| entry.method) {
+    for method in methods(true) {
         for (n, m) in [(2, 4), (4, 8), (1, 4), (3, 6), (5, 16)] {
             let remaining = prune_calibrated(&layer(rows, cols, &weights), &inputs, &nm(method, n, m)).unwrap();
             let kept =
@@ -142,8 +138,8 @@ fn patterns_must_divide_the_inputs() {
     let layer = layer(1, 6, &[1.0; 6]);
     let gram = (0..36).map(|i| f32::from(u8::from(i % 7 == 0))).collect();
     let inputs = GramStatistics::new(9, vec![1.0; 6], Some(gram));
-    for entry in methods(true) {
-        let error = prune_calibrated(&layer, &inputs, &nm(entry.method, 2, 4)).unwrap_err();
+    for method in methods(true) {
+        let error = prune_calibrated(&layer, &inputs, &nm(method, 2, 4)).unwrap_err();
         assert_eq!(error, PruneError::GroupWidth { layer: "layer".into(), cols: 6, n: 2, m: 4 });
         assert!(error.hint().is_some());
     }
@@ -158,7 +154,7 @@ fn the_number_of_threads_changes_no_bit() {
     let known = gram::tests::correlated(cols, cols, 1);
     // Without the factors that a thread before has made.
     let inputs = || GramStatistics::new(cols, known.squares().to_vec(), known.gram().map(<[f32]>::to_vec));
-    for method in methods(true).map(|entry| entry.method) {
+    for method in methods(true) {
         for request in [request(method, 0.6), nm(method, 2, 4)] {
             let with = |threads: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -220,7 +216,7 @@ fn the_numbers_of_an_independent_program() {
     let (weights, inputs) = small();
     for (method, groups, expected) in expected {
         let request = if groups { nm(method, 2, 4) } else { request(method, 0.5) };
-        let settings = MethodSettings { blocksize: Some(4), ..request.settings };
+        let settings = request.method.settings(&MethodSettings::given(&[("blocksize", SettingValue::Count(4))]));
         let remaining = prune_calibrated(&layer(4, 8, &weights), &inputs, &Request { settings, ..request }).unwrap();
         close(remaining.weights.as_deref().unwrap(), &expected, 2e-5);
     }

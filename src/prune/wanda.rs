@@ -4,7 +4,15 @@
 //! equation 1: `|W_ij| * ||X_j||`. Of every row exactly `floor(cols * sparsity)` weights go. The norm is over all
 //! tokens; a mean over tokens instead would scale all scores alike.
 
-use super::{GramStatistics, Layer, PruneError, Remaining, Request, Scores, by_scores_of};
+use super::{GramStatistics, Layer, MethodEntry, Needs, PruneError, Remaining, Request, Scope, Scores, by_scores_of};
+
+pub(super) const METHOD: MethodEntry = MethodEntry::calibrated(
+    "wanda",
+    "the smallest products of a weight and the norm of its input go, the same share of every row",
+    &[Scope::Row],
+    Needs::Norms,
+    prune,
+);
 
 /// Scores of one layer.
 pub(super) struct Wanda<'a> {

@@ -16,7 +16,8 @@ mod tables;
 
 pub use tables::{TABLES, columns_of};
 
-use super::cell::{Numbers, Record};
+use super::cell::Record;
+use super::numbers::Numbers;
 use crate::config::analysis::{AnalysisKind, FeatureAxis, Role};
 use crate::config::experiment::{Method, NmPattern, Scope};
 use crate::plan::{AnalysisCell, AnalysisSource, CellId, Of};

@@ -12,50 +12,12 @@
 //! Several results of one group may stand side by side, of 4 and of 8 windows, say: going back measures nothing.
 //! A change that old files don't fit raises [`Record::FORMAT`].
 
-use super::analysis::AnalysisNumbers;
-use super::kernel::KernelMeasured;
-use super::model::{GateRun, Sizes};
+use super::numbers::Numbers;
 use super::provenance::Program;
-use crate::measure::{Agreement, Gate, Latency};
-use crate::plan::{ANALYSIS, CellId, Existing, Failed, GATE, Inputs, Known, TIMES, Task};
+use crate::measure::Gate;
+use crate::plan::{CellId, Existing, Failed, GATE, Inputs, Known, Task};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-/// The numbers of a group of results; the kinds of work share one list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Numbers {
-    /// How large a model is.
-    Structure(Box<Sizes>),
-    /// How closely it follows the dense model.
-    Agreement(Agreement),
-    /// exp of the mean negative log-likelihood.
-    Perplexity(f64),
-    /// How long it takes, for every batch size and prompt length.
-    Latency(Vec<Latency>),
-    /// How a sparse variant ran.
-    Gate(GateRun),
-    /// The times of a bare kernel.
-    Times(Box<KernelMeasured>),
-    /// What an analysis gives.
-    Analysis(Box<AnalysisNumbers>),
-}
-
-impl Numbers {
-    /// The group, as plans call it.
-    pub fn group(&self) -> &'static str {
-        use crate::config::experiment::Metric;
-        match self {
-            Self::Structure(_) => Metric::Structure.name(),
-            Self::Agreement(_) => Metric::Agreement.name(),
-            Self::Perplexity(_) => Metric::Perplexity.name(),
-            Self::Latency(_) => Metric::Latency.name(),
-            Self::Gate(_) => GATE,
-            Self::Times(_) => TIMES,
-            Self::Analysis(_) => ANALYSIS,
-        }
-    }
-}
 
 /// `cells/ID.json`: what is known of a cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

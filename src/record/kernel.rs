@@ -1,6 +1,7 @@
 //! The numbers of kernel cells, and what follows from them.
 
-use super::cell::{Numbers, Record};
+use super::cell::Record;
+use super::numbers::Numbers;
 use crate::config::experiment::Dtype;
 use crate::measure::{BackToBack, quantile};
 use crate::plan::{CellId, KernelCell, Of};

@@ -9,7 +9,8 @@
 //!     manifest.json     Manifest: where it comes from    ┘
 //! ```
 //!
-//! cell.rs is the envelope of a cell's file; model.rs and kernel.rs are the numbers of a kind each.
+//! cell.rs is the envelope of a cell's file, numbers.rs what can be in it; model.rs and kernel.rs are what reports see of a
+//! kind each.
 //!
 //! The only sign of an unfinished cell is that its file is missing, or lacks a group of results. This module knows files and
 //! their formats; it does not know models or devices.
@@ -20,6 +21,7 @@ mod folder;
 mod formats;
 mod kernel;
 mod model;
+mod numbers;
 mod provenance;
 mod store;
 
@@ -27,10 +29,11 @@ pub use crate::measure::{Latency as LatencyRecord, LayerRow, Phase as PhaseRecor
 pub use analysis::{
     AnalysisNumbers, AnalysisResult, Entry, Key, MatrixInfo, Picture, Row, StoredTable, TABLES, columns_of,
 };
-pub use cell::{Failure, FailureKind, Numbers, PartRecord, Record, Timings};
+pub use cell::{Failure, FailureKind, PartRecord, Record, Timings};
 pub use folder::{NewFolder, WriteError};
 pub use formats::{ExpectRecord, InputRecord, Manifest, PlanEntry, PlanPart, PlanRecord, RunRecord};
 pub use kernel::{KernelMeasured, KernelResult, Timed};
-pub use model::{CellResult, GateRun, KernelUse, Measured, Sizes, Ties};
+pub use model::CellResult;
+pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Sizes, Ties};
 pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};
 pub use store::{Mismatch, Store, StoreError, experiment_folder};

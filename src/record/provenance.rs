@@ -1,5 +1,6 @@
 //! Which program, on which machine.
 
+use crate::hex::hex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -107,7 +108,7 @@ pub fn now() -> String {
 
 /// The SHA-256 of a text or file, in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
 }
 
 /// The largest cache of the first processor, where the system says so: Linux does.

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 /// Characters that do something instead of being seen: controls, line and paragraph separators, and marks that turn the
-/// direction of the text behind them.
+/// direction of the text after them.
 fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
@@ -108,7 +108,7 @@ pub fn latex(text: &str) -> String {
             '<' => out.push_str("\\textless{}"),
             '>' => out.push_str("\\textgreater{}"),
             '|' => out.push_str("\\textbar{}"),
-            // Behind the `\\` of the line before, these are its arguments.
+            // After the `\\` of the line before, these are its arguments.
             '[' | ']' | '*' => out.extend(['{', c, '}']),
             c => out.push(c),
         }

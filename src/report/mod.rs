@@ -14,6 +14,7 @@
 //! that a report can be made on any machine. Equal cells give equal bytes.
 
 mod analysis;
+mod columns;
 pub mod database;
 pub mod draw;
 pub mod escape;
@@ -23,9 +24,12 @@ mod model;
 mod stats;
 pub mod table;
 
+pub use columns::reference;
+
 use crate::config::query::Query;
 use crate::plan::CellId;
 use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Record, Store, StoreError, sha256};
+use columns::Columns;
 use database::DatabaseError;
 use draw::DrawError;
 use figure::Figure;
@@ -124,6 +128,9 @@ struct Section {
 /// The kinds of work, a row each: what its tables are called after where a name is taken, and what it gives.
 const KINDS: [(&str, fn(&Read) -> Section); 3] =
     [("model", model::section), ("kernel", kernel::section), ("analysis", analysis::section)];
+
+/// Their tables' columns.
+const COLUMNS: [fn() -> Vec<Columns>; 2] = [model::columns, kernel::columns];
 
 /// What there is of an experiment, in the plan's order: of each cell the results that are wanted.
 #[derive(Default, PartialEq)]

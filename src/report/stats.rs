@@ -1,16 +1,5 @@
 //! Means and spreads of a table's numbers.
 
-use super::table::Value;
-
-/// A number as a float.
-pub(super) fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Int(count) => Some(*count as f64),
-        Value::Float(number) => Some(*number),
-        Value::Missing | Value::Text(_) => None,
-    }
-}
-
 /// The mean, of at least one value.
 pub(super) fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)

@@ -1,5 +1,7 @@
 //! A tidy table, and its four forms: CSV with every digit, Markdown, LaTeX and plain text for people.
 
+pub use crate::column::Value;
+
 use super::escape;
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -15,65 +17,12 @@ pub struct Table {
     pub rows: Vec<Vec<Value>>,
 }
 
-/// A table's entry.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    /// Nothing; never written as 0.
-    Missing,
-    /// Words.
-    Text(String),
-    /// A count.
-    Int(u64),
-    /// A number.
-    Float(f64),
-}
-
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Self::Text(text.into())
-    }
-}
-
-impl From<String> for Value {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl From<u64> for Value {
-    fn from(count: u64) -> Self {
-        Self::Int(count)
-    }
-}
-
-impl From<f64> for Value {
-    fn from(number: f64) -> Self {
-        if number.is_finite() { Self::Float(number) } else { Self::Missing }
-    }
-}
-
-impl<T: Into<Value>> From<Option<T>> for Value {
-    fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Missing, Into::into)
-    }
-}
-
 impl Value {
-    /// With every digit that it needs to be read back.
-    fn exact(&self) -> String {
-        match self {
-            Self::Missing => String::new(),
-            Self::Text(text) => text.clone(),
-            Self::Int(count) => count.to_string(),
-            Self::Float(number) => number.to_string(),
-        }
-    }
-
     /// As a CSV file has it: numbers with every digit, words that no spreadsheet takes for a formula.
     fn csv(&self) -> String {
         match self {
             Self::Text(text) => escape::csv(text).into_owned(),
-            Self::Missing | Self::Int(_) | Self::Float(_) => self.exact(),
+            Self::Missing | Self::Int(_) | Self::Float(_) => self.to_string(),
         }
     }
 
@@ -87,7 +36,7 @@ impl Value {
 
     /// With the digits that a reader needs: five significant ones.
     pub fn rounded(&self) -> String {
-        let Self::Float(number) = *self else { return self.exact() };
+        let Self::Float(number) = *self else { return self.to_string() };
         if number == 0.0 {
             return "0".into();
         }
@@ -104,7 +53,7 @@ impl Value {
     }
 
     fn is_number(&self) -> bool {
-        matches!(self, Self::Int(_) | Self::Float(_))
+        self.number().is_some()
     }
 }
 

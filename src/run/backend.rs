@@ -1,8 +1,10 @@
 //! The one place where a backend's name becomes its type.
 
+use crate::config::Experiment;
 use crate::config::experiment::Dtype;
 use crate::execute::SparseBackend;
 use crate::plan::Backend;
+use crate::record::Machine;
 use burn::backend::{Flex, NdArray};
 use burn::tensor::DType;
 
@@ -43,4 +45,17 @@ pub(super) fn burn_dtype(dtype: Dtype) -> DType {
         Dtype::F16 => DType::F16,
         Dtype::Bf16 => DType::BF16,
     }
+}
+
+/// What a backend computes on, as far as times depend on it.
+pub(super) fn device_name<'a>(machine: &'a Machine, experiment: &Experiment, backend: Backend) -> &'a str {
+    match backend.is_cpu() {
+        true => &machine.cpu,
+        false => machine.gpu(experiment.device_index).unwrap_or("GPU"),
+    }
+}
+
+/// The threads of the CPU: 0 in the file means what rayon takes, which the environment may limit.
+pub(super) fn threads(experiment: &Experiment) -> usize {
+    if experiment.threads == 0 { rayon::current_num_threads() } else { experiment.threads }
 }

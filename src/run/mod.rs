@@ -22,6 +22,7 @@
 mod analysis;
 mod backend;
 mod export;
+mod export_error;
 mod kernel;
 mod kinds;
 mod memory;
@@ -29,6 +30,7 @@ mod model;
 mod panics;
 mod place;
 mod prepare;
+mod prepared;
 mod scheduler;
 mod select;
 mod shelf;
@@ -36,7 +38,9 @@ mod shelf;
 /// The kinds of work, in the order in which they are planned and run.
 const KINDS: [kinds::Kind; 3] = [model::KIND, kernel::KIND, analysis::KIND];
 
-pub use export::{ExportError, ExportFormat, ExportOptions, Exported, export};
+pub use export::{ExportFormat, ExportOptions, Exported, export};
+pub use export_error::ExportError;
 pub use memory::TooLarge;
-pub use prepare::{PrepareError, PrepareOptions, Prepared, PreparedModel, prepare};
+pub use prepare::prepare;
+pub use prepared::{PrepareError, PrepareOptions, Prepared, PreparedModel};
 pub use scheduler::{Outcome, RunError, RunOptions, Watch, run, take_over};

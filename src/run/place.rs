@@ -3,7 +3,7 @@
 //! Only what `export` wrote is ever replaced: a folder with its origin file, in which nothing lies but files that the
 //! origin lists. What people put beside them is theirs. Knows names of files and nothing of what is in a checkpoint.
 
-use super::export::{DENSE_FILE, ExportError, ORIGIN_FILE};
+use super::export_error::{DENSE_FILE, ExportError, ORIGIN_FILE};
 use crate::input;
 use crate::load::weights::SPARSE_FILE;
 use crate::load::{COMPANIONS, Companion, ModelFiles};

@@ -2,7 +2,7 @@
 
 use super::KINDS;
 use super::panics;
-use super::prepare::Prepared;
+use super::prepared::Prepared;
 use super::shelf::Shelf;
 use crate::load::LoadError;
 use crate::plan::{CellId, Decision, Planned, Task};

@@ -2,7 +2,7 @@
 //! have of them, and what tells new ones from those of earlier settings.
 
 use super::KINDS;
-use super::prepare::{PrepareError, PrepareOptions};
+use super::prepared::{PrepareError, PrepareOptions};
 use crate::plan::{CellId, Decision, Inputs, Planned, Rerun, Task, decide};
 use crate::record::{Program, Record, Store};
 use serde_json::Value;

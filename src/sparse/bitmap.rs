@@ -1,7 +1,7 @@
 //! One bit a weight and the kept values, in panels of sixteen rows.
 //!
 //! ```text
-//!   panel = 16 rows; for every column a 16-bit mask, then the kept weights of that column
+//!   panel = 16 rows (panels.rs); for every column a 16-bit mask, then the kept weights of that column
 //!
 //!            column 0   1   2                masks   0b0101  0b0000  0b0011
 //!   row 0           a   .   d                values  a b d e
@@ -11,32 +11,14 @@
 //! ```
 //! A vector unit turns a mask and the next values into sixteen weights of one column with one expand
 //! instruction, so masks and values are read once and in order, whatever the number of tokens. Rows
-//! behind the last have no bits. Sixteen zeros follow the values: kernels load whole vectors.
+//! after the last have no bits. Sixteen zeros follow the values: kernels load whole vectors.
 
+use super::panels::{PANEL, Panels};
 use super::{FormatError, Pattern};
-use rayon::prelude::*;
 
-/// Rows of a panel: the bits of a mask.
-pub const PANEL: usize = 16;
-
-/// Where the values of a bitmap matrix belong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BitmapIndex {
-    rows: usize,
-    cols: usize,
-    /// `[panels][cols]`
-    masks: Vec<u16>,
-    /// `[panels + 1]`: the first value of each panel.
-    starts: Vec<u32>,
-}
-
-/// A bitmap matrix.
+/// A bitmap matrix: masks `[panels][cols]`, and [`PANEL`] zeros after the values.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Bitmap {
-    index: BitmapIndex,
-    /// `[kept + PANEL]`
-    values: Vec<f32>,
-}
+pub struct Bitmap(Panels<u16, f32>);
 
 impl Bitmap {
     /// Packs the kept weights. `weights` is `[rows, cols]`, row-major.
@@ -56,35 +38,19 @@ impl Bitmap {
     /// # Ok::<(), sparsify_exp::sparse::FormatError>(())
     /// ```
     pub fn from_dense(weights: &[f32], pattern: &Pattern) -> Result<Self, FormatError> {
-        let (rows, cols) = (pattern.rows(), pattern.cols());
         FormatError::check_shape(weights, pattern)?;
-        let panels = rows.div_ceil(PANEL);
-        let kept: Vec<usize> = (0..panels).into_par_iter().map(|panel| kept_in_panel(pattern, panel)).collect();
-        let mut starts = Vec::with_capacity(panels + 1);
-        let mut total = 0;
-        for kept in &kept {
-            starts.push(total as u32);
-            total += kept;
-        }
-        u32::try_from(total).map_err(|_| FormatError::TooManyEntries { kept: total })?;
-        starts.push(total as u32);
-        let (mut masks, mut values) = (vec![0u16; panels * cols], vec![0.0f32; total + PANEL]);
-        if cols > 0 {
-            let mut spans = Vec::with_capacity(panels);
-            let mut rest = &mut values[..total];
-            for (panel, (masks, &kept)) in masks.chunks_exact_mut(cols).zip(&kept).enumerate() {
-                let (span, behind) = rest.split_at_mut(kept);
-                rest = behind;
-                spans.push((panel, masks, span));
-            }
-            spans.into_par_iter().for_each(|(panel, masks, values)| fill(weights, pattern, panel, masks, values));
-        }
-        Ok(Self { index: BitmapIndex { rows, cols, masks, starts }, values })
+        let fill = |panel, masks: &mut [u16], values: &mut [f32]| fill(weights, pattern, panel, masks, values);
+        Panels::pack(pattern, pattern.cols(), PANEL, fill).map(Self)
     }
 
-    /// Where the values belong.
-    pub fn index(&self) -> &BitmapIndex {
-        &self.index
+    /// Output features.
+    pub fn rows(&self) -> usize {
+        self.0.rows
+    }
+
+    /// Input features.
+    pub fn cols(&self) -> usize {
+        self.0.cols
     }
 
     /// The masks `[cols]` of a panel, and the values from its first on: its own, those of later panels,
@@ -93,20 +59,20 @@ impl Bitmap {
     /// # Panics
     /// When there is no such panel.
     pub fn panel(&self, panel: usize) -> (&[u16], &[f32]) {
-        let masks = &self.index.masks[panel * self.index.cols..][..self.index.cols];
-        (masks, &self.values[self.index.starts[panel] as usize..])
+        self.0.panel(panel)
     }
 
     /// The dense matrix again, `[rows, cols]` row-major, zeros where nothing is stored.
     pub fn to_dense(&self) -> Vec<f32> {
-        let mut dense = vec![0.0; self.index.rows * self.index.cols];
-        for panel in 0..self.index.panels() {
+        let (rows, cols) = (self.rows(), self.cols());
+        let mut dense = vec![0.0; rows * cols];
+        for panel in 0..self.0.count() {
             let (masks, values) = self.panel(panel);
             let mut values = values.iter();
             for (column, &mask) in masks.iter().enumerate() {
                 for row in (0..PANEL).filter(|row| mask >> row & 1 == 1) {
                     if let Some(&value) = values.next() {
-                        dense[(panel * PANEL + row) * self.index.cols + column] = value;
+                        dense[(panel * PANEL + row) * cols + column] = value;
                     }
                 }
             }
@@ -114,36 +80,10 @@ impl Bitmap {
         dense
     }
 
-    /// Bytes stored: masks, values with the zeros behind them, and the panels' starts.
+    /// Bytes stored: masks, values with the zeros after them, and the panels' starts.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.index.masks) + size_of_val(&*self.values) + size_of_val(&*self.index.starts)
+        self.0.bytes()
     }
-}
-
-impl BitmapIndex {
-    /// Output features.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Input features.
-    pub fn cols(&self) -> usize {
-        self.cols
-    }
-
-    /// Panels of [`PANEL`] rows; the last may have fewer.
-    pub fn panels(&self) -> usize {
-        self.rows.div_ceil(PANEL)
-    }
-
-    /// Weights kept.
-    pub fn kept(&self) -> usize {
-        self.starts.last().map_or(0, |&last| last as usize)
-    }
-}
-
-fn kept_in_panel(pattern: &Pattern, panel: usize) -> usize {
-    (panel * PANEL..pattern.rows().min((panel + 1) * PANEL)).map(|row| pattern.kept_in_row(row)).sum()
 }
 
 fn fill(weights: &[f32], pattern: &Pattern, panel: usize, masks: &mut [u16], values: &mut [f32]) {
@@ -190,7 +130,6 @@ mod tests {
             prop_assert_eq!(bitmap.to_dense(), pattern.apply(&weights));
             let panels = rows.div_ceil(PANEL);
             prop_assert_eq!(bitmap.bytes(), panels * cols * 2 + (pattern.kept() + PANEL) * 4 + (panels + 1) * 4);
-            prop_assert_eq!(bitmap.index().kept(), pattern.kept());
         }
     }
 }

@@ -8,28 +8,19 @@
 //! ```
 //! A vector unit expands thirty-two 16-bit numbers with one instruction: a lane of 32 bits then holds a row's
 //! two weights, and since a bf16 is the upper half of an f32, a shift gives the even column's and a mask the
-//! odd one's. A matrix with an odd number of columns has one more, empty. Thirty-two zeros stand behind the
+//! odd one's. A matrix with an odd number of columns has one more, empty. Thirty-two zeros follow the
 //! values: kernels load whole vectors.
 
-use super::{FormatError, PANEL, Pattern, Value};
+use super::panels::{PANEL, Panels};
+use super::{FormatError, Pattern, Value};
 use half::bf16;
-use rayon::prelude::*;
 
-/// A bitmap matrix of bf16 values.
+/// A bitmap matrix of bf16 values: masks `[panels][pairs]`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct BitmapPairs {
-    rows: usize,
-    cols: usize,
-    /// `[panels][pairs]`
-    masks: Vec<u32>,
-    /// `[panels + 1]`: the first value of each panel.
-    starts: Vec<u32>,
-    /// `[kept + 32]`
-    values: Vec<bf16>,
-}
+pub struct BitmapPairs(Panels<u32, bf16>);
 
-/// Zeros behind the values.
-const BEHIND: usize = 32;
+/// Zeros after the values.
+const ZEROS: usize = 32;
 
 impl BitmapPairs {
     /// Packs the kept weights, rounded to bf16. `weights` is `[rows, cols]`, row-major.
@@ -48,41 +39,18 @@ impl BitmapPairs {
     /// ```
     pub fn from_dense(weights: &[f32], pattern: &Pattern) -> Result<Self, FormatError> {
         FormatError::check_shape(weights, pattern)?;
-        let (rows, cols) = (pattern.rows(), pattern.cols());
-        let pairs = cols.div_ceil(2);
-        let panels: Vec<(Vec<u32>, Vec<bf16>)> =
-            (0..rows.div_ceil(PANEL)).into_par_iter().map(|panel| pack(weights, pattern, panel)).collect();
-        let mut packed = Self {
-            rows,
-            cols,
-            masks: Vec::with_capacity(panels.len() * pairs),
-            starts: Vec::with_capacity(panels.len() + 1),
-            values: Vec::with_capacity(pattern.kept() + BEHIND),
-        };
-        let offset = |kept: usize| u32::try_from(kept).map_err(|_| FormatError::TooManyEntries { kept });
-        for (masks, values) in panels {
-            packed.starts.push(offset(packed.values.len())?);
-            packed.masks.extend(masks);
-            packed.values.extend(values);
-        }
-        packed.starts.push(offset(packed.values.len())?);
-        packed.values.extend([bf16::ZERO; BEHIND]);
-        Ok(packed)
+        let fill = |panel, masks: &mut [u32], values: &mut [bf16]| fill(weights, pattern, panel, masks, values);
+        Panels::pack(pattern, pattern.cols().div_ceil(2), ZEROS, fill).map(Self)
     }
 
     /// Output features.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.0.rows
     }
 
     /// Input features.
     pub fn cols(&self) -> usize {
-        self.cols
-    }
-
-    /// Panels of [`PANEL`] rows; the last may have fewer.
-    pub fn panels(&self) -> usize {
-        self.rows.div_ceil(PANEL)
+        self.0.cols
     }
 
     /// The masks `[ceil(cols / 2)]` of a panel, and the values from its first on: its own, those of later
@@ -91,20 +59,20 @@ impl BitmapPairs {
     /// # Panics
     /// When there is no such panel.
     pub fn panel(&self, panel: usize) -> (&[u32], &[bf16]) {
-        let pairs = self.cols.div_ceil(2);
-        (&self.masks[panel * pairs..][..pairs], &self.values[self.starts[panel] as usize..])
+        self.0.panel(panel)
     }
 
     /// The dense matrix again, `[rows, cols]` row-major, zeros where nothing is stored.
     pub fn to_dense(&self) -> Vec<f32> {
-        let mut dense = vec![0.0; self.rows * self.cols];
-        for panel in 0..self.panels() {
+        let (rows, cols) = (self.rows(), self.cols());
+        let mut dense = vec![0.0; rows * cols];
+        for panel in 0..self.0.count() {
             let (masks, values) = self.panel(panel);
             let mut values = values.iter();
             for (pair, &mask) in masks.iter().enumerate() {
                 for bit in (0..2 * PANEL).filter(|bit| mask >> bit & 1 == 1) {
                     if let Some(&value) = values.next() {
-                        dense[(panel * PANEL + bit / 2) * self.cols + 2 * pair + bit % 2] = value.to_f32();
+                        dense[(panel * PANEL + bit / 2) * cols + 2 * pair + bit % 2] = value.to_f32();
                     }
                 }
             }
@@ -112,30 +80,29 @@ impl BitmapPairs {
         dense
     }
 
-    /// Bytes stored: masks, values with the zeros behind them, and the panels' starts.
+    /// Bytes stored: masks, values with the zeros after them, and the panels' starts.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.masks) + size_of_val(&*self.values) + size_of_val(&*self.starts)
+        self.0.bytes()
     }
 }
 
-fn pack(weights: &[f32], pattern: &Pattern, panel: usize) -> (Vec<u32>, Vec<bf16>) {
+fn fill(weights: &[f32], pattern: &Pattern, panel: usize, masks: &mut [u32], values: &mut [bf16]) {
     let cols = pattern.cols();
     let first = panel * PANEL;
     let rows = PANEL.min(pattern.rows() - first);
-    let (mut masks, mut values) = (Vec::with_capacity(cols.div_ceil(2)), Vec::new());
-    for pair in 0..cols.div_ceil(2) {
+    let mut values = values.iter_mut();
+    for (pair, mask) in masks.iter_mut().enumerate() {
         let (word, shift) = (pair / 32, pair % 32 * 2);
-        let mut mask = 0u32;
         for row in 0..rows {
             let bits = (pattern.row(first + row)[word] >> shift) as u32 & 3;
-            mask |= bits << (2 * row);
+            *mask |= bits << (2 * row);
             for column in (0..2).filter(|column| bits >> column & 1 == 1) {
-                values.push(bf16::of(weights[(first + row) * cols + 2 * pair + column]));
+                if let Some(value) = values.next() {
+                    *value = bf16::of(weights[(first + row) * cols + 2 * pair + column]);
+                }
             }
         }
-        masks.push(mask);
     }
-    (masks, values)
 }
 
 #[cfg(test)]

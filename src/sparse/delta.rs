@@ -10,7 +10,7 @@
 //!
 //!   values   [blocks][groups][threads][8]     the k-th groups of neighbouring threads lie side by side
 //!   gaps     [blocks][groups][threads]        entries 0 to 3 in the low halves of the bytes, 4 to 7 in the high ones
-//!   heads    [blocks][threads]                bits 0..16 the column behind the entry before the chunk
+//!   heads    [blocks][threads]                bits 0..16 the column after the entry before the chunk
 //!                                             bits 16..22 the group at which the next row begins, or 63
 //!                                             bits 22..32 which chunk of the block this is
 //!   bounds   [blocks][block_rows + 1]         the first group of each row
@@ -70,7 +70,7 @@ pub struct Delta {
 }
 
 impl Delta {
-    /// Packs the kept weights for a device of so many multiprocessors. `weights` is `[rows, cols]`, row-major.
+    /// Packs the kept weights for a device of this many multiprocessors. `weights` is `[rows, cols]`, row-major.
     ///
     /// # Errors
     /// When the shapes differ or the matrix is wider than 65535.
@@ -135,7 +135,7 @@ impl Delta {
         dense
     }
 
-    /// Gives row, column and value of a thread's entries, as the kernel goes through them; those behind the last column
+    /// Gives row, column and value of a thread's entries, as the kernel goes through them; those after the last column
     /// fill up.
     fn walk(&self, block: usize, thread: usize, mut each: impl FnMut(usize, usize, f32)) {
         let DeltaCut { block_rows, groups, threads, .. } = self.cut;
@@ -160,7 +160,7 @@ impl Delta {
         }
     }
 
-    /// Bytes stored, for values of so many bytes.
+    /// Bytes stored, for values of this many bytes.
     pub fn bytes(&self, value_bytes: usize) -> usize {
         self.values.len() * value_bytes
             + size_of_val(&*self.gaps)
@@ -170,7 +170,7 @@ impl Delta {
 }
 
 impl DeltaCut {
-    /// For rows of so many groups: as many blocks as a device runs at once, or whole multiples, with the chunks that
+    /// For rows of this many groups: as many blocks as a device runs at once, or whole multiples, with the chunks that
     /// waste least.
     fn new(lengths: &[usize], processors: usize) -> Self {
         let rows = lengths.len();
@@ -216,7 +216,7 @@ fn entries(pattern: &Pattern, row: usize) -> usize {
 struct Block {
     values: Vec<f32>,
     gaps: Vec<u8>,
-    /// `[groups]`: the column behind the entry before the group.
+    /// `[groups]`: the column after the entry before the group.
     columns: Vec<u16>,
     /// `[rows + 1]`
     bounds: Vec<u16>,
@@ -286,7 +286,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What the kernel works out: chunks' sums before and behind a row's end, then those of a row.
+    /// What the kernel works out: chunks' sums before and after a row's end, then those of a row.
     fn product(delta: &Delta, x: &[f64]) -> Vec<f64> {
         let DeltaCut { blocks, block_rows, groups, threads } = delta.cut();
         let mut y = vec![f64::NAN; delta.rows];

@@ -144,7 +144,7 @@ impl Groups {
         self.bits
     }
 
-    /// Bytes stored, for values of so many bytes.
+    /// Bytes stored, for values of this many bytes.
     pub fn bytes(&self, value_bytes: usize) -> usize {
         size_of_val(&*self.row_ptr)
             + size_of_val(&*self.bases)
@@ -153,7 +153,7 @@ impl Groups {
     }
 }
 
-/// One row in so many tells which steps are smaller.
+/// Of this many rows, one tells which steps are smaller.
 const SAMPLED_ROWS: usize = 16;
 
 fn encode(pattern: &Pattern, row: usize, bits: StepBits, value: impl Fn(usize) -> f32) -> Row {

@@ -1,10 +1,10 @@
-//! One bit a weight and the kept values of 16 bits, in the order of a GPU's matrix unit, in chunks that are copied as one.
+//! One bit a weight and the kept values of 16 bits, in the order of a GPU's tensor core, in chunks that are copied as one.
 //!
 //! ```text
 //!   unit    8 rows x 128 columns: an octet. A lane owns row lane / 4 and
 //!           eights   of every 32 columns, eight in a row: 8 (lane mod 4) .. + 8, so that its inputs are 16 bytes side by
 //!                    side; for a token or a few
-//!           pairs    of every 8 columns, two in a row: 2 (lane mod 4) .. + 2, as the matrix unit has them; for many
+//!           pairs    of every 8 columns, two in a row: 2 (lane mod 4) .. + 2, as the tensor core has them; for many
 //!                    tokens, whose inputs lie in shared memory as they come
 //!   mask    of a lane and unit: 32 bits, its columns in order; or 16, one for two neighbours, which are then stored both:
 //!           fewer steps for the kernel where few weights are kept
@@ -29,7 +29,7 @@ const LANES: usize = 32;
 const MOST_OCTETS: usize = 12;
 /// Numbers of 16 bits in 16 bytes.
 const ALIGN: usize = 8;
-/// Where less than one weight of so many is kept, two share a bit.
+/// Where fewer than one weight in this many is kept, two share a bit.
 const PAIRS_BELOW: usize = 7;
 
 /// Which columns of a unit are a lane's.
@@ -70,7 +70,7 @@ pub struct Octets {
 }
 
 impl Octets {
-    /// Packs the kept weights for a device of so many multiprocessors, in chunks of at most so many bytes where an octet
+    /// Packs the kept weights for a device of this many multiprocessors, in chunks of at most this many bytes where an octet
     /// fits that. `bits` gives a value's 16 bits; `weights` is `[rows, cols]`, row-major.
     ///
     /// # Errors
@@ -177,7 +177,7 @@ impl Octets {
                     for place in (0..32).filter(|place| mask >> (place / grain) & 1 == 1) {
                         let column = unit * OCTET_COLUMNS + self.cut.order.column(lane, place);
                         let row = octet * OCTET + lane / 4;
-                        // One of two may be behind the last column.
+                        // One of two may be after the last column.
                         if column < self.cols {
                             dense[row * self.cols + column] = chunk[value];
                         }
@@ -212,7 +212,7 @@ impl OctetsCut {
         }
     }
 
-    /// The octets of a chunk, those behind the last row among them.
+    /// The octets of a chunk, those after the last row among them.
     fn octets_of(self, block: usize, chunk: usize) -> std::ops::Range<usize> {
         let bound = |chunk: usize| block * self.octets + self.octets * chunk / self.chunks;
         bound(chunk)..bound(chunk + 1)

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Rows start at word boundaries, so that threads may fill rows apart from each other, and the bits
-//! behind the last column are always 0, so that counting needs no masks.
+//! after the last column are always 0, so that counting needs no masks.
 
 use super::digit::magnitude;
 use rayon::prelude::*;
@@ -26,7 +26,7 @@ pub struct Pattern {
 impl Pattern {
     /// Builds a pattern row by row; `fill(row, words)` sets the bits of one row, which start at 0.
     ///
-    /// Bits behind the last column are cleared, whatever `fill` leaves there.
+    /// Bits after the last column are cleared, whatever `fill` leaves there.
     pub fn from_rows(rows: usize, cols: usize, fill: impl Fn(usize, &mut [u64]) + Sync) -> Self {
         let per_row = cols.div_ceil(64);
         let mut words = vec![0u64; rows * per_row];
@@ -81,7 +81,7 @@ impl Pattern {
 
     /// Takes the bits of all rows as [`Pattern::words`] gives them, or nothing where their number is another.
     ///
-    /// Bits behind the last column are cleared, whatever is there.
+    /// Bits after the last column are cleared, whatever is there.
     pub fn from_words(rows: usize, cols: usize, mut words: Vec<u64>) -> Option<Self> {
         let per_row = cols.div_ceil(64);
         if words.len() != rows * per_row {

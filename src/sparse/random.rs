@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 impl Pattern {
-    /// Leaves out exactly floor(sparsity * rows * cols) positions, every set of so many being equally
+    /// Leaves out exactly floor(sparsity * rows * cols) positions, every set of that many being equally
     /// likely. The same seed gives the same pattern on every machine.
     ///
     /// ```

@@ -126,7 +126,7 @@ impl Squares {
         self.most_chunks
     }
 
-    /// Bytes stored, for values of so many bytes.
+    /// Bytes stored, for values of this many bytes.
     pub fn bytes(&self, value_bytes: usize) -> usize {
         size_of_val(&*self.starts) + self.squares.len() + self.places.len() + self.values.len() * value_bytes
     }

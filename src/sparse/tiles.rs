@@ -82,12 +82,12 @@ impl BitTiles {
         dense
     }
 
-    /// The most values of a tile, with the zeros behind them.
+    /// The most values of a tile, with the zeros after them.
     pub fn most_values(&self) -> usize {
         self.starts.windows(2).map(|bounds| (bounds[1] - bounds[0]) as usize * ALIGN).max().unwrap_or(0)
     }
 
-    /// Bytes stored, for values of so many bytes.
+    /// Bytes stored, for values of this many bytes.
     pub fn bytes(&self, value_bytes: usize) -> usize {
         size_of_val(&*self.masks) + size_of_val(&*self.starts) + self.values.len() * value_bytes
     }

@@ -84,7 +84,7 @@ impl Reference {
     }
 }
 
-/// A file, or the same behind gzip.
+/// A file, plain or compressed by gzip.
 fn read(folder: &Path, name: &str) -> Vec<u8> {
     if let Ok(bytes) = std::fs::read(folder.join(name)) {
         return bytes;

@@ -414,3 +414,117 @@ fn mistakes_in_the_file_are_named_with_their_place() {
         lab.run(["check", "e.toml"]).exits(2).says(&[message, "e.toml:"]);
     }
 }
+
+/// A file of the reference that NumPy and SciPy made; `tests/fixtures/analysis/README.md` says how.
+fn reference(name: &str) -> Vec<u8> {
+    let path = std::path::Path::new(crate::support::ROOT).join("tests/fixtures/analysis").join(format!("{name}.gz"));
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).unwrap();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(file), &mut bytes).unwrap();
+    bytes
+}
+
+/// Rows of a table by their key, in words.
+type Keyed = std::collections::BTreeMap<String, std::collections::BTreeMap<String, String>>;
+
+fn keyed(rows: impl IntoIterator<Item = std::collections::BTreeMap<String, String>>, key: &[&str]) -> Keyed {
+    let name = |row: &std::collections::BTreeMap<String, String>| {
+        key.iter().map(|key| row[*key].clone()).collect::<Vec<_>>().join(" ")
+    };
+    rows.into_iter().map(|row| (name(&row), row)).collect()
+}
+
+/// The numbers of the reference come out of the tables, every column of every row that its matrices have.
+#[test]
+fn tables_have_the_numbers_of_the_reference() {
+    let lab = Lab::empty();
+    let bytes = reference("matrices.safetensors");
+    let matrices = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for (name, tensor) in matrices.tensors() {
+        let Some((source @ ("wanda" | "sgpt"), component)) = name.split_once('/') else { continue };
+        let numbers: Vec<f32> = tensor.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        lab.write(&format!("{source}/layer1-{component}.pt"), pt(&numbers, tensor.shape()));
+    }
+    let sources = "sources = [{ pt = 'wanda' }, { pt = 'sgpt' }]\n";
+    let of =
+        |id: &str, kind: &str, more: &str| format!("[[analysis]]\nid = '{id}'\nkind = '{kind}'\n{sources}{more}\n");
+    lab.write(
+        "e.toml",
+        [
+            "name = 'e'\n".to_owned(),
+            of("structure", "structure", "head_dim = 32\nnm = [[2, 4], [4, 8], [1, 4], [3, 16]]"),
+            of("greedy", "groups", "mode = 'partition'"),
+            of("coherence", "block-coherence", "block = [4, 8, 16]\norder = ['identity', 'density']"),
+            of("similarity", "mask-similarity", ""),
+            of("gradient", "hamming-gradient", "skip_constant = false"),
+        ]
+        .concat(),
+    );
+    lab.run(["run", "e.toml"]).exits(0);
+    let mut compared = 0;
+    for (table, ours, theirs, columns) in [
+        (
+            "nm_conformance",
+            ["source", "module", "n", "m"].as_slice(),
+            ["source", "component", "n", "m"].as_slice(),
+            "conforming exact_fraction kept_histogram remainder_kept",
+        ),
+        (
+            "block_coherence_summary",
+            &["source", "module", "order", "block"],
+            &["source", "component", "order", "block"],
+            "coherence_mean null_mean lift skippable_fraction",
+        ),
+        (
+            "groups",
+            &["source", "module", "mode", "grouping", "group_index"],
+            &["source", "component", "mode", "method", "group_index"],
+            "seed_feature mean_pairwise_hamming all_zero_rows distinct_patterns pattern_entropy null_zero_rows",
+        ),
+        (
+            "mask_similarity",
+            &["source", "source_b", "module", "feature_axis", "feature"],
+            &["source", "source_b", "component", "feature_axis", "feature"],
+            "jaccard jaccard_chance hamming hamming_chance kappa cosine",
+        ),
+        (
+            "gradient",
+            &["source", "module", "rank"],
+            &["source", "component", "rank"],
+            "feature hamming_count expected kappa",
+        ),
+        (
+            "structure",
+            &["source", "module"],
+            &["source", "component"],
+            "nnz bytes_csr bytes_bitmask col_density_sd dead_cols full_rows flops_per_token_sparse",
+        ),
+    ] {
+        let mine = keyed(lab.table(&format!("results/e/tables/{table}.csv")), ours);
+        let wanted = csv::Reader::from_reader(&reference(&format!("expected/{table}.csv"))[..])
+            .deserialize()
+            .map(|row| row.unwrap())
+            .collect::<Vec<std::collections::BTreeMap<String, String>>>();
+        let plain = |row: &std::collections::BTreeMap<String, String>| {
+            row.get("mask_source").is_none_or(|mask| mask == "nonzero")
+                && row.get("candidates").is_none_or(|candidates| candidates == "all")
+                && row.get("skip_constant").is_none_or(|skip| skip == "false")
+        };
+        let mut of_table = 0;
+        for (key, row) in keyed(wanted.into_iter().filter(plain), theirs) {
+            let Some(own) = mine.get(&key) else { continue };
+            for column in columns.split(' ') {
+                let (a, b) = (&row[column], &own[column]);
+                let near = match (a.parse::<f64>(), b.parse::<f64>()) {
+                    (Ok(a), Ok(b)) => (a - b).abs() <= 1e-9 * a.abs().max(1e-3),
+                    _ => a == b,
+                };
+                assert!(near, "{table} {key} {column}: {a}, not {b}");
+                of_table += 1;
+            }
+        }
+        assert!(of_table > 10, "{table}: {of_table} values compared");
+        compared += of_table;
+    }
+    assert!(compared > 3000, "{compared} values compared");
+}

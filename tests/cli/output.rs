@@ -5,7 +5,7 @@ use crate::support::{Lab, THREE_CELLS};
 
 /// The interface's key columns.
 const KEY: &str = "cell,setup,model,method,scope,pattern,sparsity_target,seed,variant,backend,dtype";
-const SUMMARY: &str = "nonzero,total,sparsity,size_mb,compute_ratio,top1_match,top5_overlap,kl_nats,perplexity,gate_max_abs,gate_max_logit,ties";
+const SUMMARY: &str = "nonzero,total,sparsity,size_mb,compute_ratio,top1_match,top5_overlap,kl_nats,perplexity,gate_max_abs,gate_max_logit,ties,linear_sparsity,bits_per_byte";
 
 #[test]
 fn json_goes_to_stdout_and_progress_to_stderr() {
@@ -180,6 +180,21 @@ fn numbers_are_those_of_the_model() {
 }
 
 #[test]
+fn globs_of_exclude_match_dots() {
+    for (glob, kept) in [("*.fc?", ["fc1", "fc2"]), ("model.*_proj", ["k_proj", "out_proj"])] {
+        let lab = Lab::tiny(&format!("{THREE_CELLS}exclude = [\"{glob}\", \"lm_head\"]\n"));
+        lab.run(["run", "e.toml"]).exits(0);
+        let layers = lab.table("results/e/tables/layers.csv");
+        let masked = layers.iter().filter(|row| row["variant"] == "masked" && row["group"].ends_with("_linear"));
+        for row in masked {
+            let name = row["module_name"].rsplit('.').next().unwrap();
+            assert!(row["sparsity"] == "0" || !kept.contains(&name), "{row:?}");
+        }
+        assert!(layers.iter().any(|row| row["variant"] == "masked" && row["sparsity"] != "0"), "something is pruned");
+    }
+}
+
+#[test]
 fn plots_come_with_what_they_draw() {
     let lab = Lab::tiny(&THREE_CELLS.replace("sparsity = 0.5", "sparsity = [0.25, 0.5]"));
     lab.run(["run", "e.toml"]).exits(0);
@@ -239,6 +254,23 @@ fn plots_of_several_methods_and_blocks() {
     }
     lab.run(["report", "results/e"]).exits(0);
     assert!(lab.files("results/e/plots") == files);
+}
+
+#[test]
+fn bits_are_for_each_byte_of_the_scored_tokens() {
+    // Scored tokens, and the bytes of the text that they stand for by the offsets of tokenizers 0.22 in Python.
+    let cases = [("", 504.0, 1701.0), ("perplexity_stride = 32", 287.0, 964.0)];
+    for (stride, tokens, bytes) in cases {
+        let lab = Lab::with(&format!(
+            "name = \"e\"\n[model]\nsource = \"builtin:tiny-opt\"\n\
+             [data]\ncontext = 64\nperplexity_windows = 8\n{stride}\n\
+             [measure]\nmetrics = [\"perplexity\", \"bits_per_byte\"]\n"
+        ));
+        lab.run(["run", "e.toml"]).exits(0);
+        let row = &lab.table("results/e/tables/summary.csv")[0];
+        let [perplexity, bits] = ["perplexity", "bits_per_byte"].map(|name| row[name].parse::<f64>().unwrap());
+        assert!((tokens * perplexity.log2() / bits - bytes).abs() < 1e-6, "{perplexity} {bits}");
+    }
 }
 
 #[test]

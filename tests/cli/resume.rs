@@ -12,7 +12,7 @@ fn many_quick_cells() -> Lab {
     Lab::tiny(&THREE_CELLS.replace("0.5\n", &text))
 }
 
-/// So many cells, slow enough to be interrupted.
+/// This many cells, slow enough to be interrupted.
 const SLOW_CELLS: usize = 24;
 
 fn many_slow_cells() -> Lab {

@@ -117,12 +117,14 @@ fn schemas_are_up_to_date() {
 }
 
 #[test]
-fn the_page_of_keys_is_up_to_date() {
-    let stored = std::fs::read_to_string(Path::new(ROOT).join("docs/configuration.md")).unwrap_or_default();
-    assert!(
-        stored == Lab::empty().run(["schema", "configuration"]).exits(0).stdout,
-        "docs/configuration.md is out of date: sparsify-exp schema configuration > docs/configuration.md"
-    );
+fn the_pages_of_keys_and_columns_are_up_to_date() {
+    for page in ["configuration", "columns"] {
+        let stored = std::fs::read_to_string(Path::new(ROOT).join(format!("docs/{page}.md"))).unwrap_or_default();
+        assert!(
+            stored == Lab::empty().run(["schema", page]).exits(0).stdout,
+            "docs/{page}.md is out of date: sparsify-exp schema {page} > docs/{page}.md"
+        );
+    }
 }
 
 #[test]

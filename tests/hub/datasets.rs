@@ -180,7 +180,7 @@ fn calibration_windows_come_from_documents_that_are_long_enough() {
     assert!(other[1..].iter().all(|id| !dataset.contains(id)));
     assert_eq!(lab.ids(&format!("calibration = 'file:long.txt'\n{keys}"), &[]), lab.ids("", &[]), "nor does magnitude");
 
-    // No document has so many tokens: they are one text then.
+    // No document has that many tokens: they are one text then.
     fs::write(lab.folder.path().join("joined.txt"), lines().join("\n\n")).unwrap();
     let short = ids(&format!("hf:{REPO}/en/validation"));
     assert_eq!(short, ids("file:joined.txt"));

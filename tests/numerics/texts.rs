@@ -4,7 +4,7 @@ use crate::{checkpoint, experiment, fixture, loader};
 use burn::backend::Flex;
 use burn::tensor::DType;
 use sparsify_exp::load::{LoadError, Texts, Tokens, Wanted};
-use sparsify_exp::measure::{all_logits, perplexity};
+use sparsify_exp::measure::{all_logits, likelihood};
 use sparsify_exp::model::Decoder;
 use std::path::Path;
 
@@ -42,7 +42,7 @@ fn overlapping_windows_score_each_token_once() {
     let mut decoder = load().unwrap();
     let measured = |tokens: &Tokens, decoder: &mut Decoder<Flex>| {
         let windows = tokens.perplexity.as_ref().unwrap();
-        perplexity(decoder, &windows.tokens, windows.overlap, |_| ()).unwrap()
+        likelihood(decoder, &windows.tokens, windows.overlap, windows.bytes, |_| ()).unwrap().perplexity()
     };
     let keys = "context = 24\nperplexity_windows = 5\n";
     let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-5 * b, "{a} {b}");

@@ -12,7 +12,7 @@
 use super::super::Mask;
 use super::super::pairs::distances_from;
 use super::super::sums::{BitSum, add_products, cluster_sums};
-use super::kmeans::{Centres, Start};
+use super::centres::{Centres, Start};
 use rayon::prelude::*;
 use std::cmp::Ordering;
 
@@ -21,7 +21,7 @@ use std::cmp::Ordering;
 enum Centre {
     /// Given as numbers: its distances are kept.
     Given,
-    /// The mean of so many points, and the square of their sum.
+    /// The mean of this many points, and the square of their sum.
     Mean { points: i64, square: i64 },
 }
 

@@ -1,6 +1,6 @@
 //! k-means on rows of numbers: weights and signs, in f64.
 
-use super::kmeans::{Centres, Start};
+use super::centres::{Centres, Start};
 use rayon::prelude::*;
 use std::borrow::Cow;
 

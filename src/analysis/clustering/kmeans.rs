@@ -16,20 +16,12 @@ use super::super::Mask;
 use super::super::random::Random;
 use super::Points;
 use super::bits::BitCentres;
+use super::centres::{Centres, Start};
 use super::dense::DenseCentres;
 use std::borrow::Cow;
 
 /// Passes after which a run ends anyway.
 const MAX_PASSES: usize = 300;
-
-/// Where the centres of a run begin.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Start<'a> {
-    /// At points, `[k]`.
-    Points(&'a [usize]),
-    /// Anywhere, `[k, length]`.
-    Given(&'a [f32]),
-}
 
 /// What a run of k-means ends with.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,27 +34,6 @@ pub struct KMeans {
     pub n_iter: usize,
     /// Times that an empty cluster took a point.
     pub relocated: usize,
-}
-
-/// Centres and the points around them.
-pub(super) trait Centres {
-    /// Points.
-    fn points(&self) -> usize;
-
-    /// Squared distances of all points to one of them.
-    fn distances_to_point(&self, point: usize) -> Vec<f64>;
-
-    /// Puts the centres where a run starts.
-    fn start(&mut self, start: Start);
-
-    /// The nearest centre of every point, the lowest of several, and the squared distance to it.
-    fn nearest(&self) -> Vec<(usize, f64)>;
-
-    /// Squared distances of all points to centres.
-    fn distances(&self, labels: &[usize]) -> Vec<f64>;
-
-    /// Puts every centre at the mean of its points; one without points stays where it is.
-    fn move_to_means(&mut self, labels: &[usize]);
 }
 
 impl KMeans {

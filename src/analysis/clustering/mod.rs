@@ -10,13 +10,15 @@
 //! for clusters are made to be apart: only z compares it with what chance gives.
 
 mod bits;
+mod centres;
 mod dense;
 mod figures;
 mod kmeans;
 mod medoids;
 
+pub use centres::Start;
 pub use figures::{ClusterPairRow, Figures, cluster_pairs, figures, silhouettes};
-pub use kmeans::{KMeans, Start};
+pub use kmeans::KMeans;
 pub use medoids::{Medoids, assign_to_medoids, build_medoids, swap_medoids};
 
 use super::random::{shuffled, shuffled_weights, sub_seed};

@@ -58,7 +58,7 @@ pub struct RawAnalysis {
     /// Axis, for `mask-similarity`: the figures of its summary. Default: all.
     pub metrics: Option<Axis<SimilarityFigure>>,
     /// Axis, for `spy` and `block-coherence`: orders of features: `identity`, `density`, `cluster:ID` or `groups:ID` of
-    /// an analysis above. Default: `identity`.
+    /// an analysis above. Of several `k` the largest counts, of several references the first. Default: `identity`.
     #[schemars(extend("default" = "identity", "examples" = [["identity", "density", "cluster:clusters"]]))]
     pub order: Option<Axis<String>>,
     /// For `spy`: whether the densities along both sides are kept. Default: `true`.

@@ -7,9 +7,9 @@ use super::{Validator, value, values};
 use crate::config::analysis::*;
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::PruneBlock;
-use crate::config::keyword::backticked;
 use crate::config::raw::{RawAnalysis, RawThresholds};
 use crate::diagnostic::{Diagnostic, Span, nearest};
+use crate::keyword::backticked;
 
 /// The most pixels of a side of a picture.
 const MOST_PIXELS: usize = 1024;

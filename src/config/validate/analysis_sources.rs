@@ -22,20 +22,19 @@ pub(super) struct Surroundings<'a> {
 impl Surroundings<'_> {
     /// The points of the file that a source selects.
     fn points(&self, choice: &SourceChoice) -> Vec<Point> {
-        let kept = |block: &PruneBlock, (method, scope, pattern, sparsity): Point| {
-            !block.skip.iter().any(|skip| skip.matches(method, scope, pattern, sparsity))
-        };
+        let kept = |block: &PruneBlock, point: &Point| !block.skip.iter().any(|skip| skip.hold(Point::KEY, point));
         let all = self.prune.iter().flat_map(|block| {
             let points = block.points().into_iter();
-            points.filter(move |point| kept(block, *point))
+            points.filter(move |point| kept(block, point))
         });
-        all.filter(|point| choice.selects(*point)).collect()
+        all.filter(|point| choice.selects(point)).collect()
     }
 }
 
 impl SourceChoice {
     /// Whether it selects a prune point.
-    pub fn selects(&self, (method, scope, pattern, sparsity): Point) -> bool {
+    pub fn selects(&self, point: &Point) -> bool {
+        let &Point { method, scope, pattern, sparsity } = point;
         self.from == SourceFrom::Points
             && self.method.is_none_or(|wanted| wanted == method)
             && self.sparsity.is_none_or(|wanted| same_sparsity(wanted, sparsity))
@@ -190,7 +189,7 @@ impl Validator<'_> {
                         ),
                     );
                 }
-                let name = |&(method, _, pattern, sparsity): &Point| {
+                let name = |&Point { method, pattern, sparsity, .. }: &Point| {
                     point_name(method, pattern, method.uses("sparsity").then_some(sparsity))
                 };
                 points.iter().map(|point| choice.name.clone().unwrap_or_else(|| name(point))).collect()

@@ -3,7 +3,7 @@
 use super::count::MAX_EXPECTATIONS;
 use super::{Validator, value};
 use crate::config::axis::At;
-use crate::config::experiment::{BackendChoice, Expect, Metric, SUMMARY_COLUMNS, Where};
+use crate::config::experiment::{BackendChoice, Conditions, Expect, Metric, MetricColumn};
 use crate::config::raw::{RawExpect, RawWhere};
 use crate::diagnostic::Diagnostic;
 
@@ -29,9 +29,7 @@ impl Validator<'_> {
         missing("value", raw.value.is_some(), "write the number that must come out");
         missing("tolerance", raw.tolerance.is_some(), "write the largest accepted difference");
         let r#where = self.expect_where(value(raw.r#where).unwrap_or_default());
-        if let Some(metric) = &raw.metric {
-            self.expect_metric(metric, metrics);
-        }
+        let metric = raw.metric.as_ref().and_then(|metric| self.expect_metric(metric, metrics));
         if let Some(tolerance) = raw.tolerance.as_ref().filter(|at| at.value < 0.0) {
             self.report(
                 Diagnostic::error("`expect.tolerance` is out of range")
@@ -40,7 +38,7 @@ impl Validator<'_> {
         }
         Some(Expect {
             r#where,
-            metric: value(raw.metric)?,
+            metric: metric?,
             value: value(raw.value)?,
             tolerance: value(raw.tolerance)?,
             source: value(raw.source),
@@ -48,23 +46,24 @@ impl Validator<'_> {
     }
 
     /// What is expected must be measured.
-    fn expect_metric(&mut self, metric: &At<String>, metrics: &[Metric]) {
-        let column = SUMMARY_COLUMNS.iter().find(|(name, _)| *name == metric.value);
-        let Some((name, needed)) = column else { return };
-        if metrics.contains(needed) || self.was_removed("measure.metrics") {
-            return;
+    fn expect_metric(&mut self, at: &At<String>, metrics: &[Metric]) -> Option<MetricColumn> {
+        let column: MetricColumn = at.value.parse().ok()?;
+        let needed = column.metric()?;
+        if metrics.contains(&needed) || self.was_removed("measure.metrics") {
+            return Some(column);
         }
-        let all: Vec<String> = metrics.iter().chain([needed]).map(|metric| format!("\"{metric}\"")).collect();
+        let all: Vec<String> = metrics.iter().chain([&needed]).map(|metric| format!("\"{metric}\"")).collect();
         self.report(
-            Diagnostic::error(format!("`expect.metric` `{name}` is not measured"))
-                .at(metric.span.clone(), format!("needs the metric `{needed}`"))
+            Diagnostic::error(format!("`expect.metric` `{column}` is not measured"))
+                .at(at.span.clone(), format!("needs the metric `{needed}`"))
                 .help(format!("write `metrics = [{}]` under `[measure]`", all.join(", "))),
         );
+        None
     }
 
-    fn expect_where(&mut self, raw: RawWhere) -> Where {
-        let sparsity = raw.sparsity.and_then(|at| self.sparsity("expect.where.sparsity", &at));
-        let pattern = raw.pattern.and_then(|at| self.pattern("expect.where.pattern", &at));
+    fn expect_where(&mut self, mut raw: RawWhere) -> Conditions {
+        raw.sparsity = raw.sparsity.filter(|at| self.sparsity("expect.where.sparsity", at).is_some());
+        raw.pattern = raw.pattern.filter(|at| self.pattern("expect.where.pattern", at).is_some());
         if let Some(at) = raw.backend.as_ref().filter(|at| at.value == BackendChoice::Auto) {
             self.report(
                 Diagnostic::error("`expect.where.backend` can't be `auto`")
@@ -72,16 +71,6 @@ impl Validator<'_> {
                     .help("leave `backend` out, or write `cuda`, `ndarray` or `flex`"),
             );
         }
-        Where {
-            model: value(raw.model),
-            method: value(raw.method),
-            scope: value(raw.scope),
-            pattern: value(pattern),
-            sparsity: value(sparsity),
-            seed: value(raw.seed),
-            variant: value(raw.variant),
-            backend: value(raw.backend),
-            dtype: value(raw.dtype),
-        }
+        raw.given()
     }
 }

@@ -6,9 +6,9 @@ use super::{Validator, value, values};
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{BackendChoice, Dtype};
 use crate::config::kernel::{KernelBlock, KernelFormat, MatrixShape, THRESHOLD_TOKENS, kernel_dtypes, kernel_formats};
-use crate::config::keyword::backticked;
 use crate::config::raw::{RawExperiment, RawKernel};
 use crate::diagnostic::{Diagnostic, Span};
+use crate::keyword::backticked;
 
 /// The most numbers of a weight, an input or an output: what a 32-bit row pointer counts.
 const MOST_NUMBERS: u128 = u32::MAX as u128;

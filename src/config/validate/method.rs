@@ -3,9 +3,10 @@
 use super::{Validator, value};
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{Budget, Method, MethodSettings, NmPattern, Owl, Propagate, Scope};
-use crate::config::keyword::{backticked, one_of};
 use crate::config::raw::RawPrune;
 use crate::diagnostic::{Diagnostic, Span};
+use crate::keyword::{backticked, one_of};
+use crate::prune::Least;
 
 /// What the keys say.
 pub(super) struct RawSettings {
@@ -59,12 +60,18 @@ impl Validator<'_> {
     /// The values of the methods' own keys.
     pub(super) fn method_settings(&mut self, raw: RawPrune, patterns: &[At<NmPattern>]) -> RawSettings {
         let owl = self.owl(&raw, patterns);
-        let settings = MethodSettings {
-            damping: self.real("prune.damping", raw.damping, 0.0, false),
-            blocksize: value(raw.blocksize),
-            iterations: value(raw.iterations),
-            alpha: self.real("prune.alpha", raw.alpha, 0.0, true),
-        };
+        let mut settings = MethodSettings::default();
+        for (setting, At { value, span }) in &raw.settings {
+            if setting.takes(*value) {
+                settings = settings.with(setting, *value);
+                continue;
+            }
+            let expected = match setting.least {
+                Least::Above(bound) => format!("above {bound}"),
+                Least::At(bound) => format!("at least {bound}"),
+            };
+            self.out_of_range(&format!("prune.{}", setting.name), span, &expected);
+        }
         RawSettings { settings, owl, propagate: value(raw.propagate).unwrap_or(Propagate::Pruned) }
     }
 
@@ -80,8 +87,8 @@ impl Validator<'_> {
                 );
             }
         }
-        let m = self.real("prune.owl_m", raw.owl_m.clone(), 0.0, false);
-        let lambda = self.real("prune.owl_lambda", raw.owl_lambda.clone(), 0.0, false);
+        let m = self.positive("prune.owl_m", raw.owl_m.clone());
+        let lambda = self.positive("prune.owl_lambda", raw.owl_lambda.clone());
         let budget = budget?;
         if let Some(pattern) = patterns.first().filter(|_| patterns.iter().all(|at| at.value.sparsity().is_some())) {
             self.report(
@@ -95,23 +102,25 @@ impl Validator<'_> {
         Some(Owl { m: m.unwrap_or(default.m), lambda: lambda.unwrap_or(default.lambda) })
     }
 
-    /// A number above a bound, or at it where that is `allowed`.
-    fn real(&mut self, path: &str, key: Option<At<f64>>, bound: f64, allowed: bool) -> Option<f64> {
+    /// A number above 0.
+    fn positive(&mut self, path: &str, key: Option<At<f64>>) -> Option<f64> {
         let At { value, span } = key?;
-        if value > bound || (allowed && value == bound) {
+        if value > 0.0 {
             return Some(value);
         }
-        let expected = if allowed { format!("at least {bound}") } else { format!("above {bound}") };
-        self.report(
-            Diagnostic::error(format!("`{path}` is out of range")).at(span, format!("expected a number {expected}")),
-        );
+        self.out_of_range(path, &span, "above 0");
         None
+    }
+
+    fn out_of_range(&mut self, path: &str, span: &Span, expected: &str) {
+        let diagnostic = Diagnostic::error(format!("`{path}` is out of range"));
+        self.report(diagnostic.at(span.clone(), format!("expected a number {expected}")));
     }
 }
 
 /// The keys of a block that not every method uses, where they are given. `owl_m` and `owl_lambda` go
 /// with `budget`.
-fn given_keys(raw: &RawPrune) -> impl Iterator<Item = (&'static str, Span)> {
+fn given_keys(raw: &RawPrune) -> impl Iterator<Item = (&'static str, Span)> + '_ {
     fn one<T>(key: &Option<At<T>>) -> Option<Span> {
         key.as_ref().map(|at| at.span.clone())
     }
@@ -122,12 +131,9 @@ fn given_keys(raw: &RawPrune) -> impl Iterator<Item = (&'static str, Span)> {
         ("sparsity", axis(&raw.sparsity)),
         ("scope", axis(&raw.scope)),
         ("pattern", axis(&raw.pattern)),
-        ("damping", one(&raw.damping)),
-        ("blocksize", one(&raw.blocksize)),
-        ("iterations", one(&raw.iterations)),
-        ("alpha", one(&raw.alpha)),
         ("budget", one(&raw.budget)),
         ("propagate", one(&raw.propagate)),
     ];
-    keys.into_iter().filter_map(|(key, span)| Some((key, span?)))
+    let own = raw.settings.iter().map(|(setting, at)| (setting.name, at.span.clone()));
+    keys.into_iter().filter_map(|(key, span)| Some((key, span?))).chain(own)
 }

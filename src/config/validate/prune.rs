@@ -4,7 +4,7 @@ use super::count::{MAX_CELLS, MAX_GLOBS, MAX_SKIPS};
 use super::method::RawSettings;
 use super::{Validator, values};
 use crate::config::axis::{At, Axis};
-use crate::config::experiment::{Method, NmPattern, Point, PruneBlock, Scope, Skip, same_sparsity};
+use crate::config::experiment::{Conditions, Method, NmPattern, Point, PruneBlock, Scope, same_sparsity};
 use crate::config::raw::{RawPrune, RawSkip};
 use crate::diagnostic::{Diagnostic, Span};
 
@@ -26,7 +26,7 @@ impl Validator<'_> {
             self.missing("prune.method", &exact("method"), Some(header.clone()), help);
         }
         let methods = self.axis("prune.method", raw.method.take(), &[]);
-        // Of a method that is misspelled nothing is known.
+        // Nothing is known of a method that is misspelled.
         if !methods.is_empty() && !self.was_removed(&exact("method")) {
             self.keys_against_methods(&raw, &methods);
         }
@@ -55,7 +55,7 @@ impl Validator<'_> {
             patterns: values(patterns),
             sparsities: values(sparsities),
             exclude,
-            skip: skips.iter().map(|at| at.value).collect(),
+            skip: skips.iter().map(|at| at.value.clone()).collect(),
             settings,
             owl,
             propagate,
@@ -146,23 +146,18 @@ impl Validator<'_> {
         values(self.unique("prune.exclude", globs))
     }
 
-    fn skips(&mut self, raw: Vec<At<RawSkip>>) -> Vec<At<Skip>> {
+    fn skips(&mut self, raw: Vec<At<RawSkip>>) -> Vec<At<Conditions>> {
         if !self.few_enough("prune.skip", "entries", MAX_SKIPS, &raw) {
             return Vec::new();
         }
         raw.into_iter().filter_map(|at| self.skip(at.value, at.span)).collect()
     }
 
-    fn skip(&mut self, raw: RawSkip, span: Span) -> Option<At<Skip>> {
-        let sparsity = raw.sparsity.map(|at| self.sparsity("prune.skip.sparsity", &at));
-        let pattern = raw.pattern.map(|at| self.pattern("prune.skip.pattern", &at));
-        // An inner `None` is a value that was just reported.
-        let sparsity = sparsity.map_or(Some(None), |at| at.map(|at| Some(at.value)))?;
-        let pattern = pattern.map_or(Some(None), |at| at.map(|at| Some(at.value)))?;
-        let method = super::value(raw.method);
-        let scope = super::value(raw.scope);
-        let skip = Skip { method, sparsity, scope, pattern };
-        if skip == Skip::default() {
+    fn skip(&mut self, raw: RawSkip, span: Span) -> Option<At<Conditions>> {
+        let sparsity = raw.sparsity.as_ref().is_none_or(|at| self.sparsity("prune.skip.sparsity", at).is_some());
+        let pattern = raw.pattern.as_ref().is_none_or(|at| self.pattern("prune.skip.pattern", at).is_some());
+        let skip = raw.given();
+        if skip == Conditions::default() {
             self.report(
                 Diagnostic::error("`prune.skip` names no value")
                     .at(span, "would leave every point out")
@@ -170,15 +165,14 @@ impl Validator<'_> {
             );
             return None;
         }
-        Some(At { value: skip, span })
+        (sparsity && pattern).then_some(At { value: skip, span })
     }
 
     /// A skip that leaves nothing out is likely a slip.
-    fn idle_skips(&mut self, block: &PruneBlock, skips: &[At<Skip>]) {
+    fn idle_skips(&mut self, block: &PruneBlock, skips: &[At<Conditions>]) {
         let points = block.points();
         for At { value: skip, span } in skips {
-            let left_out = |&(method, scope, pattern, sparsity): &Point| skip.matches(method, scope, pattern, sparsity);
-            if !points.iter().any(left_out) {
+            if !points.iter().any(|point| skip.hold(Point::KEY, point)) {
                 self.report(
                     Diagnostic::warning("`prune.skip` leaves nothing out")
                         .at(span.clone(), "no point of this block has these values"),

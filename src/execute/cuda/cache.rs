@@ -10,6 +10,7 @@
 
 use super::probe;
 use crate::execute::device::{DeviceError, kernel_cache};
+use crate::hex::hex;
 use cubecl::config::cache::CacheConfig;
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 use sha2::{Digest, Sha256};
@@ -97,7 +98,7 @@ fn build() -> Option<String> {
     let file = std::env::current_exe().and_then(std::fs::metadata).ok()?;
     let written = file.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
     let digest = Sha256::digest(format!("{} bytes, {} ns", file.len(), written.as_nanos()));
-    Some(digest[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(hex(&digest[..8]))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use cubecl::prelude::*;
 const GROUP_THREADS: usize = 768;
 /// Planes that it has at least, to lay inputs out.
 const GROUP_PLANES: usize = 4;
-/// From so many rows on, half a plane a row keeps an H200 busy.
+/// From this many rows on, half a plane a row keeps an H200 busy.
 pub(super) const MANY_ROWS: usize = 8192;
 /// Planes of a cube of the bitmap kernel for f32.
 const F32_PLANES: u32 = 8;
@@ -87,7 +87,7 @@ pub(super) fn dense_tiles(
     let y = outputs::output(&x, Shape::new([tokens, rows]), dtype);
     let (client, grid) = (x.client.clone(), Grid::dense(rows, tokens, processors(&x.client)));
     // SAFETY: `weight` is [rows, cols] and `x` [tokens, cols] without gaps, `cols` a multiple of a step; rows and
-    // tokens behind the last are clamped when they are read and not written.
+    // tokens after the last are clamped when they are read and not written.
     unsafe {
         tiles::dense_tiles::launch_unchecked::<CudaRuntime>(
             &client,
@@ -120,7 +120,7 @@ pub(super) fn groups_rows(x: Tensor, weight: &CudaWeight, arrays: &GroupArrays, 
     let threads = group_threads(weight.rows, lanes, processors(&client));
     let count = CubeCount::Static((weight.rows * lanes).div_ceil(threads) as u32, 1, 1);
     // SAFETY: a weight is only made from `Groups`: groups are inside the arrays, columns inside a row of `x`, for
-    // which there is room in shared memory; rows behind the last have no groups and write nothing.
+    // which there is room in shared memory; rows after the last have no groups and write nothing.
     unsafe {
         groups::groups_rows::launch_unchecked::<CudaRuntime>(
             &client,
@@ -157,7 +157,7 @@ pub(super) fn squares_tiles(x: Tensor, weight: &CudaWeight, arrays: &SquareArray
     let x = padded(x, weight.cols, cols);
     let grid = Grid::squares(weight.rows, tokens, processors(&client));
     // SAFETY: a weight is only made from `Squares`: chunks are inside the arrays and at most `chunks` a lane, places
-    // inside a square; `x` has whole tiles of columns; tokens behind the last are clamped, rows not written.
+    // inside a square; `x` has whole tiles of columns; tokens after the last are clamped, rows not written.
     unsafe {
         squares::squares_tiles::launch_unchecked::<CudaRuntime>(
             &client,
@@ -191,7 +191,7 @@ pub(super) fn bitmap_tiles(x: Tensor, weight: &CudaWeight, arrays: &TileArrays, 
     let x = padded(x, weight.cols, cols);
     let grid = Grid::tiles(weight.rows, tokens, processors(&client));
     // SAFETY: a weight is only made from `BitTiles`: values are inside the array and at most `chunks` loads a lane;
-    // `x` has whole tiles of columns; tokens behind the last are clamped, rows not written.
+    // `x` has whole tiles of columns; tokens after the last are clamped, rows not written.
     unsafe {
         tiles::bitmap_tiles::launch_unchecked::<CudaRuntime>(
             &client,

@@ -33,9 +33,9 @@ const PLANES_FOR_ONE: usize = 16;
 const PLANES_FOR_MANY: usize = 4;
 /// Fewer keys than this are too few for `PLANES_FOR_ONE`: four are on their way in each of its groups.
 const MANY_KEYS: usize = 128;
-/// Keys are shared out among cubes from so many on: a second launch costs as much as reading about a thousand.
+/// Keys are shared out among cubes from this many on: a second launch costs as much as reading about a thousand.
 const SHARE_FROM: usize = 2048;
-/// A cube's share has at least so many keys.
+/// A cube's share has at least this many keys.
 const LEAST_SHARE: usize = 512;
 /// Cubes that keep a large device busy.
 const CUBES: usize = 256;
@@ -372,7 +372,7 @@ fn lanes(tensor: &Tensor, counts: &[usize]) -> usize {
     lanes
 }
 
-/// Units for so many pieces of work: whole planes, `most` at most.
+/// Units for this many pieces of work: whole planes, `most` at most.
 fn units(work: usize, most: usize) -> u32 {
     (work.div_ceil(PLANE) * PLANE).clamp(PLANE, most) as u32
 }

@@ -20,7 +20,7 @@ const CUBES: usize = 4;
 const PART_COLUMNS: usize = 256;
 const MOST_PARTS: usize = 8;
 
-/// The name of the kernel for so many tokens.
+/// The name of the kernel for this many tokens.
 pub(super) fn name(tokens: usize) -> &'static str {
     if tokens <= MOST_TOKENS { "dense-cube-fma-rows" } else { "dense-cube-fma-blocks" }
 }
@@ -42,7 +42,7 @@ fn rows(x: Tensor, weight: Tensor, bias: Option<&Tensor>) -> Tensor {
     let has_bias = bias.is_some();
     // A kernel without a bias reads nothing of what stands in its place.
     let bias = bias.cloned().unwrap_or_else(|| x.clone());
-    // SAFETY: lines and tokens behind the last are clamped when they are read and not written; `vector` divides a row.
+    // SAFETY: lines and tokens after the last are clamped when they are read and not written; `vector` divides a row.
     unsafe {
         kernel::fma_rows::launch_unchecked::<CudaRuntime>(
             &client,
@@ -75,7 +75,7 @@ fn blocks(x: Tensor, weight: Tensor, bias: Option<&Tensor>) -> Tensor {
     let bias = bias.cloned().unwrap_or_else(|| x.clone());
     let counts = [tokens.div_ceil(block.tokens as usize), rows.div_ceil(block.rows as usize), parts];
     let [across, down, parts] = counts.map(|count| count as u32);
-    // SAFETY: lines behind the last and columns behind a row's end are zeros and not read; only tokens and rows that
+    // SAFETY: lines after the last and columns after a row's end are zeros and not read; only tokens and rows that
     // `y` has are written, to `sums` for `parts` times as many; `vector` divides a row and a step.
     unsafe {
         kernel::fma_blocks::launch_unchecked::<CudaRuntime>(

@@ -134,7 +134,7 @@ fn mappable(matrix: &Tensor) -> bool {
         && begins.is_multiple_of(16)
 }
 
-/// A map of a matrix for boxes of so many lines.
+/// A map of a matrix for boxes of this many lines.
 fn map(matrix: Tensor, lines: u32) -> TensorMapArg<CudaRuntime, Tiled> {
     let dtype: StorageType = matrix.dtype.into();
     let boxes = TiledArgs { tile_size: shape![lines as usize, STEP as usize] };
@@ -153,7 +153,7 @@ fn launch(x: Tensor, weight: Tensor, bias: Option<Tensor>, tile: Tile, parts: u3
     // A kernel without a bias reads nothing of what stands in its place.
     let bias = bias.unwrap_or_else(|| x.clone());
     let tiles = [(tokens as u32).div_ceil(tile.tokens), (rows as u32).div_ceil(tile.rows)];
-    // SAFETY: maps end at the matrices' last lines, behind which tiles are zeros; units write only tokens and rows
+    // SAFETY: maps end at the matrices' last lines, after which tiles are zeros; units write only tokens and rows
     // that `y` has, and `sums` for `parts` times as many; no part is empty, as `tile_for` gives them.
     unsafe {
         kernel::gemm::launch_unchecked::<CudaRuntime>(
@@ -187,7 +187,7 @@ pub(super) fn add_parts(sums: Tensor, bias: Tensor, y: &Tensor, parts: u32, has_
     let (tokens, rows) = (y.shape()[0], y.shape()[1]);
     let vector = if rows.is_multiple_of(4) { 4 } else { 1 };
     let outputs = (tokens * rows / vector) as u32;
-    // SAFETY: units behind the outputs end at once; `sums` holds `parts` times as many, and `vector` divides `rows`.
+    // SAFETY: units after the outputs end at once; `sums` holds `parts` times as many, and `vector` divides `rows`.
     unsafe {
         kernel::add_parts::launch_unchecked::<CudaRuntime>(
             &y.client,

@@ -15,14 +15,14 @@ const CALIBRATION: u32 = 1 << 20;
 /// The time of a step that a GPU certainly needs, where it can't be timed: four cycles at 2 GHz.
 const SECONDS_PER_STEP: f64 = 2e-9;
 
-/// Returns at once; the GPU is busy for about so long.
+/// Returns at once; the GPU is busy for about this long.
 pub(super) fn hold(device: &CudaDevice, time: Duration) {
     static STEP: OnceLock<f64> = OnceLock::new();
     let step = STEP.get_or_init(|| calibrate(device));
     launch(device, steps(time, *step));
 }
 
-/// Steps that take so long.
+/// Steps that take this long.
 fn steps(time: Duration, step: f64) -> u32 {
     // A cast saturates.
     (time.as_secs_f64() / step).ceil() as u32

@@ -12,7 +12,7 @@
 //!   bitmap tiles      tiles        tiles           tiles       expand      expand
 //!
 //!   *                 where two tiles of inputs have room beside the chunks, else expand
-//!   expand            the dense matrix in a scratch buffer, then the dense kernel for so many tokens
+//!   expand            the dense matrix in a scratch buffer, then the dense kernel for this many tokens
 //!   f32               fma rows to 16 tokens, fma blocks; groups, bitmap tiles to 4 tokens, expand
 //!   16 bits on devices without tensor cores: groups, expand, Burn's matrix product
 //! ```
@@ -89,13 +89,13 @@ pub(super) fn sparse(x: Tensor, weight: &CudaWeight) -> Tensor {
     }
 }
 
-/// The name of the kernel behind [`dense`].
+/// The name of the kernel that [`dense`] runs.
 pub(super) fn dense_kernel(weight: &Tensor, tokens: usize) -> String {
     let [rows, cols] = two(weight);
     DenseKernel::of(weight, tokens).that_runs(&weight.device, weight.dtype, [tokens, rows, cols]).name(tokens).into()
 }
 
-/// The name of the kernel behind [`sparse`].
+/// The name of the kernel that [`sparse`] runs.
 pub(super) fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
     let client = &weight.stored.any().client;
     match SparseKernel::of(weight, tokens) {
@@ -264,7 +264,7 @@ fn delta_rows(x: Tensor, weight: &CudaWeight, arrays: &DeltaArrays, tokens: usiz
 fn octets_rows(x: Tensor, weight: &CudaWeight, arrays: &OctetsArrays, tokens: usize) -> Tensor {
     let y = output(&x, tokens, weight);
     let x = from_16_bytes(padded(x, weight.cols, weight.cols.next_multiple_of(OCTET_COLUMNS)));
-    // SAFETY: a weight is only made from `Octets`; `x` has no gaps, zeros behind the last column and begins where it
+    // SAFETY: a weight is only made from `Octets`; `x` has no gaps, zeros after the last column and begins where it
     // should; the tokens were counted.
     unsafe { octets::rows(&packed_gpu(weight), arrays, &x, weight.bias.as_ref(), &y) };
     y
@@ -273,7 +273,7 @@ fn octets_rows(x: Tensor, weight: &CudaWeight, arrays: &OctetsArrays, tokens: us
 fn panels_rows(x: Tensor, weight: &CudaWeight, arrays: &OctetsArrays, tokens: usize) -> Tensor {
     let y = output(&x, tokens, weight);
     let x = from_16_bytes(padded(x, weight.cols, weight.cols.next_multiple_of(panels::LINE)));
-    // SAFETY: a weight in pairs is only made from panels; `x` has no gaps, zeros behind the last column and begins where
+    // SAFETY: a weight in pairs is only made from panels; `x` has no gaps, zeros after the last column and begins where
     // it should; the tokens were counted.
     unsafe { panels::rows(&packed_gpu(weight), arrays, &x, weight.bias.as_ref(), &y) };
     y
@@ -305,8 +305,8 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
     };
     let threads = CubeDim::new_1d(32 * EXPAND_PLANES);
     let (rows, cols) = (weight.rows as u32, width as u32);
-    // SAFETY: the arrays are a well-formed matrix's, whose rows and columns are inside `dense`; tiles behind the last
-    // and rows behind the last are not written.
+    // SAFETY: the arrays are a well-formed matrix's, whose rows and columns are inside `dense`; tiles after the last
+    // and rows after the last are not written.
     unsafe {
         match &weight.stored {
             Stored::Delta(arrays) => delta::expand(&packed_gpu(weight), arrays, &dense),

@@ -46,7 +46,7 @@ const PROCESSORS: usize = 128;
 const PEAK_BYTES: usize = 1 << 30;
 /// Side of the matrices that are multiplied for the peak of the arithmetic.
 const PEAK_SIDE: usize = 4096;
-/// The best of so many counts, after as many that tune and compile.
+/// The best of this many counts, after as many that tune and compile.
 const PEAK_ROUNDS: usize = 10;
 
 /// The GPU at an index.

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 
 /// Larger outputs are few, and their launches long.
 const MOST_BYTES: usize = 256 << 10;
-/// So many buffers are kept at most: 64 MiB of the largest.
+/// This many buffers are kept at most: 64 MiB of the largest.
 const MOST_BUFFERS: usize = 256;
 
 thread_local! {
@@ -55,6 +55,6 @@ pub(super) fn memory(client: &ComputeClient<CudaRuntime>, device: usize, bytes: 
 
 /// A tensor's memory as a kernel's argument: without a copy of the tensor's other parts, as there are many launches.
 pub(super) fn array(tensor: &Tensor) -> ArrayArg<CudaRuntime> {
-    // SAFETY: the handle is the tensor's, which holds so many numbers from its offset on.
+    // SAFETY: the handle is the tensor's, which holds this many numbers from its offset on.
     unsafe { ArrayArg::from_raw_parts(tensor.handle.clone(), tensor.meta.num_elements()) }
 }

@@ -6,7 +6,7 @@
 use crate::config::format::Format;
 use crate::execute::backend::LayerShape;
 
-/// From which sparsity on a format is faster than dense for up to so many tokens, in matrices of at least so many weights.
+/// From which sparsity on a format is faster than dense for up to this many tokens, in matrices of at least this many weights.
 struct Row {
     tokens: usize,
     format: Format,
@@ -32,7 +32,7 @@ const MANY_ROWS: usize = super::cube::MANY_ROWS;
 /// For one token where there are many rows, and elsewhere.
 const ONE_TOKEN_MANY_ROWS: f64 = 0.45;
 const SPARSE_ENOUGH: f64 = 0.65;
-/// Up to so many tokens at [`SPARSE_ENOUGH`], and where rows are few.
+/// Up to this many tokens at [`SPARSE_ENOUGH`], and where rows are few.
 const SKINNY_TOKENS: usize = 16;
 const FEW_TOKENS: usize = 64;
 

@@ -41,7 +41,7 @@ impl Words {
     }
 }
 
-/// How many numbers have each value of the digit; none where the kernel can't count so many.
+/// How many numbers have each value of the digit; none where the kernel can't count that many.
 pub(super) fn count(tensor: &Tensor, digit: Digit) -> Option<Result<Vec<u32>, ReadError>> {
     let length = tensor.shape().num_elements();
     if length == 0 || length > MOST {
@@ -67,7 +67,7 @@ pub(super) fn count(tensor: &Tensor, digit: Digit) -> Option<Result<Vec<u32>, Re
     Some(read(bins))
 }
 
-/// Which numbers of a matrix have magnitudes above the threshold; none where the kernel can't index so many.
+/// Which numbers of a matrix have magnitudes above the threshold; none where the kernel can't index that many.
 pub(super) fn above(matrix: &Tensor, threshold: u32) -> Option<Result<Pattern, ReadError>> {
     let shape = Words::of(matrix);
     if !shape.fits() {
@@ -76,7 +76,7 @@ pub(super) fn above(matrix: &Tensor, threshold: u32) -> Option<Result<Pattern, R
     let matrix = into_contiguous(matrix.clone());
     let (client, device, dtype) = (matrix.client.clone(), matrix.device.clone(), matrix.dtype);
     let words = empty_device_contiguous_dtype(client.clone(), device, Shape::new([shape.total()]), DType::U32);
-    // SAFETY: words end at `total`, and those of a row at the row's last column, behind which nothing is read.
+    // SAFETY: words end at `total`, and those of a row at the row's last column, after which nothing is read.
     unsafe {
         magnitudes_above::launch_unchecked::<CudaRuntime>(
             &client,
@@ -98,7 +98,7 @@ pub(super) fn above(matrix: &Tensor, threshold: u32) -> Option<Result<Pattern, R
     }))
 }
 
-/// A matrix with zeros where the pattern keeps nothing; none where the kernel can't index so many numbers.
+/// A matrix with zeros where the pattern keeps nothing; none where the kernel can't index that many numbers.
 ///
 /// # Panics
 /// When the pattern is of another shape.
@@ -131,7 +131,7 @@ pub(super) fn mask(matrix: &Tensor, pattern: &Pattern) -> Option<Tensor> {
     Some(out)
 }
 
-/// Cubes for so much work, which the kernels stride over if it is more than one launch has.
+/// Cubes for this much work, which the kernels stride over if it is more than one launch has.
 fn cubes(wanted: usize) -> CubeCount {
     CubeCount::Static(wanted.clamp(1, CUBES as usize) as u32, 1, 1)
 }
@@ -174,7 +174,9 @@ mod tests {
     fn matrices_that_32_bits_can_not_index_are_left_to_the_host() {
         assert!(Words { rows: 32000, cols: 4096 }.fits());
         assert!(!Words { rows: 1 << 16, cols: 1 << 16 }.fits());
-        assert!(!Words { rows: 1 << 30, cols: 3 }.fits());
+        // Its numbers and its words have 32-bit indices; with one column, a row still has two words.
+        assert!(Words { rows: 1 << 30, cols: 3 }.fits());
+        assert!(!Words { rows: 1 << 31, cols: 1 }.fits());
         assert!(!Words { rows: 0, cols: 4 }.fits());
     }
 }

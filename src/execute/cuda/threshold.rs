@@ -13,7 +13,7 @@ use cubecl::prelude::*;
 pub(super) const NAME: &str = "threshold-cube-columns";
 /// The most tokens whose sums fit a thread's registers; the experiment file asks for no more.
 const MOST_TOKENS: usize = 4;
-/// Cubes that a multiprocessor runs at once, for so many tokens: 8 of 128 threads with 4 loads of 16 bytes each are
+/// Cubes that a multiprocessor runs at once, for this many tokens: 8 of 128 threads with 4 loads of 16 bytes each are
 /// 64 KB in flight, where the memory's latency times its bandwidth is 26 KB on an H200. Registers (32 a thread of
 /// one token, 68 of four) leave room for no more.
 const CUBES_PER_PROCESSOR: [usize; MOST_TOKENS] = [8, 8, 6, 6];
@@ -43,7 +43,7 @@ pub(super) fn threshold_linear(x: Tensor, weight: &ColumnWeight<super::Cuda>, th
     let y = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, dtype);
     let client = x.client.clone();
     let numbers = weight.tensor().into_primitive().tensor();
-    // SAFETY: `weight` has rows of `stride` vectors for `inputs` inputs, and threads behind a row end; splits
+    // SAFETY: `weight` has rows of `stride` vectors for `inputs` inputs, and threads after a row end; splits
     // end at `inputs` and have at most `MOST_INPUTS` of them; `partial` has room for what every split writes.
     unsafe {
         threshold_columns::launch_unchecked::<CudaRuntime>(
@@ -63,7 +63,7 @@ pub(super) fn threshold_linear(x: Tensor, weight: &ColumnWeight<super::Cuda>, th
             dtype.into(),
         );
     }
-    // SAFETY: threads behind the outputs read and write nothing; `partial` was written whole by the kernel before.
+    // SAFETY: threads after the outputs read and write nothing; `partial` was written whole by the kernel before.
     unsafe {
         threshold_sum::launch_unchecked::<CudaRuntime>(
             &client,
@@ -92,7 +92,7 @@ struct Grid {
 }
 
 impl Grid {
-    /// As many splits as give so many cubes, but none with too many or too few inputs.
+    /// As many splits as give this many cubes, but none with too many or too few inputs.
     fn new(inputs: usize, vectors: usize, cubes: usize) -> Self {
         let blocks = vectors.div_ceil(THREADS as usize);
         let wanted = (cubes / blocks).max(1);

@@ -270,7 +270,7 @@ fn weigh(scores: &mut [f32; TILE], seen: &mut Seen, (first, end): (usize, usize)
     scale
 }
 
-/// `[keys, dim]` → `[dim, TILE]`; what is behind the last key stays.
+/// `[keys, dim]` → `[dim, TILE]`; what is after the last key stays.
 #[inline(always)]
 fn transpose(keys: &[f32], dim: usize, to: &mut [[f32; TILE]]) {
     /// Keys and features of a block that is turned in registers.
@@ -491,7 +491,7 @@ mod tests {
         let mut keys = random(2, shape.kv_heads * capacity * shape.head_dim);
         let values = random(3, keys.len());
         for head in keys.chunks_mut(capacity * shape.head_dim) {
-            // What is behind the last token must not matter.
+            // What is after the last token must not matter.
             head[(past + tokens) * shape.head_dim..].fill(f32::NAN);
         }
         let sequence = Sequence { queries: &queries, keys: &keys, values: &values, past };

@@ -12,7 +12,7 @@
 /// The largest block that is believed; writers take 128.
 const BLOCK: u64 = 1 << 20;
 
-/// Whether `lists` lists of lengths, one behind the other, have at most `most` entries each.
+/// Whether `lists` lists of lengths, one after the other, have at most `most` entries each.
 pub(super) fn counts_fit(bytes: &[u8], lists: usize, most: usize) -> bool {
     let mut rest = bytes;
     (0..lists).all(|_| match lengths(rest, most as u64) {
@@ -24,7 +24,7 @@ pub(super) fn counts_fit(bytes: &[u8], lists: usize, most: usize) -> bool {
     })
 }
 
-/// What stands behind a list of lengths, unless it has more than `most` or is cut off.
+/// What stands after a list of lengths, unless it has more than `most` or is cut off.
 fn lengths(bytes: &[u8], most: u64) -> Option<&[u8]> {
     let mut rest = bytes;
     let (size, parts, count) = (varint(&mut rest)?, varint(&mut rest)?, varint(&mut rest)?);
@@ -39,7 +39,7 @@ fn lengths(bytes: &[u8], most: u64) -> Option<&[u8]> {
         let (widths, packed) = rest.split_at_checked(usize::try_from(parts).ok()?)?;
         rest = packed;
         for width in widths {
-            // The parts behind the last entry are not there, whatever their widths.
+            // The parts after the last entry are not there, whatever their widths.
             if left > 0 {
                 rest = rest.get(usize::try_from(u64::from(*width) * per_part / 8).ok()?..)?;
             }

@@ -37,7 +37,7 @@ const OVERHEAD: usize = 64;
 
 /// Which rows are wanted, and what is done with their texts.
 pub trait Reader {
-    /// Whether to hand over the text of the row at an index, which has at most so many bytes.
+    /// Whether to hand over the text of the row at an index, which has at most this many bytes.
     fn wants(&mut self, index: usize, bytes: usize) -> bool;
 
     /// Takes a text and the index of its row.

@@ -124,7 +124,7 @@ fn words(name: &str) -> impl Iterator<Item = &'static str> {
     SPLITS.iter().filter(move |(_, known)| stands(known)).map(|(split, _)| *split)
 }
 
-/// What stands before, in and behind the number of `NAME-00000-of-00001.parquet` and `NAME.00000-of-00001.json.gz`.
+/// What stands before, in and after the number of `NAME-00000-of-00001.parquet` and `NAME.00000-of-00001.json.gz`.
 fn shard(name: &str) -> Option<(&str, &str, &str)> {
     let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
     for (at, separator) in name.match_indices("-of-") {

@@ -2,7 +2,7 @@
 //!
 //! Which column has the texts can't be known from the first row, which may lack it: `text` counts if any row has it,
 //! and another one only if none does. So the rows are looked at until one has `text`, which is nearly always the
-//! first one. Of a row only the texts are kept, whatever else is in it.
+//! first one. Only the texts of a row are kept, whatever else is in it.
 
 use super::DatasetError;
 use super::documents::{Limits, Reader, Seen, TEXT, only_or_text};
@@ -181,7 +181,7 @@ fn array(path: &Path, file: impl Read, limits: Limits, take: &mut Take<'_>) -> R
         rest = match behind {
             [b',', behind @ ..] => behind.trim_ascii_start(),
             [b']'] => return Ok(()),
-            _ => return Err(damaged(&"something stands behind its array")),
+            _ => return Err(damaged(&"something stands after its array")),
         };
     }
 }

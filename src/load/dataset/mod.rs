@@ -5,7 +5,7 @@
 //!   Shard ──documents.rs──> texts; lines.rs (JSON), table.rs (parquet)
 //! ```
 //!
-//! Of a split in several files the first is read, as the field does with C4: the others would be hundreds of
+//! The first file of a split in several files is read, as the field does with C4: the others would be hundreds of
 //! gigabytes, and no measurement here needs more than the first.
 
 mod delta;

@@ -122,7 +122,7 @@ impl Rows<'_> {
                 if self.index == self.limits.rows {
                     return Err(DatasetError::too_large(self.path, "rows", self.limits.rows).into());
                 }
-                // Of a required column there are no levels.
+                // A required column has no levels.
                 let text = if present == rows || levels.get(row) == Some(&1) { values.next() } else { None };
                 if reader.wants(self.index, text.map_or(0, ByteArray::len)) {
                     match text {
@@ -178,11 +178,11 @@ impl Checked {
         }
     }
 
-    /// What stands behind the levels of a page.
+    /// What stands after the levels of a page.
     fn values<'a>(&self, page: &'a Page) -> Option<&'a [u8]> {
         let buffer = page.buffer();
         let levels = match page {
-            // Behind their own length.
+            // After their own length.
             Page::DataPage { def_level_encoding: Encoding::RLE, .. } if self.optional => {
                 (u32::from_le_bytes(*buffer.first_chunk::<4>()?) as usize).checked_add(4)?
             }

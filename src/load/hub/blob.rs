@@ -6,7 +6,7 @@
 //! etag, anything else   a name, which says nothing of the bytes      some mirrors
 //! ```
 
-use std::fmt::Write as _;
+use crate::hex::hex;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -87,12 +87,7 @@ fn hash_file<D: Digest>(path: &Path, git_header: bool) -> io::Result<String> {
             Err(error) => return Err(error),
         }
     }
-    let mut hex = String::new();
-    for byte in hasher.finalize().iter() {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    Ok(hex)
+    Ok(hex(&hasher.finalize()))
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ enum Class {
     Qwen2,
 }
 
-/// The kinds by the names that `tokenizer_class` has, of which there is a second one with `Fast` behind.
+/// The kinds by the names that `tokenizer_class` has, of which there is a second one with `Fast` at its end.
 const CLASSES: [(&str, Class); 3] =
     [("GPT2Tokenizer", Class::Gpt2), ("GPTNeoXTokenizer", Class::GptNeoX), ("Qwen2Tokenizer", Class::Qwen2)];
 
@@ -245,7 +245,7 @@ fn add(tokenizer: &mut Tokenizer, special: &Special, file: &str) -> Result<(), L
             let given = given.map_or("none".to_owned(), |id| id.to_string());
             let text = &token.content;
             let message =
-                format!("the added token `{text}` has id {id} in its files, but {given} behind the vocabulary");
+                format!("the added token `{text}` has id {id} in its files, but {given} after the vocabulary");
             return Err(unusable(file, &message));
         }
     }

@@ -133,7 +133,16 @@ fn unusable(file: &str, message: &impl ToString) -> LoadError {
     LoadError::Tokenizer { file: file.into(), message: message.to_string() }
 }
 
-/// A tokenizer that is asked for token ids and nothing else.
+/// A text's tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Encoded {
+    /// Their ids.
+    pub ids: Vec<u32>,
+    /// The byte of the text at which each ends.
+    pub ends: Vec<usize>,
+}
+
+/// A tokenizer that is asked for token ids, and where they end in the text.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -152,6 +161,23 @@ impl Tokenizer {
         let encoding = self.encoding(text)?;
         // A text of nothing but special tokens keeps them.
         Ok(without_end(&encoding).unwrap_or_else(|| encoding.get_ids().to_vec()))
+    }
+
+    /// The same, with the byte of the text at which each token ends; a token that stands for no text ends where the one
+    /// before it does.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub(super) fn encode_with_ends(&self, text: &str) -> Result<Encoded, LoadError> {
+        self.affordable(text)?;
+        let encoding = built(&self.file, || self.inner.encode(text, true))?;
+        let encoding = encoding.map_err(|error| unusable(&self.file, &error))?;
+        let ids = without_end(&encoding).unwrap_or_else(|| encoding.get_ids().to_vec());
+        let ends = encoding.get_offsets().iter().take(ids.len()).scan(0, |last, &(_, end)| {
+            *last = end.max(*last);
+            Some(*last)
+        });
+        Ok(Encoded { ends: ends.collect(), ids })
     }
 
     /// The same, but nothing for a text of which no token is made.
@@ -209,7 +235,7 @@ impl Tokenizer {
     }
 }
 
-/// Token ids without the special tokens behind a text; none where there are only special ones.
+/// Token ids without the special tokens after a text; none where there are only special ones.
 fn without_end(encoding: &tokenizers::Encoding) -> Option<Vec<u32>> {
     let last = encoding.get_special_tokens_mask().iter().rposition(|&special| special == 0)?;
     Some(encoding.get_ids()[..=last].to_vec())

@@ -116,7 +116,7 @@ fn replaced(pattern: Option<&Value>, content: usize) -> usize {
 }
 
 /// The longest replacement of SentencePiece's table, which is the size of a tree (4 bytes), the tree, and the
-/// replacements behind it, each with a zero byte at its end; all as Base64.
+/// replacements after it, each with a zero byte at its end; all as Base64.
 fn charsmap(text: &str) -> Result<usize, String> {
     let bytes = base64(text).ok_or("its `precompiled_charsmap` is no Base64")?;
     let (size, rest) = bytes.split_first_chunk::<4>().ok_or("its `precompiled_charsmap` is empty")?;

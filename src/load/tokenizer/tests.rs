@@ -47,6 +47,19 @@ fn ids(tokenizer: Result<Tokenizer, LoadError>, text: &str) -> Vec<u32> {
 }
 
 #[test]
+fn tokens_end_where_the_text_that_they_stand_for_does() {
+    let tokenizer = two_files("gpt2", &[END], &[]).unwrap();
+    // Two tokens of a byte each make up a letter; both end where it does.
+    for text in ["12 the", "12 Gr\u{fc}\u{df}e\n\n \u{4e16}", ""] {
+        let Encoded { ids, ends } = tokenizer.encode_with_ends(text).unwrap();
+        assert_eq!(ids, tokenizer.encode(text).unwrap());
+        assert_eq!((ids.len(), ends.last().copied().unwrap_or(0)), (ends.len(), text.len()));
+        assert!(ends.is_sorted() && ends.iter().all(|end| text.is_char_boundary(*end)), "{ends:?}");
+    }
+    assert_eq!(tokenizer.encode_with_ends("12 the").unwrap().ends, [2, 4, 5, 6]);
+}
+
+#[test]
 fn the_class_says_how_a_text_is_cut() {
     let class = |name: &str| ("tokenizer_config.json", json!({ "tokenizer_class": name }));
     let of = |model_type: &str, files: &[(&'static str, Value)], text| ids(two_files(model_type, &[END], files), text);
@@ -103,7 +116,7 @@ fn tokens_beside_the_vocabulary_are_registered() {
     let of = |model_type: &str, more: &[&str], files: &[(&'static str, Value)], text| {
         ids(two_files(model_type, more, files), text)
     };
-    // The defaults, in the vocabulary or behind it.
+    // The defaults, in the vocabulary or after it.
     assert_eq!(of("gpt2", &[], &[], "12 the<|endoftext|>x")[4..], [258, 120]);
     assert_eq!(of("gpt_neox", &[], &[], "<|padding|>x"), [259, 120]);
     let added = ("added_tokens.json", json!({ "<new>": 260, "<|im_start|>": 259 }));
@@ -150,7 +163,7 @@ fn a_token_in_front_is_put_where_it_is_said() {
 #[test]
 fn files_that_contradict_each_other_are_refused() {
     for (file, value, said) in [
-        ("added_tokens.json", json!({ "<new>": 300 }), "has id 300 in its files, but 259 behind the vocabulary"),
+        ("added_tokens.json", json!({ "<new>": 300 }), "has id 300 in its files, but 259 after the vocabulary"),
         ("added_tokens.json", json!({ "<new>": 65 }), "has id 65 in its files"),
         ("added_tokens.json", json!(["<new>"]), "no object of tokens and ids"),
         ("added_tokens.json", json!({ "<new>": -1 }), "no object of tokens and ids"),

@@ -10,7 +10,7 @@ use super::error::TensorProblem;
 use super::view::View;
 use safetensors::Dtype;
 
-/// What the two tensors are called behind the weight's name: weight, mask.
+/// What the two tensors are called after the weight's name: weight, mask.
 pub(super) const SUFFIXES: [&str; 2] = ["_orig", "_mask"];
 
 /// A weight and its mask, which may be in another file.

@@ -56,6 +56,8 @@ use view::View;
 pub const LFS_MAGIC: &[u8] = b"version https://git-lfs";
 /// Bytes that are compared at a time.
 const CHUNK: usize = 1 << 16;
+/// Dimensions of a tensor: more than any weight has.
+const MAX_DIMENSIONS: usize = 16;
 const GGUF_MAGIC: &[u8] = b"GGUF";
 
 /// The named tensors of one or more open files.
@@ -103,8 +105,8 @@ impl Content {
 
 impl Weights {
     /// Opens a checkpoint's files, such as [`find_files`] gives. The format is told by the extension
-    /// `.safetensors`, otherwise by the first bytes. Of a tensor that is in two shards, the one counts that the index
-    /// names. Names are those without what training wraps around them (names.rs).
+    /// `.safetensors`, otherwise by the first bytes. If a tensor is in two shards, the one that the index names
+    /// counts. Names are those without what training wraps around them (names.rs).
     ///
     /// The files are mapped: they must not be shortened while the value lives, or reading them ends the process
     /// with SIGBUS. Replacing them (by renaming, as downloads do) is fine.
@@ -268,7 +270,7 @@ fn places(files: &[Source], index: Option<&Index>) -> Result<BTreeMap<String, Pl
     let mut misplaced = Vec::new();
     for (number, file) in files.iter().enumerate() {
         let file_name = file.path.file_name().unwrap_or_default();
-        for (name, content) in contents(file)? {
+        for (name, content) in contents(&file.path, &file.bytes)? {
             let shard = index.and_then(|index| Some((index, index.shard_of(&name)?)));
             if let Some((index, shard)) = shard.filter(|(_, shard)| file_name != *shard) {
                 misplaced.push((index, name, shard, number));
@@ -366,7 +368,7 @@ fn tensors(path: &Path, bytes: &[u8]) -> Result<Vec<(String, View)>, WeightsErro
 }
 
 /// Whether a file is of `torch.save`, or a pickle of another program. What looks like the magic of one may be the
-/// length of a safetensors header, which begins behind it.
+/// length of a safetensors header, which begins after it.
 fn is_pickle(bytes: &[u8]) -> bool {
     bytes.get(8) != Some(&b'{')
         && [torch_file::ZIP_MAGIC, b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"]
@@ -375,12 +377,36 @@ fn is_pickle(bytes: &[u8]) -> bool {
 }
 
 /// The tensors of a file as they are seen from outside.
-fn contents(file: &Source) -> Result<Vec<(String, Content)>, WeightsError> {
-    let mut views: BTreeMap<String, View> = tensors(&file.path, &file.bytes)?.into_iter().collect();
-    let packed = Packed::take_from(&mut views, &file.bytes);
-    let packed = packed.map_err(|(name, problem)| tensor_error(&file.path, &name, problem))?;
+fn contents(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Content)>, WeightsError> {
+    let mut views: BTreeMap<String, View> = tensors(path, bytes)?.into_iter().collect();
+    let packed = Packed::take_from(&mut views, bytes);
+    let packed = packed.map_err(|(name, problem)| tensor_error(path, &name, problem))?;
     let whole = views.into_iter().map(|(name, view)| (name, Content::Whole(view)));
     Ok(whole.chain(packed.into_iter().map(|(name, packed)| (name, Content::Packed(packed)))).collect())
+}
+
+/// Opens the bytes of a file and reads its small tensors; `path` tells the format. For [`crate::fuzzing`].
+pub(crate) fn describe(path: &Path, bytes: &[u8]) -> Result<(), WeightsError> {
+    for (name, content) in contents(path, bytes)? {
+        let elements = content.info().shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+        if elements.is_none_or(|elements| elements > CHUNK) {
+            continue;
+        }
+        let read = match &content {
+            Content::Whole(view) => view.bytes(bytes).map(|_| ()),
+            Content::Packed(packed) => packed.bytes(bytes).map(|_| ()),
+            Content::Masked(_) => Ok(()),
+        };
+        read.map_err(|problem| tensor_error(path, &name, problem))?;
+    }
+    Ok(())
+}
+
+/// Reads a pickle without its container. For [`crate::fuzzing`].
+pub(crate) fn describe_pickle(bytes: &[u8]) -> Result<(), PickleError> {
+    let pickle = pickle::unpickle(bytes, 0)?;
+    let _ = (pickle.strings(), pickle.bool("little_endian"), pickle.storages());
+    pickle.state_dict().map(|_| ())
 }
 
 impl Bytes {

@@ -6,7 +6,7 @@
 //!                NAME.values  [kept]                      a b c           row after row
 //! ```
 //!
-//! Bits behind the last column are 0. `numpy.unpackbits(bitmap, axis=1, count=cols, bitorder="little")` is the
+//! Bits after the last column are 0. `numpy.unpackbits(bitmap, axis=1, count=cols, bitorder="little")` is the
 //! mask. Owns this form, in both directions; knows no file format.
 
 use super::error::TensorProblem;
@@ -15,10 +15,10 @@ use crate::load::weights::Dtype;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
-/// What the tensors of the form are called behind the matrix' name: shape, bits, elements.
+/// What the tensors of the form are called after the matrix' name: shape, bits, elements.
 pub const SUFFIXES: [&str; 3] = [".shape", ".bitmap", ".values"];
 
-/// Bytes that a task unpacks or packs: rows of about so many.
+/// Bytes that a task unpacks or packs: rows of about this many.
 const TASK: usize = 256 * 1024;
 
 /// A matrix of a file that has it without its zeros.
@@ -104,7 +104,7 @@ fn unpack(rows: usize, cols: usize, width: usize, bitmap: &[u8], values: &[u8]) 
     }
     let tail = if cols.is_multiple_of(8) { 0 } else { u8::MAX << (cols % 8) };
     if bitmap.chunks(per_row).any(|row| row[per_row - 1] & tail != 0) {
-        return Err(TensorProblem::Packed("its bitmap has bits behind the last column".into()));
+        return Err(TensorProblem::Packed("its bitmap has bits after the last column".into()));
     }
     // Where the values of every task's rows begin.
     let task_rows = (TASK / (cols * width)).max(1);
@@ -188,7 +188,7 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         let said = |bits: &[u8], values: &[u8]| unpack(2, 3, 2, bits, values).unwrap_err().to_string();
         assert!(said(&[0b101, 0b010], &[0; 4]).contains("3 bits for 2 values"));
-        assert!(said(&[0b1101, 0b010], &[0; 8]).contains("behind the last column"));
+        assert!(said(&[0b1101, 0b010], &[0; 8]).contains("after the last column"));
         assert!(unpack(0, 3, 2, &[], &[]).unwrap().is_empty());
     }
 

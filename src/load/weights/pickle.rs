@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use safetensors::Dtype;
 
-use super::view::MAX_DIMENSIONS;
+use super::MAX_DIMENSIONS;
 
 /// A state dict takes about 40 opcodes a tensor, so this allows 50 000 tensors. It bounds the memory that a
 /// hostile pickle can claim: at most about 100 bytes an opcode (measured), 200 MB.

@@ -349,7 +349,7 @@ proptest! {
         prop_assert!(same(&read, &expected));
     }
 
-    /// The tensor is a permutation of the storage's dimensions, behind `offset` other elements.
+    /// The tensor is a permutation of the storage's dimensions, after `offset` other elements.
     #[test]
     fn torch_round_trip((values, dtype, stored) in tensor(), seed in any::<proptest::sample::Index>(), offset in 0usize..3) {
         let mut order: Vec<usize> = (0..stored.len()).collect();

@@ -18,13 +18,11 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 use safetensors::Dtype;
 
+use super::MAX_DIMENSIONS;
 use super::error::TensorProblem;
 
 /// Elements that one task widens: 64 Ki elements are 256 KiB of f32, which stays in a core's L2 cache.
 const TASK: usize = 64 * 1024;
-
-/// Dimensions of a tensor: more than any weight has.
-pub(super) const MAX_DIMENSIONS: usize = 16;
 
 /// What is known of a tensor without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]

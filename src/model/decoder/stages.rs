@@ -20,7 +20,7 @@ pub enum Stage {
     Entry,
     /// A block.
     Block(usize),
-    /// Behind the last block, up to what the head reads.
+    /// After the last block, up to what the head reads.
     Exit,
 }
 

@@ -4,7 +4,6 @@
 
 use crate::config::query::{Picture, Query, QueryPlot};
 use crate::report::figure::{Axis, BarSeries, Category, Figure, Marks, Panel, PointSeries, Trace, Value as Height};
-use crate::report::stats::number;
 use crate::report::table::{Table, Value};
 use thiserror::Error;
 
@@ -123,7 +122,7 @@ impl<'a> Columns<'a> {
             })
         };
         let words = |at: usize| table.rows.iter().any(|row| matches!(row[at], Value::Text(_)));
-        let numbers = |at: usize| !words(at) && table.rows.iter().any(|row| number(&row[at]).is_some());
+        let numbers = |at: usize| !words(at) && table.rows.iter().any(|row| row[at].number().is_some());
         let of_numbers = |key: &'static str, at: usize| match words(at) {
             true => Err(PictureError::Words { column: table.columns[at].clone(), key, plot }),
             false => Ok(at),
@@ -187,7 +186,7 @@ impl<'a> Columns<'a> {
     }
 
     fn height(&self, row: &[Value]) -> Option<f64> {
-        number(&row[self.y?])
+        row[self.y?].number()
     }
 }
 
@@ -232,7 +231,7 @@ fn bars(columns: &Columns<'_>) -> Result<Panel, PictureError> {
 fn lines(columns: &Columns<'_>) -> Result<Panel, PictureError> {
     let mut series = Vec::new();
     for (style, (name, mut rows)) in columns.by_series()?.into_iter().enumerate() {
-        let at = |row: &[Value]| number(&row[columns.x]);
+        let at = |row: &[Value]| row[columns.x].number();
         rows.retain(|row| at(row).is_some());
         rows.sort_by(|a, b| at(a).unwrap_or_default().total_cmp(&at(b).unwrap_or_default()));
         if let Some(pair) = rows.windows(2).find(|pair| at(pair[0]) == at(pair[1])) {
@@ -250,7 +249,7 @@ fn histogram(columns: &Columns<'_>) -> Result<Panel, PictureError> {
     let groups: Vec<(String, Vec<f64>)> = columns
         .by_series()?
         .into_iter()
-        .map(|(name, rows)| (name, rows.into_iter().filter_map(|row| number(&row[columns.x])).collect()))
+        .map(|(name, rows)| (name, rows.into_iter().filter_map(|row| row[columns.x].number()).collect()))
         .collect();
     let whole = columns.table.rows.iter().all(|row| !matches!(row[columns.x], Value::Float(v) if v.fract() != 0.0));
     let all = groups.iter().flat_map(|(_, values)| values.iter().copied());

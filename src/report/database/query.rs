@@ -8,7 +8,6 @@ use super::picture::PictureError;
 use super::program::{Ended, ProgramError};
 use super::{Database, NAME};
 use crate::config::query::Query;
-use crate::report::stats::number;
 use crate::report::table::{Table, Value};
 use serde_json::Value as Json;
 use std::cmp::Ordering;
@@ -211,7 +210,7 @@ fn order(a: &[Value], b: &[Value]) -> Ordering {
     let one = |(a, b): (&Value, &Value)| match (a, b) {
         (Value::Int(a), Value::Int(b)) => a.cmp(b),
         (Value::Text(a), Value::Text(b)) => a.cmp(b),
-        (a, b) => match (number(a), number(b)) {
+        (a, b) => match (a.number(), b.number()) {
             (Some(a), Some(b)) => a.total_cmp(&b),
             _ => rank(a).cmp(&rank(b)),
         },

@@ -323,7 +323,7 @@ fn the_queries_of_the_reference_give_its_results() {
 
 /// Equal, or as near as sums in another order are.
 fn alike(found: &Value, expected: &Value) -> bool {
-    match (crate::report::stats::number(found), crate::report::stats::number(expected)) {
+    match (found.number(), expected.number()) {
         (Some(found), Some(expected)) => (found - expected).abs() <= 1e-9 * expected.abs().max(1e-9),
         _ => found == expected,
     }

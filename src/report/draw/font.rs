@@ -62,7 +62,7 @@ pub(super) fn rasterize(text: &str, size: f64, mut put: impl FnMut(i32, i32, f32
     }
 }
 
-/// Breaks a text into lines no wider than `room`: at spaces, behind `_ - / ,` and between a name
+/// Breaks a text into lines no wider than `room`: at spaces, after `_ - / ,` and between a name
 /// and its number (`Masked33.3`), and only where none of these helps anywhere in a word.
 pub(super) fn wrap(text: &str, size: f64, room: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();

@@ -3,8 +3,14 @@
 mod plots;
 mod tables;
 
+use super::columns::Columns;
 use super::{Read, Section};
 use crate::record::KernelResult;
+
+/// The columns of their tables.
+pub(super) fn columns() -> Vec<Columns> {
+    tables::columns()
+}
 
 /// What kernel cells give.
 pub(super) fn section(read: &Read) -> Section {

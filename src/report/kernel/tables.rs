@@ -1,33 +1,13 @@
 //! The tables of kernel cells: `kernels` and `break_even`.
 
+use crate::column::Column;
 use crate::config::experiment::KernelFormat;
 use crate::config::format::style;
 use crate::plan::KernelCell;
 use crate::record::{KernelResult, Timed};
+use crate::report::columns::Columns;
 use crate::report::table::{Table, Value};
 
-const KERNELS: [&str; 20] = [
-    "cell",
-    "format",
-    "backend",
-    "dtype",
-    "out_features",
-    "in_features",
-    "tokens",
-    "sparsity_target",
-    "sparsity",
-    "repeats",
-    "median_us",
-    "p95_us",
-    "min_us",
-    "bytes",
-    "gflops",
-    "gbps",
-    "roofline_fraction",
-    "speedup_vs_dense",
-    "max_rel_err",
-    "kernel",
-];
 const BREAK_EVEN: [&str; 8] =
     ["format", "backend", "dtype", "out_features", "in_features", "tokens", "break_even_sparsity", "note"];
 
@@ -46,38 +26,58 @@ pub(super) fn terminal(records: &[KernelResult]) -> Option<Table> {
     (!records.is_empty()).then(|| table.without_constant_columns(&["format", "kernel"]))
 }
 
-fn count(number: usize) -> Value {
-    Value::Int(number as u64)
+/// What the columns of the tables say.
+pub(super) fn columns() -> Vec<Columns> {
+    vec![Columns::of("The key of kernel cells", KernelCell::KEY), Columns::of("`kernels`", KERNELS)]
 }
 
+/// What a kernel cell gave, where it ran.
+fn of<T: Into<Value>>(record: &KernelResult, get: impl Fn(Timed<'_>) -> T) -> Value {
+    record.timed().map(get).into()
+}
+
+/// The columns after the key.
+const KERNELS: &[Column<KernelResult>] = &[
+    Column { name: "sparsity", help: "share of zeros of the weight", get: |record| of(record, |t| t.sparsity()) },
+    Column { name: "repeats", help: "calls that were timed", get: |record| record.kernel.repeats.into() },
+    Column {
+        name: "median_us",
+        help: "median time of a call, in microseconds",
+        get: |record| of(record, |t| t.median() * 1e6),
+    },
+    Column { name: "p95_us", help: "95th percentile of the times", get: |record| of(record, |t| t.p95() * 1e6) },
+    Column { name: "min_us", help: "shortest time", get: |record| of(record, |t| t.min() * 1e6) },
+    Column { name: "bytes", help: "bytes of the stored weight", get: |record| of(record, |t| t.bytes()) },
+    Column { name: "gflops", help: "useful operations a second, in 10^9", get: |record| of(record, |t| t.gflops()) },
+    Column { name: "gbps", help: "bytes moved a second, in 10^9", get: |record| of(record, |t| t.gbps()) },
+    Column {
+        name: "roofline_fraction",
+        help: "the time that bandwidth and arithmetic of the device allow at best, over the median",
+        get: |record| of(record, |t| t.roofline_fraction()),
+    },
+    Column {
+        name: "speedup_vs_dense",
+        help: "the dense kernel's median over this one",
+        get: |record| of(record, |t| t.speedup()),
+    },
+    Column {
+        name: "max_rel_err",
+        help: "largest error against float64, relative",
+        get: |record| of(record, |t| t.measured.max_rel_err),
+    },
+    Column { name: "kernel", help: "the code path that ran", get: |record| of(record, |t| t.measured.kernel.clone()) },
+];
+
 fn kernels(records: &[KernelResult]) -> Table {
-    let mut table = Table::new("kernels", KERNELS);
+    // The seed is left out: it says only which random weight was timed.
+    let key: Vec<&Column<KernelCell>> = KernelCell::KEY.iter().filter(|column| column.name != "seed").collect();
+    let names = key.iter().map(|column| column.name).chain(KERNELS.iter().map(|column| column.name));
+    let mut table = Table::new("kernels", ["cell"].into_iter().chain(names));
     for record in records {
-        let cell = &record.kernel;
-        let timed = record.timed();
-        let number = |value: fn(&Timed<'_>) -> f64| Value::from(timed.as_ref().map(value));
-        table.rows.push(vec![
-            record.id.as_str().into(),
-            cell.format.name().into(),
-            cell.backend.name().into(),
-            cell.dtype.name().into(),
-            count(cell.shape[0]),
-            count(cell.shape[1]),
-            count(cell.tokens),
-            cell.sparsity.into(),
-            number(|timed| timed.sparsity()),
-            count(cell.repeats),
-            number(|timed| timed.median() * 1e6),
-            number(|timed| timed.p95() * 1e6),
-            number(|timed| timed.min() * 1e6),
-            timed.map(|timed| timed.bytes()).into(),
-            number(|timed| timed.gflops()),
-            number(|timed| timed.gbps()),
-            number(|timed| timed.roofline_fraction()),
-            timed.and_then(|timed| timed.speedup()).into(),
-            number(|timed| timed.measured.max_rel_err),
-            timed.map(|timed| timed.measured.kernel.as_str()).into(),
-        ]);
+        let mut entries = vec![Value::from(record.id.as_str())];
+        entries.extend(key.iter().map(|column| (column.get)(&record.kernel)));
+        entries.extend(KERNELS.iter().map(|column| (column.get)(record)));
+        table.rows.push(entries);
     }
     table
 }
@@ -95,9 +95,9 @@ fn break_even(records: &[KernelResult]) -> Table {
             cell.format.name().into(),
             cell.backend.name().into(),
             cell.dtype.name().into(),
-            count(cell.shape[0]),
-            count(cell.shape[1]),
-            count(cell.tokens),
+            cell.shape[0].into(),
+            cell.shape[1].into(),
+            cell.tokens.into(),
             sparsity.into(),
             note.into(),
         ]);

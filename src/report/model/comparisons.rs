@@ -7,12 +7,13 @@
 use super::Cells;
 use super::plots::runs;
 use super::series_names::{Names, Seeds, points, targets};
-use super::tables::metric;
-use crate::report::stats::{mean, number, sd};
+use crate::config::experiment::MetricColumn;
+use crate::report::stats::{mean, sd};
 use crate::report::table::{Table, Value};
 
 /// The columns that are compared, and whether more of them is better.
-const METRICS: [(&str, bool); 3] = [("perplexity", false), ("top1_match", true), ("kl_nats", false)];
+const METRICS: [(MetricColumn, bool); 3] =
+    [(MetricColumn::Perplexity, false), (MetricColumn::Top1Match, true), (MetricColumn::KlNats, false)];
 
 const COLUMNS: [&str; 19] = [
     "setup",
@@ -86,15 +87,15 @@ struct Side {
 }
 
 impl Side {
-    fn of(point: &Seeds<'_>, column: &str) -> Option<Self> {
-        let values: Vec<f64> = point.cells.iter().filter_map(|record| number(&metric(record, column))).collect();
+    fn of(point: &Seeds<'_>, column: MetricColumn) -> Option<Self> {
+        let values: Vec<f64> = point.cells.iter().filter_map(|record| record.column(column).number()).collect();
         let seeded = point.cells.iter().any(|record| record.cell.seed.is_some());
         let sd = if seeded { sd(&values) } else { Some(0.0) };
         Some(Self { mean: mean(&values)?, sd, seeds: values.len() })
     }
 }
 
-fn row(a: &Seeds<'_>, b: &Seeds<'_>, (column, more_is_better): (&str, bool)) -> Option<Vec<Value>> {
+fn row(a: &Seeds<'_>, b: &Seeds<'_>, (column, more_is_better): (MetricColumn, bool)) -> Option<Vec<Value>> {
     let (left, right) = (Side::of(a, column)?, Side::of(b, column)?);
     let difference = left.mean - right.mean;
     let spread = left.sd.zip(right.sd).map(|(a, b)| a.hypot(b));
@@ -150,7 +151,7 @@ mod tests {
         let column = |name: &str| table.columns.iter().position(|column| column == name).unwrap();
         let of = |row: &Vec<Value>| {
             let Value::Text(verdict) = &row[column("verdict")] else { panic!("a word") };
-            (number(&row[column("difference")]).unwrap(), number(&row[column("spread")]), verdict.clone())
+            (row[column("difference")].number().unwrap(), row[column("spread")].number(), verdict.clone())
         };
         table.rows.iter().map(of).collect()
     }

@@ -14,11 +14,11 @@ const MOST_LINES: usize = 4;
 const MOST_MAPS: usize = 6;
 /// Sparsities of matrices closer than this are one.
 const UNIFORM: f64 = 0.01;
-/// A vertical axis shows at least so much, so that rounding looks like rounding.
+/// A vertical axis shows at least this much, so that rounding looks like rounding.
 const LEAST_SPAN: f64 = 0.1;
 /// Heat maps of more blocks are as wide as a page.
 const WIDE: usize = 16;
-/// Networks of more blocks are in no figure: none has so many, and the numbers in a name may be anything.
+/// Networks of more blocks are in no figure: none has that many, and the numbers in a name may be anything.
 const MOST_BLOCKS: usize = 1000;
 /// The most logical pixels that maps below each other take.
 const MOST_HEIGHT: u32 = 2200;

@@ -14,8 +14,11 @@ mod quality;
 mod series_names;
 mod tables;
 
+use super::columns::Columns;
 use super::{Read, Section};
 use crate::record::{CellResult, ExpectRecord};
+use crate::report::figure::Figure;
+use series_names::Names;
 
 /// The model cells of an experiment, finished and failed, in the plan's order.
 #[derive(Default)]
@@ -23,6 +26,11 @@ struct Cells {
     title: Option<String>,
     records: Vec<CellResult>,
     expectations: Vec<ExpectRecord>,
+}
+
+/// The columns of their tables.
+pub(super) fn columns() -> Vec<Columns> {
+    tables::columns()
 }
 
 /// What model cells give.
@@ -52,12 +60,41 @@ pub(super) fn section(read: &Read) -> Section {
     Section {
         shown: tables::terminal_summary(&cells),
         verdicts: find("expectations").map(|table| table.clone().without_constant_columns(&["verdict"])),
-        figures: plots::all(&cells),
+        figures: figures(&cells),
         tables,
         findings,
         warnings,
         missed,
     }
+}
+
+/// Every figure with its file name.
+fn figures(cells: &Cells) -> Vec<(String, Figure)> {
+    let runs = plots::runs(&cells.records);
+    let files = plots::file_names(&runs.iter().map(|records| &records[0].cell).collect::<Vec<_>>());
+    let several = runs.len() > 1;
+    let mut figures = Vec::new();
+    for (records, file) in runs.into_iter().zip(files) {
+        let names = Names::among(records.iter().map(|record| &record.cell));
+        let made = [
+            ("setups", plots::setups(&records)),
+            ("groups", plots::groups(&records)),
+            ("sweep", quality::sweep(&records, &names)),
+            ("perplexity", quality::perplexity(&records, &names)),
+            ("layers", layer_sparsity::layers(&records, &names)),
+            ("heatmap", layer_sparsity::heatmap(&records, &names)),
+            ("latency", latency::figure(&records)),
+        ];
+        for (name, figure) in made {
+            let Some(mut figure) = figure else { continue };
+            let cell = &records[0].cell;
+            let run = format!("{}, {} {}", cell.model, cell.backend, cell.dtype.name());
+            figure.description = cells.title.iter().cloned().chain([run]).collect::<Vec<_>>().join(": ");
+            let name = if several { format!("{name}-{file}") } else { name.into() };
+            figures.push((name, figure));
+        }
+    }
+    figures
 }
 
 #[cfg(test)]
@@ -99,16 +136,7 @@ mod tests {
         let nonzero = layers.iter().map(|layer| layer.nonzero).sum();
         let total = layers.iter().map(|layer| layer.total).sum();
         let structure = Structure { nonzero, total, bytes: 0, layers };
-        let measured = Measured {
-            structure,
-            dense_nonzero: total,
-            ties: None,
-            agreement: None,
-            perplexity: Some(perplexity),
-            gate: None,
-            kernels: Vec::new(),
-            latency: None,
-        };
+        let measured = Measured { perplexity: Some(perplexity), ..Measured::new(structure, total) };
         let (failure, timings, timed_on) = (None, Timings::default(), None);
         let id = CellId::new(&cell.clone().into(), &Inputs::default());
         CellResult { id, cell, measured: Some(measured), failure, timings, timed_on }

@@ -2,51 +2,20 @@
 //!
 //! Every model and backend has its own figures; their names carry it where there are several.
 
-use super::Cells;
 use super::series_names::Names;
-use super::tables::{GroupSum, by_seed, group_sums, metric, sparsity};
-use super::{latency, layer_sparsity, quality};
-use crate::config::experiment::Variant;
+use super::tables::{GroupSum, by_seed, group_sums, sparsity};
+use crate::config::experiment::{MetricColumn, Variant};
 use crate::config::format::style;
 use crate::plan::{Cell, PrunePoint};
 use crate::record::{CellResult, Measured, sha256};
 use crate::report::figure::{Axis, BarSeries, Category, Figure, Format, Marks, Panel, Value};
-use crate::report::stats::{mean, number, sd};
+use crate::report::stats::{mean, sd};
 use std::collections::HashMap;
 
 /// The most bars of a panel that stay legible.
 pub(super) const MOST_BARS: usize = 16;
 /// A page's width in logical pixels, 180 mm.
 pub(super) const PAGE: u32 = 680;
-
-/// Every figure with its file name.
-pub(super) fn all(cells: &Cells) -> Vec<(String, Figure)> {
-    let runs = runs(&cells.records);
-    let files = file_names(&runs.iter().map(|records| &records[0].cell).collect::<Vec<_>>());
-    let several = runs.len() > 1;
-    let mut figures = Vec::new();
-    for (records, file) in runs.into_iter().zip(files) {
-        let names = Names::among(records.iter().map(|record| &record.cell));
-        let made = [
-            ("setups", setups(&records)),
-            ("groups", groups(&records)),
-            ("sweep", quality::sweep(&records, &names)),
-            ("perplexity", quality::perplexity(&records, &names)),
-            ("layers", layer_sparsity::layers(&records, &names)),
-            ("heatmap", layer_sparsity::heatmap(&records, &names)),
-            ("latency", latency::figure(&records)),
-        ];
-        for (name, figure) in made {
-            let Some(mut figure) = figure else { continue };
-            let cell = &records[0].cell;
-            let run = format!("{}, {} {}", cell.model, cell.backend, cell.dtype.name());
-            figure.description = cells.title.iter().cloned().chain([run]).collect::<Vec<_>>().join(": ");
-            let name = if several { format!("{name}-{file}") } else { name.into() };
-            figures.push((name, figure));
-        }
-    }
-    figures
-}
 
 /// The finished cells, by model, backend and dtype.
 pub(super) fn runs(records: &[CellResult]) -> Vec<Vec<&CellResult>> {
@@ -63,8 +32,8 @@ pub(super) fn runs(records: &[CellResult]) -> Vec<Vec<&CellResult>> {
 
 /// What the files of each run are called: model, backend and dtype in letters that every file system takes. Where two
 /// would be called the same, a digest of each model tells them apart; other names stay as they are.
-fn file_names(cells: &[&Cell]) -> Vec<String> {
-    /// Some file systems take hardly more behind a figure's name and in front of an extension.
+pub(super) fn file_names(cells: &[&Cell]) -> Vec<String> {
+    /// Some file systems take hardly more between a figure's name and its extension.
     const MOST: usize = 120;
     let plain = |cell: &&Cell| -> String {
         let text = format!("{}-{}-{}", cell.model, cell.backend, cell.dtype.name());
@@ -87,7 +56,7 @@ fn file_names(cells: &[&Cell]) -> Vec<String> {
 }
 
 /// Size, relative compute and agreement of every setup, as the notebooks plot them; means over seeds.
-fn setups(records: &[&CellResult]) -> Option<Figure> {
+pub(super) fn setups(records: &[&CellResult]) -> Option<Figure> {
     let setups = by_seed(records.iter().copied());
     if !(2..=MOST_BARS).contains(&setups.len()) {
         return None;
@@ -97,8 +66,8 @@ fn setups(records: &[&CellResult]) -> Option<Figure> {
     let categories: Vec<Category> = categories
         .map(|(label, cells)| Category { label, style: Some(variant_style(cells[0].cell.variant)) })
         .collect();
-    let panel = |column: &str, axis: Axis| {
-        let value = |cells: &Vec<&CellResult>| over_seeds(cells, &|record| number(&metric(record, column)));
+    let panel = |column: MetricColumn, axis: Axis| {
+        let value = |cells: &Vec<&CellResult>| over_seeds(cells, &|record| record.column(column).number());
         let values: Vec<Value> = setups.iter().map(value).collect();
         let measured = values.iter().any(|value| value.finite().is_some());
         let series = vec![BarSeries { name: axis.label.clone(), style: 1, values }];
@@ -107,10 +76,10 @@ fn setups(records: &[&CellResult]) -> Option<Figure> {
     };
     let from_zero = |label: &str| Axis { from_zero: true, ..Axis::linear(label) };
     let panels: Vec<Panel> = [
-        panel("size_mb", from_zero("Stored size (MiB)")),
-        panel("compute_ratio", from_zero("Relative compute (nnz / dense)")),
-        panel("top1_match", from_zero("Top-1 agreement")),
-        panel("perplexity", Axis::log10("Perplexity")),
+        panel(MetricColumn::SizeMb, from_zero("Stored size (MiB)")),
+        panel(MetricColumn::ComputeRatio, from_zero("Relative compute (nnz / dense)")),
+        panel(MetricColumn::Top1Match, from_zero("Top-1 agreement")),
+        panel(MetricColumn::Perplexity, Axis::log10("Perplexity")),
     ]
     .into_iter()
     .flatten()
@@ -170,7 +139,7 @@ pub(super) fn variant_style(variant: Variant) -> usize {
 }
 
 /// Sparsity, parameter share and operations of every group and setup, as notebook 2 plots them; means over seeds.
-fn groups(records: &[&CellResult]) -> Option<Figure> {
+pub(super) fn groups(records: &[&CellResult]) -> Option<Figure> {
     const MOST_SETUPS: usize = 7;
     let setups = by_seed(records.iter().copied());
     if setups.is_empty() || setups.len() > MOST_SETUPS {

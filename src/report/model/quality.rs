@@ -2,13 +2,12 @@
 
 use super::plots::{MOST_BARS, PAGE, over_seeds, variant_style};
 use super::series_names::{Names, Seeds, Target, points, target_labels, targets};
-use super::tables::{by_seed, metric};
-use crate::config::experiment::Variant;
+use super::tables::by_seed;
+use crate::config::experiment::{MetricColumn, Variant};
 use crate::record::CellResult;
 use crate::report::figure::{
     Axis, BarSeries, Category, Figure, Format, Marks, Panel, PointSeries, Rule, RuleAxis, Scale, Trace, Value,
 };
-use crate::report::stats::number;
 
 /// Numbers this many times apart are legible on a logarithmic axis only.
 const FAR_APART: f64 = 3.0;
@@ -105,14 +104,18 @@ pub(super) fn sweep(records: &[&CellResult], names: &Names) -> Option<Figure> {
     }
     let mut free = names.free_styles();
     let storage = variant_lines(records, |variant| format!("stored {}", variant.name()), |_| free.next().unwrap_or(0));
-    let column = |lines: &[Line<'_>], column: &str, y| {
-        panel(lines, y, records, &|record: &CellResult| number(&metric(record, column)))
+    let column = |lines: &[Line<'_>], column: MetricColumn, y| {
+        panel(lines, y, records, &|record: &CellResult| record.column(column).number())
     };
     let panels: Vec<Panel> = [
-        column(&behaviour, "perplexity", Axis::log10("Perplexity")),
-        column(&behaviour, "top1_match", Axis { range: Some((0.0, 1.0)), ..Axis::linear("Top-1 agreement") }),
-        column(&behaviour, "kl_nats", Axis { from_zero: true, ..Axis::linear("KL from dense (nats)") }),
-        column(&storage, "size_mb", Axis { from_zero: true, ..Axis::linear("Stored size (MiB)") }),
+        column(&behaviour, MetricColumn::Perplexity, Axis::log10("Perplexity")),
+        column(
+            &behaviour,
+            MetricColumn::Top1Match,
+            Axis { range: Some((0.0, 1.0)), ..Axis::linear("Top-1 agreement") },
+        ),
+        column(&behaviour, MetricColumn::KlNats, Axis { from_zero: true, ..Axis::linear("KL from dense (nats)") }),
+        column(&storage, MetricColumn::SizeMb, Axis { from_zero: true, ..Axis::linear("Stored size (MiB)") }),
     ]
     .into_iter()
     .flatten()
@@ -124,7 +127,7 @@ pub(super) fn sweep(records: &[&CellResult], names: &Names) -> Option<Figure> {
 /// Perplexity alone: against sparsity, one line a method; and at the patterns, and at a sparsity that stands
 /// alone, one bar a method.
 pub(super) fn perplexity(records: &[&CellResult], names: &Names) -> Option<Figure> {
-    let of = |record: &CellResult| number(&metric(record, "perplexity"));
+    let of = |record: &CellResult| record.column(MetricColumn::Perplexity).number();
     let mut points = points(records, names);
     points.retain(|point| over_seeds(&point.cells, &of).finite().is_some());
     let all = || points.iter().filter_map(|point| over_seeds(&point.cells, &of).finite());

@@ -221,7 +221,7 @@ pub(super) fn targets(points: &[Seeds<'_>]) -> Vec<Target> {
     targets
 }
 
-/// At most so many of some things, the first and the last among them, evenly apart.
+/// At most this many of some things, the first and the last among them, evenly apart.
 pub(super) fn spread_out<T>(things: Vec<T>, most: usize) -> Vec<T> {
     let count = things.len();
     if count <= most {

@@ -2,32 +2,14 @@
 
 use super::Cells;
 use super::{comparisons, latency};
-use crate::config::experiment::Variant;
+use crate::column::Column;
+use crate::config::experiment::{MetricColumn, Variant};
 use crate::plan::Cell;
-use crate::record::{CellResult, Measured};
-use crate::report::stats::{mean, number, sd};
+use crate::record::{CellResult, LayerRow, Measured, Timings};
+use crate::report::columns::Columns;
+use crate::report::stats::{mean, sd};
 use crate::report::table::{Table, Value};
 use std::collections::BTreeMap;
-
-const MIB: f64 = (1 << 20) as f64;
-
-/// The columns that every table begins with.
-const KEY: [&str; 11] =
-    ["cell", "setup", "model", "method", "scope", "pattern", "sparsity_target", "seed", "variant", "backend", "dtype"];
-const SUMMARY: [&str; 12] = [
-    "nonzero",
-    "total",
-    "sparsity",
-    "size_mb",
-    "compute_ratio",
-    "top1_match",
-    "top5_overlap",
-    "kl_nats",
-    "perplexity",
-    "gate_max_abs",
-    "gate_max_logit",
-    "ties",
-];
 
 /// Every table of model cells, where there are any or could be.
 pub(super) fn all(cells: &Cells) -> Vec<Table> {
@@ -46,63 +28,57 @@ pub(super) fn all(cells: &Cells) -> Vec<Table> {
 pub(super) fn terminal_summary(cells: &Cells) -> Option<Table> {
     let mut table = summary(cells);
     let shown = |name: &str| !["cell", "variant", "total", "gate_max_logit", "ties"].contains(&name);
-    let kept: Vec<usize> = (0..table.columns.len()).filter(|&c| shown(&table.columns[c])).collect();
+    let mut kept: Vec<usize> = (0..table.columns.len()).filter(|&c| shown(&table.columns[c])).collect();
+    // What was asked for is over the pruned linears, so that what they reached stands beside what the whole model did.
+    let place = |name: &str, kept: &[usize]| kept.iter().position(|&c| table.columns[c] == name);
+    if let (Some(linears), Some(model)) = (place("linear_sparsity", &kept), place("sparsity", &kept)) {
+        kept[model + 1..=linears].rotate_right(1);
+    }
     table.rows = table.rows.iter().map(|row| kept.iter().map(|&c| row[c].clone()).collect()).collect();
     table.columns = kept.iter().map(|&c| table.columns[c].clone()).collect();
     (!cells.records.is_empty()).then(|| table.without_constant_columns(&["setup"]))
 }
 
-fn key(cell: &Cell) -> Vec<Value> {
-    let point = cell.prune.as_ref();
+/// What the columns of the tables say.
+pub(super) fn columns() -> Vec<Columns> {
+    let summary = MetricColumn::ALL.iter().map(|column| (column.name, column.help)).collect();
     vec![
-        cell.setup().into(),
-        cell.model.clone().into(),
-        point.map(|p| p.method.name()).into(),
-        point.and_then(|p| p.scope).map(|scope| scope.name()).into(),
-        point.map(|p| p.pattern.to_string()).into(),
-        point.and_then(|p| p.target()).into(),
-        cell.seed.into(),
-        cell.variant.name().into(),
-        cell.backend.name().into(),
-        cell.dtype.name().into(),
+        Columns::of("The key of model cells: every table of theirs begins with `cell` and these", Cell::KEY),
+        Columns { heading: "`summary`", columns: summary },
+        Columns::of("`layers`", LAYERS),
+        Columns::of("`groups`", GROUPS),
+        Columns::of("`timings`", TIMINGS),
     ]
 }
 
-/// A table without rows whose columns begin with the key's.
-pub(super) fn keyed(name: &'static str, columns: &[&str]) -> Table {
-    Table::new(name, KEY.iter().chain(columns).copied())
+/// The names of the columns that every table begins with: the cell's name and its key.
+fn key_names() -> impl Iterator<Item = &'static str> {
+    ["cell"].into_iter().chain(Cell::KEY.iter().map(|column| column.name))
 }
 
-/// The key's values and those behind them.
+/// A table of model cells, a row of each item.
+pub(super) fn keyed_table<'a, T: 'static>(
+    name: &'static str,
+    columns: &[Column<T>],
+    rows: impl IntoIterator<Item = (&'a CellResult, T)>,
+) -> Table {
+    let mut table = Table::new(name, key_names().chain(columns.iter().map(|column| column.name)));
+    let entries = |(record, item): (&CellResult, T)| row(record, columns.iter().map(|column| (column.get)(&item)));
+    table.rows.extend(rows.into_iter().map(entries));
+    table
+}
+
+/// A table without rows whose columns begin with the key's.
+pub(super) fn keyed(name: &'static str, columns: &[&'static str]) -> Table {
+    Table::new(name, key_names().chain(columns.iter().copied()))
+}
+
+/// The key's values, and others after them.
 pub(super) fn row(record: &CellResult, values: impl IntoIterator<Item = Value>) -> Vec<Value> {
     let mut row = vec![Value::from(record.id.as_str())];
-    row.extend(key(&record.cell));
+    row.extend(Cell::KEY.iter().map(|column| (column.get)(&record.cell)));
     row.extend(values);
     row
-}
-
-/// A column of `summary.csv`.
-pub(super) fn metric(record: &CellResult, column: &str) -> Value {
-    let measured = record.measured.as_ref();
-    let structure = measured.map(|m| &m.structure);
-    let agreement = measured.and_then(|m| m.agreement);
-    let failed_gate = record.failure.as_ref().and_then(|failure| failure.gate);
-    let gate = measured.and_then(|m| m.gate).or(failed_gate);
-    match column {
-        "nonzero" => structure.map(|s| s.nonzero).into(),
-        "total" => structure.map(|s| s.total).into(),
-        "sparsity" => structure.map(|s| s.sparsity()).into(),
-        "size_mb" => structure.map(|s| s.bytes as f64 / MIB).into(),
-        "compute_ratio" => measured.map(compute_ratio).into(),
-        "top1_match" => agreement.map(|a| a.top1_match).into(),
-        "top5_overlap" => agreement.map(|a| a.top5_overlap).into(),
-        "kl_nats" => agreement.map(|a| a.kl_nats).into(),
-        "perplexity" => measured.and_then(|m| m.perplexity).into(),
-        "gate_max_abs" => gate.map(|g| g.max_abs).into(),
-        "gate_max_logit" => gate.map(|g| g.max_logit).into(),
-        "ties" => measured.and_then(|m| m.ties).map(|ties| ties.weights).into(),
-        _ => Value::Missing,
-    }
 }
 
 /// What to say of points where more than a hundredth of the weights are ties: another program, which orders equal
@@ -121,57 +97,57 @@ pub(super) fn many_ties(cells: &Cells) -> Vec<String> {
     said
 }
 
-fn compute_ratio(measured: &Measured) -> f64 {
-    measured.structure.nonzero as f64 / measured.dense_nonzero as f64
-}
-
 fn summary(cells: &Cells) -> Table {
-    let mut table = keyed("summary", &SUMMARY);
+    let mut table = Table::new("summary", key_names().chain(MetricColumn::ALL.iter().map(|column| column.name)));
     for record in &cells.records {
-        table.rows.push(row(record, SUMMARY.map(|column| metric(record, column))));
+        table.rows.push(row(record, MetricColumn::ALL.iter().map(|column| record.column(column.value))));
     }
     table
 }
+
+/// How long a cell took.
+const TIMINGS: &[Column<Timings>] = &[
+    Column { name: "load_seconds", help: "reading the model, shared by its cells", get: |t| t.load_seconds.into() },
+    Column {
+        name: "calibrate_seconds",
+        help: "the passes of the calibration text, shared by the cells of a point",
+        get: |t| t.calibrate_seconds.into(),
+    },
+    Column { name: "prune_seconds", help: "pruning, shared by the cells of a point", get: |t| t.prune_seconds.into() },
+    Column {
+        name: "convert_seconds",
+        help: "storing the weights in the variant's form",
+        get: |t| t.convert_seconds.into(),
+    },
+    Column { name: "measure_seconds", help: "measuring", get: |t| t.measure_seconds.into() },
+    Column {
+        name: "peak_rss_bytes",
+        help: "the most memory that the process had until then",
+        get: |t| t.peak_rss_bytes.into(),
+    },
+];
 
 fn timings(cells: &Cells) -> Table {
-    let columns =
-        ["load_seconds", "calibrate_seconds", "prune_seconds", "convert_seconds", "measure_seconds", "peak_rss_bytes"];
-    let mut table = keyed("timings", &columns);
-    for record in &cells.records {
-        let t = &record.timings;
-        let values = [
-            t.load_seconds.into(),
-            t.calibrate_seconds.into(),
-            t.prune_seconds.into(),
-            t.convert_seconds.into(),
-            t.measure_seconds.into(),
-            t.peak_rss_bytes.into(),
-        ];
-        table.rows.push(row(record, values));
-    }
-    table
+    keyed_table("timings", TIMINGS, cells.records.iter().map(|record| (record, record.timings)))
 }
 
 /// Mean and standard deviation over seeds.
 fn spread(cells: &Cells) -> Table {
-    let columns = KEY.iter().filter(|&&name| name != "cell" && name != "seed").map(ToString::to_string);
-    let figures = SUMMARY.iter().flat_map(|name| [format!("{name}_mean"), format!("{name}_sd")]);
-    let mut table = Table::new("spread", columns.chain(["seeds".to_owned()]).chain(figures));
+    let key: Vec<&Column<Cell>> = Cell::KEY.iter().filter(|column| column.name != "seed").collect();
+    let names = key.iter().map(|column| column.name.to_owned()).chain(["seeds".to_owned()]);
+    let figures = MetricColumn::ALL.iter().flat_map(|of| [format!("{}_mean", of.name), format!("{}_sd", of.name)]);
+    let mut table = Table::new("spread", names.chain(figures));
     for seeds in by_seed(&cells.records) {
-        let mut key = key(&seeds[0].cell);
-        key.remove(SEED_IN_KEY);
-        key.push((seeds.len() as u64).into());
-        for column in SUMMARY {
-            let values: Vec<f64> = seeds.iter().filter_map(|record| number(&metric(record, column))).collect();
-            key.extend([mean(&values).into(), sd(&values).into()]);
+        let mut row: Vec<Value> = key.iter().map(|column| (column.get)(&seeds[0].cell)).collect();
+        row.push(seeds.len().into());
+        for column in MetricColumn::ALL {
+            let values: Vec<f64> = seeds.iter().filter_map(|record| record.column(column.value).number()).collect();
+            row.extend([mean(&values).into(), sd(&values).into()]);
         }
-        table.rows.push(key);
+        table.rows.push(row);
     }
     table
 }
-
-/// The seed's place in [`key`].
-const SEED_IN_KEY: usize = 6;
 
 /// Finished cells that differ only in the seed, in order of first appearance.
 pub(super) fn by_seed<'a>(records: impl IntoIterator<Item = &'a CellResult>) -> Vec<Vec<&'a CellResult>> {
@@ -192,38 +168,43 @@ fn same_but_seed(a: &Cell, b: &Cell) -> bool {
         && (dtype, tokens) == (&b.dtype, &b.tokens)
 }
 
+/// A module of a model, and the parameters of the whole.
+struct Layer {
+    row: LayerRow,
+    of: u64,
+}
+
+const LAYERS: &[Column<Layer>] = &[
+    Column { name: "module_name", help: "the module's Hugging Face name", get: |l| l.row.module_name.clone().into() },
+    Column { name: "group", help: "what it belongs to, such as `mlp_linear`", get: |l| l.row.group.clone().into() },
+    Column { name: "nonzero", help: "parameters other than zero, bias included", get: |l| l.row.nonzero.into() },
+    Column { name: "total", help: "parameters, bias included", get: |l| l.row.total.into() },
+    Column { name: "sparsity", help: "1 - nonzero / total", get: |l| sparsity(l.row.nonzero, l.row.total).into() },
+    Column {
+        name: "shape",
+        help: "of the weight, output features first",
+        get: |l| l.row.shape.map(|[rows, cols]| format!("({rows}, {cols})")).into(),
+    },
+    Column {
+        name: "flops_per_token",
+        help: "two for each weight that is multiplied",
+        get: |l| l.row.flops_per_token.into(),
+    },
+    Column {
+        name: "param_frac",
+        help: "its share of the model's parameters",
+        get: |l| (l.row.total as f64 / l.of as f64).into(),
+    },
+    Column { name: "bytes", help: "stored bytes, bias included", get: |l| l.row.bytes.into() },
+    Column { name: "format", help: "how the weight is stored", get: |l| l.row.format.clone().into() },
+];
+
 fn layers(cells: &Cells) -> Table {
-    let columns = [
-        "module_name",
-        "group",
-        "nonzero",
-        "total",
-        "sparsity",
-        "shape",
-        "flops_per_token",
-        "param_frac",
-        "bytes",
-        "format",
-    ];
-    let mut table = keyed("layers", &columns);
-    for (record, measured) in finished(cells) {
-        for layer in &measured.structure.layers {
-            let values = [
-                layer.module_name.clone().into(),
-                layer.group.clone().into(),
-                layer.nonzero.into(),
-                layer.total.into(),
-                sparsity(layer.nonzero, layer.total).into(),
-                layer.shape.map(|[rows, cols]| format!("({rows}, {cols})")).into(),
-                layer.flops_per_token.into(),
-                (layer.total as f64 / measured.structure.total as f64).into(),
-                layer.bytes.into(),
-                layer.format.clone().into(),
-            ];
-            table.rows.push(row(record, values));
-        }
-    }
-    table
+    let rows = finished(cells).flat_map(|(record, measured)| {
+        let of = measured.structure.total;
+        measured.structure.layers.iter().map(move |row| (record, Layer { row: row.clone(), of }))
+    });
+    keyed_table("layers", LAYERS, rows)
 }
 
 /// Which kernels ran, where a sparse one could have: so that nobody times a fallback unknowingly.
@@ -261,24 +242,37 @@ pub(super) fn group_sums(measured: &Measured) -> BTreeMap<&str, GroupSum> {
     groups
 }
 
+/// A group of a model, its sum, and the parameters of the whole.
+struct Group {
+    name: String,
+    sum: GroupSum,
+    of: u64,
+}
+
+const GROUPS: &[Column<Group>] = &[
+    Column { name: "group", help: "the modules that it adds up", get: |g| g.name.clone().into() },
+    Column { name: "nonzero", help: "parameters other than zero", get: |g| g.sum.nonzero.into() },
+    Column { name: "total", help: "parameters", get: |g| g.sum.total.into() },
+    Column { name: "sparsity", help: "1 - nonzero / total", get: |g| sparsity(g.sum.nonzero, g.sum.total).into() },
+    Column {
+        name: "flops_per_token",
+        help: "two for each weight that is multiplied",
+        get: |g| g.sum.flops_per_token.into(),
+    },
+    Column {
+        name: "param_frac",
+        help: "its share of the model's parameters",
+        get: |g| (g.sum.total as f64 / g.of as f64).into(),
+    },
+    Column { name: "bytes", help: "stored bytes", get: |g| g.sum.bytes.into() },
+];
+
 fn groups(cells: &Cells) -> Table {
-    let columns = ["group", "nonzero", "total", "sparsity", "flops_per_token", "param_frac", "bytes"];
-    let mut table = keyed("groups", &columns);
-    for (record, measured) in finished(cells) {
-        for (group, sum) in group_sums(measured) {
-            let values = [
-                group.into(),
-                sum.nonzero.into(),
-                sum.total.into(),
-                sparsity(sum.nonzero, sum.total).into(),
-                sum.flops_per_token.into(),
-                (sum.total as f64 / measured.structure.total as f64).into(),
-                sum.bytes.into(),
-            ];
-            table.rows.push(row(record, values));
-        }
-    }
-    table
+    let rows = finished(cells).flat_map(|(record, measured)| {
+        let of = measured.structure.total;
+        group_sums(measured).into_iter().map(move |(name, sum)| (record, Group { name: name.into(), sum, of }))
+    });
+    keyed_table("groups", GROUPS, rows)
 }
 
 /// The finished cells with their numbers.
@@ -337,7 +331,9 @@ fn expected(cells: &Cells) -> impl Iterator<Item = (&crate::record::ExpectRecord
     cells.expectations.iter().flat_map(move |expect| {
         expect.cells.iter().map(move |id| {
             let record = cells.records.iter().find(|record| record.id == *id);
-            (expect, record.and_then(|record| number(&metric(record, &expect.metric))))
+            // A plan of another program may name a column that this one does not have: then nothing was measured.
+            let column: Option<MetricColumn> = expect.metric.parse().ok();
+            (expect, record.zip(column).and_then(|(record, column)| record.column(column).number()))
         })
     })
 }
@@ -373,8 +369,8 @@ mod tests {
         assert!(said[0].contains("Masked50") && said[0].contains("1.1 %"), "{said:?}");
         assert!(said[1].contains("Masked90") && said[1].contains("50.0 %"), "{said:?}");
         let table = summary(&cells);
-        assert_eq!(table.columns.last().unwrap(), "ties");
-        assert_eq!(table.rows[0].last(), Some(&Value::Int(11)));
+        let ties = table.columns.iter().position(|column| column == "ties").unwrap();
+        assert_eq!(table.rows[0][ties], Value::Int(11));
     }
 
     #[test]

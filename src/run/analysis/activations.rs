@@ -11,7 +11,7 @@ use crate::analysis::{Linear, activation_sparsity, input_thresholds};
 use crate::config::analysis::RoleThreshold;
 use crate::execute::{ReadError, SparseBackend};
 use crate::load::Tokens;
-use crate::measure::{ForwardError, agreement, all_logits, perplexity};
+use crate::measure::{ForwardError, agreement, all_logits, likelihood};
 use crate::model::{Batch, Decoder};
 use crate::plan::AnalysisCell;
 use crate::run::model::{CellError, Stopped};
@@ -165,7 +165,10 @@ pub(super) fn behaviour<B: SparseBackend>(
 ) -> Result<(), Stopped> {
     let vocabulary = decoder.architecture().vocabulary;
     let of_text = |decoder: &mut Decoder<B>| match &tokens.perplexity {
-        Some(windows) => perplexity(decoder, &windows.tokens, windows.overlap, |_| {}).map(Some),
+        Some(windows) => {
+            let found = likelihood(decoder, &windows.tokens, windows.overlap, windows.bytes, |_| {});
+            found.map(|likelihood| Some(likelihood.perplexity()))
+        }
         None => Ok(None),
     };
     watch.stage("predictions as they are");

@@ -1,22 +1,28 @@
 //! The rows of clusterings.
 
 use super::features::Looked;
-use super::numbers::dead_positions;
 use super::sheet::{Sheet, row};
 use crate::analysis::{Embedding, embedding};
 use crate::config::analysis::ClusterWork;
 
+/// The most features that are embedded in the plane: the time grows with their square.
+const MOST_EMBEDDED: usize = 4096;
+
 /// Clusters the features of a source: the neighbourhood of every reference, or all, for every number of clusters.
 pub(super) fn clusters(looked: &Looked<'_>, source: usize, work: &ClusterWork, sheet: &mut Sheet) {
     let (cell, mask) = (looked.cell, &looked.masks[source]);
-    let dead_rows = dead_positions(looked, source);
+    let dead_rows = looked.dead_positions(source);
     let all = looked.neighbourhoods(source, &cell.analysis, work, cell.skip_constant);
     if all.is_empty() {
         sheet.note(format!("`{}` has no feature that can be a reference", cell.sources[source].name));
     }
     for (at, (reference, features)) in all.into_iter().enumerate() {
         // One picture is enough to look at.
-        let plane = work.tsne.filter(|_| at == 0).map(|perplexity| {
+        let few = features.len() <= MOST_EMBEDDED;
+        if work.tsne.is_some() && at == 0 && !few {
+            sheet.note(format!("no embedding of {} features: at most {MOST_EMBEDDED} are embedded", features.len()));
+        }
+        let plane = work.tsne.filter(|_| at == 0 && few).map(|perplexity| {
             embedding(&mask.select(&features), perplexity, looked.seed(&cell.analysis, &["embedding"]))
         });
         for &k in &work.k {

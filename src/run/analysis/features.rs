@@ -61,18 +61,28 @@ impl<'a> Looked<'a> {
                 partition(mask, work.group_size, self.partition(id, work)).unwrap_or_default().concat()
             }
             Order::Cluster { id, work, skip_constant } => {
-                let features = match self.neighbourhoods(source, id, work, *skip_constant).into_iter().next() {
-                    Some((_, features)) => features,
-                    None => Vec::new(),
-                };
+                let first = self.neighbourhoods(source, id, work, *skip_constant).into_iter().next();
+                let (reference, features) = first.unwrap_or_default();
                 let k = work.k.iter().copied().max().unwrap_or(1);
-                let found = self.clusters(source, id, work, &features, None, k);
+                // Whether chance would do as well is the other analysis's question.
+                let work = ClusterWork { null_repeats: 0, ..work.clone() };
+                let found = self.clusters(source, id, &work, &features, reference, k);
                 let mut labelled: Vec<(usize, usize)> = found.labels().into_iter().zip(features).collect();
                 labelled.sort_unstable();
                 labelled.into_iter().map(|(_, feature)| feature).collect()
             }
         };
         (order, wanted.to_string())
+    }
+
+    /// Positions at which no feature keeps anything: dead rows where features are columns. They raise every lift.
+    pub fn dead_positions(&self, source: usize) -> usize {
+        let other = match self.axes[source] {
+            Axis::In => Axis::Out,
+            Axis::Out => Axis::In,
+        };
+        let mask = Mask::of(&self.matrices[source].pattern, other);
+        (0..mask.features()).filter(|&position| mask.is_dead(position)).count()
     }
 
     /// How a partition is made.

@@ -16,20 +16,18 @@ mod numbers;
 mod plan;
 mod sheet;
 mod slots;
+mod source;
 
 use super::backend::on_backend;
 use super::kinds::{Kind, Runner};
 use super::panics::caught;
 use super::scheduler::{Desk, RunError};
-use crate::config::Experiment;
-use crate::config::analysis::{SourceFrom, Work};
-use crate::load::{LoadError, MatrixName, MatrixSource};
-use crate::measure::peak_rss_bytes;
-use crate::plan::{AnalysisCell, MatrixFrom, Of, Planned};
-use crate::record::{AnalysisNumbers, Failure, FailureKind, Numbers, Timings};
+use crate::load::LoadError;
+use crate::plan::{AnalysisCell, Of, Planned};
+use crate::record::{Failure, FailureKind};
 use matrix::{Matrix, Opened};
 use model::Batch;
-use std::path::Path;
+use source::{of_folder, record};
 use std::time::Instant;
 
 /// The row of analyses.
@@ -80,56 +78,4 @@ fn flat<T>(result: Result<Result<T, LoadError>, String>) -> Result<T, Failure> {
         Ok(result) => result.map_err(|error| Failure::new(FailureKind::Other, error.to_string())),
         Err(message) => Err(Failure::new(FailureKind::Other, message)),
     }
-}
-
-/// Stores the numbers of a cell, or why there are none.
-fn record(
-    desk: &mut Desk<'_>,
-    planned: &Planned,
-    start: Instant,
-    load_seconds: f64,
-    result: Result<AnalysisNumbers, Failure>,
-) -> Result<(), RunError> {
-    let timings = Timings {
-        load_seconds,
-        measure_seconds: start.elapsed().as_secs_f64(),
-        peak_rss_bytes: peak_rss_bytes(),
-        ..Timings::default()
-    };
-    desk.record(planned, timings, result.map(|numbers| vec![Numbers::Analysis(Box::new(numbers))]))
-}
-
-/// The matrix of a source that is a checkpoint or a folder; nothing of the others.
-fn of_folder(
-    experiment: &Experiment,
-    cell: &AnalysisCell,
-    source: &crate::plan::AnalysisSource,
-    opened: &mut Opened,
-) -> Result<Option<Matrix>, LoadError> {
-    match (&source.from, &source.file) {
-        (MatrixFrom::Checkpoint(folder), _) => opened.matrix(cell, folder),
-        (MatrixFrom::Matrix, Some(path)) => {
-            let [inputs, masks] = beside(experiment, cell, Path::new(path));
-            let name = Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let stem = MatrixName::parse(&name).map(|name| name.stem()).unwrap_or_default();
-            let stems = [format!("{}/{stem}", source.name), stem];
-            let file = MatrixSource::open(Path::new(path), &stems, masks.as_deref(), inputs.as_deref())?;
-            let seen = matches!(cell.work, Work::ActivationSparsity { .. });
-            let scored = matches!(cell.work, Work::Structure { .. });
-            Matrix::of_file(&file, seen, scored).map(Some)
-        }
-        (MatrixFrom::Matrix | MatrixFrom::Point(_) | MatrixFrom::Dense, _) => Ok(None),
-    }
-}
-
-/// The files beside the folder of a matrix, as the experiment says: inputs, masks.
-fn beside(experiment: &Experiment, cell: &AnalysisCell, path: &Path) -> [Option<std::path::PathBuf>; 2] {
-    let block = experiment.analyses.iter().find(|block| block.id == cell.analysis);
-    let folder = block.iter().flat_map(|block| &block.sources).find_map(|source| match &source.from {
-        SourceFrom::Folder { path: folder, inputs, masks } if path.starts_with(folder) => {
-            Some([inputs.clone(), masks.clone()])
-        }
-        SourceFrom::Folder { .. } | SourceFrom::Points | SourceFrom::Dense | SourceFrom::Checkpoint(_) => None,
-    });
-    folder.unwrap_or_default()
 }

@@ -2,9 +2,10 @@
 
 use super::activations::{behaviour, first_tokens, input_norms, inputs_of, thresholds_of};
 use super::matrix::{Matrix, Opened, Raw, head_dim, slot_of};
+use super::numbers;
 use super::sheet::Sheet;
 use super::slots::slots;
-use super::{numbers, of_folder, record};
+use super::source::{of_folder, record};
 use crate::config::analysis::Work;
 use crate::execute::SparseBackend;
 use crate::load::{Checkpoint, LoadError};

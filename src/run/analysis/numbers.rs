@@ -256,7 +256,7 @@ fn gradients(
     near: Nearness,
     sheet: &mut Sheet,
 ) {
-    let (cell, mask, matrix) = (looked.cell, &looked.masks[source], &looked.matrices[source]);
+    let (cell, mask) = (looked.cell, &looked.masks[source]);
     for reference in looked.references(source, &cell.analysis, wanted) {
         constant_reference(looked, source, reference, sheet);
         let all = candidates(mask, reference, cell.skip_constant);
@@ -296,7 +296,6 @@ fn gradients(
         let drawn = spy(&upright, None, None, GRADIENT_PIXELS);
         sheet.picture(source, format!("reference:{reference}"), &drawn, [order.len(), mask.length()], true, true);
         histogram(looked, source, reference, sheet);
-        let _ = matrix;
     }
 }
 
@@ -341,7 +340,7 @@ fn nearest(looked: &Looked<'_>, source: usize, wanted: &References, n: usize, ne
 }
 
 fn coherence(looked: &Looked<'_>, source: usize, blocks: &[usize], orders: &[Order], sheet: &mut Sheet) {
-    let (mask, dead_rows) = (&looked.masks[source], dead_positions(looked, source));
+    let (mask, dead_rows) = (&looked.masks[source], looked.dead_positions(source));
     for wanted in orders {
         let (order, name) = looked.order(source, wanted);
         for &block in blocks {
@@ -383,16 +382,6 @@ fn coherence(looked: &Looked<'_>, source: usize, blocks: &[usize], orders: &[Ord
             );
         }
     }
-}
-
-/// Positions at which no feature keeps anything: dead rows where features are columns. They raise every lift.
-pub(super) fn dead_positions(looked: &Looked<'_>, source: usize) -> usize {
-    let other = match looked.axes[source] {
-        Axis::In => Axis::Out,
-        Axis::Out => Axis::In,
-    };
-    let mask = crate::analysis::Mask::of(&looked.matrices[source].pattern, other);
-    (0..mask.features()).filter(|&position| mask.is_dead(position)).count()
 }
 
 fn groups(looked: &Looked<'_>, source: usize, work: &GroupWork, sheet: &mut Sheet) {
@@ -456,7 +445,7 @@ fn groups(looked: &Looked<'_>, source: usize, work: &GroupWork, sheet: &mut Shee
         random.mean_distance,
         random.zero_rows,
         random.one_rows,
-        dead_positions(looked, source),
+        looked.dead_positions(source),
     ];
     sheet.push("group_summary", source, [front, values].concat());
 }

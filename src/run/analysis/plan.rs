@@ -10,7 +10,7 @@
 use super::slots::slots;
 use crate::config::Experiment;
 use crate::config::analysis::*;
-use crate::config::experiment::{Dtype, NmPattern, same_sparsity};
+use crate::config::experiment::{Dtype, NmPattern, Point, same_sparsity};
 use crate::config::source::{ModelSource, WrittenPath};
 use crate::execute::device;
 use crate::load::{Checkpoint, LoadError, Loader, MatrixSource, NamedMatrix, matrix_folder};
@@ -89,6 +89,7 @@ impl Surroundings<'_> {
         for block in blocks {
             let sources = self.sources(block)?;
             check(block, &sources)?;
+            self.fused_parts(block)?;
             for (place, planned) in self.block(block, &sources) {
                 cells.push((place.is_none(), place.unwrap_or_default(), planned));
             }
@@ -98,8 +99,13 @@ impl Surroundings<'_> {
         Ok(cells.into_iter().map(|(.., planned)| planned).collect())
     }
 
+    /// Whether anything is drawn: the inputs that lie beside matrices are not.
+    fn draws(&self, block: &AnalysisBlock) -> bool {
+        block.work.draws() && (self.model.is_some() || !matches!(block.work, Work::ActivationSparsity { .. }))
+    }
+
     fn block(&self, block: &AnalysisBlock, sources: &[Found]) -> Vec<(Option<Place>, Planned)> {
-        let draws = block.work.draws();
+        let draws = self.draws(block);
         let seeded = draws || sources.iter().any(|source| source.labels.seed.is_some());
         let pairs = matches!(block.work, Work::MaskSimilarity { .. });
         let plain = sources.iter().any(|source| source.labels.seed.is_none());
@@ -148,6 +154,28 @@ impl Surroundings<'_> {
             }
         }
         cells
+    }
+
+    /// A fused linear has one input: its parts must have the same threshold, or none.
+    fn fused_parts(&self, block: &AnalysisBlock) -> Result<(), PrepareError> {
+        let (Some(model), Work::ActivationSparsity { thresholds, .. }) = (self.model, &block.work) else {
+            return Ok(());
+        };
+        let all = slots(&model.architecture);
+        let of = |role: Role| thresholds.iter().find(|given| given.role == role).map(|given| given.threshold);
+        for slot in all.iter().filter(|slot| slot.rows.is_some() && block.has_layer(slot.layer)) {
+            let parts = all.iter().filter(|other| other.module == slot.module);
+            let cut: Vec<(bool, Option<f64>)> =
+                parts.map(|part| (block.has_role(Some(part.role)), of(part.role))).collect();
+            if cut.iter().any(|part| part != &cut[0]) {
+                let problem = format!(
+                    "`{}` has q, k and v in one linear, and not all of them have the same threshold",
+                    model.architecture.modules[slot.module].name
+                );
+                return Err(problem_of(block, problem, Some("name all of q, k and v, or none of them".into())));
+            }
+        }
+        Ok(())
     }
 
     /// A cell of one place.
@@ -206,7 +234,7 @@ impl Surroundings<'_> {
         inputs: Inputs,
         bytes: u64,
     ) -> Planned {
-        let depends = block.work.draws() || sources.iter().any(|source| source.seed.is_some());
+        let depends = self.draws(block) || sources.iter().any(|source| source.seed.is_some());
         let cell = AnalysisCell {
             analysis: block.id.clone(),
             work: block.work.clone(),
@@ -279,7 +307,8 @@ impl Surroundings<'_> {
     fn of_points(&self, block: &AnalysisBlock, choice: &SourceChoice, found: &mut Vec<Found>) {
         let Some(model) = self.model else { return };
         for (point, seed) in self.points {
-            if !choice.selects((point.method, point.scope, point.pattern, point.sparsity)) {
+            let PrunePoint { method, scope, pattern, sparsity, .. } = *point;
+            if !choice.selects(&Point { method, scope, pattern, sparsity }) {
                 continue;
             }
             let own = MatrixFrom::Point(point.clone());
@@ -415,6 +444,19 @@ fn check(block: &AnalysisBlock, sources: &[Found]) -> Result<(), PrepareError> {
             References::Given(list) => list.iter().copied().find(|&reference| reference >= features),
             References::Random(_) | References::All => None,
         };
+        for order in block.work.orders() {
+            match order {
+                Order::Groups { work, .. } if work.group_size > features => {
+                    return too_many("group_size", work.group_size);
+                }
+                Order::Cluster { work, .. } => {
+                    if let Some(&k) = work.k.iter().find(|&&k| k > features) {
+                        return too_many("k", k);
+                    }
+                }
+                Order::Groups { .. } | Order::Identity | Order::Density => {}
+            }
+        }
         let reference = match &block.work {
             Work::HammingGradient { references, .. } | Work::Neighbours { references, .. } => given(references),
             Work::Clustering(work) => {

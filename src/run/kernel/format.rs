@@ -28,7 +28,7 @@ impl<B: SparseBackend> KernelWeight<B> {
         }
     }
 
-    /// The name of the kernel for so many tokens.
+    /// The name of the kernel for this many tokens.
     pub fn kernel(&self, tokens: usize) -> String {
         match self {
             Self::Linear(linear) => linear.weight.kernel(tokens),
@@ -38,13 +38,13 @@ impl<B: SparseBackend> KernelWeight<B> {
 }
 
 /// Stores a weight, in memory of its own; and the bytes that it takes there. `auto` takes what is fastest
-/// for so many tokens.
+/// for this many tokens.
 ///
 /// # Shapes
 /// - `weights`: `[out_features, in_features]`, as is the pattern, which `dense` and `threshold` do not look at
 ///
 /// # Errors
-/// When the format can't hold so many weights, or the backend lacks it.
+/// When the format can't hold that many weights, or the backend lacks it.
 pub(super) fn build_weight<B: SparseBackend>(
     format: KernelFormat,
     weights: &[f32],

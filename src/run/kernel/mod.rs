@@ -10,7 +10,7 @@
 mod format;
 
 use super::PrepareError;
-use super::backend::{OnBackend, burn_dtype, bytes_per_number, on_backend};
+use super::backend::{OnBackend, burn_dtype, bytes_per_number, device_name, on_backend, threads};
 use super::kinds::{Ground, Kind, Runner};
 use super::panics::{caught, panicked};
 use super::scheduler::{Desk, RunError};
@@ -45,11 +45,9 @@ pub(super) const KIND: Kind = Kind { name: "kernel", plan, accompany, runner: ||
 /// When a backend's kernels lack a dtype or a format.
 fn plan(ground: &Ground<'_>) -> Result<Vec<Planned>, PrepareError> {
     let Ground { experiment, backends, machine, .. } = ground;
-    let threads = if experiment.threads > 0 { experiment.threads } else { rayon::current_num_threads() };
     let inputs = |backend: Backend| {
-        let gpu = machine.gpu(experiment.device_index);
-        let device = if backend.is_cpu() { machine.cpu.as_str() } else { gpu.unwrap_or("a GPU") };
-        kernel_inputs(device, backend.is_cpu().then_some(threads), KERNEL_POLICY_VERSION)
+        let threads = backend.is_cpu().then(|| threads(experiment));
+        kernel_inputs(device_name(machine, experiment, backend), threads, KERNEL_POLICY_VERSION)
     };
     let planned = |cell: KernelCell| {
         if !kernel_dtypes(cell.backend.choice()).contains(&cell.dtype) {

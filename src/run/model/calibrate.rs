@@ -15,8 +15,9 @@
 //! of the others at least the first stage is shared. What a point gets does not depend on the points beside it.
 //! The dense weights of the session are read, never changed, and no second model is made.
 
-use super::patterns::{Prunable, Pruned, prunable, prune_linear, ties};
-use super::point::CellError;
+use super::error::CellError;
+use super::patterns::{Prunable, prunable, prune_linear, ties};
+use super::pruned::{Calibrated, Pruned};
 use super::session::Session;
 use crate::config::experiment::{Dtype, Propagate};
 use crate::execute::{GramSums, ReadError, SparseBackend};
@@ -24,7 +25,6 @@ use crate::measure::ForwardError;
 use crate::model::{Activations, Batch, Decoder, LinearWeight, Stage};
 use crate::plan::PrunePoint;
 use crate::prune::{self, GramStatistics, Needs, owl};
-use crate::record::Ties;
 use crate::run::Watch;
 use crate::run::backend::burn_dtype;
 use std::time::{Duration, Instant};
@@ -33,18 +33,6 @@ use std::time::{Duration, Instant};
 /// products to be efficient while activations stay in the cache, on a device enough to fill it.
 const HOST_TOKENS: usize = 1024;
 const DEVICE_TOKENS: usize = 8192;
-
-/// What calibration made of a point.
-pub(in crate::run) struct Calibrated {
-    /// Its pruned linears, in the order of their modules.
-    pub layers: Vec<Pruned>,
-    /// The time of the passes that served it, which other points may have shared.
-    pub calibrate_seconds: f64,
-    /// The time of its own pruning.
-    pub prune_seconds: f64,
-    /// Weights that tie, where the method knows.
-    pub ties: Option<Ties>,
-}
 
 /// What a stage's linears read, group by group, and the stage's outputs.
 type Looked<B> = (Vec<Option<GramStatistics>>, Vec<Activations<B>>);
@@ -139,7 +127,7 @@ impl<'a, B: SparseBackend> Work<'a, B> {
     }
 
     fn needs(&self) -> Needs {
-        prune::entry(self.point.method).inputs
+        self.point.method.entry().inputs
     }
 
     fn sparsity(&self, stage: Stage) -> f64 {

@@ -108,7 +108,7 @@ impl Room {
     }
 }
 
-/// Bytes of the activations of so many tokens between two blocks.
+/// Bytes of the activations of this many tokens between two blocks.
 fn activations(architecture: &Architecture, tokens: usize, dtype: Dtype) -> u64 {
     let width = architecture.blocks.first().map_or(0, |block| architecture.modules[block.output].shape[0]);
     (tokens * width) as u64 * bytes_per_number(dtype)
@@ -116,7 +116,7 @@ fn activations(architecture: &Architecture, tokens: usize, dtype: Dtype) -> u64 
 
 /// Bytes of the values of weights kept, of methods that change them: those that look at products of inputs.
 fn new_weights(point: &PrunePoint, weights: u64) -> u64 {
-    match prune::entry(point.method).inputs {
+    match point.method.entry().inputs {
         prune::Needs::Gram => (weights as f64 * (1.0 - point.sparsity)) as u64 * 4,
         prune::Needs::Nothing | prune::Needs::Norms => 0,
     }

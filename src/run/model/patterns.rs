@@ -8,7 +8,8 @@
 //! ```
 //! Methods that look at inputs are calibrate.rs's affair.
 
-use super::point::CellError;
+use super::error::CellError;
+use super::pruned::Pruned;
 use super::session::{Session, nonzero, nonzero_as};
 use crate::config::experiment::{Dtype, Method, NmPattern, Scope};
 use crate::execute::{ReadError, SparseBackend};
@@ -17,67 +18,7 @@ use crate::plan::PrunePoint;
 use crate::prune::{self, Decided, GramStatistics, Layer, Magnitudes, Miscount, Remaining, Request};
 use crate::record::Ties;
 use crate::sparse::{Digit, Pattern};
-use burn::tensor::DType;
 use std::borrow::Cow;
-
-/// A pruned linear.
-#[derive(Clone, Debug, PartialEq)]
-pub(in crate::run) struct Pruned {
-    /// Its module's index.
-    pub module: usize,
-    /// The weights kept.
-    pub pattern: Pattern,
-    /// Those of them that are not zero.
-    pub kept: u64,
-    /// The new values of the weights kept, row after row, where the method changes them.
-    values: Option<Vec<f32>>,
-}
-
-impl Pruned {
-    /// The weights `[rows, cols]`: those kept have the values that the pruned model has; what stands elsewhere
-    /// means nothing. `dense` is the same linear's weight in the dense model.
-    ///
-    /// # Errors
-    /// When the device does not give them back.
-    pub fn weights<'a, B: SparseBackend>(&self, dense: &'a DenseWeight<B>) -> Result<Cow<'a, [f32]>, ReadError> {
-        match &self.values {
-            Some(values) => Ok(self.pattern.unpack(values).into()),
-            None => dense.host(),
-        }
-    }
-
-    /// The weights `[rows, cols]` of the pruned model, zeros in place, where the method changes them.
-    pub fn updated(&self) -> Option<Vec<f32>> {
-        self.values.as_ref().map(|values| self.pattern.unpack(values))
-    }
-
-    /// Bytes that it takes.
-    pub fn bytes(&self) -> usize {
-        self.pattern.words().len() * 8 + self.values.as_ref().map_or(0, |values| values.len() * 4)
-    }
-
-    /// Whether the method changes the weights that it keeps.
-    pub fn is_updated(&self) -> bool {
-        self.values.is_some()
-    }
-
-    /// The weight of the pruned model, zeros in place.
-    ///
-    /// # Errors
-    /// When the device does not give back what is masked on the host.
-    pub fn masked<B: SparseBackend>(
-        &self,
-        dense: &DenseWeight<B>,
-        dtype: DType,
-        device: &B::Device,
-    ) -> Result<DenseWeight<B>, ReadError> {
-        let shape = [self.pattern.rows(), self.pattern.cols()];
-        match &self.values {
-            Some(values) => Ok(DenseWeight::new(self.pattern.unpack(values).into(), shape, dtype, device)),
-            None => dense.masked(&self.pattern),
-        }
-    }
-}
 
 /// Counts ties among some linears, where the method knows them.
 pub(super) fn ties<B: SparseBackend>(weights: Option<u64>, linears: &[Prunable<'_, B>]) -> Option<Ties> {
@@ -155,7 +96,7 @@ impl<B: SparseBackend> Prunable<'_, B> {
     /// # Errors
     /// When the device does not give them back.
     pub fn layer(&self, method: Method) -> Result<Layer<'_>, ReadError> {
-        let read = B::ON_HOST || prune::entry(method).reads_weights;
+        let read = B::ON_HOST || method.entry().reads_weights;
         let weights = if read { self.weight.host()? } else { Cow::Borrowed(&[][..]) };
         Ok(Layer { name: self.name, rows: self.rows, cols: self.cols, weights })
     }

@@ -1,57 +1,20 @@
 //! One prune point: its pattern, its variants, and their numbers.
 
-use super::calibrate::Calibrated;
-use super::patterns::{Pruned, patterns};
+use super::error::CellError;
+use super::patterns::patterns;
+use super::pruned::{Calibrated, Pruned};
 use super::session::Session;
 use crate::config::experiment::{Dtype, LatencySettings, Metric, Variant};
-use crate::execute::{LayerShape, PackError, ReadError, SparseBackend, SparseWeight};
-use crate::load::LoadError;
+use crate::execute::{LayerShape, ReadError, SparseBackend, SparseWeight};
 use crate::measure::{
-    Agreement, ForwardError, Gate, GateMiss, Latency, Stored, Workload, agreement, all_logits, decoded_logits, gate,
-    latency, peak_rss_bytes, perplexity, structure,
+    Agreement, ForwardError, Latency, Stored, Workload, agreement, all_logits, decoded_logits, gate, latency,
+    likelihood, peak_rss_bytes, structure,
 };
 use crate::model::{Decoder, LinearWeight};
 use crate::plan::{Cell, PrunePoint};
-use crate::prune::PruneError;
-use crate::record::{Failure, FailureKind, KernelUse, Measured, Ties, Timings};
+use crate::record::{KernelUse, Measured, PrunedLinears, Ties, Timings};
 use crate::run::backend::{burn_dtype, bytes_per_number};
 use std::time::Instant;
-use thiserror::Error;
-
-/// Why a cell failed.
-#[derive(Debug, Error)]
-pub(in crate::run) enum CellError {
-    #[error(transparent)]
-    Forward(#[from] ForwardError),
-    #[error("{1}")]
-    Gate(Gate, GateMiss),
-    #[error(transparent)]
-    Prune(#[from] PruneError),
-    #[error(transparent)]
-    Pack(#[from] PackError),
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// A point that could not be pruned for an earlier cell.
-    #[error("{0}")]
-    Point(String),
-    #[error("`exclude` leaves no linear to prune: {0}")]
-    NothingToPrune(String),
-}
-
-impl CellError {
-    /// As it is stored.
-    pub fn failure(&self) -> Failure {
-        let (kind, gate) = match self {
-            Self::Gate(gate, _) => (FailureKind::Gate, Some(*gate)),
-            Self::Forward(ForwardError::NotFinite { .. }) => (FailureKind::NotFinite, None),
-            Self::Prune(_) | Self::NothingToPrune(_) | Self::Point(_) => (FailureKind::Pruning, None),
-            Self::Forward(_) | Self::Pack(_) | Self::Read(_) | Self::Load(_) => (FailureKind::Other, None),
-        };
-        Failure { gate, ..Failure::new(kind, self.to_string()) }
-    }
-}
 
 /// A cell, and what is to be measured of it now.
 pub(super) struct Job<'a> {
@@ -89,7 +52,7 @@ pub(super) fn dense<B: SparseBackend>(
             measured.agreement = Some(Agreement::perfect(session.tokens.agreement.iter().map(Vec::len).sum()));
         }
         let mut decoder = session.decoder.clone();
-        measured.perplexity = perplexity_of(session, &mut decoder, job, stage)?;
+        read_text(&mut measured, session, &mut decoder, job, stage)?;
         measured.latency = latency_of(&mut decoder, job, stage)?;
         Ok(measured)
     };
@@ -149,11 +112,19 @@ impl Point {
             Variant::Dense | Variant::Masked => self.masked(session, job, &mut timings, stage),
             Variant::Sparse(_) | Variant::Auto => self.sparse(session, job, &mut timings, stage),
         };
-        let measured = measured.map(|measured| Measured { ties: self.ties, ..measured });
+        let measured = measured.map(|measured| Measured { ties: self.ties, pruned: Some(self.pruned()), ..measured });
         timings.peak_rss_bytes = peak_rss_bytes();
         // The variant is gone, and with it what a device's memory pools keep of it should be.
         B::memory_cleanup(session.decoder.device());
         (timings, measured)
+    }
+
+    fn pruned(&self) -> PrunedLinears {
+        let total = |layer: &Pruned| (layer.pattern.rows() * layer.pattern.cols()) as u64;
+        PrunedLinears {
+            nonzero: self.layers.iter().map(|layer| layer.kept).sum(),
+            total: self.layers.iter().map(total).sum(),
+        }
     }
 
     fn masked<B: SparseBackend>(
@@ -181,7 +152,7 @@ impl Point {
             let vocabulary = decoder.architecture().vocabulary;
             measured.agreement = Some(agreement_of(session, logits, vocabulary)?);
         }
-        measured.perplexity = perplexity_of(session, &mut decoder, job, stage)?;
+        read_text(&mut measured, session, &mut decoder, job, stage)?;
         measured.latency = self.own_memory::<B>(latency_of(&mut decoder, job, stage)?, cell);
         timings.measure_seconds = start.elapsed().as_secs_f64();
         Ok(measured)
@@ -225,7 +196,7 @@ impl Point {
             measured.agreement = Some(agreement_of(session, &logits, vocabulary)?);
         }
         drop(logits);
-        measured.perplexity = perplexity_of(session, &mut decoder, job, stage)?;
+        read_text(&mut measured, session, &mut decoder, job, stage)?;
         measured.latency = self.own_memory::<B>(latency_of(&mut decoder, job, stage)?, cell);
         timings.measure_seconds = start.elapsed().as_secs_f64();
         Ok(measured)
@@ -368,30 +339,26 @@ fn tokens_of<B: SparseBackend>(session: &Session<B>, job: &Job<'_>) -> Vec<usize
 }
 
 fn sizes<B: SparseBackend>(session: &Session<B>, cell: &Cell, stored: &[Stored]) -> Measured {
-    Measured {
-        structure: structure(session.decoder.architecture(), stored, bytes_per_number(cell.dtype)),
-        dense_nonzero: session.dense_nonzero(),
-        agreement: None,
-        perplexity: None,
-        gate: None,
-        kernels: Vec::new(),
-        latency: None,
-        ties: None,
-    }
+    let structure = structure(session.decoder.architecture(), stored, bytes_per_number(cell.dtype));
+    Measured::new(structure, session.dense_nonzero())
 }
 
-fn perplexity_of<B: SparseBackend>(
+/// Measures what is wanted of the perplexity text, in one pass.
+fn read_text<B: SparseBackend>(
+    measured: &mut Measured,
     session: &Session<B>,
     decoder: &mut Decoder<B>,
     job: &Job<'_>,
     stage: Stage<'_>,
-) -> Result<Option<f64>, CellError> {
-    let windows = session.tokens.perplexity.as_ref().filter(|_| job.measures(Metric::Perplexity));
-    let Some(windows) = windows else { return Ok(None) };
+) -> Result<(), CellError> {
+    let wanted = |metric: Metric| metric.reads().perplexity_text() && job.measures(metric);
+    let any = Metric::ALL.iter().any(|metric| wanted(metric.value));
+    let Some(windows) = session.tokens.perplexity.as_ref().filter(|_| any) else { return Ok(()) };
     stage("perplexity");
     let tokens: usize = windows.tokens.iter().map(Vec::len).sum();
-    let done = |behind: usize| stage(&format!("perplexity {behind}/{tokens} tokens"));
-    Ok(Some(perplexity(decoder, &windows.tokens, windows.overlap, done)?))
+    let done = |done: usize| stage(&format!("perplexity {done}/{tokens} tokens"));
+    measured.set_text(&likelihood(decoder, &windows.tokens, windows.overlap, windows.bytes, done)?, wanted);
+    Ok(())
 }
 
 /// The times of every batch size and prompt length, where they are asked for.

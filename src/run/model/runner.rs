@@ -7,8 +7,9 @@
 //! ```
 
 use super::calibrate::{Stopped, calibrate};
+use super::error::CellError;
 use super::memory::Room;
-use super::point::{CellError, Job, Point, dense};
+use super::point::{Job, Point, dense};
 use super::session::Session;
 use crate::config::experiment::{LatencySettings, Metric, Variant};
 use crate::execute::SparseBackend;

@@ -1,6 +1,6 @@
 //! The dense model on a device: loaded once, shared by all cells of a model and backend.
 
-use super::calibrate::Calibrated;
+use super::pruned::Calibrated;
 use crate::config::experiment::Dtype;
 use crate::execute::SparseBackend;
 use crate::load::{Checkpoint, LoadError, Tokens};

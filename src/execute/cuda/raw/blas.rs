@@ -109,7 +109,7 @@ pub(in crate::execute::cuda) unsafe fn product(
             Err(error) => panic!("{NAME}: a buffer is gone: {error:?}"),
         };
         // SAFETY: the plan's addresses are of objects that are never freed; the buffers have the plan's shapes, as the
-        // caller promises, and live until the call returns, behind which the stream keeps their order; only this thread
+        // caller promises, and live until the call returns, after which the stream keeps their order; only this thread
         // sets the bias.
         let multiplied = unsafe { plan.run([0, 1, 2, 3, 4].map(address), shape.bias, stream) };
         if let Err(error) = multiplied {

@@ -51,7 +51,7 @@ __device__ __forceinline__ u32 opaque(u32 value) {
   return value;
 }
 
-// Weights are read once: they need no place in the first cache.
+// Weights are read once: they need no place in the L1 cache.
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 #define LOAD_ONCE "ld.global.nc.L1::no_allocate.L2::256B"
 #else
@@ -123,7 +123,7 @@ __device__ __forceinline__ void copies_commit() {
 #endif
 }
 
-// Waits for all but the newest so many groups of copies.
+// Waits for all groups of copies but the newest ones, which are this many.
 template <int NEWEST>
 __device__ __forceinline__ void copies_wait() {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800

@@ -1,6 +1,6 @@
 // One to four tokens by delta-4 CSR: sparse/delta.rs draws the layout. A thread sums its chunk, which crosses at most
 // one end of a row; the chunks' sums meet in shared memory.
-//   TOKENS         1, 2 or 4: inputs lie side by side for so many
+//   TOKENS         1, 2 or 4: inputs lie side by side for this many
 // Architecture: sm_75 on (bf16: sm_80 on); from sm_90 on one token's inputs come by one bulk copy.
 // Shared memory: 2 * TOKENS bytes a column and slack, 8 * TOKENS a thread, 2 a row of the block, 32.
 // Registers: at most 40 a thread, for two blocks of 768 threads a multiprocessor.
@@ -25,7 +25,7 @@ constexpr u32 NO_SWITCH = 63;
 
 __device__ __forceinline__ u32 inputs_bytes(const DeltaParams& p) { return ((p.cols + p.slack) * UNIT + 15) & ~15u; }
 
-// Inputs to shared memory, [column][token], and zeros behind the last column, where chunks that are filled up read.
+// Inputs to shared memory, [column][token], and zeros after the last column, where chunks that are filled up read.
 __device__ __forceinline__ void stage(const u16* x, u16* staged, const DeltaParams& p, bool copied) {
   const u32 thread = threadIdx.x, threads = blockDim.x;
   if (!copied) {
@@ -115,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(768, BLOCKS)
   if (copied && thread == 0) {
     barrier_init(barrier);
     barriers_are_ready();
-    // Not behind the weights, where it may be.
+    // Not after the weights, where it may be.
     if (!p.early) bulk_copy(inputs, x, 2 * p.cols, barrier);
   }
 #endif

@@ -19,7 +19,7 @@ pub(in crate::execute::cuda) struct DeltaArrays {
     pub gaps: Tensor,
     pub heads: Tensor,
     pub bounds: Tensor,
-    /// Whether a launch has come behind the one that wrote the arrays: later ones may read them before they wait.
+    /// Whether a launch has come after the one that wrote the arrays: later ones may read them before they wait.
     pub settled: Arc<AtomicBool>,
 }
 
@@ -42,7 +42,7 @@ impl Params {
     }
 }
 
-/// Whether matrices of so many columns can be multiplied, which compiles the kernel for one token.
+/// Whether matrices of this many columns can be multiplied, which compiles the kernel for one token.
 pub(in crate::execute::cuda) fn can(gpu: &Gpu, cols: usize, dtype: DType) -> bool {
     let most = DeltaCut { blocks: 1, block_rows: 1024, groups: 62, threads: 768 };
     shared(cols, MOST_TOKENS, most) <= gpu.shared && gpu.has(&kernel("delta_rows", 1, dtype))
@@ -76,11 +76,11 @@ pub(in crate::execute::cuda) unsafe fn rows(
         params: params.words(cut),
     };
     // SAFETY: the caller's promise, of which the parameters say the same; there is shared memory for the inputs, the
-    // zeros behind them that chunks are filled up with, the chunks' sums and the rows' bounds.
+    // zeros after them that chunks are filled up with, the chunks' sums and the rows' bounds.
     unsafe { gpu.launch(launch, buffers(weight, [x, bias.unwrap_or(x), y])) };
 }
 
-/// The dense matrix `[rows, width]`, zeros behind the last column.
+/// The dense matrix `[rows, width]`, zeros after the last column.
 ///
 /// # Safety
 /// The arrays are a [`crate::sparse::Delta`] of as many rows and at most as many columns as `dense` has without gaps, of
@@ -120,7 +120,7 @@ fn kernel(entry: &'static str, tokens: usize, dtype: DType) -> Kernel {
     Kernel { source: Source::Delta, entry, macros }
 }
 
-/// Columns of zeros behind the last.
+/// Columns of zeros after the last.
 fn slack(cut: DeltaCut) -> usize {
     8 * cut.groups + 16
 }

@@ -1,4 +1,4 @@
-// Up to 32 tokens by a bitmap in the order of the matrix unit's registers: sparse/octets.rs draws the layout. A block
+// Up to 32 tokens by a bitmap in the order of the tensor core's registers: sparse/octets.rs draws the layout. A block
 // has OCTETS octets of rows; its 16 warps share the columns out, 128 at a time, and have nothing in common but the end.
 // Tokens are the rows of a product (m16n8k16), an octet's rows its columns.
 //   OCTETS   octets of a block     CHUNKS   chunks that a block's 128 columns come in
@@ -108,8 +108,8 @@ struct Ring {
   const u8* chunks;
   const u32* starts;
   u32 slots, slot_bytes, barriers, lane;
-  u32 next, end;           // the next chunk to be asked for, and that behind the last
-  u32 bounds[SLOTS + 1];   // where it and those behind it begin, in 16 bytes, loaded long before they are needed
+  u32 next, end;           // the next chunk to be asked for, and that after the last
+  u32 bounds[SLOTS + 1];   // where it and those after it begin, in 16 bytes, loaded long before they are needed
   u32 at, parity;          // the slot in use
 
   __device__ __forceinline__ void begin(u32 first, u32 last) {
@@ -163,7 +163,7 @@ struct Ring {
 };
 
 // The inputs of 16 tokens and 128 columns as a lane's parts of eight products, through the lane's own shared memory:
-// what is loaded from there is four registers in a row, as the matrix unit takes them.
+// what is loaded from there is four registers in a row, as the tensor core takes them.
 __device__ __forceinline__ void stage(const u16* x, const OctetsParams& p, u32 column, u32 place, u32 lane, u32 token) {
   const u32 low = token + lane / 4, high = low + 8, mine = column + 8 * (lane & 3);
   uint4 above[4], below[4];

@@ -1,4 +1,4 @@
-//! Launches of `octets.cu`: up to 32 tokens by a bitmap in the matrix unit's order, and the dense matrix again.
+//! Launches of `octets.cu`: up to 32 tokens by a bitmap in the tensor core's order, and the dense matrix again.
 
 use super::source::{Kernel, Source};
 use super::stream::{Gpu, Launch};
@@ -20,9 +20,9 @@ const RESERVED: usize = 1024;
 const INPUTS: usize = 4096;
 /// Warps of a block that expands.
 const EXPAND_WARPS: usize = 8;
-/// Up to so many tokens weights are packed for this kernel.
+/// Up to this many tokens weights are packed for this kernel.
 pub(in crate::execute::cuda) const FEW: usize = 16;
-/// Bytes that a chunk should have at most: larger ones leave less time to the copies behind them.
+/// Bytes that a chunk should have at most: larger ones leave less time to the copies after them.
 pub(in crate::execute::cuda) const CHUNK_BYTES: usize = 4096;
 
 /// A matrix on the device; see [`crate::sparse::Octets`].
@@ -33,7 +33,7 @@ pub(in crate::execute::cuda) struct OctetsArrays {
     pub most_bytes: usize,
     pub chunks: Tensor,
     pub starts: Tensor,
-    /// Whether a launch has come behind the one that wrote the arrays: later ones may read them before they wait.
+    /// Whether a launch has come after the one that wrote the arrays: later ones may read them before they wait.
     pub settled: Arc<AtomicBool>,
 }
 
@@ -42,7 +42,7 @@ pub(in crate::execute::cuda) fn can(gpu: &Gpu, cut: OctetsCut, most_bytes: usize
     shared(cut, most_bytes, 1) <= gpu.shared && gpu.has(&kernel("octets_rows", cut, 1, dtype))
 }
 
-/// Whether so many tokens can be multiplied at once.
+/// Whether this many tokens can be multiplied at once.
 pub(in crate::execute::cuda) fn fits(gpu: &Gpu, weight: &OctetsArrays, tokens: usize) -> bool {
     weight.cut.order == LaneOrder::Eights
         && tokens <= MOST_TOKENS
@@ -52,9 +52,9 @@ pub(in crate::execute::cuda) fn fits(gpu: &Gpu, weight: &OctetsArrays, tokens: u
 /// `y [tokens, rows] = x . weight^T + bias`.
 ///
 /// # Safety
-/// The arrays are a [`crate::sparse::Octets`] of `[rows, cols]` in eights; `x` is `[tokens, cols]` without gaps, zeros behind the
+/// The arrays are a [`crate::sparse::Octets`] of `[rows, cols]` in eights; `x` is `[tokens, cols]` without gaps, zeros after the
 /// last column up to a multiple of [`OCTET_COLUMNS`], and begins at 16 bytes; `y` is `[tokens, rows]`, `bias` `[rows]`,
-/// all of the same 16-bit type; so many tokens [`fits`].
+/// all of the same 16-bit type; this many tokens [`fits`].
 pub(in crate::execute::cuda) unsafe fn rows(
     gpu: &Gpu,
     weight: &OctetsArrays,
@@ -80,7 +80,7 @@ pub(in crate::execute::cuda) unsafe fn rows(
     unsafe { gpu.launch(launch, buffers.map(|tensor| tensor.handle.clone()).into()) };
 }
 
-/// The dense matrix `[rows, width]`, zeros behind the last column.
+/// The dense matrix `[rows, width]`, zeros after the last column.
 ///
 /// # Safety
 /// The arrays are a [`crate::sparse::Octets`] of as many rows as `dense` has, without gaps, of the same 16-bit type, and

@@ -1,4 +1,4 @@
-// Up to 256 tokens by a bitmap in the order of the matrix unit's registers, two octets of rows a warp: sparse/octets.rs
+// Up to 256 tokens by a bitmap in the order of the tensor core's registers, two octets of rows a warp: sparse/octets.rs
 // draws the layout. A warp decodes its 16 rows to the A registers of wgmma m64nNk16, whose B are the inputs in shared
 // memory; the inputs come by the tensor copy engine, in stages of 64 columns for all tokens of a block.
 //   TOKENS   32, 64, 128 or 256: what a block multiplies     GROUPS   2, 3 or 4 warpgroups of 64 rows
@@ -190,7 +190,7 @@ extern "C" __global__ void __launch_bounds__(128 * GROUPS + 128, 1)
   }
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(GIVEN));
   const u32 pair = tile * WARPS + warp;
-  // A warp whose rows are behind the last has no chunks: its registers are zeros.
+  // A warp whose rows are after the last has no chunks: its registers are zeros.
   const bool real = pair < p.pairs;
   const u32 barriers = filled + 8 * SLOTS * warp, mine = slots + warp * SLOTS * p.slot;
   u32 next = pair * p.across + first;

@@ -1,4 +1,4 @@
-//! Launches of `panels.cu`: up to 256 tokens by a bitmap in the matrix unit's order.
+//! Launches of `panels.cu`: up to 256 tokens by a bitmap in the tensor core's order.
 
 use super::octets::OctetsArrays;
 use super::source::{Kernel, Source};
@@ -82,7 +82,7 @@ thread_local! {
     static WORKSPACES: RefCell<HashMap<usize, Workspace>> = RefCell::new(HashMap::new());
 }
 
-/// Whether so many tokens can be multiplied by weights with such chunks, which compiles the kernel.
+/// Whether this many tokens can be multiplied by weights with such chunks, which compiles the kernel.
 pub(in crate::execute::cuda) fn can(
     gpu: &Gpu,
     rows: usize,
@@ -102,8 +102,8 @@ pub(in crate::execute::cuda) fn can(
 ///
 /// # Safety
 /// The arrays are a [`crate::sparse::Octets`] of panels of `[rows, cols]`; `x` is `[tokens, width]` without gaps, begins
-/// at 16 bytes, and its width is a multiple of [`LINE`], zeros behind the last column; `y` is `[tokens, rows]`, `bias`
-/// `[rows]`, all of the same 16-bit type; so many tokens [`can`] be multiplied.
+/// at 16 bytes, and its width is a multiple of [`LINE`], zeros after the last column; `y` is `[tokens, rows]`, `bias`
+/// `[rows]`, all of the same 16-bit type; this many tokens [`can`] be multiplied.
 pub(in crate::execute::cuda) unsafe fn rows(
     gpu: &Gpu,
     weight: &OctetsArrays,
@@ -138,7 +138,7 @@ pub(in crate::execute::cuda) unsafe fn rows(
     let tensors = [x, &weight.chunks, &weight.starts, bias.unwrap_or(x), y];
     let buffers = tensors.into_iter().map(|tensor| tensor.handle.clone()).chain([sums, counts]).collect();
     // SAFETY: the caller's promise, of which the parameters say the same; sums and counts have room for every block and
-    // tile, and counts are zero before and behind a launch.
+    // tile, and counts are zero before and after a launch.
     unsafe { gpu.launch(launch, buffers) };
 }
 

@@ -4,6 +4,7 @@
 //! compiler and driver. It is written beside and moved, so that nobody reads half of one.
 
 use crate::execute::device::kernel_cache;
+use crate::hex::hex;
 use cubecl::cuda::install::{cccl_include_path, cuda_path, include_path};
 use cudarc::nvrtc::{result as nvrtc, sys};
 use sha2::{Digest, Sha256};
@@ -89,7 +90,7 @@ fn digest(text: &str, target: &Target) -> String {
     unsafe { sys::nvrtcVersion(&mut major, &mut minor) };
     let Target { architecture, driver, .. } = target;
     let digest = Sha256::digest(format!("{architecture} {driver} {major}.{minor}\n{text}"));
-    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest[..16])
 }
 
 fn keep(path: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
@@ -112,7 +113,7 @@ fn compile(text: &str, architecture: &str) -> Result<Vec<u8>, String> {
     let text = CString::new(text).map_err(|error| error.to_string())?;
     let failed = |error: nvrtc::NvrtcError| format!("{error:?}");
     let program = nvrtc::create_program(&text, None).map_err(failed)?;
-    // SAFETY: `program` was just made and is destroyed once, behind its last use; the buffers are as long as NVRTC says.
+    // SAFETY: `program` was just made and is destroyed once, after its last use; the buffers are as long as NVRTC says.
     unsafe {
         let compiled = nvrtc::compile_program(program, &options);
         let code = match compiled {

@@ -2,7 +2,7 @@
 //!
 //! CubeCL's server owns the stream and gives no name to it; the server's debug text has its address. The version of
 //! CubeCL is pinned, the text is read once for a thread and device, and where it does not look as it should there is no
-//! [`Gpu`], so that callers take other kernels. Work is handed to the server's thread, where it comes behind whatever
+//! [`Gpu`], so that callers take other kernels. Work is handed to the server's thread, where it comes after whatever
 //! the calling thread asked for before, and whose context is the device's.
 //!
 //! ```text
@@ -148,7 +148,7 @@ impl Gpu {
         self.function(kernel).is_ok()
     }
 
-    /// Launches a kernel with buffers and the parameters behind them.
+    /// Launches a kernel with buffers and the parameters after them.
     ///
     /// # Panics
     /// On the server's thread where the driver refuses, so that whatever waits for the numbers fails.

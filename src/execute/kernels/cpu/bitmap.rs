@@ -39,7 +39,7 @@ impl Panels for Bitmap {
     const COST: usize = 2;
 
     fn shape(&self) -> [usize; 2] {
-        [self.index().rows(), self.index().cols()]
+        [self.rows(), self.cols()]
     }
 
     fn panel(&self, panel: usize) -> (&[u16], &[f32]) {

@@ -10,7 +10,7 @@ use super::tiles::{Scratch, Tiles, put, with_scratch, with_tiles};
 use super::{Kernel, Shared, Simd, left, share};
 use std::ops::Range;
 
-/// Up to so many tokens take dot products, with 32 registers.
+/// Up to this many tokens take dot products, with 32 registers.
 const FEW: usize = 8;
 /// Rows of a task with few tokens.
 const ROWS_FEW: usize = 40;
@@ -64,7 +64,7 @@ pub fn dense_kernel_name(tokens: usize, simd: Simd) -> String {
     format!("dense-{}-{}", simd.name(), if tokens <= few_tokens(simd) { "dot" } else { "tiles" })
 }
 
-/// Up to so many tokens take dot products: as many as the registers hold sums for.
+/// Up to this many tokens take dot products: as many as the registers hold sums for.
 fn few_tokens(simd: Simd) -> usize {
     if simd == Simd::Avx512 { FEW } else { FEW / 2 }
 }

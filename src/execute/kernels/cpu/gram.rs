@@ -2,7 +2,7 @@
 //! squares of every column.
 //!
 //! ```text
-//!   x [tokens, cols] ─> panels [cols / 64][tokens][64]            0 behind the last column
+//!   x [tokens, cols] ─> panels [cols / 64][tokens][64]            0 after the last column
 //!   gram, lower part: a square [64][64] for every pair of panels   squares[i][j] += panel iᵀ · panel j
 //! ```
 //!
@@ -95,7 +95,7 @@ pub struct Gram {
 }
 
 impl Gram {
-    /// Zeros, for inputs of so many columns.
+    /// Zeros, for inputs of this many columns.
     pub fn new(cols: usize) -> Self {
         let panels = cols.div_ceil(WIDTH);
         Self { cols, squares: vec![0.0; panels * (panels + 1) / 2 * WIDTH * WIDTH] }
@@ -158,7 +158,7 @@ fn place(pair: usize) -> (usize, usize) {
     (row, pair - before(row))
 }
 
-/// Copies up to 64 columns from `first` on, and zeros behind the last.
+/// Copies up to 64 columns from `first` on, and zeros after the last.
 fn fill(panel: &mut [f32], x: &[f32], cols: usize, first: usize) {
     let columns = left(first, cols, WIDTH);
     for (to, from) in panel.chunks_exact_mut(WIDTH).zip(x.chunks_exact(cols)) {

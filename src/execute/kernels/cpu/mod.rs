@@ -58,7 +58,7 @@ pub trait SparseKernels: Debug + Send + Sync {
     /// Bytes stored.
     fn bytes(&self) -> usize;
 
-    /// The name of the code path for so many tokens.
+    /// The name of the code path for this many tokens.
     fn kernel(&self, tokens: usize, simd: Simd) -> String;
 
     /// `y = x · Wᵀ + bias`; called by [`sparse_linear`], which has looked at lengths and instruction set.

@@ -14,7 +14,7 @@ use super::{Kernel, Shared, Simd, left, share};
 use crate::sparse::PANEL;
 use std::ops::Range;
 
-/// Up to so many tokens are multiplied while weights are expanded.
+/// Up to this many tokens are multiplied while weights are expanded.
 const FEW: usize = 16;
 /// Panels of a task with few tokens.
 const PANELS_FEW: usize = 4;
@@ -39,7 +39,7 @@ pub(super) trait Panels: Sync + Sized {
     /// Rows and columns.
     fn shape(&self) -> [usize; 2];
 
-    /// The masks of a panel, and the values from its first on, with as many behind the last as an expansion reads.
+    /// The masks of a panel, and the values from its first on, with as many after the last as an expansion reads.
     fn panel(&self, panel: usize) -> (&[Self::Mask], &[Self::Value]);
 
     /// The instruction set that expands such values: the given one, or another that the machine has.

@@ -101,7 +101,7 @@ impl<V: Number> Kernel for Gather<'_, V> {
                         parts[slice] = unsafe { run.gather::<L>(slice, x.as_ptr().add(run.block.first_column)) };
                     }
                 }
-                // Afterwards, in one go: a sum read right behind its store would wait for it.
+                // Afterwards, in one go: a sum read right after its store would wait for it.
                 for ((run, parts), sums) in runs.iter().zip(&parts).zip(&mut sums) {
                     let Some(run) = run else { break };
                     for (order, parts) in run.block.order.chunks_exact(SLICE).zip(parts) {

@@ -1,7 +1,7 @@
 //! Tiles: tokens turned so that those of a column lie side by side, and results turned back.
 //!
 //! ```text
-//!   x [tokens, cols] ─> [tiles][cols][lanes]       lanes = 16, 32 or 64 tokens, 0 behind the last
+//!   x [tokens, cols] ─> [tiles][cols][lanes]       lanes = 16, 32 or 64 tokens, 0 after the last
 //!   sums [rows][lanes] ─> y[token][first row ..]
 //! ```
 

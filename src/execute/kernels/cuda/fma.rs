@@ -41,7 +41,7 @@ impl Block {
 
 /// `y[token, row] = bias[row] + Σ weight[row, column] · x[token, column]`; `vectors` of `N` columns a row.
 ///
-/// Launched for `tokens` or fewer: those behind the last read the last one's inputs and are not written.
+/// Launched for `tokens` or fewer: those after the last read the last one's inputs and are not written.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub fn fma_rows<N: Size>(
@@ -184,7 +184,7 @@ const fn buffer_floats(block: Block) -> u32 {
     STEP * (block.rows + block.tokens + 2 * PAD)
 }
 
-/// A unit's share of 16 columns of a block's lines; zeros behind the last line and the last column.
+/// A unit's share of 16 columns of a block's lines; zeros after the last line and the last column.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn load<N: Size>(

@@ -26,7 +26,7 @@ pub fn zero_sums(#[comptime] count: usize) -> Sequence<Sums> {
     all
 }
 
-/// Where each block's token begins in `x`, in eights of numbers. Tokens behind the last read the last one's
+/// Where each block's token begins in `x`, in eights of numbers. Tokens after the last read the last one's
 /// inputs: their sums are not written.
 #[cube]
 pub fn token_starts(tokens: u32, eighths: u32, lane: u32, #[comptime] blocks: usize) -> Sequence<u32> {

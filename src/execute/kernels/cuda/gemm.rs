@@ -324,7 +324,7 @@ fn fill<F: Float>(
     }
 }
 
-/// Begins to copy a step's columns of the lines from `line` on; lines behind the last one are zeros.
+/// Begins to copy a step's columns of the lines from `line` on; lines after the last one are zeros.
 #[cube]
 fn copy<F: Float>(from: &TensorMap<F, Tiled>, barrier: &Barrier, to: &mut SliceMut<F>, line: u32, step: u32) {
     barrier.tma_load_2d(from, to, line as i32, (step * STEP) as i32);

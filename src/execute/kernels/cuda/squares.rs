@@ -22,9 +22,9 @@ use cubecl::prelude::*;
 const TILE: usize = 2048;
 /// Blocks of eight tokens whose inputs a lane holds.
 const HELD_BLOCKS: usize = 2;
-/// Up to so many chunks a lane, scattering zeros takes less than clearing the tile.
+/// Up to this many chunks a lane, scattering zeros takes less than clearing the tile.
 const ERASED_CHUNKS: u32 = 2;
-/// Up to so many chunks a lane and blocks of tokens, two tiles' entries are on their way: more take registers that
+/// Up to this many chunks a lane and blocks of tokens, two tiles' entries are on their way: more take registers that
 /// other planes need.
 const AHEAD_CHUNKS: u32 = 3;
 const AHEAD_BLOCKS: usize = 4;
@@ -66,7 +66,7 @@ pub fn squares_tiles<F: Float>(
     let last = rows.div_ceil(16) * tiles;
     let mut tile = plane;
     // Entries are on their way while others are multiplied: a row of tiles' next ones where registers suffice, or those
-    // of the next tile; and where those behind them begin is known.
+    // of the next tile; and where those after them begin is known.
     let sets = comptime!(if blocks <= AHEAD_BLOCKS && chunks <= AHEAD_CHUNKS { tall } else { 1 });
     let each = comptime!(sets == tall);
     let mut v = Array::<Vector<u32, Const<4>>>::new(comptime!((sets * chunks) as usize));
@@ -165,7 +165,7 @@ pub fn squares_tiles<F: Float>(
     }
 }
 
-/// Where the entries of a row's tile begin and how many chunks they are; none behind its last tile or the last row.
+/// Where the entries of a row's tile begin and how many chunks they are; none after its last tile or the last row.
 #[cube]
 fn entries(starts: &Array<u32>, row: u32, tile: u32, tiles: u32, last: u32) -> (u32, u32) {
     let mut from = 0u32;

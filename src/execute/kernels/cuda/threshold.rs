@@ -98,7 +98,7 @@ pub fn threshold_columns<F: Float, N: Size>(
     let mut rows = Array::<Vector<F, N>>::new(IN_FLIGHT);
     let mut entry = 0u32;
     while entry < count {
-        // Behind the end the last row once more, times zero: it is in the cache, and loads stay side by side.
+        // After the end the last row once more, times zero: it is in the cache, and loads stay side by side.
         #[unroll]
         for j in 0..IN_FLIGHT {
             let input = listed[u32::min(entry + j as u32, count - 1u32) as usize];

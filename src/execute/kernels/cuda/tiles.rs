@@ -39,7 +39,7 @@ pub fn dense_tiles<F: Float>(
     #[unroll]
     for half in 0..comptime!(2 * tall) {
         let row = row0 + comptime!(8 * half) + lane / 4;
-        // Rows behind the last read the last one's weights: their sums are not written.
+        // Rows after the last read the last one's weights: their sums are not written.
         lines.push(select(row < rows, row, rows - 1) * eighths + 2 * (lane % 4));
     }
     let starts = token_starts(tokens, eighths, lane, blocks);

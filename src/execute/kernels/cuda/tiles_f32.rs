@@ -168,7 +168,7 @@ fn decode(
     let mut lower = Vector::<f32, Const<4>>::empty();
     #[unroll]
     for bit in 0..8usize {
-        // Without branches: a compiler has run out of predicates. The place behind the last value is there to read.
+        // Without branches: a compiler has run out of predicates. The place after the last value is there to read.
         let kept = (byte >> comptime!(bit as u32)) & 1u32;
         let weight = select(kept == 1, stage[next as usize], 0.0f32);
         next += kept;

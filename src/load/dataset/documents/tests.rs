@@ -67,7 +67,7 @@ const LINES: &str =
 
 #[test]
 fn lines_of_json_are_read_packed_or_not() {
-    // Two packed parts behind each other are one file.
+    // Two packed parts after each other are one file.
     let (first, second) = LINES.split_at(40);
     let parts = [gzip(first.as_bytes()), gzip(second.as_bytes())].concat();
     for (name, bytes) in [("a.jsonl", LINES.as_bytes()), ("a.json", LINES.as_bytes()), ("a.json.gz", &parts)] {

@@ -4,12 +4,12 @@ use super::super::session::tests::{fixture, session};
 use super::*;
 use crate::config::experiment::{Method, NmPattern, Owl};
 use crate::plan::Task;
-use crate::prune::{METHODS, prune_calibrated};
+use crate::prune::prune_calibrated;
 use crate::record::Record;
 use burn::backend::Flex;
 use std::cell::Cell;
 
-/// A watch that stops the run after so many questions whether to.
+/// A watch that stops the run after this many questions whether to.
 struct Patience(Cell<usize>);
 
 impl Watch for Patience {
@@ -47,7 +47,7 @@ fn two_of_four(point: PrunePoint) -> PrunePoint {
 }
 
 fn methods() -> impl Iterator<Item = Method> {
-    METHODS.iter().map(|entry| entry.method).filter(|method| method.calibrates())
+    Method::ALL.iter().map(|word| word.value).filter(|method| method.calibrates())
 }
 
 fn results(
@@ -148,7 +148,7 @@ fn by_full_passes(session: &mut Session<Flex>, windows: &[Vec<u32>], point: &Pru
     for stage in decoder.architecture().stages() {
         let linears: Vec<_> = prunable(session, point).ok().unwrap();
         let groups = decoder.architecture().linears_of(stage);
-        let gram = prune::entry(point.method).inputs == Needs::Gram;
+        let gram = point.method.entry().inputs == Needs::Gram;
         let modules = &decoder.architecture().modules;
         let mut sums: Vec<_> = groups.iter().map(|g| GramSums::<Flex>::new(modules[g[0]].shape[1], gram)).collect();
         for batch in &batches {

@@ -53,8 +53,8 @@ macro_rules! keywords {
 
         impl $type {
             /// Every value, in the order of documentation.
-            pub const ALL: &[$crate::config::keyword::Keyword<$type>] = &[
-                $($crate::config::keyword::Keyword {
+            pub const ALL: &[$crate::keyword::Keyword<$type>] = &[
+                $($crate::keyword::Keyword {
                     value: $type::$variant,
                     name: $name,
                     help: $help,
@@ -67,7 +67,7 @@ macro_rules! keywords {
             }
         }
 
-        $crate::config::keyword::spelled!($type $kind);
+        $crate::keyword::spelled!($type $kind);
     };
     (
         $(#[$doc:meta])*
@@ -88,8 +88,8 @@ macro_rules! keywords {
 
         impl $type {
             /// Every value, in the order of documentation.
-            pub const ALL: &[$crate::config::keyword::Keyword<$type>] = &{
-                use $crate::config::keyword::Keyword;
+            pub const ALL: &[$crate::keyword::Keyword<$type>] = &{
+                use $crate::keyword::Keyword;
                 const BEFORE: &[Keyword<$type>] = &[
                     $(Keyword { value: $type::$before, name: $before_name, help: $before_help },)+
                 ];
@@ -123,7 +123,7 @@ macro_rules! keywords {
             }
         }
 
-        $crate::config::keyword::spelled!($type $kind);
+        $crate::keyword::spelled!($type $kind);
     };
 }
 pub(crate) use keywords;
@@ -150,7 +150,13 @@ macro_rules! spelled {
             }
         }
 
-        $crate::config::keyword::serde_as_text!($type);
+        $crate::keyword::serde_as_text!($type);
+
+        impl From<$type> for $crate::column::Value {
+            fn from(word: $type) -> Self {
+                word.name().into()
+            }
+        }
 
         impl schemars::JsonSchema for $type {
             fn inline_schema() -> bool {
@@ -162,7 +168,7 @@ macro_rules! spelled {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                $crate::config::keyword::schema(Self::ALL)
+                $crate::keyword::schema(Self::ALL)
             }
         }
     };
@@ -181,7 +187,7 @@ macro_rules! serde_as_text {
 
             impl<'de> serde::Deserialize<'de> for $type {
                 fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                    $crate::config::keyword::from_text(deserializer)
+                    $crate::keyword::from_text(deserializer)
                 }
             }
         )+

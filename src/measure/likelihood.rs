@@ -1,4 +1,4 @@
-//! Perplexity by the field's convention: windows of equal length, the mean over their shifted positions. Where
+//! The likelihood of a text by the field's convention: windows of equal length, the mean over their shifted positions. Where
 //! windows overlap, each token counts once, in the first window that has it.
 
 use super::forward::{ForwardError, each_logits};
@@ -7,20 +7,45 @@ use crate::execute::SparseBackend;
 use crate::model::Decoder;
 use rayon::prelude::*;
 
-/// exp of the mean negative log-likelihood of the tokens of the windows, given those before them in
-/// the same window. The first token of a window is not predicted, nor are the first `overlap` of every
+/// How likely a text is to a model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Likelihood {
+    /// The negative log-likelihood of the scored tokens, their sum, in nats.
+    pub nats: f64,
+    /// How many there are.
+    pub tokens: usize,
+    /// Bytes of the text that they stand for.
+    pub bytes: usize,
+}
+
+impl Likelihood {
+    /// exp of the mean negative log-likelihood of a token.
+    pub fn perplexity(&self) -> f64 {
+        (self.nats / self.tokens as f64).exp()
+    }
+
+    /// The negative log-likelihood in bits, for each byte of the text; Gao et al., "The Pile", arXiv 2101.00027,
+    /// section 3.1, with the bytes of the scored tokens alone.
+    pub fn bits_per_byte(&self) -> f64 {
+        self.nats / std::f64::consts::LN_2 / self.bytes as f64
+    }
+}
+
+/// The negative log-likelihood of the tokens of the windows, given those before them in
+/// the same window; `bytes` of the text are what they stand for. The first token of a window is not predicted, nor are the first `overlap` of every
 /// window but the first: they are there as context.
 ///
 /// `done` is called with the number of tokens that are done.
 ///
 /// # Errors
 /// When a window does not fit the model, or a logit is not finite.
-pub fn perplexity<B: SparseBackend>(
+pub fn likelihood<B: SparseBackend>(
     decoder: &mut Decoder<B>,
     windows: &[Vec<u32>],
     overlap: usize,
+    bytes: usize,
     mut done: impl FnMut(usize),
-) -> Result<f64, ForwardError> {
+) -> Result<Likelihood, ForwardError> {
     let vocabulary = decoder.architecture().vocabulary;
     let context = windows.first().map_or(0, Vec::len);
     let scored = |window: usize, i: usize| window == 0 || i >= overlap;
@@ -29,7 +54,7 @@ pub fn perplexity<B: SparseBackend>(
         .enumerate()
         .flat_map(|(index, window)| (1..=context).map(move |i| window.get(i).copied().filter(|_| scored(index, i))));
     let targets: Vec<Option<u32>> = targets.collect();
-    let (mut total, mut count) = (0.0, 0usize);
+    let (mut nats, mut tokens) = (0.0, 0usize);
     each_logits(decoder, windows, |first, logits| {
         let rows = logits.len() / vocabulary;
         let losses: Vec<Option<f64>> = logits
@@ -39,10 +64,10 @@ pub fn perplexity<B: SparseBackend>(
             .collect();
         // Summed in order, so that the number of threads does not matter.
         for loss in losses.into_iter().flatten() {
-            total += loss;
-            count += 1;
+            nats += loss;
+            tokens += 1;
         }
         done(first + rows);
     })?;
-    Ok((total / count as f64).exp())
+    Ok(Likelihood { nats, tokens, bytes })
 }

@@ -1,0 +1,324 @@
+//! Every message about an experiment file, as it is shown: one snapshot for each group of bad files.
+//!
+//! A changed message fails the test, which prints old and new. To accept it, run the tests once more with
+//! `INSTA_UPDATE=always` and commit `tests/snapshots/`.
+
+use super::*;
+use std::collections::BTreeSet;
+
+/// A bad file, and what `-s` lays over it.
+struct Case {
+    text: String,
+    overrides: &'static [&'static str],
+}
+
+/// The minimal file and more text.
+fn more(text: impl AsRef<str>) -> Case {
+    whole(format!("{MINIMAL}{}", text.as_ref()))
+}
+
+/// A whole file.
+fn whole(text: impl Into<String>) -> Case {
+    Case { text: text.into(), overrides: &[] }
+}
+
+/// The minimal file with a `[[prune]]` block of random masks.
+fn random(text: &str) -> Case {
+    more(format!("[[prune]]\nmethod = \"random\"\n{text}\n"))
+}
+
+/// A file of one `[[kernel]]` block and no model.
+fn kernel(shape: &str, tokens: &str, rest: &str) -> Case {
+    whole(format!("name = \"t\"\n[[kernel]]\nshape = {shape}\ntokens = {tokens}\n{rest}\n"))
+}
+
+/// The minimal file with a `[[prune]]` block, and what `-s` lays over it.
+fn over(overrides: &'static [&'static str]) -> Case {
+    Case { overrides, ..random("sparsity = 0.5") }
+}
+
+fn list(count: usize, item: impl Fn(usize) -> String) -> String {
+    (0..count).map(item).collect::<Vec<_>>().join(",\n")
+}
+
+/// The bad files, by what is wrong with them. A message of the same make belongs beside its like.
+fn groups() -> Vec<(&'static str, Vec<Case>)> {
+    vec![
+        ("syntax", syntax()),
+        ("names_and_sources", names_and_sources()),
+        ("keys_and_types", keys_and_types()),
+        ("values", values()),
+        ("pruning", pruning()),
+        ("methods", methods()),
+        ("devices_and_variants", devices_and_variants()),
+        ("data_and_measures", data_and_measures()),
+        ("expectations", expectations()),
+        ("kernels", kernels()),
+        ("overrides", overrides()),
+        ("sizes", sizes()),
+    ]
+}
+
+fn syntax() -> Vec<Case> {
+    vec![
+        whole("name = \"t\nseed = [0]\n\n[model]\nsource = = 3\n"),
+        more("source = \"builtin:tiny-opt\"\n"),
+        more("[data\n"),
+    ]
+}
+
+fn names_and_sources() -> Vec<Case> {
+    let named = |name: &str| whole(MINIMAL.replace("\"t\"", &format!("\"{name}\"")));
+    let source = |source: &str| whole(MINIMAL.replace("builtin:tiny-opt", source));
+    vec![
+        whole(""),
+        whole("name = \"t\"\n[model]\n"),
+        named("a/b c"),
+        named("опыт"),
+        named(".."),
+        named(&"n".repeat(129)),
+        named("Reference"),
+        source("facebook/opt-125m"),
+        source("s3:bucket"),
+        source("synthetic:opt-126m"),
+        source("hf:a/b/c"),
+        more("[data]\nagreement = \"s3:a/b\"\n"),
+        more("[data]\nperplexity = \"hf:a/b\"\n"),
+        more("[data]\ncalibration = \"calibration\"\n"),
+    ]
+}
+
+fn keys_and_types() -> Vec<Case> {
+    vec![
+        more("[data]\ncontxt = 5\n"),
+        more("context = 5\n"),
+        more("seed = 5\n"),
+        whole("name = \"t\"\n[modle]\nsource = \"builtin:tiny-opt\"\n"),
+        more("[[expect]]\nmetric = \"total\"\nvalue = 1\ntolerance = 0\nmethod = \"random\"\n"),
+        more("[device]\nindex = \"0\"\n"),
+        more("[device]\nbackend = 1\n"),
+        more("[prune]\nmethod = \"random\"\n"),
+        more("[[device]]\n"),
+        more("[data]\ncalibration_bos = \"yes\"\n"),
+        random("sparsity = 0.5\nexclude = \"a\""),
+        whole("name = 1\n[model]\nsource = [\"builtin:tiny-opt\", 2026-01-01]\n"),
+    ]
+}
+
+fn values() -> Vec<Case> {
+    vec![
+        more("[device]\nindex = -1\n"),
+        more("[device]\nindex = 99999999999999999999\n"),
+        more("[device]\nbackend = []\n"),
+        more("[device]\nbackend = \"cpu\"\n"),
+        more("[device]\nbackend = [\"flex\", \"cuda\", \"flex\"]\n"),
+        more("dtype = \"fp16\"\n"),
+        random("sparsity = nan"),
+        random("sparsity = [0.5, 33.3]"),
+        random("sparsity = 1"),
+        random("sparsity = -0.1"),
+    ]
+}
+
+fn pruning() -> Vec<Case> {
+    vec![
+        more("[[prune]]\nsparsity = 0.5\n"),
+        random(""),
+        random("pattern = \"24\""),
+        random("pattern = \"4:2\""),
+        random("pattern = \"2:4\"\nsparsity = 0.6"),
+        random("pattern = [\"1:4\", \"2:4\"]\nsparsity = 0.5"),
+        random("pattern = [\"unstructured\", \"2:4\"]\nsparsity = [0.5, 0.6]"),
+        random("pattern = \"2:4\"\nscope = \"row\""),
+        random("sparsity = 0.5\nexclude = [\"a[\"]"),
+        random("sparsity = 0.5\nskip = [{}]"),
+        random("sparsity = 0.5\nskip = [{ sparsity = 50 }]"),
+        random("sparsity = 0.5\nskip = [{ pattern = \"3:2\" }]"),
+        random("sparsity = 0.5\nskip = [{ method = \"magnitude\" }]"),
+    ]
+}
+
+fn methods() -> Vec<Case> {
+    let block = |methods: &str, rest: &str| more(format!("[[prune]]\nmethod = {methods}\n{rest}\n"));
+    vec![
+        block("[\"random\", \"magnitud\"]", "sparsity = 0.5"),
+        block("[\"magnitude\", \"wanda\"]", "sparsity = 0.5\nscope = \"layer\""),
+        block("\"wanda\"", "sparsity = 0.5\nscope = \"global\""),
+        block("[\"magnitude\", \"wanda\"]", "sparsity = 0.5\nalpha = 1"),
+        block("\"given\"", "sparsity = 0.5"),
+        block("\"ria\"", "sparsity = 0.5\nalpha = -1"),
+        block("\"admm\"", "sparsity = 0.5\ndamping = 0\niterations = 0"),
+        block("\"wanda\"", "sparsity = 0.5\nowl_m = 7"),
+        block("\"wanda\"", "sparsity = 0.5\nbudget = \"owl\"\nowl_lambda = 0"),
+        block("\"wanda\"", "pattern = \"2:4\"\nbudget = \"owl\""),
+    ]
+}
+
+fn devices_and_variants() -> Vec<Case> {
+    let pruned = "[[prune]]\nmethod = \"random\"\nsparsity = 0.5\n";
+    vec![
+        more("dtype = \"f16\"\n[device]\nbackend = [\"cuda\", \"flex\"]\n"),
+        more(format!("[device]\nbackend = \"cuda\"\n[execute]\nvariants = [\"csr32\"]\n{pruned}")),
+        more("[execute]\nvariants = [\"dense\", \"masked\", \"csr\"]\n"),
+        more(format!("[execute]\nvariants = [\"dense\"]\n{pruned}")),
+        more(format!("[execute]\nvariants = [\"dense\", \"maskd\"]\n{pruned}")),
+    ]
+}
+
+fn data_and_measures() -> Vec<Case> {
+    let timed = |rest: &str| more(format!("[measure]\nmetrics = \"latency\"\n{rest}\n"));
+    vec![
+        more("[data]\nperplexity_stride = 0\n"),
+        more("[data]\ncontext = 8\nperplexity_stride = 9\n"),
+        more("[data]\ncontext = 1\n"),
+        more("[data]\nperplexity_bos = \"window\"\n"),
+        more("[data]\nperplexity_join = \" \"\n"),
+        more("[data]\ncalibration = \"file:a.txt\"\ncalibration_documents = 3\n"),
+        more("[data]\ncalibration_samples = 65537\n"),
+        more("[measure]\nmetrics = \"latancy\"\nbatch = 2\n"),
+        more("[measure]\nbatch = 2\ngenerate = 4\n[execute]\nrepeats = 2\n"),
+        timed("batch = [1, 65537]"),
+        timed("prompt = [0, 8]"),
+        timed("batch = [2, 2]"),
+    ]
+}
+
+fn expectations() -> Vec<Case> {
+    let expect = |rest: &str| more(format!("[[expect]]\nvalue = 1\n{rest}\n"));
+    vec![
+        expect("metric = \"total\""),
+        expect("tolerance = 0.1\nmetric = \"perplexity\""),
+        expect("tolerance = 0.1\nmetric = \"perplexty\""),
+        expect("tolerance = -1\nmetric = \"total\""),
+        expect("tolerance = 0.1\nmetric = \"total\"\nwhere = { backend = \"auto\" }"),
+        expect("tolerance = 0.1\nmetric = \"total\"\nwhere = { pattern = \"4:2\" }"),
+    ]
+}
+
+fn kernels() -> Vec<Case> {
+    let csr = "sparsity = 0.5\nformat = \"csr\"";
+    let on = |backend: &str, tokens: &str, rest: &str| {
+        let Case { text, .. } = kernel("[8, 4]", tokens, rest);
+        whole(format!("{text}[device]\nbackend = \"{backend}\"\n"))
+    };
+    let about_models = "[data]\ncontext = 8\n[execute]\nvariants = [\"csr\"]\n[measure]\nmetrics = [\"structure\"]";
+    vec![
+        kernel("8", "1", csr),
+        kernel("[8]", "1", csr),
+        kernel("[[8, 4], [1, 2, 3]]", "1", csr),
+        kernel("[[8, 4], [8, 0]]", "1", csr),
+        kernel("[]", "1", csr),
+        kernel("[1000000, 1000000]", "1", csr),
+        kernel("[8, 4]", "4000000000", csr),
+        kernel("[8, 4]", "[1, 0]", csr),
+        kernel("[8, 4]", "1", "format = \"csr\""),
+        kernel("[8, 4]", "1", "sparsity = 0.5\nformat = \"cst\""),
+        kernel("[8, 4]", "1", "sparsity = 0.5\nformat = \"dense\""),
+        kernel("[8, 4]", "1", &format!("{csr}\nrepeats = 0")),
+        on("ndarray", "1", &format!("{csr}\ndtype = \"bf16\"")),
+        on("flex", "1", "sparsity = 0.5\nformat = \"threshold\""),
+        on("cuda", "[4, 5]", "sparsity = 0.5\nformat = \"threshold\""),
+        kernel("[8, 4]", "1", &format!("{csr}\n{about_models}")),
+    ]
+}
+
+fn overrides() -> Vec<Case> {
+    let bare = |overrides| Case { overrides, ..more("") };
+    vec![
+        over(&["seed"]),
+        over(&["=1", "seed="]),
+        over(&["prune.sparsty=0.5"]),
+        over(&["sparsity=0.5"]),
+        over(&["seed.x=0.5"]),
+        over(&["prune.2.sparsity=0.5"]),
+        over(&["prune.sparsity=50"]),
+        over(&["device.backend=fle"]),
+        over(&["data.context=[12"]),
+        over(&["data={contxt=1}"]),
+        over(&["prune.pattern=2:4", "prune.sparsity=0.6"]),
+        bare(&["prune.sparsity=0.5"]),
+        bare(&["kernel.0.tokens=1"]),
+    ]
+}
+
+fn sizes() -> Vec<Case> {
+    let fractions = |count: usize| list(count, |i| format!("{}", i as f64 / count as f64));
+    let counted = |count| list(count, |i| (i + 1).to_string());
+    let magnitude = |count| format!("[[prune]]\nmethod = \"magnitude\"\nsparsity = [{}]\n", fractions(count));
+    let endless = format!("tokens = [{0}]\nsparsity = [{1}]\n", counted(90_000), fractions(90_000));
+    let shapes = list(40_000, |i| format!("[{}, 1]", i + 1));
+    vec![
+        more(magnitude(60_000)),
+        more(format!("{}{}", magnitude(40_000), magnitude(10_001))),
+        whole(format!(
+            "name = \"t\"\nseed = [{}]\n[[kernel]]\nshape = [{shapes}]\nformat = [\"csr\", \"bitmap\"]\n{endless}",
+            counted(90_000)
+        )),
+        random(&format!("sparsity = 0.5\nskip = [{}]", list(1001, |i| format!("{{ sparsity = 0.{i} }}")))),
+        random(&format!("sparsity = 0.5\nexclude = [{}]", list(257, |i| format!("\"layer{i}\"")))),
+        more(format!("[measure]\nmetrics = \"latency\"\nbatch = [{}]\nprompt = [\n1, 2]\n", counted(501))),
+    ]
+}
+
+fn checked(case: &Case) -> Diagnostics {
+    match given(&case.text, case.overrides) {
+        Ok(experiment) => experiment.warnings,
+        Err(found) => found,
+    }
+}
+
+#[test]
+fn every_message_is_shown_as_it_was() {
+    insta::with_settings!({
+        snapshot_path => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots"),
+        prepend_module_to_snapshot => false,
+        omit_expression => true,
+        description => "to accept changes: INSTA_UPDATE=always cargo test, then read the diff",
+    }, {
+        for (group, cases) in groups() {
+            let shown: Vec<String> = cases.iter().map(|case| checked(case).to_string()).collect();
+            assert!(shown.iter().all(|text| !text.is_empty()), "{group}: a file is right:\n{shown:#?}");
+            insta::assert_snapshot!(format!("messages-{group}"), shown.join("\n\n----\n\n"));
+        }
+    });
+}
+
+/// Lines of `src/config` that make a message, without those of tests.
+fn constructors() -> BTreeSet<(String, u32)> {
+    fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = BTreeSet::new();
+    for path in files(&root.join("src/config")) {
+        let name = path.strip_prefix(root).unwrap().display().to_string().replace('\\', "/");
+        if name.contains("/tests") {
+            continue;
+        }
+        for (number, line) in (1..).zip(std::fs::read_to_string(&path).unwrap().lines()) {
+            let calls = ["Diagnostic::error(", "Diagnostic::warning("];
+            if calls.iter().any(|call| line.contains(call)) {
+                found.insert((name.clone(), number));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_snapshot_shows_every_message_that_the_source_makes() {
+    let cases = groups().into_iter().flat_map(|(_, cases)| cases);
+    let shown: BTreeSet<(String, u32)> = cases
+        .flat_map(|case| checked(&case).items().iter().map(Diagnostic::made_at).collect::<Vec<_>>())
+        .map(|(file, line)| (file.replace('\\', "/"), line))
+        .collect();
+    let all = constructors();
+    assert!(all.len() > 40, "the source is elsewhere: {all:?}");
+    let missing: Vec<_> = all.difference(&shown).collect();
+    // What the grammar lets pass is what the raw structs take, so that no file brings this one about.
+    let unreachable = missing.iter().filter(|(file, _)| file == "src/config/mod.rs").count();
+    assert!(unreachable == 1 && missing.len() == 1, "of {} messages no group shows {missing:#?}", all.len());
+    let unknown: Vec<_> = shown.difference(&all).collect();
+    assert!(unknown.is_empty(), "made where nothing looks: {unknown:?}");
+}

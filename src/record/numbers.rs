@@ -1,0 +1,241 @@
+//! The numbers of a cell.
+//!
+//! ```text
+//!   Numbers   a group of results as it is stored, `{"perplexity": 12.5}`; the kinds of work share one list
+//!   Measured  the groups of a model cell put together, as reports see them      column() ──> summary.csv
+//! ```
+
+use super::analysis::AnalysisNumbers;
+use super::cell::PartRecord;
+use super::kernel::KernelMeasured;
+use crate::column::Value;
+use crate::config::experiment::{Metric, MetricColumn};
+use crate::measure::{Agreement, Gate, Latency, Likelihood, Structure};
+use crate::plan::{ANALYSIS, GATE, TIMES};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// The numbers of a group of results; the kinds of work share one list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Numbers {
+    /// How large a model is.
+    Structure(Box<Sizes>),
+    /// How closely it follows the dense model.
+    Agreement(Agreement),
+    /// exp of the mean negative log-likelihood.
+    Perplexity(f64),
+    /// Bits of negative log-likelihood for each byte of a text.
+    BitsPerByte(f64),
+    /// How long it takes, for every batch size and prompt length.
+    Latency(Vec<Latency>),
+    /// How a sparse variant ran.
+    Gate(GateRun),
+    /// The times of a bare kernel.
+    Times(Box<KernelMeasured>),
+    /// What an analysis gives.
+    Analysis(Box<AnalysisNumbers>),
+}
+
+impl Numbers {
+    /// The group, as plans call it.
+    pub fn group(&self) -> &'static str {
+        match self {
+            Self::Structure(_) => Metric::Structure.name(),
+            Self::Agreement(_) => Metric::Agreement.name(),
+            Self::Perplexity(_) => Metric::Perplexity.name(),
+            Self::BitsPerByte(_) => Metric::BitsPerByte.name(),
+            Self::Latency(_) => Metric::Latency.name(),
+            Self::Gate(_) => GATE,
+            Self::Times(_) => TIMES,
+            Self::Analysis(_) => ANALYSIS,
+        }
+    }
+}
+
+/// How large a cell's model is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sizes {
+    /// Module by module, and in total.
+    pub structure: Structure,
+    /// Non-zero parameters of the dense model.
+    pub dense_nonzero: u64,
+    /// Weights about which the order of equal scores decided, of methods that score every weight once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ties: Option<Ties>,
+    /// The linears that were pruned, where any were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruned: Option<PrunedLinears>,
+}
+
+/// The weights that were to be pruned: those of the linears, without biases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrunedLinears {
+    /// Weights other than zero.
+    pub nonzero: u64,
+    /// Weights.
+    pub total: u64,
+}
+
+/// Weights about which the order of equal scores decided: beyond those that were to go, but of the score of the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ties {
+    /// How many.
+    pub weights: u64,
+    /// Of how many weights that competed.
+    pub of: u64,
+}
+
+/// How a sparse variant ran.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GateRun {
+    /// How far it is from the masked variant.
+    pub gate: Gate,
+    /// The kernels that the pruned linears ran.
+    pub kernels: Vec<KernelUse>,
+}
+
+/// A kernel that linears of a model ran.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KernelUse {
+    /// The code path, `csr-avx512-tiles`, say.
+    pub kernel: String,
+    /// Tokens of the forward pass.
+    pub tokens: usize,
+    /// Linears that ran it.
+    pub linears: usize,
+}
+
+/// The numbers of a model cell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// How large the variant is.
+    pub structure: Structure,
+    /// Non-zero parameters of the dense model.
+    pub dense_nonzero: u64,
+    /// Weights about which the order of equal scores decided, of methods that score every weight once.
+    pub ties: Option<Ties>,
+    /// The linears that were pruned, where any were.
+    pub pruned: Option<PrunedLinears>,
+    /// How closely it follows the dense model.
+    pub agreement: Option<Agreement>,
+    /// exp of the mean negative log-likelihood.
+    pub perplexity: Option<f64>,
+    /// Bits of negative log-likelihood for each byte of a text.
+    pub bits_per_byte: Option<f64>,
+    /// How far a sparse variant is from the masked one.
+    pub gate: Option<Gate>,
+    /// The kernels that the pruned linears of a sparse variant ran.
+    pub kernels: Vec<KernelUse>,
+    /// How long it takes, for every batch size and prompt length.
+    pub latency: Option<Vec<Latency>>,
+}
+
+impl Measured {
+    /// The sizes alone.
+    pub fn new(structure: Structure, dense_nonzero: u64) -> Self {
+        let (ties, pruned, agreement, perplexity, bits_per_byte) = (None, None, None, None, None);
+        let (gate, kernels, latency) = (None, Vec::new(), None);
+        Self { structure, dense_nonzero, ties, pruned, agreement, perplexity, bits_per_byte, gate, kernels, latency }
+    }
+
+    /// As they are stored, group by group.
+    pub fn into_numbers(self) -> Vec<Numbers> {
+        let Self {
+            structure,
+            dense_nonzero,
+            ties,
+            pruned,
+            agreement,
+            perplexity,
+            bits_per_byte,
+            gate,
+            kernels,
+            latency,
+        } = self;
+        [
+            Some(Numbers::Structure(Box::new(Sizes { structure, dense_nonzero, ties, pruned }))),
+            agreement.map(Numbers::Agreement),
+            perplexity.map(Numbers::Perplexity),
+            bits_per_byte.map(Numbers::BitsPerByte),
+            gate.map(|gate| Numbers::Gate(GateRun { gate, kernels })),
+            latency.map(Numbers::Latency),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// From the groups; none without the structure.
+    pub(super) fn of(groups: &[PartRecord]) -> Option<Self> {
+        /// What one of the groups holds.
+        fn find<'a, T>(groups: &'a [PartRecord], get: impl Fn(&'a Numbers) -> Option<&'a T>) -> Option<&'a T> {
+            groups.iter().find_map(|part| get(&part.result))
+        }
+        macro_rules! get {
+            ($group:ident) => {
+                find(groups, |numbers| if let Numbers::$group(of) = numbers { Some(of) } else { None })
+            };
+        }
+        let Sizes { structure, dense_nonzero, ties, pruned } = (**get!(Structure)?).clone();
+        let ran: Option<&GateRun> = get!(Gate);
+        Some(Self {
+            structure,
+            dense_nonzero,
+            ties,
+            pruned,
+            agreement: get!(Agreement).copied(),
+            perplexity: get!(Perplexity).copied(),
+            bits_per_byte: get!(BitsPerByte).copied(),
+            gate: ran.map(|ran| ran.gate),
+            kernels: ran.map_or_else(Vec::new, |ran| ran.kernels.clone()),
+            latency: get!(Latency).cloned(),
+        })
+    }
+
+    /// Takes what is wanted of what the likelihood of a text says.
+    pub fn set_text(&mut self, of: &Likelihood, wanted: impl Fn(Metric) -> bool) {
+        self.perplexity = wanted(Metric::Perplexity).then(|| of.perplexity());
+        self.bits_per_byte = wanted(Metric::BitsPerByte).then(|| of.bits_per_byte());
+    }
+
+    /// A column of `summary.csv`.
+    pub fn column(&self, column: MetricColumn) -> Value {
+        let Self {
+            structure,
+            dense_nonzero,
+            ties,
+            pruned,
+            agreement,
+            perplexity,
+            bits_per_byte,
+            gate,
+            kernels: _,
+            latency: _,
+        } = self;
+        let share = |part: u64, of: u64| part as f64 / of as f64;
+        match column {
+            MetricColumn::Nonzero => structure.nonzero.into(),
+            MetricColumn::Total => structure.total.into(),
+            MetricColumn::Sparsity => structure.sparsity().into(),
+            MetricColumn::LinearSparsity => pruned.map(|of| 1.0 - share(of.nonzero, of.total)).into(),
+            MetricColumn::SizeMb => (structure.bytes as f64 / MIB).into(),
+            MetricColumn::ComputeRatio => share(structure.nonzero, *dense_nonzero).into(),
+            MetricColumn::Top1Match => agreement.map(|of| of.top1_match).into(),
+            MetricColumn::Top5Overlap => agreement.map(|of| of.top5_overlap).into(),
+            MetricColumn::KlNats => agreement.map(|of| of.kl_nats).into(),
+            MetricColumn::Perplexity => (*perplexity).into(),
+            MetricColumn::BitsPerByte => (*bits_per_byte).into(),
+            MetricColumn::GateMaxAbs => gate.map(|gate| gate.max_abs).into(),
+            MetricColumn::GateMaxLogit => gate.map(|gate| gate.max_logit).into(),
+            MetricColumn::Ties => ties.map(|ties| ties.weights).into(),
+        }
+    }
+}
