@@ -40,6 +40,14 @@ export -f compile
 export nvcc sources lab
 printf '%s\n' "${jobs[@]}" | xargs -P "$(nproc)" -I{} bash -c 'compile "{}"'
 
+# Users' kernels: what stands in front of them is as in src/execute/cuda/raw/own.rs.
+for number in float __half __nv_bfloat16; do
+  for file in experiments/arena/*.cu; do
+    printf '#include <cuda_fp16.h>\n#include <cuda_bf16.h>\ntypedef %s number;\n#include "%s"\n' "$number" "$PWD/$file" >"$lab/own.cu"
+    "$nvcc" -std=c++17 -gencode arch=compute_80,code=sm_80 -cubin -o "$lab/own.cubin" "$lab/own.cu" || { echo "failed: $file"; exit 1; }
+  done
+done
+
 # Every source is among them.
 for file in "$sources"/*.cu; do
   name=$(basename "$file" .cu)

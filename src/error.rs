@@ -85,6 +85,8 @@ impl From<PrepareError> for CliError {
             PrepareError::Dtype { .. }
             | PrepareError::KernelDtype { .. }
             | PrepareError::KernelFormat { .. }
+            | PrepareError::KernelFile { .. }
+            | PrepareError::KernelLaunch(_)
             | PrepareError::Variant { .. }
             | PrepareError::Positions { .. }
             | PrepareError::Analysis { .. }

@@ -22,16 +22,16 @@ pub use crate::config::analysis::AnalysisBlock;
 pub use crate::config::format::Format;
 pub use crate::config::joining::Joining;
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
-use crate::keyword::{UnknownKeyword, keywords};
-
 pub use crate::config::metric::{Metric, MetricColumn, Reads};
 pub use crate::config::query::{Picture, Query, QueryPlot};
 pub use crate::config::source::{ModelSource, TextSource};
-use crate::diagnostic::Diagnostics;
 pub use crate::dtype::Dtype;
 pub use crate::prune::{
     Budget, Method, MethodSettings, NmPattern, Owl, PatternError, Propagate, Scope, Setting, SettingValue,
 };
+
+use crate::diagnostic::Diagnostics;
+use crate::keyword::{UnknownKeyword, keywords};
 
 /// One experiment file, checked and with every default filled in.
 #[derive(Clone, Debug, PartialEq)]

@@ -58,6 +58,8 @@ pub mod style {
     pub const ROOF: usize = 5;
     /// Columns of small inputs left out.
     pub const THRESHOLD: usize = 6;
+    /// Kernels of users, each the next; formats have the numbers below.
+    pub const SOURCE: usize = 8;
 }
 
 /// Declares the formats: an enum, and its table of rows.
@@ -117,7 +119,7 @@ mod tests {
 
     #[test]
     fn every_series_has_a_style_of_its_own() {
-        let mut styles = vec![style::DENSE, style::MASKED, style::AUTO, style::ROOF, style::THRESHOLD];
+        let mut styles = vec![style::DENSE, style::MASKED, style::AUTO, style::ROOF, style::THRESHOLD, style::SOURCE];
         styles.extend(Format::ALL.iter().map(|word| word.value.row().style));
         let all = styles.len();
         styles.sort_unstable();

@@ -40,6 +40,8 @@ pub enum Grammar {
     Text,
     /// An integer of at least this.
     Integer(i128),
+    /// An integer of at least 0, or a string with an expression.
+    Size,
     /// A finite number, integers included.
     Number,
     /// `true` or `false`.
@@ -71,6 +73,7 @@ impl Grammar {
             Some("number") => Self::Number,
             Some("boolean") => Self::Boolean,
             _ => match (schema["anyOf"].as_array(), words(schema), schema["oneOf"].as_array()) {
+                (Some(choices), ..) if choices[0]["type"] == "integer" && choices[1]["type"] == "string" => Self::Size,
                 (Some(choices), ..) => Self::Axis(boxed(&choices[0])),
                 (None, Some(words), _) => Self::Words(words),
                 (None, None, Some(choices)) => Self::Either(choices.iter().map(Self::from_schema).collect()),
@@ -129,6 +132,7 @@ impl Grammar {
             Self::Text => "a string".to_owned(),
             Self::Integer(minimum) if *minimum == i128::MIN => "an integer".to_owned(),
             Self::Integer(minimum) => format!("an integer of at least {minimum}"),
+            Self::Size => "an integer of at least 0 or an expression".to_owned(),
             Self::Number => "a number".to_owned(),
             Self::Boolean => "`true` or `false`".to_owned(),
         }
@@ -142,6 +146,7 @@ impl Grammar {
             Self::Either(_) | Self::Words(_) => "them",
             Self::Text => "strings",
             Self::Integer(_) => "integers",
+            Self::Size => "integers and expressions",
             Self::Number => "numbers",
             Self::Boolean => "booleans",
         }
@@ -309,6 +314,8 @@ impl Findings {
                     .at(span, format!("expected {}", grammar.item().expected()))
                     .maybe_help(meant.map(|meant| format!("did you mean `{meant}`?")))
             }
+            (Grammar::Size, DeValue::Integer(_)) => Diagnostic::error(format!("`{path}` is out of range"))
+                .at(span, format!("expected {}", grammar.item().expected())),
             (Grammar::Integer(minimum), DeValue::Integer(number)) => {
                 let expected = match integer(number) {
                     Some(number) if number < *minimum => grammar.item().expected(),
@@ -335,10 +342,11 @@ fn fits(grammar: &Grammar, value: &DeValue<'_>) -> bool {
     match (grammar, value) {
         (Grammar::Either(choices), value) => choices.iter().any(|choice| fits(choice, value)),
         (Grammar::Words(words), DeValue::String(text)) => words.iter().any(|word| word == text),
-        (Grammar::Text, DeValue::String(_)) | (Grammar::Boolean, DeValue::Boolean(_)) => true,
+        (Grammar::Text | Grammar::Size, DeValue::String(_)) | (Grammar::Boolean, DeValue::Boolean(_)) => true,
         (Grammar::Integer(minimum), DeValue::Integer(number)) => {
             integer(number).is_some_and(|number| number >= *minimum && number <= i128::from(i64::MAX))
         }
+        (Grammar::Size, DeValue::Integer(_)) => fits(&Grammar::Integer(0), value),
         (Grammar::Number, DeValue::Float(number)) => number.as_str().parse::<f64>().is_ok_and(f64::is_finite),
         (Grammar::Number, DeValue::Integer(number)) => i64::from_str_radix(number.as_str(), number.radix()).is_ok(),
         _ => false,

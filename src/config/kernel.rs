@@ -9,8 +9,10 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
+use crate::config::arena::KernelSource;
 use crate::config::experiment::{BackendChoice, Dtype};
 use crate::config::format::Format;
+use crate::config::source::WrittenPath;
 use crate::keyword::{UnknownKeyword, keywords};
 
 keywords! {
@@ -20,6 +22,7 @@ keywords! {
         ..Sparse(Format),
         Auto "auto" "whichever of them is fastest here",
         Threshold "threshold" "every weight, by columns; columns of small inputs are not read",
+        Source "source" "the block's own CUDA kernel, see `source`",
     }
 }
 
@@ -29,12 +32,12 @@ keywords! {
 /// sparse format, listed or not: speed-ups are over it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KernelBlock {
-    /// Axis: shapes of the weight.
+    /// Axis: shapes of the weight; empty where the file with the weight says it.
     pub shapes: Vec<MatrixShape>,
     /// Axis: the share of weights that is zero, in `[0, 1)`; of `threshold` the share of the input that is
     /// left out. Empty where only `dense` is timed.
     pub sparsities: Vec<f64>,
-    /// Axis: rows of the input.
+    /// Axis: rows of the input; empty where the file with the input says it.
     pub tokens: Vec<usize>,
     /// Axis: how the weight is stored.
     pub formats: Vec<KernelFormat>,
@@ -44,14 +47,22 @@ pub struct KernelBlock {
     pub warmup: usize,
     /// Calls that are timed, at least 1.
     pub repeats: usize,
+    /// The kernel of the format `source`.
+    pub source: Option<KernelSource>,
+    /// A file with the weight, in place of random numbers: its zeros are what is left out.
+    pub weight: Option<WrittenPath>,
+    /// A file with the input, in place of random numbers.
+    pub input: Option<WrittenPath>,
 }
 
 impl KernelBlock {
     /// How many points its product has, without seeds and backends; none beyond what can be counted.
     pub fn size(&self) -> Option<u64> {
         let sparse = self.formats.iter().filter(|&&format| format != KernelFormat::Dense).count();
-        let weights = (sparse as u64).checked_mul(self.sparsities.len() as u64)?.checked_add(1)?;
-        let axes = [self.shapes.len(), self.tokens.len(), self.dtypes.len()];
+        // A weight of a file has one sparsity, its own.
+        let own = usize::from(self.weight.is_some());
+        let weights = (sparse as u64).checked_mul(self.sparsities.len().max(own) as u64)?.checked_add(1)?;
+        let axes = [self.shapes.len().max(own), self.tokens.len().max(1), self.dtypes.len()];
         axes.into_iter().try_fold(weights, |product, axis| product.checked_mul(axis as u64))
     }
 }
@@ -98,7 +109,7 @@ pub fn kernel_formats(backend: BackendChoice) -> Vec<KernelFormat> {
     let has = |format: KernelFormat| match format {
         KernelFormat::Dense | KernelFormat::Auto => true,
         KernelFormat::Sparse(format) => backend.has(format),
-        KernelFormat::Threshold => match backend {
+        KernelFormat::Threshold | KernelFormat::Source => match backend {
             BackendChoice::NdArray | BackendChoice::Flex => false,
             BackendChoice::Auto | BackendChoice::Cuda => true,
         },

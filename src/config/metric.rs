@@ -14,7 +14,7 @@ keywords! {
         Structure "structure" "non-zero weights, sparsity and stored bytes, per layer and in total",
         Agreement "agreement" "how often and how closely the predictions are the dense model's",
         Perplexity "perplexity" "exp of the mean negative log-likelihood of a text",
-        BitsPerByte "bits_per_byte" "negative log-likelihood of a text for each byte of it, which compares models of different tokenizers",
+        BitsPerByte "bits_per_byte" "negative log-likelihood of a text for each byte of it, which compares models that split a text differently",
         Latency "latency" "time of a prompt and of every token generated after it, with a KV cache",
     }
 }

@@ -9,8 +9,10 @@
 //! device, no tensor and no network.
 
 pub mod analysis;
+pub mod arena;
 pub mod axis;
 pub mod experiment;
+pub mod expression;
 pub mod format;
 pub mod grammar;
 pub mod joining;

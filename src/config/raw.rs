@@ -15,6 +15,7 @@ use std::num::NonZeroUsize;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::config::arena::{ArenaLayout, Extent};
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{
     BackendChoice, BosAt, Budget, Conditions, Dtype, KernelFormat, Method, Metric, MetricColumn, Propagate, Scope,
@@ -237,19 +238,19 @@ conditions! {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawKernel {
-    /// Axis: shapes of the weight, pairs `[out_features, in_features]`. Required.
-    #[schemars(required, extend("examples" = [[4096, 4096], [[768, 768], [4096, 4096]]]))]
+    /// Axis: shapes of the weight, pairs `[out_features, in_features]`. Required, unless there is a `weight`.
+    #[schemars(extend("examples" = [[4096, 4096], [[768, 768], [4096, 4096]]]))]
     pub shape: Option<Axis<MatrixShape>>,
     /// Axis: the share of weights that is zero, at least 0 and below 1; of `threshold` the share of
     /// the input that is left out. Required, unless only `dense` is timed, which does not depend on it.
     #[schemars(extend("examples" = [0.5, [0.3, 0.5, 0.7, 0.9]]))]
     pub sparsity: Option<Axis<f64>>,
-    /// Axis: rows of the input. Required.
-    #[schemars(required, extend("examples" = [[1, 16, 256]]))]
+    /// Axis: rows of the input. Required, unless there is an `input`.
+    #[schemars(extend("examples" = [[1, 16, 256]]))]
     pub tokens: Option<Axis<NonZeroUsize>>,
     /// Axis: the form in which the weight is stored and multiplied. `dense` is always timed too, so that
-    /// the others can be compared with it; `threshold` is for `cuda` and at most 4 tokens. Required.
-    #[schemars(required, extend("examples" = [["dense", "csr"]]))]
+    /// the others can be compared with it; `threshold` is for `cuda` and at most 4 tokens. Required, unless there is a `source`.
+    #[schemars(extend("examples" = [["dense", "csr"]]))]
     pub format: Option<Axis<KernelFormat>>,
     /// Axis: the number format of weight, input and output. Default: `f32`.
     #[schemars(extend("default" = "f32"))]
@@ -260,6 +261,33 @@ pub struct RawKernel {
     /// Calls that are timed. Default: 100.
     #[schemars(extend("default" = 100, "minimum" = 1))]
     pub repeats: Option<At<usize>>,
+    /// A CUDA C++ file with a kernel of your own, relative to the experiment file. It is compiled when the cell runs, its
+    /// output is checked, and it is timed beside the others as the format `source`. For `cuda`.
+    #[schemars(extend("examples" = ["mine.cu"]))]
+    pub source: Option<At<String>>,
+    /// The function of `source`, `extern "C"`. Required with `source`.
+    #[schemars(extend("examples" = ["my_kernel"]))]
+    pub entry: Option<At<String>>,
+    /// The arrays in which the function gets the weight. Required with `source`.
+    pub layout: Option<At<ArenaLayout>>,
+    /// Blocks that are launched, in x, y and z: integers, or expressions of `rows`, `cols`, `tokens` and `nnz` with
+    /// `+ - * /`, parentheses and `ceil_div(a, b)`. Required with `source`.
+    #[schemars(extend("examples" = ["ceil_div(rows, 4)", ["rows", "tokens"]]))]
+    pub grid: Option<Axis<Extent>>,
+    /// Threads of a block, in x, y and z; as `grid`. Required with `source`.
+    #[schemars(extend("examples" = [128, [32, 4]]))]
+    pub block: Option<Axis<Extent>>,
+    /// Bytes of dynamic shared memory of a block; as `grid`. Default: 0.
+    #[schemars(extend("default" = 0, "examples" = ["2 * cols"]))]
+    pub shared: Option<At<Extent>>,
+    /// A file with the weight in place of random numbers: a matrix in a `.pt` or `.safetensors` file, relative to the
+    /// experiment file. Its zeros are what sparse formats leave out; `shape` and `sparsity` are the file's.
+    #[schemars(extend("examples" = ["q_proj.pt"]))]
+    pub weight: Option<At<String>>,
+    /// A file with the input in place of random numbers, likewise; `tokens` may then take the first rows of it, and are
+    /// all where it is left out.
+    #[schemars(extend("examples" = ["x.pt"]))]
+    pub input: Option<At<String>>,
 }
 
 /// The `[execute]` section.

@@ -125,6 +125,9 @@ fn takes(key: &Value) -> String {
     if let Some((_, repeated)) = inner_table(key) {
         return if repeated { "tables, see below" } else { "a table, see below" }.into();
     }
+    if let Some([number, text]) = key["anyOf"].as_array().map(Vec::as_slice) {
+        return format!("{} or {}", takes(number), if text["type"] == "string" { "expression" } else { "value" });
+    }
     let kind = key["type"].as_str().unwrap_or("value");
     match (kind, &key["items"]) {
         ("array", Value::Array(items)) => {

@@ -63,7 +63,8 @@ impl WrittenPath {
         &self.written
     }
 
-    pub(in crate::config) fn joined(self, folder: &Path) -> Self {
+    /// As seen from a folder.
+    pub fn joined(self, folder: &Path) -> Self {
         let path = match at_home(&self.written, std::env::var_os("HOME").filter(|home| !home.is_empty())) {
             Some(path) => path,
             None => folder.join(&self.written),
@@ -268,7 +269,7 @@ fn without_scheme(kind: SourceKind, text: &str) -> Option<String> {
         SourceKind::Model if text.contains('/') && is_repository(text) => Some(format!("hf:{text}")),
         SourceKind::Text if BUILTIN_TEXTS.contains(&text) => Some(format!("builtin:{text}")),
         SourceKind::Text if text.contains(['.', '/']) && !text.starts_with('~') => Some(format!("file:{text}")),
-        _ => None,
+        SourceKind::Model | SourceKind::Text => None,
     }
 }
 

@@ -10,6 +10,7 @@ use super::joining::Joining;
 use super::source::{ModelSource, TextSource};
 use super::*;
 
+mod arena;
 mod kernel;
 mod limits;
 mod messages;

@@ -3,6 +3,7 @@
 
 mod analysis;
 mod analysis_sources;
+mod arena;
 mod count;
 mod expect;
 mod kernel;
@@ -350,7 +351,12 @@ impl Validator<'_> {
             SourceError::NoScheme { kind: SourceKind::Text, .. } if local.is_file() => {
                 Some(format!("did you mean `file:{text}`?"))
             }
-            _ => error.hint(),
+            SourceError::NoScheme { .. }
+            | SourceError::UnknownScheme { .. }
+            | SourceError::UnknownName { .. }
+            | SourceError::BadRepository { .. }
+            | SourceError::BadDataset { .. }
+            | SourceError::EmptyPath { .. } => error.hint(),
         };
         self.report(Diagnostic::error(format!("{error}, in `{path}`")).at(span, error.expected()).maybe_help(hint));
     }

@@ -2,6 +2,7 @@
 
 use super::convert::narrow;
 use super::decode::DecodeOps;
+use super::own::{OwnArrays, OwnError, OwnKernel, OwnSource};
 use crate::config::format::Format;
 use crate::sparse::{Digit, FormatError, Pattern};
 use burn::tensor::ops::FloatTensor;
@@ -64,7 +65,7 @@ pub struct Packing<P> {
 
 /// The version of how kernels are chosen and timed: raised by hand when either changes, since a
 /// kernel cell's time then means something else.
-pub const KERNEL_POLICY_VERSION: u32 = 3;
+pub const KERNEL_POLICY_VERSION: u32 = 4;
 
 /// What a device does at best, measured on it: the bounds of the roofline.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -148,6 +149,19 @@ pub trait SparseBackend: DecodeOps {
     /// The name of the kernel that [`SparseBackend::threshold_linear`] runs.
     fn threshold_kernel() -> &'static str {
         "threshold-masked-dense"
+    }
+
+    /// A user's kernel with a weight on the device.
+    ///
+    /// # Errors
+    /// Where it can't be compiled, or this is no backend for it.
+    fn own_kernel(
+        _source: &OwnSource,
+        _weight: &OwnArrays,
+        _dtype: DType,
+        _device: &Self::Device,
+    ) -> Result<Box<dyn OwnKernel<Self>>, OwnError> {
+        Err(OwnError::NotHere)
     }
 
     /// Keeps the device busy for about this long and returns at once, so that calls that follow are launched

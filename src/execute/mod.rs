@@ -30,6 +30,7 @@ mod gram;
 mod host;
 pub mod kernels;
 mod ndarray;
+mod own;
 mod policy;
 
 pub use crate::config::format::Format;
@@ -42,3 +43,4 @@ pub use cuda::{Cuda, CudaWeight, cuda_device};
 pub use decode::DecodeOps;
 pub use gram::{GramSums, GramTotals};
 pub use host::HostWeight;
+pub use own::{OwnArray, OwnArrays, OwnError, OwnKernel, OwnSource, own_arrays, own_bytes};

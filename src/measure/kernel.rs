@@ -42,6 +42,17 @@ const WALL_ROUNDS: usize = 5;
 
 /// Output rows and tokens that are compared with the reference.
 const COMPARED: [usize; 2] = [64, 16];
+/// Multiplications of the reference where as much as possible is compared: a second of a processor.
+const MOST_COMPARED: usize = 1 << 29;
+
+/// How much of an output is compared with the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// 64 rows of the weight and 16 tokens, evenly spread: kernels of ours, which have tests of their own.
+    Some,
+    /// All rows, and as many tokens as take a second: kernels that nobody knows.
+    Most,
+}
 
 /// Why there is no time.
 #[derive(Debug, Error, PartialEq)]
@@ -213,22 +224,26 @@ pub struct Product<'a> {
 /// max |y − ref| / max |ref| against a float64 product of the weights and inputs as the dtype stores
 /// them, and checks it.
 ///
-/// All of a small output is compared; of a large one 64 rows of the weight and 16 tokens, evenly spread.
+/// All of a small output is compared, and of a large one what [`Compared`] says. Every number must be finite.
 ///
 /// # Errors
 /// When a number is not finite, or the difference exceeds 1e-4 (f32) or 2e-2 (f16, bf16).
 ///
 /// # Panics
 /// When the lengths don't fit the shape.
-pub fn max_rel_err(product: &Product<'_>) -> Result<f64, KernelError> {
+pub fn max_rel_err(product: &Product<'_>, compared: Compared) -> Result<f64, KernelError> {
     let Product { x, weights, y, shape: [out, inp], dtype } = *product;
     let tokens = x.len() / inp;
     assert_eq!((weights.len(), y.len()), (out * inp, out * tokens), "weight and output are of the product's shape");
     if !y.iter().all(|y| y.is_finite()) {
         return Err(KernelError::NotFinite);
     }
+    let [rows, of_tokens] = match compared {
+        Compared::Some => COMPARED,
+        Compared::Most => [out, (MOST_COMPARED / weights.len().max(1)).max(1)],
+    };
     let pairs: Vec<(usize, usize)> =
-        spread(out, COMPARED[0]).flat_map(|row| spread(tokens, COMPARED[1]).map(move |token| (row, token))).collect();
+        spread(out, rows).flat_map(|row| spread(tokens, of_tokens).map(move |token| (row, token))).collect();
     let compare = |&(row, token): &(usize, usize)| {
         let rounded = |number: &f32| f64::from(round(*number, dtype));
         let products = weights[row * inp..][..inp].iter().zip(&x[token * inp..][..inp]);
@@ -382,7 +397,9 @@ mod tests {
     #[test]
     fn the_error_is_relative_to_the_largest_output() {
         let (x, weights) = ([1.0, 2.0], [3.0, 4.0, 0.0, 0.5]);
-        let check = |y: &[f32], dtype| max_rel_err(&Product { x: &x, weights: &weights, y, shape: [2, 2], dtype });
+        let check = |y: &[f32], dtype| {
+            max_rel_err(&Product { x: &x, weights: &weights, y, shape: [2, 2], dtype }, Compared::Some)
+        };
         assert_eq!(check(&[11.0, 1.0], Dtype::F32), Ok(0.0));
         let off = check(&[11.0, 1.0005], Dtype::F32).unwrap();
         assert!((off - 0.0005 / 11.0).abs() < 1e-6);
@@ -397,8 +414,18 @@ mod tests {
         let (x, weights) = ([1.0], [0.1]);
         let y = [f16::from_f32(0.1).to_f32()];
         let product = Product { x: &x, weights: &weights, y: &y, shape: [1, 1], dtype: Dtype::F16 };
-        assert_eq!(max_rel_err(&product), Ok(0.0));
-        assert!(max_rel_err(&Product { dtype: Dtype::F32, ..product }).is_err());
+        assert_eq!(max_rel_err(&product, Compared::Some), Ok(0.0));
+        assert!(max_rel_err(&Product { dtype: Dtype::F32, ..product }, Compared::Some).is_err());
+    }
+
+    #[test]
+    fn a_wrong_row_between_those_of_the_spread_is_found_where_most_is_compared() {
+        let (x, weights) = ([1.0], vec![1.0; 1000]);
+        let mut y = vec![1.0; 1000];
+        y[7] = 0.0;
+        let product = Product { x: &x, weights: &weights, y: &y, shape: [1000, 1], dtype: Dtype::F32 };
+        assert_eq!(max_rel_err(&product, Compared::Some), Ok(0.0));
+        assert!(matches!(max_rel_err(&product, Compared::Most), Err(KernelError::Gate { .. })));
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub use agreement::{Agreement, agreement};
 pub use forward::{ForwardError, all_logits, decoded_logits, each_logits};
 pub use gate::{Gate, GateMiss, gate};
 pub use kernel::{
-    BackToBack, CallTimes, KernelError, MaskedInput, Product, Traffic, input_threshold, masked_input, max_rel_err,
-    rotated_copies, time_calls,
+    BackToBack, CallTimes, Compared, KernelError, MaskedInput, Product, Traffic, input_threshold, masked_input,
+    max_rel_err, rotated_copies, time_calls,
 };
 pub use latency::{Latency, Parts, Phase, Spread, Workload, latency};
 pub use likelihood::{Likelihood, likelihood};

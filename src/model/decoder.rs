@@ -219,10 +219,10 @@ impl<B: SparseBackend> Decoder<B> {
     /// # Panics
     /// When that module is no linear.
     pub fn linear(&self, module: usize) -> &Linear<B> {
-        match &self.modules[module] {
-            Loaded::Linear(linear) => linear,
-            _ => unreachable!("`{}` is no linear", self.architecture.modules[module].name),
-        }
+        let Loaded::Linear(linear) = &self.modules[module] else {
+            unreachable!("`{}` is no linear", self.architecture.modules[module].name)
+        };
+        linear
     }
 
     /// Replaces a linear's weight.
@@ -230,10 +230,10 @@ impl<B: SparseBackend> Decoder<B> {
     /// # Panics
     /// When that module is no linear.
     pub fn set_weight(&mut self, module: usize, weight: LinearWeight<B>) {
-        match &mut self.modules[module] {
-            Loaded::Linear(linear) => linear.weight = weight,
-            _ => unreachable!("`{}` is no linear", self.architecture.modules[module].name),
-        }
+        let Loaded::Linear(linear) = &mut self.modules[module] else {
+            unreachable!("`{}` is no linear", self.architecture.modules[module].name)
+        };
+        linear.weight = weight;
     }
 
     /// Sets the inputs of a linear to 0 whose magnitude is at most `threshold`, from now on.
@@ -372,10 +372,8 @@ impl<B: SparseBackend> Decoder<B> {
     }
 
     fn table(&self, module: usize) -> &Tensor<B, 2> {
-        match &self.modules[module] {
-            Loaded::Embedding(table) => table,
-            _ => unreachable!("tables are embeddings"),
-        }
+        let Loaded::Embedding(table) = &self.modules[module] else { unreachable!("tables are embeddings") };
+        table
     }
 
     fn block(

@@ -8,12 +8,15 @@
 //! A speed-up is over the dense kernel of the same group, timed by the same process: when any cell of
 //! a group runs, its dense cell runs too ([`accompany`]).
 
+use super::given::{BlockFiles, Given, OwnKernel};
 use super::model::{Backend, bits};
 use super::resume::Decision;
 use super::task::{Inputs, Kind, Of, Planned, Task};
 use crate::column::{self, Column};
 use crate::config::Experiment;
+use crate::config::arena::LaunchProblem;
 use crate::config::experiment::{Dtype, KernelBlock, KernelFormat, percent};
+use crate::config::expression::Sizes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -43,6 +46,9 @@ pub struct KernelCell {
     pub warmup: usize,
     /// Calls that are timed.
     pub repeats: usize,
+    /// What takes the place of our kernels and of random numbers.
+    #[serde(default, skip_serializing_if = "Given::is_empty")]
+    pub given: Given,
 }
 
 impl KernelCell {
@@ -53,7 +59,13 @@ impl KernelCell {
 
     /// What cells of one weight have in common.
     fn matrix(&self) -> impl Eq + Hash + use<> {
-        (self.backend, self.dtype, self.shape, self.seed, self.warmup, self.repeats)
+        let Given { weight, input, .. } = &self.given;
+        (self.backend, self.dtype, self.shape, self.seed, self.warmup, self.repeats, weight.clone(), input.clone())
+    }
+
+    /// What its format is called: a user's kernel by its function.
+    pub fn label(&self) -> &str {
+        self.given.kernel.as_ref().map_or(self.format.name(), |kernel| &kernel.entry)
     }
 
     /// What cells have in common that are compared.
@@ -63,7 +75,7 @@ impl KernelCell {
 
     /// All that it is.
     fn key(&self) -> impl Eq + Hash + use<> {
-        (self.group(), self.format, self.sparsity.map(f64::to_bits))
+        (self.group(), self.format, self.sparsity.map(f64::to_bits), self.given.kernel.clone())
     }
 
     /// Whether two cells differ in no more than tokens: they multiply the same stored weight, but for `auto`,
@@ -71,8 +83,9 @@ impl KernelCell {
     pub fn same_weight(&self, other: &Self) -> bool {
         self.same_matrix(other)
             && (self.format, self.sparsity) == (other.format, other.sparsity)
+            && self.given == other.given
             && match self.format {
-                KernelFormat::Auto => self.tokens == other.tokens,
+                KernelFormat::Auto | KernelFormat::Source => self.tokens == other.tokens,
                 KernelFormat::Sparse(_) if self.backend == Backend::Cuda => self.tokens == other.tokens,
                 KernelFormat::Dense | KernelFormat::Sparse(_) | KernelFormat::Threshold => true,
             }
@@ -83,7 +96,7 @@ impl fmt::Display for KernelCell {
     /// `csr 4096x4096 50 % 16 tokens flex f32`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [out, inp] = self.shape;
-        write!(f, "{} {out}x{inp}", self.format)?;
+        write!(f, "{} {out}x{inp}", self.label())?;
         if let Some(sparsity) = self.sparsity {
             write!(f, " {} %", percent(sparsity))?;
         }
@@ -108,8 +121,8 @@ impl Kind for KernelCell {
     }
 
     fn canonical(&self) -> Value {
-        let Self { backend, dtype, shape, tokens, format, sparsity, seed, warmup, repeats } = self;
-        json!({
+        let Self { backend, dtype, shape, tokens, format, sparsity, seed, warmup, repeats, given } = self;
+        let mut canonical = json!({
             "backend": backend.name(),
             "dtype": dtype.name(),
             "shape": shape,
@@ -119,7 +132,12 @@ impl Kind for KernelCell {
             "seed": seed,
             "warmup": warmup,
             "repeats": repeats,
-        })
+        });
+        // Cells without it keep the names that they had before it was there.
+        if let (false, Some(object)) = (given.is_empty(), canonical.as_object_mut()) {
+            object.insert("given".into(), given.canonical());
+        }
+        canonical
     }
 
     fn backend(&self) -> Backend {
@@ -136,8 +154,8 @@ impl Kind for KernelCell {
 
     fn setup(&self) -> String {
         match self.sparsity {
-            Some(sparsity) => format!("{}{}", self.format, (sparsity * 1000.0).round() / 10.0),
-            None => self.format.to_string(),
+            Some(sparsity) => format!("{}{}", self.label(), (sparsity * 1000.0).round() / 10.0),
+            None => self.label().to_owned(),
         }
     }
 
@@ -149,7 +167,7 @@ impl Kind for KernelCell {
 impl KernelCell {
     /// What tells kernel cells apart.
     pub const KEY: &[Column<Self>] = &[
-        Column { name: "format", help: "the form in which the weight is stored", get: |cell| cell.format.into() },
+        Column { name: "format", help: "the form in which the weight is stored", get: |cell| cell.label().into() },
         Column { name: "backend", help: "what it runs on", get: |cell| cell.backend.name().into() },
         Column { name: "dtype", help: "the number format", get: |cell| cell.dtype.into() },
         Column { name: "out_features", help: "rows of the weight", get: |cell| cell.shape[0].into() },
@@ -160,18 +178,26 @@ impl KernelCell {
     ];
 }
 
-/// Every kernel cell of an experiment, each once.
+/// Every kernel cell of an experiment, each once; `files` has those of each block.
 ///
 /// The cells of a matrix follow each other, the dense ones first: also where the file does not list
 /// `dense`, since speed-ups are over it. Cells that share a stored weight follow each other too.
-pub fn expand_kernels(experiment: &Experiment, backends: &[Backend]) -> Vec<KernelCell> {
+///
+/// # Errors
+/// When a user's kernel can't be launched for a shape.
+pub fn expand_kernels(
+    experiment: &Experiment,
+    backends: &[Backend],
+    files: &[BlockFiles],
+) -> Result<Vec<KernelCell>, LaunchProblem> {
     let mut seen = HashSet::new();
     // Blocks may share a matrix: its cells go where the first of them is.
     let mut places = HashMap::new();
     let mut placed: Vec<(usize, bool, KernelCell)> = Vec::new();
+    let none = BlockFiles::default();
     for &backend in backends {
-        for block in &experiment.kernels {
-            for cell in block_cells(block, backend, &experiment.seeds) {
+        for (index, block) in experiment.kernels.iter().enumerate() {
+            for cell in block_cells(block, files.get(index).unwrap_or(&none), backend, &experiment.seeds)? {
                 if seen.insert(cell.key()) {
                     let next = places.len();
                     let place = *places.entry(cell.matrix()).or_insert(next);
@@ -181,34 +207,93 @@ pub fn expand_kernels(experiment: &Experiment, backends: &[Backend]) -> Vec<Kern
         }
     }
     placed.sort_by_key(|(place, sparse, _)| (*place, *sparse));
-    placed.into_iter().map(|(.., cell)| cell).collect()
+    Ok(placed.into_iter().map(|(.., cell)| cell).collect())
 }
 
-fn block_cells(block: &KernelBlock, backend: Backend, seeds: &[u64]) -> Vec<KernelCell> {
-    let sparse = block.formats.iter().filter(|&&format| format != KernelFormat::Dense);
-    let sparse = sparse.flat_map(|&format| block.sparsities.iter().map(move |&sparsity| (format, Some(sparsity))));
-    let weights: Vec<_> = std::iter::once((KernelFormat::Dense, None)).chain(sparse).collect();
+fn block_cells(
+    block: &KernelBlock,
+    files: &BlockFiles,
+    backend: Backend,
+    seeds: &[u64],
+) -> Result<Vec<KernelCell>, LaunchProblem> {
+    let shapes: Vec<[usize; 2]> = match &files.weight {
+        Some(weight) => vec![weight.shape],
+        None => block.shapes.iter().map(|shape| shape.0).collect(),
+    };
+    let tokens: Vec<usize> = match &files.input {
+        Some(input) if block.tokens.is_empty() => vec![input.shape[0]],
+        _ => block.tokens.clone(),
+    };
     let mut cells = Vec::new();
     for &dtype in &block.dtypes {
-        for shape in &block.shapes {
+        for &shape in &shapes {
             for &seed in seeds {
-                for &(format, sparsity) in &weights {
-                    cells.extend(block.tokens.iter().map(|&tokens| KernelCell {
-                        backend,
-                        dtype,
-                        shape: shape.0,
-                        tokens,
-                        format,
-                        sparsity,
-                        seed,
-                        warmup: block.warmup,
-                        repeats: block.repeats,
-                    }));
+                for &(format, sparsity) in &weights(block, files) {
+                    for &tokens in &tokens {
+                        let given = given(block, files, format, shape, tokens, sparsity)?;
+                        let (warmup, repeats) = (block.warmup, block.repeats);
+                        cells.push(KernelCell {
+                            backend,
+                            dtype,
+                            shape,
+                            tokens,
+                            format,
+                            sparsity,
+                            seed,
+                            warmup,
+                            repeats,
+                            given,
+                        });
+                    }
                 }
             }
         }
     }
-    cells
+    Ok(cells)
+}
+
+/// Every format with its sparsities: a weight of a file has its own, but for `threshold`, of which the input's is meant.
+fn weights(block: &KernelBlock, files: &BlockFiles) -> Vec<(KernelFormat, Option<f64>)> {
+    let own = files.weight.as_ref().map(|weight| {
+        let numbers = weight.shape[0] * weight.shape[1];
+        vec![1.0 - weight.nonzero as f64 / numbers.max(1) as f64]
+    });
+    let sparse = block.formats.iter().filter(|&&format| format != KernelFormat::Dense);
+    let sparse = sparse.flat_map(|&format| {
+        let of_file = own.as_ref().filter(|_| format != KernelFormat::Threshold);
+        of_file.unwrap_or(&block.sparsities).iter().map(move |&sparsity| (format, Some(sparsity)))
+    });
+    std::iter::once((KernelFormat::Dense, None)).chain(sparse).collect()
+}
+
+fn given(
+    block: &KernelBlock,
+    files: &BlockFiles,
+    format: KernelFormat,
+    [rows, cols]: [usize; 2],
+    tokens: usize,
+    sparsity: Option<f64>,
+) -> Result<Given, LaunchProblem> {
+    let weight = files.weight.as_ref().map(|weight| weight.file.clone());
+    let input = files.input.as_ref().map(|input| input.file.clone());
+    let (KernelFormat::Source, Some(kernel), Some(source)) = (format, &block.source, &files.source) else {
+        return Ok(Given { kernel: None, weight, input });
+    };
+    let all = (rows * cols) as u64;
+    // As many as a random pattern leaves.
+    let random = || all - ((sparsity.unwrap_or(0.0) * all as f64) as u64).min(all);
+    let nnz = files.weight.as_ref().map_or_else(random, |weight| weight.nonzero);
+    let sizes = Sizes { rows: rows as u64, cols: cols as u64, tokens: tokens as u64, nnz };
+    let launch = kernel.launch(sizes)?;
+    let kernel = OwnKernel {
+        source: source.clone(),
+        entry: kernel.entry.clone(),
+        layout: kernel.layout,
+        grid: launch.grid,
+        block: launch.block,
+        shared: launch.shared,
+    };
+    Ok(Given { kernel: Some(kernel), weight, input })
 }
 
 /// Adds the dense cell of every group of which a cell runs.
@@ -239,7 +324,18 @@ pub(crate) mod tests {
     /// A cell for the tests of this folder.
     pub(crate) fn kernel(format: KernelFormat, sparsity: Option<f64>) -> KernelCell {
         let (backend, dtype, shape) = (Backend::Flex, Dtype::F32, [8, 4]);
-        KernelCell { backend, dtype, shape, tokens: 2, format, sparsity, seed: 0, warmup: 0, repeats: 3 }
+        KernelCell {
+            backend,
+            dtype,
+            shape,
+            tokens: 2,
+            format,
+            sparsity,
+            seed: 0,
+            warmup: 0,
+            repeats: 3,
+            given: Given::default(),
+        }
     }
 
     /// What they run on.
@@ -249,7 +345,7 @@ pub(crate) mod tests {
 
     fn cells(text: &str) -> Vec<KernelCell> {
         let experiment = config::parse(Path::new("x.toml"), &format!("name = 'x'\n{text}"), &[]).unwrap();
-        expand_kernels(&experiment, &[Backend::Flex])
+        expand_kernels(&experiment, &[Backend::Flex], &[]).unwrap()
     }
 
     fn shown(cells: &[KernelCell]) -> Vec<String> {

@@ -13,6 +13,7 @@
 
 mod analysis;
 mod expand;
+mod given;
 mod identify;
 mod kernel;
 mod model;
@@ -23,6 +24,7 @@ mod task;
 
 pub use analysis::{ANALYSIS, AnalysisCell, AnalysisSource, MatrixFrom, told_apart};
 pub use expand::{expand, points};
+pub use given::{BlockFiles, Given, GivenFile, GivenMatrix, OwnKernel};
 pub use identify::{CellId, NUMERICS_VERSION};
 pub use kernel::{KernelCell, TIMES, accompany, expand_kernels, kernel_inputs};
 pub use model::{Backend, Cell, GATE, LatencyPoint, PartInputs, PrunePoint, TimedOn, parts};

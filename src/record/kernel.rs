@@ -154,6 +154,7 @@ mod tests {
             seed: 0,
             warmup: 0,
             repeats: 3,
+            given: Default::default(),
         };
         let measured = KernelMeasured {
             seconds: vec![3.0, 1.0, 2.0],

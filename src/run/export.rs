@@ -313,7 +313,7 @@ impl<'a> Tensors<'a> {
         };
         Ok(match kind {
             Kind::Values => weights::values(cols, width, &bitmap, &bytes).into(),
-            _ => {
+            Kind::Whole | Kind::Shape | Kind::Bitmap => {
                 let mut bytes = bytes.into_owned();
                 weights::mask(cols, width, &bitmap, &mut bytes);
                 bytes.into()

@@ -4,6 +4,7 @@
 use super::memory::TooLarge;
 use super::model::Read;
 use crate::config::Experiment;
+use crate::config::arena::LaunchProblem;
 use crate::execute::device::DeviceError;
 use crate::load::{LoadError, ModelFiles, TextInput, Tokens};
 use crate::model::Architecture;
@@ -115,6 +116,19 @@ pub enum PrepareError {
         /// The format.
         format: &'static str,
     },
+    /// A file of a `[[kernel]]` block that is not there, or not what the block needs.
+    #[error("`kernel.{key}`: {reason}")]
+    KernelFile {
+        /// The key.
+        key: &'static str,
+        /// What is wrong.
+        reason: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// A user's kernel that can't be launched for a shape.
+    #[error("{0}")]
+    KernelLaunch(LaunchProblem),
     /// A variant that a backend has no kernels for, found only after `auto` was decided.
     #[error("`{backend}` has no kernels for the variant `{variant}`")]
     Variant {
@@ -167,6 +181,8 @@ impl PrepareError {
             Self::KernelFormat { backend, .. } => {
                 Some(format!("take another `kernel.format`, or {}", elsewhere(backend)))
             }
+            Self::KernelFile { hint, .. } => hint.clone(),
+            Self::KernelLaunch(_) => Some("mend the expression, or leave the shape out".into()),
             Self::Variant { backend, .. } => {
                 Some(format!("take it out of `execute.variants`, or take {}", elsewhere(backend)))
             }

@@ -4,6 +4,7 @@
 
 mod analyses;
 mod architecture;
+mod arena;
 mod calibration;
 mod checkpoints;
 mod circles;

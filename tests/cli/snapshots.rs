@@ -88,6 +88,16 @@ fn masked(lab: &Lab, table: &str) -> String {
     lines.join("\n")
 }
 
+/// What people are shown, without the widths of columns and without rounding errors, which are the only numbers with
+/// an exponent: they are the processor's.
+fn unaligned(text: &str) -> String {
+    fn word(word: &str) -> &str {
+        if word.contains("e-") && word.starts_with(|c: char| c.is_ascii_digit()) { "*" } else { word }
+    }
+    let line = |line: &str| line.split_whitespace().map(word).collect::<Vec<_>>().join("  ");
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
 #[test]
 fn tables_of_a_small_run_are_as_they_were() {
     let expect = "[[expect]]\nwhere = { variant = \"csr\" }\nmetric = \"sparsity\"\nvalue = 0.3\ntolerance = 0.3\nsource = \"a table\"\n";
@@ -101,7 +111,7 @@ fn tables_of_a_small_run_are_as_they_were() {
     for other in ["groups.md", "groups.tex"] {
         as_kept(other, ACCEPT, &rounded(&lab.read(format!("results/e/tables/{other}"))));
     }
-    as_kept("printed", ACCEPT, &rounded(&printed));
+    as_kept("printed", ACCEPT, &unaligned(&rounded(&printed)));
 }
 
 #[test]
@@ -124,5 +134,6 @@ fn figures_are_as_they_were() {
 #[test]
 fn numbers_are_rounded_and_nothing_else() {
     assert_eq!(rounded("a 12.3456789, 0.000123456789|100000000 x1.5 0.0"), "a 12.3457, 0.000123457|100000000 x1.5 0.0");
+    assert_eq!(unaligned("a    4.17e-7\n\nfine-grained"), "a  *\n\nfine-grained");
     assert_eq!(rounded("csr32 1234567.891 v0.1.0"), "csr32 1234568 v0.1.0");
 }

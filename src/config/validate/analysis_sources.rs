@@ -151,10 +151,9 @@ impl Validator<'_> {
                 "no text runs through a checkpoint of `path`",
                 "make it the file's model, `source = \"path:DIR\"`, with `method = \"given\"` in a `[[prune]]` block",
             ),
-            SourceFrom::Folder { inputs: None, .. } => (
-                "no text runs through matrices of `pt`",
-                "name a safetensors file with their inputs: `inputs = \"FILE\"`",
-            ),
+            SourceFrom::Folder { inputs: None, .. } => {
+                ("no text runs through matrices of `pt`", "name a file with their inputs: `inputs = \"FILE\"`")
+            }
             SourceFrom::Folder { inputs: Some(_), .. } | SourceFrom::Points | SourceFrom::Dense => return,
         };
         self.report(

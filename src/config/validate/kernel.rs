@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use super::arena::RawArena;
 use super::{Validator, value, values};
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{BackendChoice, Dtype};
@@ -31,14 +32,27 @@ impl Validator<'_> {
                 self.missing(&format!("kernel.{key}"), &exact, Some(header.clone()), help);
             }
         };
-        missing("shape", raw.shape.is_some(), "write `shape = [[OUT_FEATURES, IN_FEATURES]]`");
-        missing("tokens", raw.tokens.is_some(), "write for example `tokens = [1, 16]`: the rows of the input");
-        missing("format", raw.format.is_some(), "write for example `format = [\"dense\", \"csr\"]`");
-        let sparse = raw.format.iter().flat_map(|axis| &axis.values).any(|at| at.value != KernelFormat::Dense);
-        if sparse {
+        missing("shape", raw.shape.is_some() || raw.weight.is_some(), "write `shape = [[OUT_FEATURES, IN_FEATURES]]`");
+        let tokens = raw.tokens.is_some() || raw.input.is_some();
+        missing("tokens", tokens, "write for example `tokens = [1, 16]`: the rows of the input");
+        let formats = raw.format.is_some() || raw.source.is_some();
+        missing("format", formats, "write for example `format = [\"dense\", \"csr\"]`");
+        let listed = raw.format.iter().flat_map(|axis| &axis.values);
+        let own = raw.source.is_some();
+        let sparse = own || listed.clone().any(|at| at.value != KernelFormat::Dense);
+        let threshold = listed.clone().any(|at| at.value == KernelFormat::Threshold);
+        if sparse && (threshold || raw.weight.is_none()) {
             missing("sparsity", raw.sparsity.is_some(), "write for example `sparsity = [0.5, 0.9]`");
         }
-        let formats = self.axis("kernel.format", raw.format, &[]);
+        let RawKernel { source, entry, layout, grid, block, shared, weight, input, .. } = raw;
+        let arena = RawArena { source, entry, layout, grid, block, shared };
+        let (source, spans) = self.arena(index, arena, &header).unzip();
+        if let Some(weight) = &weight {
+            let sparsity = raw.sparsity.as_ref().filter(|_| !threshold).map(|axis| &axis.span);
+            self.beside_weight(weight, raw.shape.as_ref().map(|axis| &axis.span), sparsity);
+        }
+        let mut formats = self.axis("kernel.format", raw.format, &[]);
+        self.with_source(&mut formats, spans.as_ref());
         let complete = !self.was_removed(&format!("kernel.{index}.format"));
         if let (false, true, Some(axis), Some(first)) = (sparse, complete, &raw.sparsity, formats.first()) {
             self.report(
@@ -55,7 +69,7 @@ impl Validator<'_> {
         self.kernel_dtypes_on_backends(&dtypes, backends);
         self.kernel_formats_on_backends(&formats, backends);
         self.threshold_tokens(&formats, &tokens);
-        KernelBlock {
+        let block = KernelBlock {
             shapes: values(shapes),
             sparsities: self.kernel_sparsities(raw.sparsity.as_ref()),
             tokens: values(tokens),
@@ -63,7 +77,12 @@ impl Validator<'_> {
             dtypes: values(dtypes),
             warmup: value(raw.warmup).unwrap_or(10),
             repeats: value(raw.repeats).unwrap_or(100),
-        }
+            source,
+            weight: weight.and_then(|weight| self.given_file("kernel.weight", weight)),
+            input: input.and_then(|input| self.given_file("kernel.input", input)),
+        };
+        self.launches(&block, spans.as_ref());
+        block
     }
 
     fn tokens(&mut self, axis: Option<Axis<NonZeroUsize>>) -> Vec<At<usize>> {

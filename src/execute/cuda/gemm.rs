@@ -208,7 +208,7 @@ pub(super) fn add_parts(sums: Tensor, bias: Tensor, y: &Tensor, parts: u32, has_
 
 #[cfg(test)]
 mod tests {
-    use super::super::linear::matmul;
+    use super::super::dense::matmul;
     use super::super::{Cuda, cuda_device};
     use super::*;
     use burn::tensor::ops::FloatTensorOps;

@@ -1,9 +1,7 @@
-//! Which kernel a product runs on the device, and the launches.
+//! Which kernel a product with a sparse weight runs on the device, and the launches.
 //!
 //! ```text
 //!   tokens            1            2 .. 16         .. 32       .. 64       more
-//!   dense, 16 bits    cublas       cublas          cublas      cublas      cublas
-//!     without it      tiles        tiles           gemm        gemm        gemm
 //!   csr delta         delta        delta to 4, then expand
 //!   csr groups        groups       groups to 4, then expand
 //!   csr squares       squares      squares         squares     squares     expand
@@ -12,8 +10,8 @@
 //!   bitmap tiles      tiles        tiles           tiles       expand      expand
 //!
 //!   *                 where two tiles of inputs have room beside the chunks, else expand
-//!   expand            the dense matrix in a scratch buffer, then the dense kernel for this many tokens
-//!   f32               fma rows to 16 tokens, fma blocks; groups, bitmap tiles to 4 tokens, expand
+//!   expand            the dense matrix in a scratch buffer, then the dense kernel for this many tokens (dense.rs)
+//!   f32               groups, bitmap tiles to 4 tokens, expand
 //!   16 bits on devices without tensor cores: groups, expand, Burn's matrix product
 //! ```
 //! The bounds are measurements on an H200 with matrices of 11008 x 4096 and 4096 x 4096.
@@ -21,22 +19,19 @@
 use super::outputs::{self, array};
 use super::raw::delta::DeltaArrays;
 use super::raw::octets::OctetsArrays;
-use super::raw::{Gpu, blas, delta, octets, panels};
+use super::raw::{Gpu, delta, octets, panels};
 use super::weight::{CudaWeight, GroupArrays, SquareArrays, Stored, TileArrays};
 use super::{Cuda, Tensor, tensor_core};
-use super::{cube, fma, gemm};
+use super::{cube, dense};
 use crate::execute::kernels::cuda::{groups, squares, tiles, tiles_f32};
 use crate::sparse::{LaneOrder, OCTET_COLUMNS, TILE_COLUMNS};
-use burn::tensor::ops::FloatTensorOps;
 use burn::tensor::{DType, Shape, Tensor as BurnTensor, TensorMetadata, TensorPrimitive};
 use burn_cubecl::kernel::into_contiguous;
-use cubecl::cuda::{CudaDevice, CudaRuntime};
+use cubecl::cuda::CudaRuntime;
 use cubecl::prelude::*;
 
-/// The most tokens that the skinny dense kernel multiplies.
-const DENSE_TILE_TOKENS: usize = 16;
 /// The most tokens that squares are multiplied for as they are.
-const SQUARE_TOKENS: usize = 64;
+pub(super) const SQUARE_TOKENS: usize = 64;
 /// The most tokens that bitmap tiles are multiplied for as they are.
 const BITMAP_TOKENS: usize = 32;
 /// Columns that a step of the tile kernels takes.
@@ -47,24 +42,6 @@ const INPUT_BYTES: usize = 96 << 10;
 const EXPAND_THREADS: u32 = 256;
 /// Planes of a cube that expands tiles.
 const EXPAND_PLANES: u32 = 4;
-
-/// `y = x · Wᵀ + bias` of a dense weight `[rows, cols]`.
-pub(super) fn dense(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-    let (tokens, [rows, cols]) = (x.shape()[0], two(weight));
-    match DenseKernel::of(weight, tokens) {
-        DenseKernel::Blas => match blas_product(from_16_bytes(into_contiguous(x.clone())), weight, bias) {
-            Some(y) => y,
-            None => matmul(x, weight, bias),
-        },
-        DenseKernel::Tiles => cube::dense_tiles(into_contiguous(x), weight.clone(), bias, [tokens, rows, cols]),
-        DenseKernel::Fma => fma::product(x, weight.clone(), bias),
-        DenseKernel::Gemm => match gemm::gemm(x.clone(), weight.clone(), bias) {
-            Some(y) => y,
-            None => matmul(x, weight, bias),
-        },
-        DenseKernel::Matmul => matmul(x, weight, bias),
-    }
-}
 
 /// `y = x · Wᵀ + bias` of a sparse weight.
 pub(super) fn sparse(x: Tensor, weight: &CudaWeight) -> Tensor {
@@ -84,20 +61,13 @@ pub(super) fn sparse(x: Tensor, weight: &CudaWeight) -> Tensor {
         SparseKernel::Expand => {
             let dense = expand(&x, weight);
             let width = two(&dense)[1];
-            self::dense(padded(x, weight.cols, width), &dense, weight.bias.as_ref())
+            dense::product(padded(x, weight.cols, width), &dense, weight.bias.as_ref())
         }
     }
 }
 
-/// The name of the kernel that [`dense`] runs.
-pub(super) fn dense_kernel(weight: &Tensor, tokens: usize) -> String {
-    let [rows, cols] = two(weight);
-    DenseKernel::of(weight, tokens).that_runs(&weight.device, weight.dtype, [tokens, rows, cols]).name(tokens).into()
-}
-
 /// The name of the kernel that [`sparse`] runs.
 pub(super) fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
-    let client = &weight.stored.any().client;
     match SparseKernel::of(weight, tokens) {
         SparseKernel::Delta(_) => "csr-cuda-delta".into(),
         SparseKernel::Octets(_) => "bitmap-cuda-octets".into(),
@@ -112,76 +82,7 @@ pub(super) fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
                 Stored::Tiles(_) => "bitmap-cube-expand",
                 Stored::Squares(_) | Stored::Groups(_) => "csr-cube-expand",
             };
-            let has = Has::of(&weight.stored.any().device, client, weight.dtype, [weight.rows, width(weight)]);
-            let gemm = || gemm::can(client, weight.dtype);
-            let dense = DenseKernel::new(weight.dtype, has, gemm, [tokens, weight.rows, width(weight)]);
-            let shape = [tokens, weight.rows, width(weight)];
-            let dense = dense.that_runs(&weight.stored.any().device, weight.dtype, shape);
-            format!("{expand}+{}", dense.name(tokens))
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DenseKernel {
-    Blas,
-    Tiles,
-    Gemm,
-    Fma,
-    Matmul,
-}
-
-/// What there is for products of a matrix without gaps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Has {
-    tensor_core: bool,
-    blas: bool,
-}
-
-impl Has {
-    fn of(device: &CudaDevice, client: &ComputeClient<CudaRuntime>, dtype: DType, [rows, cols]: [usize; 2]) -> Self {
-        let blas = blas::can(dtype, rows, cols) && Gpu::of(device).is_some();
-        Self { tensor_core: tensor_core(client, dtype), blas }
-    }
-}
-
-impl DenseKernel {
-    fn of(weight: &Tensor, tokens: usize) -> Self {
-        let [rows, cols] = two(weight);
-        let has = match weight.is_contiguous() {
-            true => Has::of(&weight.device, &weight.client, weight.dtype, [rows, cols]),
-            false => Has::default(),
-        };
-        let gemm = || gemm::can(&weight.client, weight.dtype);
-        Self::new(weight.dtype, has, gemm, [tokens, rows, cols])
-    }
-
-    /// Tensor cores read matrices without gaps; whether `gemm` can be used is asked where it matters.
-    fn new(dtype: DType, has: Has, gemm: impl FnOnce() -> bool, [tokens, rows, cols]: [usize; 3]) -> Self {
-        match tokens {
-            _ if tokens * rows * cols == 0 => Self::Matmul,
-            _ if dtype == DType::F32 => Self::Fma,
-            _ if has.blas => Self::Blas,
-            _ if !has.tensor_core || !cols.is_multiple_of(SPAN) => Self::Matmul,
-            ..=DENSE_TILE_TOKENS => Self::Tiles,
-            _ if gemm() => Self::Gemm,
-            _ => Self::Matmul,
-        }
-    }
-
-    /// Itself, or Burn's product where the library turns out to have no kernel for the shape.
-    fn that_runs(self, device: &CudaDevice, dtype: DType, shape: [usize; 3]) -> Self {
-        let has_none = || !Gpu::of(device).is_some_and(|gpu| blas::plans(&gpu, dtype, shape));
-        if self == Self::Blas && has_none() { Self::Matmul } else { self }
-    }
-
-    fn name(self, tokens: usize) -> &'static str {
-        match self {
-            Self::Blas => blas::NAME,
-            Self::Tiles => "dense-cube-tiles",
-            Self::Gemm => gemm::NAME,
-            Self::Fma => fma::name(tokens),
-            Self::Matmul => "dense-cube-matmul",
+            format!("{expand}+{}", dense::kernel(&scratch(weight.stored.any(), weight), tokens, weight.bias.as_ref()))
         }
     }
 }
@@ -233,14 +134,6 @@ impl<'a> SparseKernel<'a> {
     }
 }
 
-/// None where the library finds no kernel, or the thread's stream is not to be found.
-fn blas_product(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Option<Tensor> {
-    let gpu = Gpu::of(&x.device)?;
-    let y = outputs::output(&x, Shape::new([x.shape()[0], weight.shape()[0]]), x.dtype);
-    // SAFETY: neither matrix has gaps, and `y` has a line for each of `x`, as long as `weight` has lines.
-    unsafe { blas::product(&gpu, &x, weight, bias, &y) }.then_some(y)
-}
-
 /// The device of a weight that is multiplied in CUDA C++.
 fn gpu(weight: &CudaWeight) -> Option<Gpu> {
     Gpu::of(&weight.stored.any().device)
@@ -249,9 +142,9 @@ fn gpu(weight: &CudaWeight) -> Option<Gpu> {
 /// As it was when the weight was packed.
 ///
 /// # Panics
-/// Where a thread's stream is not to be found though that of the thread which packed was.
+/// Never: the thread that packed has a stream, which others may borrow.
 fn packed_gpu(weight: &CudaWeight) -> Gpu {
-    gpu(weight).expect("every thread has a stream")
+    gpu(weight).expect("the stream of the thread that packed can be borrowed")
 }
 
 fn delta_rows(x: Tensor, weight: &CudaWeight, arrays: &DeltaArrays, tokens: usize) -> Tensor {
@@ -280,24 +173,14 @@ fn panels_rows(x: Tensor, weight: &CudaWeight, arrays: &OctetsArrays, tokens: us
 }
 
 /// The same numbers where copies of 16 bytes can begin.
-fn from_16_bytes(x: Tensor) -> Tensor {
+pub(super) fn from_16_bytes(x: Tensor) -> Tensor {
     if x.handle.offset_start.unwrap_or(0).is_multiple_of(16) { x } else { x.copy() }
-}
-
-/// Burn's product.
-pub(super) fn matmul(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-    let y = Cuda::float_matmul(x, Cuda::float_swap_dims(weight.clone(), 0, 1));
-    match bias {
-        Some(bias) => Cuda::float_add(y, Cuda::float_reshape(bias.clone(), Shape::new([1, bias.shape()[0]]))),
-        None => y,
-    }
 }
 
 /// The dense matrix, as wide as whole tiles of it are.
 fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
     let width = width(weight);
-    let shape = Shape::new([weight.rows, width]);
-    let dense = outputs::output(x, shape, weight.dtype);
+    let dense = scratch(x, weight);
     let client = &x.client;
     let cubes = |tile: usize| {
         let tiles = weight.rows.div_ceil(16) * (width / tile);
@@ -380,6 +263,11 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
     dense
 }
 
+/// Memory for the dense matrix.
+fn scratch(like: &Tensor, weight: &CudaWeight) -> Tensor {
+    outputs::output(like, Shape::new([weight.rows, width(weight)]), weight.dtype)
+}
+
 /// Columns of the dense matrix that a weight is expanded to.
 fn width(weight: &CudaWeight) -> usize {
     match weight.stored {
@@ -417,31 +305,7 @@ pub(super) fn padded(x: Tensor, cols: usize, width: usize) -> Tensor {
     into_contiguous(wide.slice_assign([0..tokens, 0..cols], x).into_primitive().tensor())
 }
 
-fn two(tensor: &Tensor) -> [usize; 2] {
+pub(super) fn two(tensor: &Tensor) -> [usize; 2] {
     let shape = tensor.shape();
     [shape[0], shape[1]]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dense_kernels_need_their_hardware_and_whole_steps() {
-        let name = |dtype, tensor_core, gemm: bool, cols, tokens| {
-            DenseKernel::new(dtype, Has { tensor_core, blas: false }, || gemm, [tokens, 100, cols]).name(tokens)
-        };
-        let both = Has { tensor_core: true, blas: true };
-        assert_eq!(DenseKernel::new(DType::BF16, both, || true, [1, 100, 72]), DenseKernel::Blas);
-        assert_eq!(DenseKernel::new(DType::F32, both, || true, [1, 100, 72]), DenseKernel::Fma);
-        let kernel = |unit, gemm, cols, tokens| name(DType::F16, unit, gemm, cols, tokens);
-        assert_eq!(kernel(true, true, 4096, 16), "dense-cube-tiles");
-        assert_eq!(kernel(true, true, 4096, 17), "dense-cube-gemm");
-        assert_eq!(kernel(true, false, 4096, 17), "dense-cube-matmul");
-        assert_eq!(kernel(false, true, 4096, 1), "dense-cube-matmul");
-        assert_eq!(kernel(true, true, 4100, 1), "dense-cube-matmul");
-        assert_eq!(name(DType::F32, false, false, 4099, 16), "dense-cube-fma-rows");
-        assert_eq!(name(DType::F32, false, false, 4099, 17), "dense-cube-fma-blocks");
-        assert_eq!(name(DType::F32, false, false, 0, 17), "dense-cube-matmul");
-    }
 }

@@ -1,13 +1,16 @@
 //! The op on CUDA.
 
 pub(super) mod cache;
+mod choice;
 mod cube;
 mod decode;
+mod dense;
 mod fma;
 mod gemm;
 mod hold;
 mod linear;
 mod outputs;
+mod own;
 mod policy;
 pub(super) mod probe;
 mod prune;
@@ -20,6 +23,7 @@ pub use weight::CudaWeight;
 
 use super::backend::{ColumnWeight, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
 use super::convert::{narrow, widen};
+use super::own::{OwnArrays, OwnError, OwnKernel, OwnSource};
 use crate::config::format::Format;
 use crate::sparse::{Digit, Pattern};
 use burn::tensor::Tensor as BurnTensor;
@@ -81,7 +85,7 @@ impl SparseBackend for Cuda {
     }
 
     fn dense_linear(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        linear::dense(x, weight, bias)
+        dense::product(x, weight, bias)
     }
 
     fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
@@ -89,7 +93,7 @@ impl SparseBackend for Cuda {
     }
 
     fn dense_kernel(weight: &Tensor, tokens: usize) -> String {
-        linear::dense_kernel(weight, tokens)
+        dense::kernel(weight, tokens, None)
     }
 
     fn fastest(layer: LayerShape, tokens: usize) -> Option<Format> {
@@ -103,7 +107,7 @@ impl SparseBackend for Cuda {
         let square = BurnTensor::<Self, 2>::random([PEAK_SIDE, PEAK_SIDE], normal, (device, dtype));
         let square = square.into_primitive().tensor();
         let copy = best(device, || drop(read.clone().mul_scalar(2.0)))?;
-        let product = best(device, || drop(linear::dense(square.clone(), &square, None)))?;
+        let product = best(device, || drop(dense::product(square.clone(), &square, None)))?;
         let flops = 2.0 * (PEAK_SIDE as f64).powi(3);
         // What is written counts as what is read does.
         Ok(Peaks { bytes_per_s: 2.0 * (numbers * dtype.size()) as f64 / copy, flops_per_s: flops / product })
@@ -115,6 +119,15 @@ impl SparseBackend for Cuda {
 
     fn threshold_kernel() -> &'static str {
         threshold::NAME
+    }
+
+    fn own_kernel(
+        source: &OwnSource,
+        weight: &OwnArrays,
+        dtype: DType,
+        device: &CudaDevice,
+    ) -> Result<Box<dyn OwnKernel<Self>>, OwnError> {
+        own::own_kernel(source, weight, dtype, device)
     }
 
     fn hold(device: &CudaDevice, time: Duration) {

@@ -1,7 +1,7 @@
 //! Sparse weights on the device: which layout a format has there, and what is uploaded.
 //!
 //! ```text
-//!   csr      for up to 4 tokens              Delta      gaps of 4 bits, chunks of one size         CUDA C++
+//!   csr      for up to 4 tokens, or over 64  Delta      gaps of 4 bits, chunks of one size         CUDA C++
 //!            elsewhere: for one, or of f32   Groups     a lane reads 8 entries of a row at a time
 //!            for more, of 16-bit numbers     Squares    entries of 16 x 16 squares, for tensor cores
 //!   bitmap   of 16-bit numbers               Octets     masks in the order of tensor cores         CUDA C++
@@ -10,6 +10,7 @@
 //! ```
 //! What is multiplied in CUDA C++ is packed only where those kernels can be used ([`super::raw`]).
 
+use super::linear::SQUARE_TOKENS;
 use super::raw::Gpu;
 use super::raw::delta::{self, DeltaArrays};
 use super::raw::octets::{self, OctetsArrays};
@@ -78,6 +79,9 @@ pub(super) struct TileArrays {
     pub chunks: u32,
 }
 
+/// Weights of a multiprocessor from which on chunks of gaps are full but for a few.
+const FULL_SHARE: usize = 16 << 10;
+
 impl CudaWeight {
     /// Packs for the number of tokens that matters most.
     ///
@@ -94,10 +98,14 @@ impl CudaWeight {
     ) -> Result<Packing<Self>, PackError> {
         let by_squares = tokens > 1 && tensor_core(&CudaRuntime::client(device), dtype);
         let gpu = if dtype.size() == 2 && pattern.rows() * pattern.cols() > 0 { Gpu::of(device) } else { None };
-        let by_gaps = gpu.as_ref().filter(|gpu| tokens <= delta::MOST_TOKENS && delta::can(gpu, pattern.cols(), dtype));
+        // Beyond what squares are multiplied for, either is expanded, and gaps take less memory and one kernel.
+        let by_gaps = gpu.as_ref().filter(|gpu| {
+            let between = tokens > delta::MOST_TOKENS && tokens <= SQUARE_TOKENS;
+            !between && delta::can(gpu, pattern.cols(), dtype)
+        });
         let layout = format.row().cuda.ok_or(PackError::NoKernel { format, backend: "cuda" })?;
         let (stored, bytes, layout) = match layout {
-            OnCuda::Csr if by_gaps.is_some() => gaps(weights, pattern, dtype, device)?,
+            OnCuda::Csr if by_gaps.is_some() => gaps(weights, pattern, dtype, tokens, device)?,
             OnCuda::Csr if by_squares => squares(weights, pattern, dtype, device)?,
             OnCuda::Csr => groups(weights, pattern, dtype, device)?,
             OnCuda::Bitmap => {
@@ -142,8 +150,12 @@ impl CudaWeight {
 type OnDevice = (Stored, usize, &'static str);
 type Uploaded = Result<OnDevice, PackError>;
 
-fn gaps(weights: &[f32], pattern: &Pattern, dtype: DType, device: &CudaDevice) -> Uploaded {
-    let delta = Delta::from_dense(weights, pattern, processors(&CudaRuntime::client(device)))?;
+fn gaps(weights: &[f32], pattern: &Pattern, dtype: DType, tokens: usize, device: &CudaDevice) -> Uploaded {
+    let all = processors(&CudaRuntime::client(device));
+    // Small matrices are cut up for every multiprocessor where few tokens are multiplied. Where they are expanded, which
+    // takes little, chunks that are full count more.
+    let busy = if tokens > SQUARE_TOKENS { (pattern.kept() / FULL_SHARE).clamp(1, all) } else { all };
+    let delta = Delta::from_dense(weights, pattern, busy)?;
     let (cut, bytes) = (delta.cut(), delta.bytes(dtype.size()));
     let arrays = DeltaArrays {
         cut,

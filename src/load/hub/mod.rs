@@ -208,7 +208,7 @@ impl Snapshot {
                 self.note_revision()?;
                 Ok(Some(path))
             }
-            _ => Ok(None),
+            Listing::Hub(_) | Listing::Cache(_) => Ok(None),
         }
     }
 

@@ -273,7 +273,19 @@ impl FileProblem {
             Self::BigEndian => "save the state dict again as safetensors on a little-endian machine",
             Self::NotOneTensor => "save the matrix itself: `torch.save(linear.weight, FILE)`",
             Self::NoTensors => return None,
-            _ => "the download may be incomplete: download the file again",
+            Self::Empty
+            | Self::HeaderTooLong { .. }
+            | Self::BadHeader(_)
+            | Self::WrongLength { .. }
+            | Self::BadZip(_)
+            | Self::MissingEntry(_)
+            | Self::TruncatedStorage(_)
+            | Self::Pickle(
+                PickleError::Truncated { .. }
+                | PickleError::UnknownOpcode { .. }
+                | PickleError::Unexpected { .. }
+                | PickleError::TooLong,
+            ) => "the download may be incomplete: download the file again",
         };
         Some(hint.into())
     }

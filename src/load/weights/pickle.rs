@@ -159,6 +159,9 @@ fn storage_dtype(name: &str) -> Option<Dtype> {
     })
 }
 
+/// The name of a tensor that was saved without one.
+pub(super) const ALONE: &str = "tensor";
+
 /// What one pickle has built.
 #[derive(Debug)]
 pub(super) struct Unpickled<'a> {
@@ -197,15 +200,18 @@ pub(super) fn unpickle(bytes: &[u8], start: usize) -> Result<Unpickled<'_>, Pick
 
 impl<'a> Unpickled<'a> {
     /// The tensors of a state dict, also of one that is an entry of the outermost dict. Entries that are not
-    /// tensors are left out; of a name that is repeated the last counts, as in Python.
+    /// tensors are left out; of a name that is repeated the last counts, as in Python. A tensor that was saved alone
+    /// is called [`ALONE`].
     pub fn state_dict(&self) -> Result<Vec<(&'a str, &Tensor<'a>)>, PickleError> {
-        let Value::Dict(root) = self.root else {
-            return Err(PickleError::NotAStateDict);
+        let root = match self.root {
+            Value::Dict(root) => root,
+            Value::Tensor(tensor) => return Ok(vec![(ALONE, &self.arenas.tensors[tensor])]),
+            _ => return Err(PickleError::NotAStateDict),
         };
         let mut tensors = self.tensors_of(root)?;
         let inner = |key: &&str| match self.get(key) {
             Some(Value::Dict(dict)) => Some(dict),
-            _ => None,
+            Some(_) | None => None,
         };
         if tensors.is_empty()
             && let Some(dict) = STATE_DICT_KEYS.iter().find_map(inner)
@@ -233,19 +239,13 @@ impl<'a> Unpickled<'a> {
         let Value::Sequence(root) = self.root else {
             return None;
         };
-        let strings = self.arenas.sequences[root].iter().map(|value| match value {
-            Value::Str(string) => Some(*string),
-            _ => None,
-        });
-        strings.collect()
+        let string = |value: &Value<'a>| if let Value::Str(string) = value { Some(*string) } else { None };
+        self.arenas.sequences[root].iter().map(string).collect()
     }
 
     /// The boolean under `key`, if the pickle is a dict and has one.
     pub fn bool(&self, key: &str) -> Option<bool> {
-        match self.get(key) {
-            Some(Value::Bool(value)) => Some(value),
-            _ => None,
-        }
+        if let Some(Value::Bool(value)) = self.get(key) { Some(value) } else { None }
     }
 
     fn get(&self, key: &str) -> Option<Value<'a>> {
@@ -520,10 +520,8 @@ impl<'a> Machine<'a> {
     }
 
     fn size(&self, value: Value) -> Result<usize, PickleError> {
-        match value {
-            Value::Int(size) => usize::try_from(size).map_err(|_| self.unexpected("a size that is not negative")),
-            _ => Err(self.unexpected("an integer")),
-        }
+        let Value::Int(size) = value else { return Err(self.unexpected("an integer")) };
+        usize::try_from(size).map_err(|_| self.unexpected("a size that is not negative"))
     }
 
     fn push_sequence(&mut self, items: Vec<Value<'a>>) {
@@ -538,18 +536,14 @@ impl<'a> Machine<'a> {
 
     /// The list on top of the stack, to append to.
     fn list(&mut self) -> Result<&mut Vec<Value<'a>>, PickleError> {
-        match self.top("a list")? {
-            Value::Sequence(list) => Ok(&mut self.arenas.sequences[list]),
-            _ => Err(self.unexpected("a list")),
-        }
+        let Value::Sequence(list) = self.top("a list")? else { return Err(self.unexpected("a list")) };
+        Ok(&mut self.arenas.sequences[list])
     }
 
     /// The dict on top of the stack, to add entries to.
     fn dict(&mut self) -> Result<&mut Vec<(Value<'a>, Value<'a>)>, PickleError> {
-        match self.top("a dict")? {
-            Value::Dict(dict) => Ok(&mut self.arenas.dicts[dict]),
-            _ => Err(self.unexpected("a dict")),
-        }
+        let Value::Dict(dict) = self.top("a dict")? else { return Err(self.unexpected("a dict")) };
+        Ok(&mut self.arenas.dicts[dict])
     }
 
     fn top(&self, expected: &'static str) -> Result<Value<'a>, PickleError> {
@@ -564,10 +558,8 @@ impl<'a> Machine<'a> {
     }
 
     fn pop_sequence(&mut self, expected: &'static str) -> Result<usize, PickleError> {
-        match self.pop(expected)? {
-            Value::Sequence(sequence) => Ok(sequence),
-            _ => Err(self.unexpected(expected)),
-        }
+        let Value::Sequence(sequence) = self.pop(expected)? else { return Err(self.unexpected(expected)) };
+        Ok(sequence)
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<Value<'a>>, PickleError> {

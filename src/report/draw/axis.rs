@@ -130,7 +130,7 @@ impl Mapping {
         match self.scale {
             // 1, 2, 5 are up to 0.4 decades apart: below 0.8 decades fewer than two may be in range.
             Scale::Log10 if self.hi - self.lo >= 0.8 => self.log_choices(),
-            _ => self.linear_choices(),
+            Scale::Log10 | Scale::Linear => self.linear_choices(),
         }
     }
 

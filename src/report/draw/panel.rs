@@ -139,7 +139,7 @@ impl<'a> Frame<'a> {
             match (&self.panel.marks, &self.bars, &self.x) {
                 (Marks::Bars { .. }, Some(bars), _) => bars.draw(y, &self.plot, out),
                 (Marks::Points(series), _, Some(x)) => points::draw(series, x, y, &self.plot, out),
-                _ => {}
+                (Marks::Bars { .. } | Marks::Points(_) | Marks::Heat(_) | Marks::Raster(_), ..) => {}
             }
             if self.bars.is_some() && y.baseline() != self.plot.bottom {
                 self.horizontal(y.baseline(), FRAME, 0.8, out);

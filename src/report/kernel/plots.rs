@@ -55,15 +55,15 @@ fn speedup(curves: &[Curve<'_>]) -> Figure {
 }
 
 fn panel(tokens: usize, curves: &[&Curve<'_>], x: Option<(f64, f64)>, y: (f64, f64)) -> Panel {
-    let series = curves.iter().map(|curve| PointSeries {
-        name: curve.cell.format.name().into(),
-        style: kernel_style(curve.cell.format),
+    let series = curves.iter().enumerate().map(|(at, curve)| PointSeries {
+        name: curve.cell.label().into(),
+        style: kernel_style(curve.cell.format) + own_before(curves, at),
         trace: Trace::Marked,
         points: curve.points.iter().map(|(sparsity, speedup)| (*sparsity, Value::from(*speedup))).collect(),
     });
     let crossing = |curve: &&Curve<'_>| match BreakEven::of(&curve.points) {
         BreakEven::At(at) => {
-            Some(Rule { axis: RuleAxis::X, at, label: format!("{} {:.0} %", curve.cell.format, at * 100.0) })
+            Some(Rule { axis: RuleAxis::X, at, label: format!("{} {:.0} %", curve.cell.label(), at * 100.0) })
         }
         BreakEven::Never | BreakEven::Below(_) => None,
     };
@@ -73,6 +73,12 @@ fn panel(tokens: usize, curves: &[&Curve<'_>], x: Option<(f64, f64)>, y: (f64, f
     let title = format!("{tokens} token{}", if tokens == 1 { "" } else { "s" });
     let rules = curves.iter().filter_map(crossing).chain([dense]).collect();
     Panel { title, rules, legend: true, ..Panel::new(x, y, Marks::Points(series.collect())) }
+}
+
+/// How many kernels of users come before one, so that each looks different.
+fn own_before(curves: &[&Curve<'_>], at: usize) -> usize {
+    let own = |curve: &&Curve<'_>| curve.cell.format == KernelFormat::Source;
+    if own(&curves[at]) { curves[..at].iter().copied().filter(|curve| own(&curve)).count() } else { 0 }
 }
 
 /// The range with room for the markers at its ends.
@@ -106,9 +112,14 @@ fn roofline(cells: &[Timed<'_>]) -> Figure {
     let mut series = vec![roof(cells)];
     for format in KernelFormat::ALL {
         let of_format = cells.iter().filter(|timed| timed.cell.format == format.value);
-        let points: Vec<_> = of_format.map(|timed| (intensity(timed), Value::from(timed.gflops()))).collect();
-        if !points.is_empty() {
-            let (name, style) = (format.name.into(), kernel_style(format.value));
+        // Users' kernels have a name each.
+        let mut labels: Vec<&str> = of_format.clone().map(|timed| timed.cell.label()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        for (at, label) in labels.into_iter().enumerate() {
+            let of_label = of_format.clone().filter(|timed| timed.cell.label() == label);
+            let points = of_label.map(|timed| (intensity(timed), Value::from(timed.gflops()))).collect();
+            let (name, style) = (label.into(), kernel_style(format.value) + at);
             series.push(PointSeries { name, style, trace: Trace::Scatter, points });
         }
     }
@@ -152,6 +163,7 @@ mod tests {
             seed: 0,
             warmup: 0,
             repeats: 1,
+            given: Default::default(),
         };
         let measured = KernelMeasured {
             seconds: vec![1e-6],

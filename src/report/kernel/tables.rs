@@ -92,7 +92,7 @@ fn break_even(records: &[KernelResult]) -> Table {
             BreakEven::At(sparsity) => (Some(sparsity), None),
         };
         table.rows.push(vec![
-            cell.format.name().into(),
+            cell.label().into(),
             cell.backend.name().into(),
             cell.dtype.name().into(),
             cell.shape[0].into(),
@@ -116,7 +116,9 @@ pub(super) struct Curve<'a> {
 /// The curve of every backend, dtype, shape, number of tokens and format, in order of first appearance.
 pub(super) fn curves(records: &[KernelResult]) -> Vec<Curve<'_>> {
     let same = |a: &KernelCell, b: &KernelCell| {
-        (a.backend, a.dtype, a.shape, a.tokens, a.format) == (b.backend, b.dtype, b.shape, b.tokens, b.format)
+        let weight = |cell: &KernelCell| cell.given.weight.clone();
+        (a.backend, a.dtype, a.shape, a.tokens) == (b.backend, b.dtype, b.shape, b.tokens)
+            && (a.label(), weight(a)) == (b.label(), weight(b))
     };
     let mut groups: Vec<(&KernelCell, Vec<(f64, f64)>)> = Vec::new();
     for timed in records.iter().filter_map(KernelResult::timed) {
@@ -169,6 +171,7 @@ pub(super) fn kernel_style(format: KernelFormat) -> usize {
         KernelFormat::Sparse(format) => format.row().style,
         KernelFormat::Auto => style::AUTO,
         KernelFormat::Threshold => style::THRESHOLD,
+        KernelFormat::Source => style::SOURCE,
     }
 }
 

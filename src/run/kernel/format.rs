@@ -1,11 +1,16 @@
 //! A weight in the format that a kernel cell asks for.
 
 use crate::config::experiment::{Dtype, KernelFormat};
-use crate::execute::{ColumnWeight, LayerShape, PackError, SparseBackend, SparseWeight};
+use crate::execute::{
+    ColumnWeight, LayerShape, OwnError, OwnKernel, OwnSource, PackError, SparseBackend, SparseWeight, own_arrays,
+};
 use crate::model::{DenseWeight, Linear, LinearWeight};
+use crate::plan::OwnKernel as OwnKernelCell;
 use crate::run::backend::{burn_dtype, bytes_per_number};
 use crate::sparse::Pattern;
-use burn::tensor::Tensor;
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Tensor, TensorPrimitive};
+use std::path::Path;
 
 /// A stored weight of a kernel cell.
 pub(super) enum KernelWeight<B: SparseBackend> {
@@ -13,6 +18,8 @@ pub(super) enum KernelWeight<B: SparseBackend> {
     Linear(Linear<B>),
     /// All weights, by columns; small inputs count as zero.
     Columns(ColumnWeight<B>),
+    /// That of a user's kernel.
+    Own(Box<dyn OwnKernel<B>>),
 }
 
 impl<B: SparseBackend> KernelWeight<B> {
@@ -25,6 +32,27 @@ impl<B: SparseBackend> KernelWeight<B> {
         match self {
             Self::Linear(linear) => linear.forward(x),
             Self::Columns(columns) => columns.forward(x, threshold),
+            Self::Own(kernel) => burn(kernel.run(x.into_primitive().tensor())),
+        }
+    }
+
+    /// The same for the output that is compared: a user's kernel must write every number of it.
+    ///
+    /// # Errors
+    /// When a user's kernel fails.
+    pub fn checked(&self, x: Tensor<B, 2>, threshold: f32) -> Result<Tensor<B, 2>, OwnError> {
+        match self {
+            Self::Own(kernel) => kernel.checked(x.into_primitive().tensor()).map(burn),
+            Self::Linear(_) | Self::Columns(_) => Ok(self.forward(x, threshold)),
+        }
+    }
+
+    /// The same weight in memory of its own: a clone would share the first one's.
+    pub fn copied(&self) -> Self {
+        match self {
+            Self::Columns(columns) => Self::Columns(columns.copied()),
+            Self::Linear(linear) => Self::Linear(Linear { weight: linear.weight.copied(), bias: None }),
+            Self::Own(kernel) => Self::Own(kernel.copied()),
         }
     }
 
@@ -33,8 +61,33 @@ impl<B: SparseBackend> KernelWeight<B> {
         match self {
             Self::Linear(linear) => linear.weight.kernel(tokens),
             Self::Columns(_) => B::threshold_kernel().into(),
+            Self::Own(kernel) => kernel.name(),
         }
     }
+}
+
+fn burn<B: SparseBackend>(y: FloatTensor<B>) -> Tensor<B, 2> {
+    Tensor::from_primitive(TensorPrimitive::Float(y))
+}
+
+/// Stores a weight in the arrays of a user's kernel, whose text was read; and their bytes.
+///
+/// # Errors
+/// When the kernel can't be compiled.
+pub(super) fn build_own<B: SparseBackend>(
+    own: &OwnKernelCell,
+    text: String,
+    weights: &[f32],
+    pattern: &Pattern,
+    dtype: Dtype,
+    device: &B::Device,
+) -> Result<(KernelWeight<B>, u64), OwnError> {
+    let name = Path::new(&own.source.file).file_name().map_or_else(String::new, |name| name.to_string_lossy().into());
+    let source = OwnSource { name, text, entry: own.entry.clone(), launch: own.launch() };
+    let arrays = own_arrays(own.layout, weights, pattern);
+    let kernel = B::own_kernel(&source, &arrays, burn_dtype(dtype), device)?;
+    let bytes = kernel.bytes();
+    Ok((KernelWeight::Own(kernel), bytes))
 }
 
 /// Stores a weight, in memory of its own; and the bytes that it takes there. `auto` takes what is fastest
@@ -59,6 +112,7 @@ pub(super) fn build_weight<B: SparseBackend>(
         KernelFormat::Dense => None,
         KernelFormat::Sparse(format) => Some(format),
         KernelFormat::Auto => B::fastest(shape, tokens),
+        KernelFormat::Source => unreachable!("a user's kernel is built by `build_own`"),
         KernelFormat::Threshold => {
             let columns = ColumnWeight::new(weights, [shape.rows, shape.cols], burn_dtype(dtype), device);
             let bytes = columns.bytes() as u64;

@@ -7,6 +7,7 @@
 //! ```
 //! The dense weight comes first, so that every sparse cell knows the dense time of its own process.
 
+mod files;
 mod format;
 
 use super::PrepareError;
@@ -16,20 +17,21 @@ use super::panics::{caught, panicked};
 use super::scheduler::{Desk, RunError};
 use crate::config::experiment::{Format, KernelFormat};
 use crate::config::kernel::{kernel_dtypes, kernel_formats};
-use crate::execute::{KERNEL_POLICY_VERSION, PackError, Peaks, SparseBackend};
+use crate::execute::{KERNEL_POLICY_VERSION, OwnError, PackError, Peaks, SparseBackend};
 use crate::load::normals;
 use crate::measure::{
-    KernelError, Product, Traffic, input_threshold, masked_input, max_rel_err, peak_rss_bytes, quantile,
+    Compared, KernelError, Product, Traffic, input_threshold, masked_input, max_rel_err, peak_rss_bytes, quantile,
     rotated_copies, time_calls,
 };
-use crate::model::Linear;
 use crate::plan::{
     Backend, CellId, Inputs, KernelCell, Of, Part, Planned, TIMES, accompany, expand_kernels, kernel_inputs,
 };
 use crate::record::{Failure, FailureKind, KernelMeasured, Numbers, Timings, last_cache_bytes};
 use crate::sparse::Pattern;
 use burn::tensor::{DType, Tensor, TensorData};
-use format::{KernelWeight, build_weight};
+use files::block_files;
+use format::{KernelWeight, build_own, build_weight};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use thiserror::Error;
 
@@ -60,7 +62,8 @@ fn plan(ground: &Ground<'_>) -> Result<Vec<Planned>, PrepareError> {
         let parts = |id: &CellId| vec![Part::new(id, TIMES, Inputs::default())];
         Ok(Planned::new(cell, inputs, parts, memory_bytes))
     };
-    expand_kernels(experiment, backends).into_iter().map(planned).collect()
+    let cells = expand_kernels(experiment, backends, &block_files(experiment)?).map_err(PrepareError::KernelLaunch)?;
+    cells.into_iter().map(planned).collect()
 }
 
 /// An estimate: the weight on the host twice, its rotating copies, input and output.
@@ -73,6 +76,8 @@ fn memory(cell: &KernelCell, last_cache: Option<u64>) -> u64 {
         KernelFormat::Sparse(format) => format.about_bytes([out, inp], kept as u64, number),
         // It takes at most what dense does, and may take as much.
         KernelFormat::Auto => Format::Csr.about_bytes([out, inp], kept as u64, number),
+        // The largest of its layouts.
+        KernelFormat::Source => (kept as u64 * (number + 4) + (out + 1) * 4).max(out * inp * number),
     };
     let traffic = traffic(cell, stored, cell.backend.is_cpu());
     let copies = stored * rotated_copies(traffic, last_cache) as u64;
@@ -93,16 +98,28 @@ enum CellError {
     Kernel(#[from] KernelError),
     #[error(transparent)]
     Pack(#[from] PackError),
+    #[error(transparent)]
+    Own(#[from] OwnError),
     #[error("the device's peaks can't be measured: {0}")]
     Peaks(String),
+    #[error("{0}")]
+    File(String),
+    #[error(
+        "the output contains NaN or infinity; each of its numbers is NaN before the kernel is launched, so that one may not have been written"
+    )]
+    Unwritten,
 }
 
 impl CellError {
     fn failure(&self) -> Failure {
         let kind = match self {
             Self::Kernel(KernelError::Gate { .. }) => FailureKind::Gate,
-            Self::Kernel(KernelError::NotFinite) => FailureKind::NotFinite,
-            Self::Kernel(KernelError::Device { .. }) | Self::Pack(_) | Self::Peaks(_) => FailureKind::Other,
+            Self::Kernel(KernelError::NotFinite) | Self::Unwritten => FailureKind::NotFinite,
+            Self::Kernel(KernelError::Device { .. })
+            | Self::Pack(_)
+            | Self::Own(_)
+            | Self::Peaks(_)
+            | Self::File(_) => FailureKind::Other,
         };
         Failure::new(kind, self.to_string())
     }
@@ -152,7 +169,7 @@ impl OnBackend for Matrix<'_, '_> {
                         stage(if B::ON_HOST { "measuring the device's peaks" } else { DEVICE_PEAKS });
                         let peaks = peaks.of::<B>(cell, &device)?;
                         stage("making the matrix");
-                        bench = Some(Bench::new(cell, device.clone(), peaks));
+                        bench = Some(Bench::new(cell, &desk.prepared.experiment.path, device.clone(), peaks)?);
                     }
                     let Some(bench) = &mut bench else { unreachable!("it was made above") };
                     if weight.is_none() {
@@ -180,7 +197,7 @@ impl OnBackend for Matrix<'_, '_> {
 }
 
 const DEVICE_PEAKS: &str = "measuring the device's peaks (first run: compiles kernels)";
-const COMPILING: &str = "compiling kernels (first run: minutes)";
+const COMPILING: &str = "compiling kernels, and timing those that there are several of (first run)";
 
 /// Peaks by backend and dtype, measured once a process.
 #[derive(Default)]
@@ -203,8 +220,12 @@ impl KnownPeaks {
 struct Bench<B: SparseBackend> {
     device: B::Device,
     peaks: Peaks,
-    /// `[out_features, in_features]`, no zeros but by chance.
+    /// `[out_features, in_features]`; random ones have no zeros but by chance.
     weights: Vec<f32>,
+    /// Whether they are a file's, whose zeros are what is left out.
+    given: bool,
+    /// What files are relative to.
+    experiment: PathBuf,
     load_seconds: f64,
     /// Tokens and median seconds of the dense cells that this process has timed.
     dense: Vec<(usize, f64)>,
@@ -242,32 +263,44 @@ fn label(cell: &KernelCell) -> String {
 }
 
 impl<B: SparseBackend> Bench<B> {
-    fn new(cell: &KernelCell, device: B::Device, peaks: Peaks) -> Self {
+    fn new(cell: &KernelCell, experiment: &Path, device: B::Device, peaks: Peaks) -> Result<Self, CellError> {
         let start = Instant::now();
         let [out, inp] = cell.shape;
-        let weights = normals(&label(cell), 0, 1.0 / (inp as f32).sqrt(), out * inp);
-        Self { device, peaks, weights, load_seconds: start.elapsed().as_secs_f64(), dense: Vec::new() }
+        let weights = match &cell.given.weight {
+            Some(file) => files::matrix(file, experiment).map_err(CellError::File)?,
+            None => normals(&label(cell), 0, 1.0 / (inp as f32).sqrt(), out * inp),
+        };
+        let (given, experiment) = (cell.given.weight.is_some(), experiment.to_owned());
+        let load_seconds = start.elapsed().as_secs_f64();
+        Ok(Self { device, peaks, weights, given, experiment, load_seconds, dense: Vec::new() })
+    }
+
+    /// What of the weight is kept; of `dense` and `threshold`, all.
+    fn pattern(&self, cell: &KernelCell) -> Pattern {
+        let [out, inp] = cell.shape;
+        let sparse = !matches!(cell.format, KernelFormat::Dense | KernelFormat::Threshold);
+        match cell.sparsity.filter(|_| sparse) {
+            Some(_) if self.given => Pattern::keep_where(out, inp, &self.weights, |_, weight| weight != 0.0),
+            sparsity => Pattern::random(out, inp, sparsity.unwrap_or(0.0), cell.seed),
+        }
     }
 
     fn weight(&self, cell: &KernelCell) -> Result<Weight<B>, CellError> {
         let start = Instant::now();
-        let [out, inp] = cell.shape;
-        // Of `threshold` the input is sparse, not the weight.
-        let sparsity = cell.sparsity.filter(|_| cell.format != KernelFormat::Threshold);
-        let pattern = Pattern::random(out, inp, sparsity.unwrap_or(0.0), cell.seed);
-        let masked = if sparsity.is_some() { pattern.apply(&self.weights) } else { self.weights.clone() };
-        let (first, bytes) = build_weight::<B>(cell.format, &masked, &pattern, cell.tokens, cell.dtype, &self.device)?;
+        let pattern = self.pattern(cell);
+        let masked =
+            if pattern.kept() < self.weights.len() { pattern.apply(&self.weights) } else { self.weights.clone() };
+        let (first, bytes) = match &cell.given.kernel {
+            Some(own) => {
+                let text = files::source(own, &self.experiment).map_err(CellError::File)?;
+                build_own::<B>(own, text, &masked, &pattern, cell.dtype, &self.device)?
+            }
+            None => build_weight::<B>(cell.format, &masked, &pattern, cell.tokens, cell.dtype, &self.device)?,
+        };
         let wanted = rotated_copies(traffic(cell, bytes, B::ON_HOST), last_cache_bytes());
         let mut copies = vec![first];
         while copies.len() < wanted {
-            // A clone would share the first one's memory.
-            let copy = match &copies[0] {
-                KernelWeight::Columns(columns) => KernelWeight::Columns(columns.copied()),
-                KernelWeight::Linear(linear) => {
-                    KernelWeight::Linear(Linear { weight: linear.weight.copied(), bias: None })
-                }
-            };
-            copies.push(copy);
+            copies.push(copies[0].copied());
         }
         let convert_seconds = start.elapsed().as_secs_f64();
         Ok(Weight { copies, bytes, kept: pattern.kept() as u64, masked, convert_seconds })
@@ -281,23 +314,27 @@ impl<B: SparseBackend> Bench<B> {
         stage: &dyn Fn(&str),
     ) -> Result<KernelMeasured, CellError> {
         (timings.load_seconds, timings.convert_seconds) = (self.load_seconds, Some(weight.convert_seconds));
-        let input = self.input(cell);
+        let input = self.input(cell)?;
         let threshold = input.threshold.unwrap_or_default();
         // The last copy is checked, so that those to be timed stay out of the cache.
         let [.., last] = &*weight.copies else { unreachable!("there is a copy at least") };
         if !B::ON_HOST {
             stage(COMPILING);
             let start = Instant::now();
-            host(last.forward(input.x.clone(), threshold))?;
+            host(last.checked(input.x.clone(), threshold)?)?;
             timings.compile_seconds = Some(start.elapsed().as_secs_f64());
         }
         stage("timing");
         let start = Instant::now();
-        let y = host(last.forward(input.x.clone(), threshold))?;
+        let y = host(last.checked(input.x.clone(), threshold)?)?;
         let kernel = last.kernel(cell.tokens);
         let Input { numbers: x, .. } = &input;
         let product = Product { x, weights: &weight.masked, y: &y, shape: cell.shape, dtype: cell.dtype };
-        let max_rel_err = max_rel_err(&product)?;
+        let compared = if cell.given.kernel.is_some() { Compared::Most } else { Compared::Some };
+        let max_rel_err = max_rel_err(&product, compared).map_err(|error| match (error, compared) {
+            (KernelError::NotFinite, Compared::Most) => CellError::Unwritten,
+            (error, Compared::Some | Compared::Most) => error.into(),
+        })?;
         drop(y);
         let call = |copy: usize| weight.copies[copy].forward(input.x.clone(), threshold);
         let times = time_calls::<B>(&self.device, weight.copies.len(), call, cell.warmup, cell.repeats)?;
@@ -324,24 +361,31 @@ impl<B: SparseBackend> Bench<B> {
         })
     }
 
-    fn input(&self, cell: &KernelCell) -> Input<B> {
+    fn input(&self, cell: &KernelCell) -> Result<Input<B>, CellError> {
         let [out, inp] = cell.shape;
-        let numbers = normals(&label(cell), 1, 1.0, cell.tokens * inp);
+        let numbers = match &cell.given.input {
+            Some(file) => {
+                let mut numbers = files::matrix(file, &self.experiment).map_err(CellError::File)?;
+                numbers.truncate(cell.tokens * inp);
+                numbers
+            }
+            None => normals(&label(cell), 1, 1.0, cell.tokens * inp),
+        };
         let dtype = burn_dtype(cell.dtype);
         let data = TensorData::new(numbers.clone(), [cell.tokens, inp]).convert_dtype(dtype);
         let x = Tensor::from_data(data, (&self.device, dtype));
         if cell.format != KernelFormat::Threshold {
-            return Input { x, numbers, threshold: None, nonzero: None, read: None };
+            return Ok(Input { x, numbers, threshold: None, nonzero: None, read: None });
         }
         let threshold = input_threshold(&numbers, cell.sparsity.unwrap_or(0.0), cell.dtype);
         let masked = masked_input(&numbers, threshold, inp, cell.dtype);
-        Input {
+        Ok(Input {
             x,
             numbers: masked.x,
             threshold: Some(threshold),
             nonzero: Some((masked.entries * out / cell.tokens) as u64),
             read: Some(masked.columns as f64 / inp as f64),
-        }
+        })
     }
 }
 
@@ -354,17 +398,29 @@ fn host<B: SparseBackend>(y: Tensor<B, 2>) -> Result<Vec<f32>, KernelError> {
 mod tests {
     use super::*;
     use crate::config::experiment::Dtype;
-    use crate::model::LinearWeight;
+    use crate::model::{Linear, LinearWeight};
+    use crate::plan::Given;
     use burn::backend::{Flex, NdArray};
 
     fn cell(format: KernelFormat, sparsity: Option<f64>, dtype: Dtype) -> KernelCell {
         let (backend, shape) = (Backend::Flex, [70, 40]);
-        KernelCell { backend, dtype, shape, tokens: 5, format, sparsity, seed: 3, warmup: 1, repeats: 4 }
+        KernelCell {
+            backend,
+            dtype,
+            shape,
+            tokens: 5,
+            format,
+            sparsity,
+            seed: 3,
+            warmup: 1,
+            repeats: 4,
+            given: Given::default(),
+        }
     }
 
     fn measured<B: SparseBackend>(cells: &[KernelCell]) -> Vec<KernelMeasured> {
         let peaks = Peaks { bytes_per_s: 1.0, flops_per_s: 1.0 };
-        let mut bench = Bench::<B>::new(&cells[0], Default::default(), peaks);
+        let mut bench = Bench::<B>::new(&cells[0], Path::new("e.toml"), Default::default(), peaks).unwrap();
         let measure = |cell| {
             let mut weight = bench.weight(cell).unwrap();
             bench.time(cell, &mut weight, &mut Timings::default(), &|_| ()).unwrap()
@@ -417,11 +473,19 @@ mod tests {
     #[test]
     fn copies_do_not_share_memory() {
         let cell = cell(KernelFormat::Dense, None, Dtype::F32);
-        let bench = Bench::<Flex>::new(&cell, Default::default(), Peaks { bytes_per_s: 1.0, flops_per_s: 1.0 });
+        let bench = Bench::<Flex>::new(
+            &cell,
+            Path::new("e.toml"),
+            Default::default(),
+            Peaks { bytes_per_s: 1.0, flops_per_s: 1.0 },
+        )
+        .unwrap();
         let weight = bench.weight(&cell).unwrap();
         let place = |weight: &KernelWeight<Flex>| match weight {
             KernelWeight::Linear(Linear { weight: LinearWeight::Dense(weight), .. }) => weight.host().unwrap().as_ptr(),
-            KernelWeight::Linear(_) | KernelWeight::Columns(_) => unreachable!("dense was asked for"),
+            KernelWeight::Linear(_) | KernelWeight::Columns(_) | KernelWeight::Own(_) => {
+                unreachable!("dense was asked for")
+            }
         };
         let mut places: Vec<_> = weight.copies.iter().map(place).collect();
         places.sort();

@@ -12,8 +12,10 @@
 pub(super) mod blas;
 pub(super) mod delta;
 pub(super) mod octets;
+pub(super) mod own;
 pub(super) mod panels;
 mod source;
 mod stream;
 
+pub(super) use source::keep;
 pub(super) use stream::{Gpu, kernels_ran_here, look};

@@ -58,23 +58,30 @@ impl Kernel {
     /// # Errors
     /// What the compiler says.
     pub(super) fn compiled(&self, target: &Target) -> Result<Vec<u8>, String> {
-        let text = self.text();
-        let path = target.folder.as_ref().map(|folder| folder.join(format!("{}.cubin", digest(&text, target))));
-        if let Some(code) = path.as_ref().and_then(|path| std::fs::read(path).ok()).filter(|code| !code.is_empty()) {
-            return Ok(code);
-        }
-        let code = compile(&text, &target.architecture)?;
-        if let Some(path) = path {
-            // Without it the next run compiles again.
-            let _ = keep(&path, &code);
-        }
-        Ok(code)
+        compiled(&self.text(), target)
     }
 
     fn text(&self) -> String {
         let macros: String = self.macros.iter().map(|(name, value)| format!("#define {name} {value}\n")).collect();
         [&macros, COMMON, self.source.text()].concat()
     }
+}
+
+/// The machine code of a text, from the folder if it is there.
+///
+/// # Errors
+/// What the compiler says.
+pub(super) fn compiled(text: &str, target: &Target) -> Result<Vec<u8>, String> {
+    let path = target.folder.as_ref().map(|folder| folder.join(format!("{}.cubin", digest(text, target))));
+    if let Some(code) = path.as_ref().and_then(|path| std::fs::read(path).ok()).filter(|code| !code.is_empty()) {
+        return Ok(code);
+    }
+    let code = compile(text, &target.architecture)?;
+    if let Some(path) = path {
+        // Without it the next run compiles again.
+        let _ = keep(&path, &code);
+    }
+    Ok(code)
 }
 
 /// The folder of a GPU's kernels.
@@ -93,7 +100,11 @@ fn digest(text: &str, target: &Target) -> String {
     hex(&digest[..16])
 }
 
-fn keep(path: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
+/// Writes a file beside its place and moves it there.
+///
+/// # Errors
+/// What the system says.
+pub(in crate::execute::cuda) fn keep(path: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(path))?;
     file.write_all(code)?;
     file.persist(path)?;
@@ -120,12 +131,18 @@ fn compile(text: &str, architecture: &str) -> Result<Vec<u8>, String> {
             Ok(()) => code_of(program).map_err(failed),
             Err(error) => {
                 let log = nvrtc::get_program_log(program).map_err(failed)?;
-                Err(format!("{error:?}: {}", CStr::from_ptr(log.as_ptr()).to_string_lossy()))
+                Err(format!("it can't be compiled: {}", told(&CStr::from_ptr(log.as_ptr()).to_string_lossy(), &error)))
             }
         };
         nvrtc::destroy_program(program).map_err(failed)?;
         code
     }
+}
+
+/// What the compiler says, or which error it gives where it says nothing.
+fn told(log: &str, error: &nvrtc::NvrtcError) -> String {
+    let log = log.trim();
+    if log.is_empty() { format!("{error:?}") } else { log.to_owned() }
 }
 
 /// # Safety

@@ -41,6 +41,10 @@ pub(in crate::execute::cuda) struct Gpu {
     /// A `CUstream`.
     pub(super) stream: usize,
     pub(super) id: StreamId,
+    /// Whether the stream is another thread's: what comes behind on the calling thread's own would not wait for it.
+    borrowed: bool,
+    /// Whether it is a device that these kernels ran on.
+    kernels_ran: bool,
     target: Arc<Target>,
     /// Bytes of shared memory that a block may have.
     pub shared: usize,
@@ -108,8 +112,11 @@ impl Map {
 }
 
 thread_local! {
-    static GPUS: RefCell<HashMap<usize, Option<Gpu>>> = RefCell::new(HashMap::new());
+    static GPUS: RefCell<HashMap<usize, Gpu>> = RefCell::new(HashMap::new());
 }
+
+/// By device: that of the first thread whose stream was found.
+static FIRST: LazyLock<Mutex<HashMap<usize, Gpu>>> = LazyLock::new(Mutex::default);
 
 /// A kernel's address, by device; or why there is none.
 type Functions = HashMap<(usize, Kernel), Result<usize, String>>;
@@ -117,9 +124,22 @@ type Functions = HashMap<(usize, Kernel), Result<usize, String>>;
 static FUNCTIONS: LazyLock<Mutex<Functions>> = LazyLock::new(Mutex::default);
 
 impl Gpu {
-    /// None where the device is not one that these kernels ran on, or the stream can't be found.
+    /// None where the device is not one that these kernels ran on, or no stream can be found.
     pub(in crate::execute::cuda) fn of(device: &CudaDevice) -> Option<Self> {
-        GPUS.with_borrow_mut(|gpus| gpus.entry(device.index).or_insert_with(|| Self::find(device)).clone())
+        Self::any(device).filter(|gpu| gpu.kernels_ran)
+    }
+
+    /// Any device; none where no thread's stream can be found. A thread whose own can't be found borrows one, and waits
+    /// for each of its launches.
+    pub(in crate::execute::cuda) fn any(device: &CudaDevice) -> Option<Self> {
+        if let Some(known) = GPUS.with_borrow(|gpus| gpus.get(&device.index).cloned()) {
+            return Some(known);
+        }
+        let mut first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = own_or_borrowed(Self::find(device), first.get(&device.index))?;
+        first.entry(device.index).or_insert_with(|| found.clone());
+        GPUS.with_borrow_mut(|gpus| gpus.insert(device.index, found.clone()));
+        Some(found)
     }
 
     fn find(device: &CudaDevice) -> Option<Self> {
@@ -130,17 +150,60 @@ impl Gpu {
         let most = usize::from(CubeClRuntimeConfig::get().streaming.max_streams);
         let text = handle.submit_blocking(|server| format!("{server:?}")).ok()?;
         let stream = stream_in(&text, id.value as usize % most)?;
-        if !is_hopper(device.index) {
-            return None;
-        }
         let [shared, processors] = attributes(device.index, SHARED)?;
+        let [major, minor] = attributes(device.index, CAPABILITY)?;
+        let kernels_ran = [major, minor] == HOPPER;
         let target = Target {
-            architecture: "sm_90a".into(),
+            architecture: format!("sm_{major}{minor}{}", if kernels_ran { "a" } else { "" }),
             driver: driver()?,
             folder: probe::name(device.index).and_then(|gpu| source::folder(&gpu)),
         };
         let [shared, processors] = [usize::try_from(shared).ok()?, usize::try_from(processors).ok()?];
-        Some(Self { device: device.index, handle, stream, id, target: Arc::new(target), shared, processors })
+        let target = Arc::new(target);
+        Some(Self {
+            device: device.index,
+            handle,
+            stream,
+            id,
+            borrowed: false,
+            kernels_ran,
+            target,
+            shared,
+            processors,
+        })
+    }
+
+    /// Has the server's thread work after what was asked for before; on a borrowed stream, waits until that has run.
+    pub(super) fn submit(&self, work: impl FnOnce(&mut Server) + Send + 'static) {
+        self.handle.submit(work);
+        if self.borrowed {
+            let stream = self.stream;
+            // What fails here fails again where the numbers are read.
+            let _ = self.handle.submit_blocking(move |_: &mut Server| {
+                // SAFETY: the stream is the server's, which lives as long as the program.
+                unsafe { result::stream::synchronize(stream as sys::CUstream) }
+            });
+        }
+    }
+
+    /// A time on the stream, after what was asked for before.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub(in crate::execute::cuda) fn mark(&self) -> Result<Mark, String> {
+        let stream = self.stream;
+        let recorded = self.handle.submit_blocking(move |_: &mut Server| {
+            let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT)?;
+            // SAFETY: event and stream are of the context of the server's thread.
+            unsafe { result::event::record(event, stream as sys::CUstream) }.map(|()| event as usize)
+        });
+        let event = recorded.map_err(|error| format!("{error:?}"))?.map_err(|error| format!("{error:?}"))?;
+        Ok(Mark { handle: self.handle.clone(), event })
+    }
+
+    /// The folder of this GPU's machine code and choices; none where nothing can be kept.
+    pub(in crate::execute::cuda) fn folder(&self) -> Option<&std::path::Path> {
+        self.target.folder.as_deref()
     }
 
     /// Whether a kernel can be launched, which compiles it.
@@ -163,7 +226,7 @@ impl Gpu {
         let (stream, id, entry) = (self.stream, self.id, launch.kernel.entry);
         let Launch { blocks, threads, shared, early, map, mut params, .. } = launch;
         let bindings: Vec<_> = buffers.into_iter().map(Handle::binding).collect();
-        self.handle.submit(move |server: &mut Server| {
+        self.submit(move |server: &mut Server| {
             // Also waits for the streams of other threads that wrote the buffers. They are held until the launch.
             let resources: Vec<_> = bindings.into_iter().map(|binding| server.get_resource(binding, id)).collect();
             let mut addresses: Vec<u64> = Vec::with_capacity(resources.len());
@@ -221,22 +284,81 @@ impl Gpu {
     }
 
     fn load(&self, kernel: &Kernel) -> Result<usize, String> {
-        let code = kernel.compiled(&self.target)?;
-        let entry = CString::new(kernel.entry).map_err(|error| error.to_string())?;
-        let shared = self.shared;
+        self.function_of(kernel.compiled(&self.target)?, kernel.entry, self.shared)
+    }
+
+    /// Compiles a text that is no kernel of ours, and gives its function's address.
+    ///
+    /// # Errors
+    /// What compiler or driver say.
+    pub(super) fn compile(&self, text: &str, entry: &str, shared: usize) -> Result<usize, String> {
+        self.function_of(source::compiled(text, &self.target)?, entry, shared)
+    }
+
+    /// A function of machine code, which may be launched with this much shared memory.
+    fn function_of(&self, code: Vec<u8>, entry: &str, shared: usize) -> Result<usize, String> {
+        let name = CString::new(entry).map_err(|error| error.to_string())?;
         let loaded = self.handle.submit_blocking(move |_| {
             // SAFETY: the thread's context is the device's, for which the code was compiled; the module is never
             // unloaded, so the function lives as long as the program.
             unsafe {
                 let module = result::module::load_data(code.as_ptr().cast())?;
-                let function = result::module::get_function(module, entry)?;
+                let function = result::module::get_function(module, name)?;
                 let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
                 result::function::set_function_attribute(function, most, shared as i32)?;
                 Ok(function as usize)
             }
         });
-        let failed = |error: result::DriverError| format!("the driver answers {error:?}");
+        let failed = |error: result::DriverError| match error.0 {
+            sys::CUresult::CUDA_ERROR_NOT_FOUND => {
+                format!("it has no function `{entry}`: it must be `extern \"C\" __global__`")
+            }
+            sys::CUresult::CUDA_ERROR_INVALID_VALUE => format!("`{entry}` can't have {shared} bytes of shared memory"),
+            _ => format!("the driver answers {error:?}"),
+        };
         loaded.map_err(|error| format!("{error:?}"))?.map_err(failed)
+    }
+}
+
+/// The thread's own stream, or another's.
+fn own_or_borrowed(own: Option<Gpu>, first: Option<&Gpu>) -> Option<Gpu> {
+    own.or_else(|| first.map(|first| Gpu { borrowed: true, ..first.clone() }))
+}
+
+/// A time on a stream.
+pub(in crate::execute::cuda) struct Mark {
+    handle: DeviceHandle<Server>,
+    /// A `CUevent`.
+    event: usize,
+}
+
+impl Mark {
+    /// Seconds from this mark to a later one, for which it waits.
+    ///
+    /// # Errors
+    /// What the driver says, of work between them too.
+    pub(in crate::execute::cuda) fn seconds_to(&self, later: &Mark) -> Result<f64, String> {
+        let [begin, end] = [self.event, later.event];
+        let elapsed = self.handle.submit_blocking(move |_: &mut Server| {
+            let [begin, end] = [begin as sys::CUevent, end as sys::CUevent];
+            // SAFETY: both events were recorded, and are destroyed by their owners only.
+            unsafe {
+                result::event::synchronize(end)?;
+                result::event::elapsed(begin, end)
+            }
+        });
+        let milliseconds = elapsed.map_err(|error| format!("{error:?}"))?.map_err(|error| format!("{error:?}"))?;
+        Ok(f64::from(milliseconds) * 1e-3)
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        let event = self.event;
+        self.handle.submit(move |_: &mut Server| {
+            // SAFETY: the event was made once and is destroyed here only. A failure leaves it to the context.
+            let _ = unsafe { result::event::destroy(event as sys::CUevent) };
+        });
     }
 }
 
@@ -254,8 +376,10 @@ pub(in crate::execute::cuda) fn kernels_ran_here() -> bool {
 }
 
 fn is_hopper(index: usize) -> bool {
-    attributes(index, CAPABILITY) == Some([9, 0])
+    attributes(index, CAPABILITY) == Some(HOPPER)
 }
+
+const HOPPER: [i32; 2] = [9, 0];
 
 const CAPABILITY: [sys::CUdevice_attribute; 2] = [
     sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,

@@ -1,0 +1,215 @@
+//! Which kernel a product with a dense weight runs on the device.
+//!
+//! ```text
+//!   tokens            1 .. 16                        more
+//!   16 bits, cublas   the fastest of cublas, tiles   the fastest of cublas        timed once, see choice.rs
+//!     without it      tiles                          gemm
+//!   f32               fma rows                       fma blocks
+//!   elsewhere         Burn's matrix product, which tunes itself: half a minute a shape, at the first use
+//! ```
+
+use super::linear::{SPAN, from_16_bytes, two};
+use super::raw::Gpu;
+use super::raw::blas::{self, Job};
+use super::{Cuda, Tensor, tensor_core};
+use super::{choice, cube, fma, gemm, outputs};
+use burn::tensor::ops::FloatTensorOps;
+use burn::tensor::{DType, Shape, TensorMetadata};
+use burn_cubecl::kernel::into_contiguous;
+
+/// The most tokens that the skinny kernel multiplies.
+const TILE_TOKENS: usize = 16;
+/// Bytes of weights that kernels are timed on, in turn: three times the largest second-level cache.
+const TIMED_BYTES: usize = 3 * (64 << 20);
+
+/// `y = x · Wᵀ + bias` of a dense weight `[rows, cols]`.
+pub(super) fn product(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let (tokens, [rows, cols]) = (x.shape()[0], two(weight));
+    match DenseKernel::of(weight, tokens, bias) {
+        DenseKernel::Blas(candidate) => {
+            blas_product(&from_16_bytes(into_contiguous(x.clone())), weight, bias, candidate)
+                .unwrap_or_else(|| matmul(x, weight, bias))
+        }
+        DenseKernel::Tiles => cube::dense_tiles(into_contiguous(x), weight.clone(), bias, [tokens, rows, cols]),
+        DenseKernel::Fma => fma::product(x, weight.clone(), bias),
+        DenseKernel::Gemm => match gemm::gemm(x.clone(), weight.clone(), bias) {
+            Some(y) => y,
+            None => matmul(x, weight, bias),
+        },
+        DenseKernel::Matmul => matmul(x, weight, bias),
+    }
+}
+
+/// The name of the kernel that [`product`] runs; without a bias, that of the same shape with one if that has run: a
+/// layer's name is asked without its bias.
+pub(super) fn kernel(weight: &Tensor, tokens: usize, bias: Option<&Tensor>) -> String {
+    let biased = job(weight, tokens, true).and_then(|job| {
+        let all = DenseKernel::comparable(weight, job);
+        choice::known(&weight.device, &name(job, all.len())).map(|at| all[at])
+    });
+    let kernel = biased.filter(|_| bias.is_none()).unwrap_or_else(|| DenseKernel::of(weight, tokens, bias));
+    kernel.name(tokens).into()
+}
+
+/// What a choice is kept under.
+fn name(job: Job, kernels: usize) -> String {
+    format!("dense 2, {}, {kernels} kernels, {job:?}", blas::version().unwrap_or_default())
+}
+
+/// A kernel, and of cublasLt which of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DenseKernel {
+    Blas(usize),
+    Tiles,
+    Gemm,
+    Fma,
+    Matmul,
+}
+
+/// What can multiply a weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Has {
+    /// Kernels of cublasLt for this product.
+    blas: usize,
+    /// Tensor cores, and a weight without gaps.
+    tensor_core: bool,
+}
+
+impl Has {
+    fn of(weight: &Tensor, job: Option<Job>) -> Self {
+        let candidates = |job| Gpu::of(&weight.device).map_or(0, |gpu| blas::candidates(&gpu, job));
+        let tensor_core = weight.is_contiguous() && tensor_core(&weight.client, weight.dtype);
+        Self { blas: job.map_or(0, candidates), tensor_core }
+    }
+}
+
+impl DenseKernel {
+    fn of(weight: &Tensor, tokens: usize, bias: Option<&Tensor>) -> Self {
+        let [rows, cols] = two(weight);
+        let job = job(weight, tokens, bias.is_some());
+        let gemm = || gemm::can(&weight.client, weight.dtype);
+        let first = Self::new(weight.dtype, Has::of(weight, job), gemm, [tokens, rows, cols]);
+        match (first, job, Gpu::of(&weight.device)) {
+            (Self::Blas(_), Some(job), Some(gpu)) if rows * cols >= blas::WORTH_COMPARING => {
+                Self::fastest(&gpu, weight, bias, job)
+            }
+            _ => first,
+        }
+    }
+
+    /// Tensor cores read matrices without gaps; whether `gemm` can be used is asked where it matters.
+    fn new(dtype: DType, has: Has, gemm: impl FnOnce() -> bool, [tokens, rows, cols]: [usize; 3]) -> Self {
+        match tokens {
+            _ if tokens * rows * cols == 0 => Self::Matmul,
+            _ if dtype == DType::F32 => Self::Fma,
+            _ if has.blas > 0 => Self::Blas(0),
+            _ if !has.tensor_core || !cols.is_multiple_of(SPAN) => Self::Matmul,
+            ..=TILE_TOKENS => Self::Tiles,
+            _ if gemm() => Self::Gemm,
+            _ => Self::Matmul,
+        }
+    }
+
+    /// All that can multiply this many tokens, the likeliest first.
+    fn comparable(weight: &Tensor, job: Job) -> Vec<Self> {
+        let has = Has::of(weight, Some(job));
+        let skinny = has.tensor_core && job.tokens <= TILE_TOKENS && job.cols.is_multiple_of(SPAN);
+        (0..has.blas).map(Self::Blas).chain(skinny.then_some(Self::Tiles)).collect()
+    }
+
+    /// The fastest of them, timed once for a device, a shape and a version of the library.
+    fn fastest(gpu: &Gpu, weight: &Tensor, bias: Option<&Tensor>, job: Job) -> Self {
+        let all = Self::comparable(weight, job);
+        let chosen = choice::fastest(gpu, &weight.device, &name(job, all.len()), all.len(), || {
+            let x = outputs::output(weight, Shape::new([job.tokens, job.cols]), weight.dtype);
+            let copies = copies(weight);
+            let all = &all;
+            move |candidate: usize, call: usize| {
+                let weight = &copies[call % copies.len()];
+                match all[candidate] {
+                    Self::Blas(candidate) => drop(blas_product(&x, weight, bias, candidate)),
+                    Self::Tiles | Self::Gemm | Self::Fma | Self::Matmul => {
+                        drop(cube::dense_tiles(x.clone(), weight.clone(), bias, [job.tokens, job.rows, job.cols]));
+                    }
+                }
+            }
+        });
+        all[chosen]
+    }
+
+    fn name(self, tokens: usize) -> &'static str {
+        match self {
+            Self::Blas(_) => blas::NAME,
+            Self::Tiles => "dense-cube-tiles",
+            Self::Gemm => gemm::NAME,
+            Self::Fma => fma::name(tokens),
+            Self::Matmul => "dense-cube-matmul",
+        }
+    }
+}
+
+/// The weight as often as it takes to exceed every cache; rows that are spread would lose their gaps.
+fn copies(weight: &Tensor) -> Vec<Tensor> {
+    let bytes = weight.shape().num_elements() * weight.dtype.size();
+    let more = if weight.is_contiguous() { TIMED_BYTES / bytes } else { 0 };
+    (0..more).map(|_| weight.copy()).chain([weight.clone()]).collect()
+}
+
+/// What cublasLt is asked for; none where it has no kernels for such a weight.
+fn job(weight: &Tensor, tokens: usize, bias: bool) -> Option<Job> {
+    let [rows, cols] = two(weight);
+    let stride = match weight.meta.strides()[..] {
+        _ if weight.is_contiguous() => cols,
+        [stride, 1] => stride,
+        _ => return None,
+    };
+    let can = tokens > 0 && blas::can(weight.dtype, [rows, cols], stride);
+    can.then_some(Job { dtype: weight.dtype, tokens, rows, cols, stride, bias })
+}
+
+/// None where the library finds no kernel, or the thread's stream is not to be found.
+fn blas_product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, candidate: usize) -> Option<Tensor> {
+    let gpu = Gpu::of(&x.device)?;
+    let job = job(weight, x.shape()[0], bias.is_some())?;
+    let y = outputs::output(x, Shape::new([job.tokens, job.rows]), x.dtype);
+    // SAFETY: the job says what the tensors are; `x` and `y` have no gaps, and `y` a line for each of `x`, as long as
+    // `weight` has lines.
+    unsafe { blas::product(&gpu, job, candidate, [x, weight], bias, &y) }.then_some(y)
+}
+
+/// Burn's product.
+pub(super) fn matmul(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let y = Cuda::float_matmul(x, Cuda::float_swap_dims(weight.clone(), 0, 1));
+    match bias {
+        Some(bias) => Cuda::float_add(y, Cuda::float_reshape(bias.clone(), Shape::new([1, bias.shape()[0]]))),
+        None => y,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_need_their_hardware_and_whole_steps() {
+        let name = |dtype, tensor_core, gemm: bool, cols, tokens| {
+            DenseKernel::new(dtype, Has { tensor_core, blas: 0 }, || gemm, [tokens, 100, cols]).name(tokens)
+        };
+        let both = Has { tensor_core: true, blas: 3 };
+        assert_eq!(DenseKernel::new(DType::BF16, both, || true, [1, 100, 72]), DenseKernel::Blas(0));
+        assert_eq!(DenseKernel::new(DType::F32, both, || true, [1, 100, 72]), DenseKernel::Fma);
+        assert_eq!(DenseKernel::new(DType::F16, both, || true, [0, 100, 72]), DenseKernel::Matmul);
+        // Rows that are spread, which tensor cores of our kernels don't read.
+        let spread = Has { tensor_core: false, blas: 1 };
+        assert_eq!(DenseKernel::new(DType::F16, spread, || true, [1, 192, 192]), DenseKernel::Blas(0));
+        let kernel = |unit, gemm, cols, tokens| name(DType::F16, unit, gemm, cols, tokens);
+        assert_eq!(kernel(true, true, 4096, 16), "dense-cube-tiles");
+        assert_eq!(kernel(true, true, 4096, 17), "dense-cube-gemm");
+        assert_eq!(kernel(true, false, 4096, 17), "dense-cube-matmul");
+        assert_eq!(kernel(false, true, 4096, 1), "dense-cube-matmul");
+        assert_eq!(kernel(true, true, 4100, 1), "dense-cube-matmul");
+        assert_eq!(name(DType::F32, false, false, 4099, 16), "dense-cube-fma-rows");
+        assert_eq!(name(DType::F32, false, false, 4099, 17), "dense-cube-fma-blocks");
+        assert_eq!(name(DType::F32, false, false, 0, 17), "dense-cube-matmul");
+    }
+}
