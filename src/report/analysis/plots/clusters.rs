@@ -237,9 +237,13 @@ fn embedding(family: &Family<'_>, lines: &[Line<'_>]) -> Option<Figure> {
     let embedded: Vec<Line<'_>> = family.rows("clusters").filter(|line| line.number("tsne_x").is_some()).collect();
     let here = |line: &Line<'_>| place(&line.key);
     let places = distinct(embedded.iter().map(here));
-    let z = |line: &&Line<'_>| line.number("z").or(line.number("separation")).unwrap_or(f64::NEG_INFINITY);
-    let farthest = lines.iter().filter(|line| places.contains(&here(line))).max_by(|a, b| z(a).total_cmp(&z(b)));
-    let (chosen, k) = farthest.and_then(|line| Some((here(line), line.count("k")?))).or_else(|| {
+    // Over all references and seeds: a single one may be far from chance by chance.
+    let z = Means::of(lines.iter().filter(|line| places.contains(&here(line))).filter_map(|line| {
+        Some(((here(line), line.count("k")?, line.key.source.clone()), line.number("z").or(line.number("separation"))))
+    }));
+    let far = |key: &&(String, u64, String)| z.mean(key).unwrap_or(f64::NEG_INFINITY);
+    let farthest = z.0.keys().max_by(|a, b| far(a).total_cmp(&far(b))).map(|(place, k, _)| (place.clone(), *k));
+    let (chosen, k) = farthest.or_else(|| {
         let first = embedded.first()?;
         Some((here(first), first.count("k")?))
     })?;

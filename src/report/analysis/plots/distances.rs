@@ -2,10 +2,11 @@
 
 use super::{CHANCE, Family, Line, Means, PAGE, distinct, height};
 use crate::report::figure::{Axis, Figure, Marks, Panel, PointSeries, Trace, Value};
-use std::collections::BTreeMap;
 
 /// The most panels.
 const MOST_PANELS: usize = 8;
+/// The most bins of a distribution.
+const MOST_BINS: f64 = 24.0;
 
 /// A figure of distances from references, one of distances within groups.
 pub(super) fn all(family: &Family<'_>) -> Vec<(String, Figure)> {
@@ -16,37 +17,40 @@ pub(super) fn all(family: &Family<'_>) -> Vec<(String, Figure)> {
 /// The share of features at each distance, over all references; a panel a role, a colour a source.
 fn histograms(family: &Family<'_>) -> Option<Figure> {
     let lines: Vec<Line<'_>> = family.rows("distance_histogram").collect();
-    // Edges are whole steps of one width: as bits, equal ones are equal.
-    let mut counts: BTreeMap<(String, String), BTreeMap<u64, (f64, f64, f64)>> = BTreeMap::new();
-    for line in &lines {
-        let edges = line.number("hamming_lo").zip(line.number("hamming_hi"));
-        let (Some((lo, hi)), Some(features)) = (edges, line.number("features")) else { continue };
-        let bins = counts.entry((line.part(), line.key.source.clone())).or_default();
-        bins.entry(lo.max(0.0).to_bits()).or_insert((lo, hi, 0.0)).2 += features;
-    }
+    let edges =
+        |line: &Line<'_>| Some((line.number("hamming_lo")?, line.number("hamming_hi")?, line.number("features")?));
     let expected = Means::of(family.rows("neighbours").map(|line| (line.part(), line.number("expected"))));
     let panel = |part: &String| {
+        let mine = || lines.iter().filter(|line| line.part() == *part);
+        let ends = |range: (f64, f64, f64), (from, to, _): (f64, f64, f64)| {
+            (range.0.min(from), range.1.max(to), range.2.max(to - from))
+        };
+        let (low, high, width) = mine().filter_map(edges).fold((f64::INFINITY, f64::NEG_INFINITY, 1e-6), ends);
+        // References and layers have steps of their own: bins that all of them fall into, whole numbers of the widest.
+        let step = width * ((high - low) / width / MOST_BINS).ceil().max(1.0);
+        let bins = if low < high {
+            (((high - low) / step - 1e-9).ceil() as usize).clamp(1, 2 * MOST_BINS as usize)
+        } else {
+            1
+        };
         let mut series = Vec::new();
         for source in family.shown() {
-            let Some(bins) = counts.get(&(part.clone(), source.clone())) else { continue };
-            let total: f64 = bins.values().map(|(.., features)| features).sum();
-            let height = |features: f64| {
-                let share = 100.0 * features / total.max(1.0);
-                Value::with_bounds(share, 0.0, share)
-            };
-            let mut points: Vec<(f64, Value)> = Vec::new();
-            for (lo, hi, features) in bins.values() {
-                // Bins without features are not stored: the line goes down to them.
-                if let Some((end, _)) = points.last().copied().filter(|(end, _)| lo - end > 1e-9) {
-                    points.extend([(end, height(0.0)), (*lo, height(0.0))]);
-                }
-                points.extend([(*lo, height(*features)), (*hi, height(*features))]);
+            let own = mine().filter(|line| line.key.source == *source).filter_map(edges);
+            let mut shares = vec![0.0; bins];
+            let mut total = 0.0;
+            for (from, to, features) in own {
+                shares[((((from + to) / 2.0 - low) / step) as usize).min(bins - 1)] += features;
+                total += features;
             }
-            let ends = points.first().zip(points.last()).map(|(first, last)| (first.0, last.0));
-            if let Some((first, last)) = ends {
-                points.insert(0, (first, height(0.0)));
-                points.push((last, height(0.0)));
+            if total == 0.0 {
+                continue;
             }
+            let at = |bin: usize| low + bin as f64 * step;
+            let height = |share: f64| Value::with_bounds(100.0 * share / total, 0.0, 100.0 * share / total);
+            let steps = |(bin, share): (usize, &f64)| [(at(bin), height(*share)), (at(bin + 1), height(*share))];
+            let mut points = vec![(low, height(0.0))];
+            points.extend(shares.iter().enumerate().flat_map(steps));
+            points.push((at(bins), height(0.0)));
             series.push(PointSeries { name: source.clone(), style: family.style(source), trace: Trace::Line, points });
         }
         let rules = expected.mean(part).map(|at| crate::report::figure::Rule {
