@@ -502,7 +502,7 @@ fn tables_have_the_numbers_of_the_reference() {
             "structure",
             &["source", "module"],
             &["source", "component"],
-            "nnz bytes_csr bytes_bitmask col_density_sd dead_cols full_rows flops_per_token_sparse",
+            "nnz col_density_sd dead_cols full_rows flops_per_token_sparse",
         ),
     ] {
         let mine = keyed(lab.table(&format!("results/e/tables/{table}.csv")), ours);
