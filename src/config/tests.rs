@@ -220,7 +220,7 @@ fn unknown_keys() {
     one_error("[data]\ncontxt = 5\n", &["unknown key `data.contxt`", "`context`", "a similar key exists: `context`"]);
     one_error("context = 5\n", &["unknown key `model.context`", "`context` belongs in `[data]`"]);
     one_error("seed = 5\n", &["unknown key `model.seed`", "belongs at the top of the file"]);
-    one_error("[[analysis]]\nid = 'x'\n", &["unknown key `analysis`", "expected one of `name`"]);
+    one_error("[[analyse]]\nid = 'x'\n", &["unknown key `analyse`", "expected one of `name`"]);
     one_error(
         "[[expect]]\nmetric = \"total\"\nvalue = 1\ntolerance = 0\nmethod = \"random\"\n",
         &["unknown key `expect.method`", "`method` belongs in `where`"],
@@ -519,7 +519,8 @@ fn the_schema_has_a_description_for_every_key_and_closes_every_table() {
     walk(&schema, "");
     assert!(schema["$schema"].as_str().unwrap().contains("draft-07"));
     assert_eq!(schema["required"], serde_json::json!(["name"]));
-    assert_eq!(schema["anyOf"], serde_json::json!([{ "required": ["model"] }, { "required": ["kernel"] }]));
+    let one_of = ["model", "kernel", "analysis"].map(|key| serde_json::json!({ "required": [key] }));
+    assert_eq!(schema["anyOf"], serde_json::json!(one_of));
     assert!(!schema.to_string().contains("null"));
     let methods = &schema["properties"]["prune"]["items"]["properties"]["method"]["anyOf"];
     assert_eq!(methods[0]["oneOf"][0]["const"], "magnitude");

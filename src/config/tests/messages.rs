@@ -6,6 +6,8 @@
 use super::*;
 use std::collections::BTreeSet;
 
+mod analyses;
+
 /// A bad file, and what `-s` lays over it.
 struct Case {
     text: String,
@@ -55,6 +57,9 @@ fn groups() -> Vec<(&'static str, Vec<Case>)> {
         ("expectations", expectations()),
         ("kernels", kernels()),
         ("own_kernels", own_kernels()),
+        ("analyses", analyses::analyses()),
+        ("analysis_sources", analyses::analysis_sources()),
+        ("queries", analyses::queries()),
         ("overrides", overrides()),
         ("sizes", sizes()),
     ]
@@ -233,6 +238,7 @@ fn own_kernels() -> Vec<Case> {
         with("\"mine\"", "\"mine<4>\""),
         with("block = 128", "block = [1, 1, 1, 1]"),
         with("block = 128", "block = -1"),
+        with("grid = \"rows\"", "grid = 0"),
         with("block = 128", "block = 1.5"),
         with("block = 128", "block = [64, 32]"),
         with("\"rows\"", "\"row\""),
