@@ -521,7 +521,8 @@ fn the_schema_has_a_description_for_every_key_and_closes_every_table() {
     assert_eq!(schema["required"], serde_json::json!(["name"]));
     let one_of = ["model", "kernel", "analysis"].map(|key| serde_json::json!({ "required": [key] }));
     assert_eq!(schema["anyOf"], serde_json::json!(one_of));
-    assert!(!schema.to_string().contains("null"));
+    // TOML has no null, and one key is called so.
+    assert!(!schema.to_string().replace("\"null\":", "").contains("\"null\""));
     let methods = &schema["properties"]["prune"]["items"]["properties"]["method"]["anyOf"];
     assert_eq!(methods[0]["oneOf"][0]["const"], "magnitude");
     assert_eq!(methods[1]["minItems"], 1);

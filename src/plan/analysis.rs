@@ -86,6 +86,7 @@ pub struct AnalysisSource {
 /// Where a matrix comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "a cell has a handful of them, most of them points")]
 pub enum MatrixFrom {
     /// A prune point of the file.
     Point(PrunePoint),

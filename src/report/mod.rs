@@ -125,9 +125,11 @@ struct Section {
     missed: usize,
 }
 
+/// A kind's name, and what it gives.
+type Kind = (&'static str, fn(&Read) -> Section);
+
 /// The kinds of work, a row each: what its tables are called after where a name is taken, and what it gives.
-const KINDS: [(&str, fn(&Read) -> Section); 3] =
-    [("model", model::section), ("kernel", kernel::section), ("analysis", analysis::section)];
+const KINDS: [Kind; 3] = [("model", model::section), ("kernel", kernel::section), ("analysis", analysis::section)];
 
 /// Their tables' columns.
 const COLUMNS: [fn() -> Vec<Columns>; 2] = [model::columns, kernel::columns];

@@ -199,7 +199,6 @@ const EXCUSED: &[(&str, &str)] = &[
     ("execute::device", "execute::cuda::cache"),
     ("execute::device", "execute::cuda::probe"),
     ("execute::device", "execute::cuda::raw::blas"),
-    ("execute::cuda::linear", "execute::cuda::cube"),
 ];
 
 #[test]

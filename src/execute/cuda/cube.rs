@@ -1,7 +1,7 @@
 //! Launches of the kernels in CubeCL that multiply by dense and sparse matrices: how the work is divided.
 //! It does not know when which of them is faster.
 
-use super::linear::{SPAN, output, padded};
+use super::inputs::{SPAN, output, padded};
 use super::outputs::{self, array};
 use super::weight::{CudaWeight, GroupArrays, SquareArrays, TileArrays};
 use super::{Tensor, processors};

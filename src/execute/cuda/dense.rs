@@ -8,7 +8,7 @@
 //!   elsewhere         Burn's matrix product, which tunes itself: half a minute a shape, at the first use
 //! ```
 
-use super::linear::{SPAN, from_16_bytes, two};
+use super::inputs::{SPAN, from_16_bytes, two};
 use super::raw::Gpu;
 use super::raw::blas::{self, Job};
 use super::{Cuda, Tensor, tensor_core};

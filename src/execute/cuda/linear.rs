@@ -16,26 +16,23 @@
 //! ```
 //! The bounds are measurements on an H200 with matrices of 11008 x 4096 and 4096 x 4096.
 
+use super::inputs::{SPAN, from_16_bytes, output, padded, two};
 use super::outputs::{self, array};
 use super::raw::delta::DeltaArrays;
 use super::raw::octets::OctetsArrays;
 use super::raw::{Gpu, delta, octets, panels};
-use super::weight::{CudaWeight, GroupArrays, SquareArrays, Stored, TileArrays};
-use super::{Cuda, Tensor, tensor_core};
+use super::weight::{CudaWeight, GroupArrays, SQUARE_TOKENS, SquareArrays, Stored, TileArrays};
+use super::{Tensor, tensor_core};
 use super::{cube, dense};
 use crate::execute::kernels::cuda::{groups, squares, tiles, tiles_f32};
 use crate::sparse::{LaneOrder, OCTET_COLUMNS, TILE_COLUMNS};
-use burn::tensor::{DType, Shape, Tensor as BurnTensor, TensorMetadata, TensorPrimitive};
+use burn::tensor::{DType, Shape, TensorMetadata};
 use burn_cubecl::kernel::into_contiguous;
 use cubecl::cuda::CudaRuntime;
 use cubecl::prelude::*;
 
-/// The most tokens that squares are multiplied for as they are.
-pub(super) const SQUARE_TOKENS: usize = 64;
 /// The most tokens that bitmap tiles are multiplied for as they are.
 const BITMAP_TOKENS: usize = 32;
-/// Columns that a step of the tile kernels takes.
-pub(super) const SPAN: usize = 64;
 /// Shared memory that the inputs of the groups kernel may take: two cubes fit a multiprocessor of an H200.
 const INPUT_BYTES: usize = 96 << 10;
 /// Threads that expand a row of groups.
@@ -172,11 +169,6 @@ fn panels_rows(x: Tensor, weight: &CudaWeight, arrays: &OctetsArrays, tokens: us
     y
 }
 
-/// The same numbers where copies of 16 bytes can begin.
-pub(super) fn from_16_bytes(x: Tensor) -> Tensor {
-    if x.handle.offset_start.unwrap_or(0).is_multiple_of(16) { x } else { x.copy() }
-}
-
 /// The dense matrix, as wide as whole tiles of it are.
 fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
     let width = width(weight);
@@ -288,24 +280,4 @@ impl Stored {
             | Self::Tiles(TileArrays { values, .. }) => values,
         }
     }
-}
-
-pub(super) fn output(x: &Tensor, tokens: usize, weight: &CudaWeight) -> Tensor {
-    outputs::output(x, Shape::new([tokens, weight.rows]), x.dtype)
-}
-
-/// `x` `[tokens, cols]` with zeros up to a width.
-pub(super) fn padded(x: Tensor, cols: usize, width: usize) -> Tensor {
-    if cols == width {
-        return x;
-    }
-    let tokens = x.shape()[0];
-    let x = BurnTensor::<Cuda, 2>::from_primitive(TensorPrimitive::Float(x));
-    let wide = BurnTensor::<Cuda, 2>::zeros([tokens, width], (&x.device(), x.dtype()));
-    into_contiguous(wide.slice_assign([0..tokens, 0..cols], x).into_primitive().tensor())
-}
-
-pub(super) fn two(tensor: &Tensor) -> [usize; 2] {
-    let shape = tensor.shape();
-    [shape[0], shape[1]]
 }

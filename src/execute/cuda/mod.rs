@@ -8,6 +8,7 @@ mod dense;
 mod fma;
 mod gemm;
 mod hold;
+mod inputs;
 mod linear;
 mod outputs;
 mod own;

@@ -10,7 +10,6 @@
 //! ```
 //! What is multiplied in CUDA C++ is packed only where those kernels can be used ([`super::raw`]).
 
-use super::linear::SQUARE_TOKENS;
 use super::raw::Gpu;
 use super::raw::delta::{self, DeltaArrays};
 use super::raw::octets::{self, OctetsArrays};
@@ -25,6 +24,9 @@ use burn::tensor::{DType, Element, Int, TensorData};
 use cubecl::Runtime;
 use cubecl::cuda::{CudaDevice, CudaRuntime};
 use half::{bf16, f16};
+
+/// The most tokens that squares are multiplied for as they are.
+pub(super) const SQUARE_TOKENS: usize = 64;
 
 /// A sparse weight and its bias on the device. Only made from formats of [`crate::sparse`], so that kernels need not
 /// check indices.

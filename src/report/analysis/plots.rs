@@ -54,7 +54,7 @@ pub(super) fn plots(results: &[AnalysisResult], _tables: &[Table], title: Option
                 title.map(str::to_owned).into_iter().chain([format!("analysis {}", family.analysis)]).chain(model);
             figure.description = parts.collect::<Vec<_>>().join(": ");
             let model = family.model.as_deref().filter(|_| several).map(slug);
-            let parts = [Some(slug(&family.analysis)), Some(name), model];
+            let parts = [Some(slug(family.analysis)), Some(name), model];
             figures.push((parts.into_iter().flatten().collect::<Vec<_>>().join("-"), figure));
         }
     }

@@ -122,7 +122,9 @@ fn settings_of(row: &Row<'_>, columns: &[&str]) -> String {
 /// The series of a figure, in the order in which they appear.
 fn series(results: &[AnalysisResult], figure: &Figure) -> Vec<Series> {
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
-    let mut all: Vec<(Key, String, BTreeMap<Unit, Vec<(f64, f64)>>)> = Vec::new();
+    /// The numbers of each unit.
+    type Units = BTreeMap<Unit, Vec<(f64, f64)>>;
+    let mut all: Vec<(Key, String, Units)> = Vec::new();
     for result in results {
         for row in result.rows(figure.table) {
             let (key, settings) = (row.key(), settings_of(&row, figure.settings));

@@ -102,6 +102,9 @@ pub(super) fn of(query: &Query, table: &Table) -> Result<Option<Figure>, Picture
     Ok((!empty).then(|| Figure { description, ..Figure::new(vec![panel], SIZE.0, SIZE.1) }))
 }
 
+/// A series, and its rows.
+type Named<'a> = (String, Vec<&'a Vec<Value>>);
+
 /// Which column is drawn where.
 struct Columns<'a> {
     table: &'a Table,
@@ -164,8 +167,8 @@ impl<'a> Columns<'a> {
     }
 
     /// The rows of every series, in order of first appearance.
-    fn by_series(&self) -> Result<Vec<(String, Vec<&'a Vec<Value>>)>, PictureError> {
-        let mut found: Vec<(String, Vec<&Vec<Value>>)> = Vec::new();
+    fn by_series(&self) -> Result<Vec<Named<'a>>, PictureError> {
+        let mut found: Vec<Named<'a>> = Vec::new();
         for row in &self.table.rows {
             let name = self.name(row);
             match found.iter_mut().find(|(other, _)| *other == name) {

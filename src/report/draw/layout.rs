@@ -148,7 +148,7 @@ fn check_values(panel: &Panel) -> Result<(), DrawError> {
             (map.columns.len(), labels.zip(map.values.iter().map(Vec::len)).collect())
         }
         Marks::Raster(raster) => {
-            let found = if raster.width == 0 { 0 } else { raster.pixels.len() / raster.width };
+            let found = raster.pixels.len().checked_div(raster.width).unwrap_or(0);
             let whole = found * raster.width == raster.pixels.len();
             (raster.height, vec![("pixels", if whole { found } else { raster.pixels.len() })])
         }

@@ -102,7 +102,7 @@ fn range(profile: &Profile) -> Option<(f64, f64)> {
     let finite = profile.values.iter().copied().filter(|v| v.is_finite());
     let (lo, hi) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), v| (lo.min(v), hi.max(v)));
     let widen = (NARROWEST - (hi - lo)).max(0.0) / 2.0;
-    (lo <= hi).then(|| (lo - widen, hi + widen))
+    (lo <= hi).then_some((lo - widen, hi + widen))
 }
 
 fn number(value: f64) -> String {

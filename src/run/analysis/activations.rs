@@ -154,11 +154,14 @@ pub(super) fn thresholds_of<B: SparseBackend>(
     Ok(thresholds)
 }
 
+/// A target, none where thresholds are given, and the threshold of each linear.
+pub(super) type Cut = (Option<f64>, Vec<(usize, f64)>);
+
 /// What a model predicts when small inputs are 0: for each target its linears' thresholds.
 pub(super) fn behaviour<B: SparseBackend>(
     decoder: &mut Decoder<B>,
     tokens: &Tokens,
-    cuts: &[(Option<f64>, Vec<(usize, f64)>)],
+    cuts: &[Cut],
     source: usize,
     watch: &dyn Watch,
     sheet: &mut Sheet,

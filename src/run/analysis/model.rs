@@ -1,6 +1,6 @@
 //! Analyses of a model's prune points: the model is loaded once, and every point is pruned once.
 
-use super::activations::{behaviour, first_tokens, input_norms, inputs_of, thresholds_of};
+use super::activations::{Cut, behaviour, first_tokens, input_norms, inputs_of, thresholds_of};
 use super::matrix::{Matrix, Opened, Raw, head_dim, slot_of};
 use super::numbers;
 use super::sheet::Sheet;
@@ -324,7 +324,7 @@ impl<B: SparseBackend> State<'_, B> {
         let windows = first_tokens(&self.windows(desk, cell), *tokens);
         for (index, source) in cell.sources.iter().enumerate() {
             let mut decoder = self.decoder(source)?;
-            let cuts: Vec<(Option<f64>, Vec<(usize, f64)>)> = if thresholds.is_empty() {
+            let cuts: Vec<Cut> = if thresholds.is_empty() {
                 let found = thresholds_of(&mut decoder, &windows, desk.watch, &modules, targets)?;
                 let cut = |(at, target): (usize, &f64)| {
                     (

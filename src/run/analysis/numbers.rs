@@ -22,7 +22,7 @@ pub(super) fn numbers(cell: &AnalysisCell, matrices: &[Matrix]) -> AnalysisNumbe
     let mut sheet = Sheet::default();
     sheet.0.matrices = matrices.iter().map(Matrix::info).collect();
     let looked = Looked::new(cell, matrices);
-    for source in 0..matrices.len() {
+    for (source, matrix) in matrices.iter().enumerate() {
         match &cell.work {
             Work::Structure { head_dim, column_block, nm, .. } => {
                 structures(&looked, source, *head_dim, *column_block, nm, &mut sheet);
@@ -40,7 +40,7 @@ pub(super) fn numbers(cell: &AnalysisCell, matrices: &[Matrix]) -> AnalysisNumbe
             Work::Groups(work) => groups(&looked, source, work, &mut sheet),
             Work::Hierarchy { linkage: how, cuts } => tree(&looked, source, *how, cuts, &mut sheet),
             Work::ActivationSparsity { targets, thresholds, batch, .. } => {
-                sparsity_rows(cell, &matrices[source], source, (targets, thresholds, batch), &mut sheet);
+                sparsity_rows(cell, matrix, source, (targets, thresholds, batch), &mut sheet);
             }
         }
     }

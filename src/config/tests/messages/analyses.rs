@@ -47,7 +47,7 @@ pub(super) fn analysis_sources() -> Vec<Case> {
     vec![
         source("{ path = \"a\", name = \"x\" }, { path = \"b\", name = \"x\" }"),
         source("{ path = \"a\", pt = \"b\" }"),
-        source("{ sparsity = 0.5, inputs = \"x.safetensors\" }"),
+        source("{ sparsity = 0.5, inputs = \"x.bin\" }"),
         source("{ path = \"a\", name = \" \" }"),
         source("{ sparsity = 0.9 }"),
         source("{ method = \"random\", name = \"x\" }"),

@@ -24,7 +24,7 @@ fn ranked(lines: &[Line<'_>], part: &str, source: &str, number: impl Fn(&Line<'_
     let last = numbers.len().saturating_sub(1);
     let shown = last.min(MOST_POINTS);
     let at = |place: usize| {
-        let index = if shown == 0 { 0 } else { place * last / shown };
+        let index = (place * last).checked_div(shown).unwrap_or(0);
         (100.0 * index as f64 / last.max(1) as f64, numbers[index])
     };
     if numbers.is_empty() { Vec::new() } else { (0..=shown).map(at).collect() }

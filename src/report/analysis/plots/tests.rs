@@ -218,9 +218,9 @@ fn gradients() -> Vec<AnalysisResult> {
     let mut results = cells(&work, &["gradient"], &all);
     for (result, (module, _)) in results.iter_mut().zip(PLACES) {
         let numbers = result.numbers.as_mut().unwrap();
-        for source in 0..2 {
+        for (source, name) in SOURCES.iter().enumerate() {
             let rows = reference("gradient").into_iter();
-            let mine = rows.filter(|row| row["source"] == SOURCES[source] && row["component"] == module && all(row));
+            let mine = rows.filter(|row| row["source"] == *name && row["component"] == module && all(row));
             let features: Vec<usize> = mine.map(|row| row["feature"].parse().unwrap()).collect();
             if !features.is_empty() {
                 numbers.pictures.push(picture(source, module, Some(("reference:0", &features))));
@@ -349,7 +349,7 @@ fn blocks_and_groups_stand_beside_chance() {
 fn nothing_is_drawn_of_nothing() {
     assert!(plots(&[], &[], None).is_empty());
     let empty = result(&Work::Clustering(cluster_work()), PLACES[0], Vec::new(), Vec::new());
-    assert!(plots(&[empty.clone()], &[], None).is_empty());
+    assert!(plots(std::slice::from_ref(&empty), &[], None).is_empty());
     assert!(plots(&[AnalysisResult { numbers: None, ..empty }], &[], None).is_empty());
     // A file of others may say anything.
     let mut odd = picture(0, "self_attn.q_proj", None);
