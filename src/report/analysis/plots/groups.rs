@@ -60,24 +60,39 @@ fn zero_rows(family: &Family<'_>, lines: &[Line<'_>]) -> Option<Figure> {
     };
     let panel = |part: &String| {
         let mut series = Vec::new();
-        let mut chance: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
+        let mut chance: Vec<Vec<(f64, f64)>> = Vec::new();
         for source in family.shown() {
-            for (x, y) in ranked(lines, part, source, |line| share(line, "null_zero_rows")) {
-                let (low, high) = chance.entry(x.to_bits()).or_insert((y, y));
-                (*low, *high) = (low.min(y), high.max(y));
-            }
+            chance.push(ranked(lines, part, source, |line| share(line, "null_zero_rows")));
             let found = curve(family, source, ranked(lines, part, source, |line| share(line, "all_zero_rows")));
             series.extend(Some(found).filter(|found| !found.points.is_empty()));
         }
-        let band = |(x, (low, high)): (u64, (f64, f64))| {
-            (f64::from_bits(x), Value::with_bounds((low + high) / 2.0, low, high))
-        };
-        let points = chance.into_iter().map(band).collect();
+        let points = band(&chance);
         series.insert(0, PointSeries { name: "by chance".into(), style: CHANCE, trace: Trace::Line, points });
         let y = Axis { format: Format::Percent(0), from_zero: true, ..Axis::linear("Rows that are zero") };
         Panel { title: part.clone(), ..self::panel(y, series) }
     };
     figure(lines, panel)
+}
+
+/// What lies between the lowest and the highest of some curves, at every hundredth: sources may have different numbers of
+/// groups, so that their points do not stand at the same places.
+fn band(curves: &[Vec<(f64, f64)>]) -> Vec<(f64, Value)> {
+    let at = |x: f64| {
+        let levels = curves.iter().filter_map(|curve| level(curve, x));
+        let (low, high) = levels.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| (low.min(y), high.max(y)));
+        (low <= high).then(|| (x, Value::with_bounds(f64::midpoint(low, high), low, high)))
+    };
+    (0..=100).map(f64::from).filter_map(at).collect()
+}
+
+/// The level of a curve at a place, between its points on a straight line.
+fn level(curve: &[(f64, f64)], x: f64) -> Option<f64> {
+    let after = curve.partition_point(|(place, _)| *place < x);
+    match (after.checked_sub(1).and_then(|before| curve.get(before)), curve.get(after)) {
+        (Some((x0, y0)), Some((x1, y1))) => Some(y0 + (y1 - y0) * (x - x0) / (x1 - x0)),
+        (Some((_, y)), None) | (None, Some((_, y))) => Some(*y),
+        (None, None) => None,
+    }
 }
 
 /// The rows that each source's groups of a part have: those of the summary over its groups.
