@@ -199,11 +199,10 @@ impl<'a> Unpickled<'a> {
     /// The tensors of a state dict, also of one that is an entry of the outermost dict; a tensor that was saved alone is
     /// `tensor`. Other entries are left out; of a name that is repeated the last counts, as in Python.
     pub fn state_dict(&self) -> Result<Vec<(&'a str, &Tensor<'a>)>, PickleError> {
-        let root = match self.root {
-            Value::Dict(root) => root,
-            Value::Tensor(tensor) => return Ok(vec![("tensor", &self.arenas.tensors[tensor])]),
-            _ => return Err(PickleError::NotAStateDict),
-        };
+        if let Some(tensor) = self.tensor() {
+            return Ok(vec![("tensor", tensor)]);
+        }
+        let Value::Dict(root) = self.root else { return Err(PickleError::NotAStateDict) };
         let mut tensors = self.tensors_of(root)?;
         let inner = |key: &&str| match self.get(key) {
             Some(Value::Dict(dict)) => Some(dict),
@@ -219,10 +218,7 @@ impl<'a> Unpickled<'a> {
 
     /// The tensor that the pickle is, if it is nothing else.
     pub fn tensor(&self) -> Option<&Tensor<'a>> {
-        match self.root {
-            Value::Tensor(tensor) => self.arenas.tensors.get(tensor),
-            _ => None,
-        }
+        if let Value::Tensor(tensor) = self.root { self.arenas.tensors.get(tensor) } else { None }
     }
 
     /// All storages that the pickle refers to, with repetitions.
