@@ -76,6 +76,15 @@ pub struct Peaks {
     pub flops_per_s: f64,
 }
 
+/// What an input is multiplied with.
+#[derive(Debug)]
+pub enum Operand<'a, B: SparseBackend> {
+    /// A dense weight, and its bias.
+    Dense(&'a FloatTensor<B>, Option<FloatTensor<B>>),
+    /// A sparse weight with its bias.
+    Sparse(&'a B::Packed),
+}
+
 /// A backend that can run linears in every format. Inference only.
 pub trait SparseBackend: DecodeOps {
     /// A sparse weight and its bias, as this backend's kernels read them; clones share their memory.
@@ -120,6 +129,13 @@ pub trait SparseBackend: DecodeOps {
         weight: &FloatTensor<Self>,
         bias: Option<&FloatTensor<Self>>,
     ) -> FloatTensor<Self>;
+
+    /// Products of one input with several weights at once, each as of [`SparseBackend::sparse_linear`] or
+    /// [`SparseBackend::dense_linear`]; none where that is no faster, or can't be done.
+    fn products(x: &FloatTensor<Self>, operands: &[Operand<'_, Self>]) -> Option<Vec<FloatTensor<Self>>> {
+        let _ = (x, operands);
+        None
+    }
 
     /// The name of the kernel that [`SparseBackend::sparse_linear`] runs for this many tokens.
     fn sparse_kernel(weight: &Self::Packed, tokens: usize) -> String;
@@ -339,6 +355,11 @@ impl<B: SparseBackend> SparseWeight<B> {
             x.into_primitive().tensor(),
             &self.packing.packed,
         )))
+    }
+
+    /// As what an input is multiplied with.
+    pub fn operand(&self) -> Operand<'_, B> {
+        Operand::Sparse(&self.packing.packed)
     }
 
     /// The same weight in memory of its own, which a clone would share.

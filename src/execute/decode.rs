@@ -127,17 +127,22 @@ impl<B: Backend> Places<B> {
     pub fn new(ids: &[u32], spans: Vec<Span>, kv_heads: usize, device: &B::Device) -> Self {
         let tokens = spans.iter().map(|span| span.new).sum();
         assert_eq!(ids.len(), tokens, "ids for every token");
-        let each = if even(&spans) { kv_heads } else { 1 };
+        let data = TensorData::new(Self::numbers_of(ids, &spans, kv_heads), [3 * tokens]);
+        Self { spans, tokens, numbers: Tensor::from_data(data, (device, DType::I32)) }
+    }
+
+    /// What [`Places::numbers`] are of such tokens.
+    pub fn numbers_of(ids: &[u32], spans: &[Span], kv_heads: usize) -> Vec<i32> {
+        let each = if even(spans) { kv_heads } else { 1 };
         let positions = spans.iter().flat_map(|span| span.past..span.past + span.new);
         let numbers = ids.iter().map(|&id| id as i32).chain(positions.map(|position| position as i32));
         let mut numbers: Vec<i32> = numbers.collect();
         let mut row = 0;
-        for span in &spans {
+        for span in spans {
             numbers.extend(std::iter::repeat_n(row as i32, span.new));
             row += span.capacity * each;
         }
-        let data = TensorData::new(numbers, [3 * tokens]);
-        Self { spans, tokens, numbers: Tensor::from_data(data, (device, DType::I32)) }
+        numbers
     }
 
     /// What each sequence has.
@@ -237,6 +242,39 @@ pub trait DecodeOps: Backend {
     fn arg_max(rows: Tensor<Self, 2>) -> Result<Vec<Option<u32>>, String> {
         burn_ops::arg_max(rows)
     }
+
+    /// Does `work`, which makes the logits of one token of each sequence, and writes it down, such that it can be done
+    /// again for the tokens that come after: those of the largest logits, whose ids and positions then stand in `places`.
+    /// None where a backend can't, though the work was done, or not all of it can be written down.
+    fn record(
+        device: &Self::Device,
+        places: &Places<Self>,
+        work: impl FnOnce() -> Tensor<Self, 2>,
+    ) -> Option<Box<dyn Recorded<Self>>> {
+        let _ = (device, places, work);
+        None
+    }
+}
+
+/// A token of each sequence, written down by [`DecodeOps::record`].
+pub trait Recorded<B: Backend> {
+    /// Computes the next token of each sequence: the arg-max of the logits, none where one is NaN or infinite.
+    ///
+    /// # Errors
+    /// When the device could not give the numbers back.
+    fn replay(&self) -> Result<Vec<Option<u32>>, String>;
+
+    /// Other tokens than those that came last: the numbers of the places that it was written down with.
+    fn place(&self, places: &Places<B>, numbers: Vec<i32>);
+
+    /// What the last token of each sequence came to, as [`Recorded::replay`] returned it.
+    ///
+    /// # Errors
+    /// When the device could not give the numbers back.
+    fn largest(&self) -> Result<Vec<Option<u32>>, String>;
+
+    /// The logits of the last tokens, until the next ones take their place.
+    fn logits(&self) -> Tensor<B, 2>;
 }
 
 impl DecodeOps for burn::backend::NdArray<f32> {}

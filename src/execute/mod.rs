@@ -35,7 +35,8 @@ mod policy;
 
 pub use crate::config::format::Format;
 pub use backend::{
-    ColumnWeight, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend, SparseWeight,
+    ColumnWeight, KERNEL_POLICY_VERSION, LayerShape, Operand, PackError, Packing, Peaks, ReadError, SparseBackend,
+    SparseWeight,
 };
 pub use convert::{narrow, widen};
 #[cfg(feature = "cuda")]

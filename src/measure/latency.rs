@@ -193,8 +193,7 @@ impl Samples {
         self.prefill.push(sample);
         self.memory = self.memory.max(B::memory_in_use(decoder.device()));
         for _ in 0..generate {
-            let batch = Batch::new(tokens.iter().map(std::slice::from_ref));
-            let (sample, next) = step(decoder, cache, &batch)?;
+            let (sample, next) = next(decoder, cache, &tokens)?;
             self.decode.push(sample);
             self.memory = self.memory.max(B::memory_in_use(decoder.device()));
             tokens = next;
@@ -223,6 +222,24 @@ fn step<B: SparseBackend>(
     let tokens = tokens.ok_or(ForwardError::NotFinite { token: first })?;
     let (linears, attention) = (sections.linears.as_secs_f64(), sections.attention.as_secs_f64());
     Ok((Sample { whole, linears, attention }, tokens))
+}
+
+/// One more token of every sequence; how long that took, and the next ones.
+fn next<B: SparseBackend>(
+    decoder: &mut Decoder<B>,
+    cache: &mut KvCache<B>,
+    tokens: &[u32],
+) -> Result<(Sample, Vec<u32>), ForwardError> {
+    let first = cache.past();
+    decoder.sync();
+    decoder.section_times();
+    let start = Instant::now();
+    let next = decoder.next(tokens, cache)?;
+    let whole = start.elapsed().as_secs_f64();
+    let sections = decoder.section_times();
+    let next: Option<Vec<u32>> = next.into_iter().collect();
+    let (linears, attention) = (sections.linears.as_secs_f64(), sections.attention.as_secs_f64());
+    Ok((Sample { whole, linears, attention }, next.ok_or(ForwardError::NotFinite { token: first })?))
 }
 
 /// The last row of every sequence.

@@ -7,16 +7,26 @@
 //! ```
 
 use super::architecture::Architecture;
+use super::decoder::Known;
 use crate::execute::SparseBackend;
 use burn::tensor::Tensor;
+use std::fmt;
 
 /// The memory of a decoder that generates: sequences of equal length, with room for more.
-#[derive(Clone, Debug)]
 pub struct KvCache<B: SparseBackend> {
     sequences: usize,
     capacity: usize,
     past: usize,
     pub(super) blocks: Vec<KvBlock<B>>,
+    /// How its next tokens are computed.
+    pub(super) known: Known<B>,
+}
+
+impl<B: SparseBackend> fmt::Debug for KvCache<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sequences, capacity, past, .. } = self;
+        write!(f, "KvCache {{ {sequences} sequences, {past} of {capacity} tokens }}")
+    }
 }
 
 impl<B: SparseBackend> KvCache<B> {
@@ -26,7 +36,13 @@ impl<B: SparseBackend> KvCache<B> {
         let numbers = sequences * attention.kv_heads * capacity * attention.head_dim;
         let block =
             || KvBlock { host: if B::ON_HOST { HostKv::new(numbers) } else { HostKv::default() }, device: None };
-        Self { sequences, capacity, past: 0, blocks: architecture.blocks.iter().map(|_| block()).collect() }
+        Self {
+            sequences,
+            capacity,
+            past: 0,
+            blocks: architecture.blocks.iter().map(|_| block()).collect(),
+            known: Known::Nothing,
+        }
     }
 
     /// Sequences.
@@ -42,6 +58,13 @@ impl<B: SparseBackend> KvCache<B> {
     /// Tokens of each sequence that the decoder has seen.
     pub fn past(&self) -> usize {
         self.past
+    }
+
+    /// Whether the next token comes from a pass that was written down and compared: see [`Decoder::next`].
+    ///
+    /// [`Decoder::next`]: super::Decoder::next
+    pub fn is_repeated(&self) -> bool {
+        self.known.is_repeated()
     }
 
     /// Forgets every token, and keeps the memory.

@@ -9,8 +9,10 @@
 //! A pass begins its sequences anew ([`Decoder::hidden`]), or continues those of a cache
 //! ([`Decoder::extend`]): the same pass, whose attention begins at another place.
 
+mod next;
 mod stages;
 
+pub(super) use next::Known;
 pub use stages::{Activations, Stage};
 
 use super::architecture::*;
@@ -25,6 +27,7 @@ use burn::tensor::{DType, Tensor};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 
 /// One of a module's tensors.
@@ -72,6 +75,9 @@ pub enum DecoderError {
         /// The most that fit.
         capacity: usize,
     },
+    /// The device did not give the next tokens back.
+    #[error("reading the next tokens back failed: {0}")]
+    Read(String),
 }
 
 /// Sequences laid end to end, without padding.
@@ -116,6 +122,14 @@ pub struct Decoder<B: SparseBackend> {
     clock: Option<Arc<Clock>>,
     /// Linears whose small inputs count as 0, and from which magnitude on they don't.
     thresholds: BTreeMap<usize, f32>,
+    /// What tells these weights from any others that a decoder of this process has or had.
+    weights: u64,
+}
+
+/// A number that was not given before.
+fn new_weights() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 #[derive(Clone, Debug)]
@@ -196,6 +210,7 @@ impl<B: SparseBackend> Decoder<B> {
             device: device.clone(),
             clock: None,
             thresholds: BTreeMap::new(),
+            weights: new_weights(),
         })
     }
 
@@ -234,6 +249,7 @@ impl<B: SparseBackend> Decoder<B> {
             unreachable!("`{}` is no linear", self.architecture.modules[module].name)
         };
         linear.weight = weight;
+        self.weights = new_weights();
     }
 
     /// Sets the inputs of a linear to 0 whose magnitude is at most `threshold`, from now on.
@@ -242,6 +258,7 @@ impl<B: SparseBackend> Decoder<B> {
         // No number of 32 bits lies between this one and the threshold, so that both leave out the same inputs.
         let below = if f64::from(nearest) > threshold { nearest.next_down() } else { nearest };
         self.thresholds.insert(module, below);
+        self.weights = new_weights();
     }
 
     /// What the head reads, for every token: `[batch.tokens(), width]`.
@@ -258,15 +275,8 @@ impl<B: SparseBackend> Decoder<B> {
     /// # Errors
     /// When the batch does not fit the cache or the model; the cache is as it was then.
     pub fn extend(&mut self, batch: &Batch, cache: &mut KvCache<B>) -> Result<Tensor<B, 2>, DecoderError> {
-        let new = batch.lengths.first().copied().unwrap_or(0);
-        let (sequences, capacity, past) = (cache.sequences(), cache.capacity(), cache.past());
-        if batch.lengths.len() != sequences || batch.lengths.iter().any(|&length| length != new) {
-            return Err(DecoderError::OtherSequences { sequences });
-        }
-        if past + new > capacity {
-            return Err(DecoderError::CacheFull { needed: past + new, capacity });
-        }
-        let spans = vec![Span { past, new, capacity }; sequences];
+        let spans = next::cache_spans(batch, cache)?;
+        let new = spans.first().map_or(0, |span| span.new);
         let hidden = self.pass(batch, spans, &mut cache.blocks)?;
         cache.grow(new);
         Ok(hidden)
@@ -301,18 +311,27 @@ impl<B: SparseBackend> Decoder<B> {
         blocks: &mut [KvBlock<B>],
     ) -> Result<Tensor<B, 2>, DecoderError> {
         self.check(batch, &spans)?;
+        let places = self.places(batch, spans);
+        Ok(self.run(&places, blocks))
+    }
+
+    /// Where a batch's tokens are, and the table of angles that they need.
+    fn places(&mut self, batch: &Batch, spans: Vec<Span>) -> Places<B> {
         // The room of a cache, so that the table is not made again at every token.
         let longest = spans.iter().map(|span| span.capacity).max().unwrap_or(0);
         self.prepare_rotary(longest.min(self.architecture.max_positions));
-        let places = Places::new(&batch.ids, spans, self.architecture.attention.kv_heads, &self.device);
-        let x = self.enter(self.look_up(&places), &places, &mut |_, _| {});
+        Places::new(&batch.ids, spans, self.architecture.attention.kv_heads, &self.device)
+    }
+
+    fn run(&self, places: &Places<B>, blocks: &mut [KvBlock<B>]) -> Tensor<B, 2> {
+        let x = self.enter(self.look_up(places), places, &mut |_, _| {});
         let mut x = Residuals { x, added: Vec::new() };
         let count = blocks.len();
         for (index, block) in self.architecture.blocks.iter().enumerate() {
-            let unfinished = self.block(block, x, &places, &mut blocks[index % count], &mut |_, _| {});
+            let unfinished = self.block(block, x, places, &mut blocks[index % count], &mut |_, _| {});
             x = self.end_block(block, unfinished);
         }
-        Ok(self.leave(x, &mut |_, _| {}))
+        self.leave(x, &mut |_, _| {})
     }
 
     fn check(&self, batch: &Batch, spans: &[Span]) -> Result<(), DecoderError> {
@@ -437,8 +456,8 @@ impl<B: SparseBackend> Decoder<B> {
             }
             Mlp::Gated { gate, up, .. } => {
                 see(&[gate, up], &x);
-                let gates = self.product(gate, x.clone());
-                B::gate(function, gates, self.product(up, x))
+                let [gates, ups] = self.products([gate, up], x);
+                B::gate(function, gates, ups)
             }
         };
         see(&[mlp.down()], &input);
@@ -456,7 +475,7 @@ impl<B: SparseBackend> Decoder<B> {
         let projected = match block.projections {
             Projections::Separate { q, k, v } => {
                 see(&[q, k, v], &x);
-                Projected::Separate([self.product(q, x.clone()), self.product(k, x.clone()), self.product(v, x)])
+                Projected::Separate(self.products([q, k, v], x))
             }
             Projections::PerHead(fused) => {
                 see(&[fused], &x);
@@ -480,6 +499,14 @@ impl<B: SparseBackend> Decoder<B> {
             x = x.mask_fill(small, 0.0);
         }
         self.timed(Section::Linears, || self.linear(module).forward(x))
+    }
+
+    /// Linears that read the same.
+    fn products<const N: usize>(&self, modules: [usize; N], x: Tensor<B, 2>) -> [Tensor<B, 2>; N] {
+        if modules.iter().any(|module| self.thresholds.contains_key(module)) {
+            return modules.map(|module| self.product(module, x.clone()));
+        }
+        self.timed(Section::Linears, || Linear::together(modules.map(|module| self.linear(module)), x))
     }
 
     fn timed<T>(&self, section: Section, work: impl FnOnce() -> T) -> T {

@@ -1,6 +1,6 @@
 //! A linear layer, and the one place where dense and sparse execution part.
 
-use crate::execute::{Format, ReadError, SparseBackend, SparseWeight, narrow};
+use crate::execute::{Format, Operand, ReadError, SparseBackend, SparseWeight, narrow};
 use crate::sparse::{Digit, Pattern};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, Tensor, TensorPrimitive};
@@ -115,6 +115,25 @@ impl<B: SparseBackend> Linear<B> {
                 Tensor::from_primitive(TensorPrimitive::Float(y))
             }
             LinearWeight::Sparse(weight) => weight.forward(x),
+        }
+    }
+}
+
+impl<B: SparseBackend> Linear<B> {
+    /// [`Linear::forward`] of linears that read the same, at once where the backend does better so.
+    pub fn together<const N: usize>(linears: [&Self; N], x: Tensor<B, 2>) -> [Tensor<B, 2>; N] {
+        let operands = linears.map(|linear| match &linear.weight {
+            LinearWeight::Dense(weight) => {
+                Operand::Dense(&weight.0, linear.bias.clone().map(|bias| bias.into_primitive().tensor()))
+            }
+            LinearWeight::Sparse(weight) => weight.operand(),
+        });
+        let input = x.clone().into_primitive().tensor();
+        let all = B::products(&input, &operands).map(|all| all.into_iter().map(TensorPrimitive::Float));
+        let all: Option<Vec<_>> = all.map(|all| all.map(Tensor::from_primitive).collect());
+        match all.map(<[Tensor<B, 2>; N]>::try_from) {
+            Some(Ok(all)) => all,
+            Some(Err(_)) | None => linears.map(|linear| linear.forward(x.clone())),
         }
     }
 }

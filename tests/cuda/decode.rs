@@ -56,7 +56,7 @@ impl Drop for Findings {
 
 /// Numbers between -1.5 and 1.5 that a dtype can hold.
 fn numbers(seed: usize, count: usize, dtype: DType) -> Vec<f32> {
-    let mut state = seed as u64 * 0x9e37_79b9_7f4a_7c15 + 1;
+    let mut state = (seed as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
     let mut next = || {
         state ^= state << 13;
         state ^= state >> 7;
@@ -411,4 +411,56 @@ fn numbers_of_places_are_contiguous() {
     let numbers: Tensor<Cuda, 1, Int> = places.numbers().clone();
     let numbers: Vec<i32> = numbers.into_data().convert::<i32>().into_vec().unwrap();
     assert_eq!(numbers, [5, 6, 7, 1, 2, 3, 0, 0, 0]);
+}
+
+/// Tokens that follow two prompts, one after the other in the same cache: by passes that are repeated, if they can be, or
+/// each as one of its own.
+fn generated<B: SparseBackend>(decoder: &mut Decoder<B>, sequences: usize, repeated: bool) -> (Vec<u32>, bool) {
+    let vocabulary = decoder.architecture().vocabulary;
+    let mut cache = KvCache::new(decoder.architecture(), sequences, 24);
+    let mut all = Vec::new();
+    for length in [5, 3] {
+        cache.clear();
+        let prompts: Vec<Vec<u32>> = (0..sequences).map(|seed| ids(seed + length, length, vocabulary)).collect();
+        decoder.extend(&Batch::new(prompts.iter().map(Vec::as_slice)), &mut cache).unwrap();
+        let mut tokens: Vec<u32> = (0..sequences).map(|seed| (seed * 7 + length) as u32).collect();
+        for at in 0..12 {
+            tokens = match repeated {
+                true => decoder.next(&tokens, &mut cache).unwrap().into_iter().map(Option::unwrap).collect(),
+                false => {
+                    let batch = Batch::new(tokens.iter().map(std::slice::from_ref));
+                    let hidden = decoder.extend(&batch, &mut cache).unwrap();
+                    let next = B::arg_max(decoder.logits(hidden)).unwrap();
+                    next.into_iter().map(Option::unwrap).collect()
+                }
+            };
+            if at == 7 {
+                // Other tokens than those that were found.
+                tokens.iter_mut().for_each(|token| *token = (*token + 1) % vocabulary as u32);
+            }
+            all.extend_from_slice(&tokens);
+        }
+    }
+    (all, cache.is_repeated())
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn tokens_of_repeated_passes() {
+    let mut findings = Findings::new();
+    for folder in FAMILIES {
+        for dtype in [DType::F16, DType::BF16] {
+            for sequences in [1, 3] {
+                let mut cuda = decoder::<Cuda>(folder, dtype);
+                let (expected, _) = generated(&mut cuda, sequences, false);
+                let (found, repeated) = generated(&mut cuda, sequences, true);
+                println!("{folder} {dtype:?} {sequences}: repeated {repeated}");
+                let wide = |tokens: Vec<u32>| tokens.into_iter().map(|token| token as f32).collect::<Vec<f32>>();
+                findings.compare(&format!("{folder} {dtype:?} {sequences}"), &wide(found), &wide(expected), 0.0);
+                if folder.contains("llama") && dtype == DType::F16 {
+                    findings.compare(&format!("{folder} is repeated"), &[f32::from(repeated as u8)], &[1.0], 0.0);
+                }
+            }
+        }
+    }
 }

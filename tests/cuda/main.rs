@@ -7,3 +7,4 @@ mod decode;
 mod linear;
 mod panics;
 mod prune;
+mod speed;

@@ -4,19 +4,26 @@
 //! vectors (see [`lanes`]), units past a row's end do nothing, and positions and rows of a cache come from
 //! [`Places`], whose tensors are as large as it says.
 
+use super::by_hand;
 use super::outputs::{self, array};
+use super::raw::Gpu;
+use super::raw::script::{self, Script};
 use super::{Cuda, Tensor};
-use crate::execute::decode::{Activation, Column, DecodeOps, Norm, NormKind, Order, Places, Projected, Turns};
+use crate::execute::decode::{
+    Activation, Column, DecodeOps, Norm, NormKind, Order, Places, Projected, Recorded, Turns,
+};
 use crate::execute::kernels::attention::Heads;
 use crate::execute::kernels::cuda::argmax::arg_max_rows;
 use crate::execute::kernels::cuda::attention::{AttentionForm, attend, gather, place};
 use crate::execute::kernels::cuda::gate::gate;
 use crate::execute::kernels::cuda::norm::{NormForm, norm_rows};
 use crate::execute::kernels::cuda::table::table_rows;
+use burn::tensor::backend::Backend;
 use burn::tensor::{Shape, Tensor as BurnTensor, TensorPrimitive};
 use burn_cubecl::kernel::into_contiguous;
-use cubecl::cuda::CudaRuntime;
+use cubecl::cuda::{CudaDevice, CudaRuntime};
 use cubecl::prelude::*;
+use cubecl::server::Handle;
 
 /// Lanes of a plane.
 const PLANE: usize = 32;
@@ -52,10 +59,18 @@ impl DecodeOps for Cuda {
     ) -> BurnTensor<Self, 2> {
         let table = by_rows(table.clone().into_primitive().tensor());
         let (width, stride) = (table.meta.shape()[1], table.meta.strides()[0]);
+        let x = x.map(flat);
+        let (numbers, from) = (places.numbers().clone().into_primitive(), places.column(column));
+        // SAFETY: ids and positions are checked against the table by the decoder.
+        let y = unsafe { by_hand::table_rows(x.as_ref(), &table, &numbers, places.tokens(), [stride, from, offset]) };
+        if let Some(y) = y {
+            return burn(y);
+        }
+        by_hand::otherwise();
         let lanes = lanes(&table, &[width, stride]);
         let y = like(&table, [places.tokens(), width]);
         let added = x.is_some();
-        let x = x.map_or_else(|| y.clone(), flat);
+        let x = x.unwrap_or_else(|| y.clone());
         // SAFETY: see the module; ids and positions are checked against the table by the decoder.
         unsafe {
             table_rows::launch_unchecked::<CudaRuntime>(
@@ -65,11 +80,11 @@ impl DecodeOps for Cuda {
                 lanes,
                 array(&x),
                 array(&table),
-                array(&places.numbers().clone().into_primitive()),
+                array(&numbers),
                 array(&y),
                 (width / lanes) as u32,
                 (stride / lanes) as u32,
-                places.column(column) as u32,
+                from as u32,
                 offset as u32,
                 added,
                 y.dtype.into(),
@@ -83,15 +98,21 @@ impl DecodeOps for Cuda {
         let mut terms: Vec<Tensor> = added.into_iter().map(flat).collect();
         // More than two are added before: no decoder has them.
         while terms.len() > 2 {
+            by_hand::otherwise();
             x = flat(burn(x) + burn(terms.remove(0)));
         }
         let [rows, width] = [x.meta.shape()[0], x.meta.shape()[1]];
+        let gain = into_contiguous(norm.gain.clone().into_primitive().tensor());
+        let bias = norm.bias.map(|bias| into_contiguous(bias.clone().into_primitive().tensor()));
+        if let Some(both) = by_hand::norm(&x, &terms, norm.kind, &gain, bias.as_ref()) {
+            return both.map(burn);
+        }
+        by_hand::otherwise();
         let form = norm_form(width, lanes(&x, &[width]), terms.len(), &norm);
         let normed = like(&x, [rows, width]);
         let sum = if terms.is_empty() { x.clone() } else { like(&x, [rows, width]) };
         let (NormKind::Layer { eps } | NormKind::Rms { eps }) = norm.kind;
-        let gain = norm.gain.clone().into_primitive().tensor();
-        let bias = norm.bias.map_or_else(|| gain.clone(), |bias| bias.clone().into_primitive().tensor());
+        let bias = bias.unwrap_or_else(|| gain.clone());
         let term = |index: usize| array(terms.get(index).unwrap_or(&x));
         // SAFETY: see the module; a cube has its row, of `width` numbers in every array. Without terms,
         // `sum` is `x` and not written.
@@ -104,8 +125,8 @@ impl DecodeOps for Cuda {
                 array(&x),
                 term(0),
                 term(1),
-                array(&into_contiguous(gain)),
-                array(&into_contiguous(bias)),
+                array(&gain),
+                array(&bias),
                 array(&sum),
                 array(&normed),
                 (width / form.lanes) as u32,
@@ -137,34 +158,97 @@ impl DecodeOps for Cuda {
 
     fn arg_max(rows: BurnTensor<Self, 2>) -> Result<Vec<Option<u32>>, String> {
         let rows = flat(rows);
-        let [count, width] = [rows.meta.shape()[0], rows.meta.shape()[1]];
-        let lanes = lanes(&rows, &[width]);
-        let client = client(&rows);
-        let found = outputs::memory(&client, rows.device.index, count * 2 * size_of::<u32>());
-        // SAFETY: see the module; `found` has two numbers a row.
-        unsafe {
-            arg_max_rows::launch_unchecked::<CudaRuntime>(
-                &client,
-                CubeCount::Static(count as u32, 1, 1),
-                CubeDim::new_1d((ARG_MAX_PLANES * PLANE) as u32),
-                lanes,
-                array(&rows),
-                ArrayArg::from_raw_parts(found.clone(), count * 2),
-                (width / lanes) as u32,
-                lanes,
-                ARG_MAX_PLANES as u32,
-                rows.dtype.into(),
-            );
-        }
-        let bytes = client.read_one(found).map_err(|error| format!("{error:?}"))?;
-        let numbers: Vec<u32> = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        Ok(numbers.chunks_exact(2).map(|row| (row[1] == 0).then_some(row[0])).collect())
+        let found = largest(&rows, None);
+        read(&rows.client, &found)
     }
+
+    fn record(
+        device: &CudaDevice,
+        places: &Places<Self>,
+        work: impl FnOnce() -> BurnTensor<Self, 2>,
+    ) -> Option<Box<dyn Recorded<Self>>> {
+        let gpu = Gpu::of(device)?;
+        // What comes is launched when nothing else runs: weights may then be read before a launch waits.
+        Cuda::sync(device).ok()?;
+        let ((logits, found), script) = script::record(&gpu, || {
+            let logits = flat(work());
+            let found = largest(&logits, Some(&places.numbers().clone().into_primitive()));
+            (logits, found)
+        });
+        let script = script?;
+        Some(Box::new(Step { script, logits, found }))
+    }
+}
+
+/// A token of each sequence, which is computed again and again.
+struct Step {
+    script: Script,
+    logits: Tensor,
+    /// As of [`largest`].
+    found: Handle,
+}
+
+impl Recorded<Cuda> for Step {
+    fn replay(&self) -> Result<Vec<Option<u32>>, String> {
+        self.script.replay();
+        self.largest()
+    }
+
+    fn place(&self, places: &Places<Cuda>, numbers: Vec<i32>) {
+        self.script.write(&places.numbers().clone().into_primitive().handle, numbers);
+    }
+
+    fn largest(&self) -> Result<Vec<Option<u32>>, String> {
+        read(&self.logits.client, &self.found)
+    }
+
+    fn logits(&self) -> BurnTensor<Cuda, 2> {
+        burn(self.logits.clone())
+    }
+}
+
+/// `[rows, 2]`: the place of the first largest of a row, and 1 if one is not finite. `places` become those of the tokens
+/// that come after.
+fn largest(rows: &Tensor, places: Option<&Tensor>) -> Handle {
+    let [count, width] = [rows.meta.shape()[0], rows.meta.shape()[1]];
+    let found = outputs::memory(&rows.client, rows.device.index, count * 2 * size_of::<u32>());
+    // SAFETY: `found` has two numbers a row; the places are of as many tokens.
+    if unsafe { by_hand::arg_max(rows, &found, places) } {
+        return found;
+    }
+    by_hand::otherwise();
+    let lanes = lanes(rows, &[width]);
+    // SAFETY: see the module; `found` has two numbers a row.
+    unsafe {
+        arg_max_rows::launch_unchecked::<CudaRuntime>(
+            &rows.client,
+            CubeCount::Static(count as u32, 1, 1),
+            CubeDim::new_1d((ARG_MAX_PLANES * PLANE) as u32),
+            lanes,
+            array(rows),
+            ArrayArg::from_raw_parts(found.clone(), count * 2),
+            (width / lanes) as u32,
+            lanes,
+            ARG_MAX_PLANES as u32,
+            rows.dtype.into(),
+        );
+    }
+    found
+}
+
+/// What [`largest`] found.
+fn read(client: &Client, found: &Handle) -> Result<Vec<Option<u32>>, String> {
+    let bytes = client.read_one(found.clone()).map_err(|error| format!("{error:?}"))?;
+    let numbers: Vec<u32> = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    Ok(numbers.chunks_exact(2).map(|row| (row[1] == 0).then_some(row[0])).collect())
 }
 
 /// What an attention is launched with.
 struct Attending {
+    shape: Heads,
     form: AttentionForm,
+    /// Keys that a token of this cache can come to see.
+    room: usize,
     window: u32,
     head_rows: u32,
     tokens: usize,
@@ -198,8 +282,11 @@ impl Attending {
         let one = places.spans().iter().all(|span| span.new == 1);
         let pairs = turns.map_or(0, |turns| turns.pairs);
         let form = attention_form(shape, order, lanes(&qkv[0], &[shape.head_dim]), pairs, one.then_some(seen));
+        let room = places.spans().iter().map(|span| span.capacity).max().unwrap_or(0);
         Self {
+            shape: *shape,
             form,
+            room: shape.window.map_or(room, |window| room.min(window)),
             window: shape.window.map_or(u32::MAX, |window| window as u32),
             head_rows: places.head_rows() as u32,
             tokens: places.tokens(),
@@ -212,7 +299,27 @@ impl Attending {
         }
     }
 
+    /// In CUDA C++, where each sequence has one token, and not many keys.
+    fn by_hand(&self) -> Option<Tensor> {
+        if !self.form.places || self.seen >= SHARE_FROM {
+            return None;
+        }
+        if self.room >= SHARE_FROM {
+            // Later tokens are another kernel's.
+            by_hand::otherwise();
+        }
+        let ([q, k, v], [keys, values]) = (&self.qkv, &self.kv);
+        let form = [self.head_rows as usize, self.form.pairs as usize];
+        let places = [&self.numbers, &self.turns];
+        // SAFETY: see the module.
+        unsafe { by_hand::attend(&self.shape, self.form.order, self.tokens, form, [q, k, v], places, [keys, values]) }
+    }
+
     fn run(mut self) -> BurnTensor<Cuda, 2> {
+        if let Some(out) = self.by_hand() {
+            return burn(out);
+        }
+        by_hand::otherwise();
         if !self.form.places {
             self.place();
         }
@@ -336,6 +443,10 @@ fn norm_form(width: usize, lanes: usize, added: usize, norm: &Norm<'_, Cuda>) ->
 }
 
 fn elements(function: Activation, x: Tensor, up: Option<Tensor>) -> BurnTensor<Cuda, 2> {
+    if let Some(y) = by_hand::gate(function, &x, up.as_ref()) {
+        return burn(y);
+    }
+    by_hand::otherwise();
     let shape = [x.meta.shape()[0], x.meta.shape()[1]];
     let numbers = shape[0] * shape[1];
     let lanes = lanes(&x, &[numbers]);
@@ -382,7 +493,11 @@ fn client(tensor: &Tensor) -> Client {
 }
 
 fn flat<const D: usize>(tensor: BurnTensor<Cuda, D>) -> Tensor {
-    into_contiguous(tensor.into_primitive().tensor())
+    let tensor = tensor.into_primitive().tensor();
+    if !tensor.is_contiguous() {
+        by_hand::otherwise();
+    }
+    into_contiguous(tensor)
 }
 
 /// A matrix whose rows are contiguous, though there may be gaps between them.

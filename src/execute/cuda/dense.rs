@@ -1,21 +1,24 @@
 //! Which kernel a product with a dense weight runs on the device.
 //!
 //! ```text
-//!   tokens            1 .. 16                        more
-//!   16 bits, cublas   the fastest of cublas, tiles   the fastest of cublas        timed once, see choice.rs
-//!     without it      tiles                          gemm
-//!   f32               fma rows                       fma blocks
+//!   tokens            1         2 .. 16                        more
+//!   16 bits, cublas   rows *    the fastest of cublas, tiles   the fastest of cublas        timed once, see choice.rs
+//!     without it      rows *    tiles                          gemm
+//!   f32               fma rows                                 fma blocks
 //!   elsewhere         Burn's matrix product, which tunes itself: half a minute a shape, at the first use
+//!
+//!   *                 of whole lines of 256 columns; else as of two tokens
 //! ```
 
-use super::inputs::{SPAN, from_16_bytes, two};
+use super::inputs::{SPAN, contiguous, from_16_bytes, two};
 use super::raw::Gpu;
 use super::raw::blas::{self, Job};
+use super::raw::dense::{self as rows, Part};
+use super::raw::script;
 use super::{Cuda, Tensor, tensor_core};
 use super::{choice, cube, fma, gemm, outputs};
 use burn::tensor::ops::FloatTensorOps;
 use burn::tensor::{DType, Shape, TensorMetadata};
-use burn_cubecl::kernel::into_contiguous;
 
 /// The most tokens that the skinny kernel multiplies.
 const TILE_TOKENS: usize = 16;
@@ -25,12 +28,18 @@ const TIMED_BYTES: usize = 3 * (64 << 20);
 /// `y = x · Wᵀ + bias` of a dense weight `[rows, cols]`.
 pub(super) fn product(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let (tokens, [rows, cols]) = (x.shape()[0], two(weight));
-    match DenseKernel::of(weight, tokens, bias) {
-        DenseKernel::Blas(candidate) => {
-            blas_product(&from_16_bytes(into_contiguous(x.clone())), weight, bias, candidate)
-                .unwrap_or_else(|| matmul(x, weight, bias))
-        }
-        DenseKernel::Tiles => cube::dense_tiles(into_contiguous(x), weight.clone(), bias, [tokens, rows, cols]),
+    let kernel = DenseKernel::of(weight, tokens, bias);
+    if !matches!(kernel, DenseKernel::Rows | DenseKernel::Blas(_)) {
+        script::leave();
+    }
+    match kernel {
+        DenseKernel::Rows => rows_product(x, weight, bias),
+        DenseKernel::Blas(candidate) => blas_product(&from_16_bytes(contiguous(x.clone())), weight, bias, candidate)
+            .unwrap_or_else(|| {
+                script::leave();
+                matmul(x, weight, bias)
+            }),
+        DenseKernel::Tiles => cube::dense_tiles(contiguous(x), weight.clone(), bias, [tokens, rows, cols]),
         DenseKernel::Fma => fma::product(x, weight.clone(), bias),
         DenseKernel::Gemm => match gemm::gemm(x.clone(), weight.clone(), bias) {
             Some(y) => y,
@@ -59,6 +68,7 @@ fn name(job: Job, kernels: usize) -> String {
 /// A kernel, and of cublasLt which of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DenseKernel {
+    Rows,
     Blas(usize),
     Tiles,
     Gemm,
@@ -85,6 +95,9 @@ impl Has {
 
 impl DenseKernel {
     fn of(weight: &Tensor, tokens: usize, bias: Option<&Tensor>) -> Self {
+        if tokens == 1 && script::is_open() && Gpu::of(&weight.device).is_some_and(|gpu| rows::can(&gpu, weight)) {
+            return Self::Rows;
+        }
         let [rows, cols] = two(weight);
         let job = job(weight, tokens, bias.is_some());
         let gemm = || gemm::can(&weight.client, weight.dtype);
@@ -127,6 +140,7 @@ impl DenseKernel {
             move |candidate: usize, call: usize| {
                 let weight = &copies[call % copies.len()];
                 match all[candidate] {
+                    Self::Rows => drop(rows_product(x.clone(), weight, bias)),
                     Self::Blas(candidate) => drop(blas_product(&x, weight, bias, candidate)),
                     Self::Tiles | Self::Gemm | Self::Fma | Self::Matmul => {
                         drop(cube::dense_tiles(x.clone(), weight.clone(), bias, [job.tokens, job.rows, job.cols]));
@@ -139,11 +153,46 @@ impl DenseKernel {
 
     fn name(self, tokens: usize) -> &'static str {
         match self {
+            Self::Rows => rows::NAME,
             Self::Blas(_) => blas::NAME,
             Self::Tiles => "dense-cube-tiles",
             Self::Gemm => gemm::NAME,
             Self::Fma => fma::name(tokens),
             Self::Matmul => "dense-cube-matmul",
+        }
+    }
+}
+
+/// One token by dense matrices that share their input, at once; none where they can't be.
+pub(super) fn together(x: &Tensor, weights: &[(&Tensor, Option<&Tensor>)]) -> Option<Vec<Tensor>> {
+    let gpu =
+        Gpu::of(&x.device).filter(|_| script::is_open() && x.shape()[0] == 1 && weights.len() <= rows::MOST_PARTS)?;
+    let (first, bias) = weights.first()?;
+    let alike = |(weight, other): &(&Tensor, Option<&Tensor>)| {
+        let same = weight.shape()[1] == first.shape()[1] && weight.dtype == first.dtype;
+        same && other.is_some() == bias.is_some() && rows::can(&gpu, weight)
+    };
+    if !weights.iter().all(alike) || x.dtype != first.dtype {
+        return None;
+    }
+    let x = from_16_bytes(contiguous(x.clone()));
+    let output =
+        |(weight, _): &(&Tensor, Option<&Tensor>)| outputs::output(&x, Shape::new([1, two(weight)[0]]), x.dtype);
+    let outputs: Vec<Tensor> = weights.iter().map(output).collect();
+    let part = |(&(weight, bias), y)| Part { weight, bias, y };
+    let parts: Vec<Part<'_>> = weights.iter().zip(&outputs).map(part).collect();
+    // SAFETY: they can be multiplied and are alike, as was just asked; `x` begins where it should; an output has a number
+    // for each of its matrix's rows.
+    unsafe { rows::rows(&gpu, &x, &parts) };
+    Some(outputs)
+}
+
+fn rows_product(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    match together(&x, &[(weight, bias)]).and_then(|mut outputs| outputs.pop()) {
+        Some(y) => y,
+        None => {
+            script::leave();
+            matmul(x, weight, bias)
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What kernels read and write: rows of inputs as wide as they need them, where their copies can begin.
 
+use super::raw::script;
 use super::weight::CudaWeight;
 use super::{Cuda, Tensor, outputs};
 use burn::tensor::{Shape, Tensor as BurnTensor, TensorMetadata, TensorPrimitive};
@@ -10,7 +11,19 @@ pub(super) const SPAN: usize = 64;
 
 /// The same numbers where copies of 16 bytes can begin.
 pub(super) fn from_16_bytes(x: Tensor) -> Tensor {
-    if x.handle.offset_start.unwrap_or(0).is_multiple_of(16) { x } else { x.copy() }
+    if x.handle.offset_start.unwrap_or(0).is_multiple_of(16) {
+        return x;
+    }
+    script::leave();
+    x.copy()
+}
+
+/// The same numbers without gaps.
+pub(super) fn contiguous(x: Tensor) -> Tensor {
+    if !x.is_contiguous() {
+        script::leave();
+    }
+    into_contiguous(x)
 }
 
 /// Room for what a weight makes of `x`, `[tokens, rows]`.
@@ -23,6 +36,7 @@ pub(super) fn padded(x: Tensor, cols: usize, width: usize) -> Tensor {
     if cols == width {
         return x;
     }
+    script::leave();
     let tokens = x.shape()[0];
     let x = BurnTensor::<Cuda, 2>::from_primitive(TensorPrimitive::Float(x));
     let wide = BurnTensor::<Cuda, 2>::zeros([tokens, width], (&x.device(), x.dtype()));

@@ -16,18 +16,18 @@
 //! ```
 //! The bounds are measurements on an H200 with matrices of 11008 x 4096 and 4096 x 4096.
 
-use super::inputs::{SPAN, from_16_bytes, output, padded, two};
+use super::inputs::{SPAN, contiguous, from_16_bytes, output, padded, two};
 use super::outputs::{self, array};
-use super::raw::delta::DeltaArrays;
+use super::raw::delta::{DeltaArrays, Part};
 use super::raw::octets::OctetsArrays;
-use super::raw::{Gpu, delta, octets, panels};
+use super::raw::{Gpu, delta, octets, panels, script};
 use super::weight::{CudaWeight, GroupArrays, SQUARE_TOKENS, SquareArrays, Stored, TileArrays};
-use super::{Tensor, tensor_core};
+use super::{Cuda, Tensor, tensor_core};
 use super::{cube, dense};
+use crate::execute::backend::Operand;
 use crate::execute::kernels::cuda::{groups, squares, tiles, tiles_f32};
 use crate::sparse::{LaneOrder, OCTET_COLUMNS, TILE_COLUMNS};
 use burn::tensor::{DType, Shape, TensorMetadata};
-use burn_cubecl::kernel::into_contiguous;
 use cubecl::cuda::CudaRuntime;
 use cubecl::prelude::*;
 
@@ -42,10 +42,14 @@ const EXPAND_PLANES: u32 = 4;
 
 /// `y = x · Wᵀ + bias` of a sparse weight.
 pub(super) fn sparse(x: Tensor, weight: &CudaWeight) -> Tensor {
-    let x = into_contiguous(x);
+    let x = contiguous(x);
     let tokens = x.shape()[0];
     if tokens == 0 || weight.rows == 0 {
         return output(&x, tokens, weight);
+    }
+    match &weight.stored {
+        Stored::Delta(_) | Stored::Octets(_) => {}
+        Stored::Groups(_) | Stored::Squares(_) | Stored::Tiles(_) => script::leave(),
     }
     match SparseKernel::of(weight, tokens) {
         SparseKernel::Delta(arrays) => delta_rows(x, weight, arrays, tokens),
@@ -61,6 +65,51 @@ pub(super) fn sparse(x: Tensor, weight: &CudaWeight) -> Tensor {
             dense::product(padded(x, weight.cols, width), &dense, weight.bias.as_ref())
         }
     }
+}
+
+/// See [`crate::execute::SparseBackend::products`].
+pub(super) fn together(x: &Tensor, operands: &[Operand<'_, Cuda>]) -> Option<Vec<Tensor>> {
+    let (mut dense, mut sparse) = (Vec::new(), Vec::new());
+    for operand in operands {
+        match operand {
+            Operand::Dense(weight, bias) => dense.push((*weight, bias.as_ref())),
+            Operand::Sparse(weight) => sparse.push(*weight),
+        }
+    }
+    match (&dense[..], &sparse[..]) {
+        (all, []) => dense::together(x, all),
+        ([], all) => delta_together(x, all),
+        // A form each is a launch each.
+        _ => None,
+    }
+}
+
+/// Few tokens by weights in gaps.
+fn delta_together(x: &Tensor, weights: &[&CudaWeight]) -> Option<Vec<Tensor>> {
+    let tokens = x.shape()[0];
+    let arrays = |weight: &&CudaWeight| match &weight.stored {
+        Stored::Delta(arrays) => Some(arrays.clone()),
+        Stored::Octets(_) | Stored::Groups(_) | Stored::Squares(_) | Stored::Tiles(_) => None,
+    };
+    let all: Vec<DeltaArrays> = weights.iter().map(arrays).collect::<Option<_>>()?;
+    let first = *weights.first()?;
+    let alike = |weight: &&CudaWeight| {
+        let CudaWeight { rows, cols, dtype, bias, .. } = weight;
+        (*cols, *dtype, bias.is_some()) == (first.cols, first.dtype, first.bias.is_some()) && *rows > 0
+    };
+    let cuts: Vec<_> = all.iter().map(|arrays| arrays.cut).collect();
+    let gpu = gpu(first)
+        .filter(|gpu| (1..=delta::MOST_TOKENS).contains(&tokens) && delta::fit(gpu, &cuts, first.cols, tokens))?;
+    if !weights.iter().all(alike) {
+        return None;
+    }
+    let x = contiguous(x.clone());
+    let outputs: Vec<Tensor> = weights.iter().map(|weight| output(&x, tokens, weight)).collect();
+    let part = |at: usize| Part { weight: &all[at], bias: weights[at].bias.as_ref(), y: &outputs[at] };
+    let parts: Vec<Part<'_>> = (0..weights.len()).map(part).collect();
+    // SAFETY: a weight is only made from `Delta`; `x` has no gaps and as many columns; the rest was just asked.
+    unsafe { delta::rows(&gpu, &x, &parts) };
+    Some(outputs)
 }
 
 /// The name of the kernel that [`sparse`] runs.
@@ -146,8 +195,9 @@ fn packed_gpu(weight: &CudaWeight) -> Gpu {
 
 fn delta_rows(x: Tensor, weight: &CudaWeight, arrays: &DeltaArrays, tokens: usize) -> Tensor {
     let y = output(&x, tokens, weight);
+    let part = Part { weight: arrays, bias: weight.bias.as_ref(), y: &y };
     // SAFETY: a weight is only made from `Delta`; `x` has no gaps and as many columns; the tokens were counted.
-    unsafe { delta::rows(&packed_gpu(weight), arrays, &x, weight.bias.as_ref(), &y) };
+    unsafe { delta::rows(&packed_gpu(weight), &x, &[part]) };
     y
 }
 

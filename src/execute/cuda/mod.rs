@@ -1,5 +1,6 @@
 //! The op on CUDA.
 
+mod by_hand;
 pub(super) mod cache;
 mod choice;
 mod cube;
@@ -22,7 +23,7 @@ mod weight;
 pub use raw::blas::version as dense_library;
 pub use weight::CudaWeight;
 
-use super::backend::{ColumnWeight, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
+use super::backend::{ColumnWeight, LayerShape, Operand, PackError, Packing, Peaks, ReadError, SparseBackend};
 use super::convert::{narrow, widen};
 use super::own::{OwnArrays, OwnError, OwnKernel, OwnSource};
 use crate::config::format::Format;
@@ -87,6 +88,10 @@ impl SparseBackend for Cuda {
 
     fn dense_linear(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         dense::product(x, weight, bias)
+    }
+
+    fn products(x: &Tensor, operands: &[Operand<'_, Self>]) -> Option<Vec<Tensor>> {
+        linear::together(x, operands)
     }
 
     fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {

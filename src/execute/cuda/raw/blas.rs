@@ -7,6 +7,7 @@
 //! The library names several kernels for a product, the likeliest first, and cuBLAS itself, which PyTorch calls, may
 //! have another: [`candidates`]. Which is fastest, others say.
 
+use super::script;
 use super::stream::{Gpu, Server};
 use crate::execute::cuda::Tensor;
 use burn::tensor::DType;
@@ -120,7 +121,10 @@ pub(in crate::execute::cuda) unsafe fn product(
     });
     let (stream, id) = (gpu.stream, gpu.id);
     let handles = [x, weight, bias.unwrap_or(x), y].map(|tensor| tensor.handle.clone());
-    let bindings: Vec<_> = handles.into_iter().chain([workspace]).map(Handle::binding).collect();
+    let handles: Vec<Handle> = handles.into_iter().chain([workspace]).collect();
+    script::hold(&handles);
+    let pen = script::pen();
+    let bindings: Vec<_> = handles.into_iter().map(Handle::binding).collect();
     gpu.submit(move |server: &mut Server| {
         use cubecl::server::ComputeServer;
         let resources: Vec<_> = bindings.into_iter().map(|binding| server.get_resource(binding, id)).collect();
@@ -131,9 +135,16 @@ pub(in crate::execute::cuda) unsafe fn product(
         // SAFETY: the plan's addresses are of objects that are never freed; the buffers have the plan's shapes, as the
         // caller promises, and live until the call returns, after which the stream keeps their order; only this thread
         // sets the bias.
-        let multiplied = unsafe { plan.run(candidate, [0, 1, 2, 3, 4].map(address), job.bias, stream) };
+        let addresses = [0, 1, 2, 3, 4].map(address);
+        let multiplied = unsafe { plan.run(candidate, addresses, job.bias, stream) };
         if let Err(error) = multiplied {
             panic!("{NAME}: the product failed: {error:?}");
+        }
+        if let Some(pen) = pen {
+            // SAFETY: as above; the script holds the buffers.
+            pen.write(NAME, move |stream, _| unsafe {
+                plan.run(candidate, addresses, job.bias, stream).map_err(|error| format!("{error:?}"))
+            });
         }
     });
     true

@@ -7,6 +7,7 @@
 typedef unsigned int u32;
 typedef unsigned short u16;
 typedef unsigned char u8;
+typedef unsigned long long u64;
 
 #ifndef BRAIN_NUMBERS
 #define BRAIN_NUMBERS 0

@@ -18,15 +18,35 @@ struct DeltaParams {
   u32 rows, cols, tokens, block_rows, groups, slack, has_bias, early, aligned, spare;
 };
 
+// Of up to three matrices that share their input: a block has rows of one of them.
+struct DeltaPart {
+  const uint4* values;
+  const u32 *gaps, *heads;
+  const u16 *bounds, *bias;
+  u16* y;
+};
+
+struct DeltaBuffers {
+  const u16* x;
+  DeltaPart parts[3];
+};
+
+struct DeltaRowsParams {
+  u32 cols, tokens, slack, has_bias, early, aligned;
+  u32 begins[3];  // a part's first block; of parts that are not there the number of blocks
+  u32 rows[3], block_rows[3], groups[3], threads[3];
+  u32 spare;
+};
+
 namespace delta {
 constexpr u32 UNIT = 2 * TOKENS;  // bytes of a column's inputs
 constexpr int AHEAD = 2;          // groups that are loaded before they are used
 constexpr u32 NO_SWITCH = 63;
 
-__device__ __forceinline__ u32 inputs_bytes(const DeltaParams& p) { return ((p.cols + p.slack) * UNIT + 15) & ~15u; }
+__device__ __forceinline__ u32 inputs_bytes(const DeltaRowsParams& p) { return ((p.cols + p.slack) * UNIT + 15) & ~15u; }
 
 // Inputs to shared memory, [column][token], and zeros after the last column, where chunks that are filled up read.
-__device__ __forceinline__ void stage(const u16* x, u16* staged, const DeltaParams& p, bool copied) {
+__device__ __forceinline__ void stage(const u16* x, u16* staged, const DeltaRowsParams& p, bool copied) {
   const u32 thread = threadIdx.x, threads = blockDim.x;
   if (!copied) {
     const u32 whole = p.aligned ? p.cols / 8 : 0;
@@ -93,34 +113,36 @@ __device__ __forceinline__ u32 add_four(float (&sums)[2][TOKENS], u32 low, u32 h
 }
 }  // namespace delta
 
-// y [tokens, rows] = x [tokens, cols] . weight^T + bias
+// y [tokens, rows] = x [tokens, cols] . weight^T + bias, of each part
 // The inputs may be written while this launch begins: they are no constants to the compiler.
 //   values [blocks][groups][threads][8], gaps [blocks][groups][threads], heads [blocks][threads],
 //   bounds [blocks][block_rows + 1]
+// A block has as many threads as the part with the most; of another part some have nothing to do.
 extern "C" __global__ void __launch_bounds__(768, BLOCKS)
-    delta_rows(const uint4* __restrict__ values, const u32* __restrict__ gaps, const u32* __restrict__ heads,
-               const u16* __restrict__ bounds, const u16* x, const u16* __restrict__ bias,
-               u16* y, const __grid_constant__ DeltaParams p) {
+    delta_rows(const __grid_constant__ DeltaBuffers b, const __grid_constant__ DeltaRowsParams p) {
   using namespace delta;
   extern __shared__ __align__(16) u8 shared[];
-  const u32 thread = threadIdx.x, threads = blockDim.x, block = blockIdx.x, groups = p.groups;
+  const u32 part = blockIdx.x >= p.begins[2] ? 2 : blockIdx.x >= p.begins[1] ? 1 : 0;
+  const u32 thread = threadIdx.x, block = blockIdx.x - p.begins[part], threads = p.threads[part];
+  const bool works = thread < threads;
+  const u32 groups = works ? p.groups[part] : 0, block_rows = p.block_rows[part];
   const u32 inputs = shared_address(shared), behind = inputs_bytes(p);
   float* const before_switch = reinterpret_cast<float*>(shared + behind);
-  float* const after_switch = before_switch + TOKENS * threads;
-  u16* const ends = reinterpret_cast<u16*>(after_switch + TOKENS * threads) + 8;
+  float* const after_switch = before_switch + TOKENS * blockDim.x;
+  u16* const ends = reinterpret_cast<u16*>(after_switch + TOKENS * blockDim.x) + 8;
   bool copied = false;
 #if BULK_COPIES && TOKENS == 1
-  const u32 barrier = behind + inputs + 8 * threads;
+  const u32 barrier = behind + inputs + 8 * blockDim.x;
   copied = p.aligned;
   if (copied && thread == 0) {
     barrier_init(barrier);
     barriers_are_ready();
     // Not after the weights, where it may be.
-    if (!p.early) bulk_copy(inputs, x, 2 * p.cols, barrier);
+    if (!p.early) bulk_copy(inputs, b.x, 2 * p.cols, barrier);
   }
 #endif
-  const uint4* my_values = values + size_t(block) * groups * threads + thread;
-  const u32* my_gaps = gaps + size_t(block) * groups * threads + thread;
+  const uint4* my_values = b.parts[part].values + size_t(block) * p.groups[part] * threads + thread;
+  const u32* my_gaps = b.parts[part].gaps + size_t(block) * p.groups[part] * threads + thread;
   uint4 value[AHEAD];
   u32 gap[AHEAD];
 #pragma unroll
@@ -129,14 +151,15 @@ extern "C" __global__ void __launch_bounds__(768, BLOCKS)
       value[i] = load_once(my_values + size_t(i) * threads);
       gap[i] = load_once(my_gaps + size_t(i) * threads);
     }
-  const u32 head = heads[size_t(block) * threads + thread];
+  const u32 head = works ? b.parts[part].heads[size_t(block) * threads + thread] : NO_SWITCH << 16;
   let_next_launch_begin();
   wait_for_launches_before();
 #if BULK_COPIES && TOKENS == 1
-  if (copied && p.early && thread == 0) bulk_copy(inputs, x, 2 * p.cols, barrier);
+  if (copied && p.early && thread == 0) bulk_copy(inputs, b.x, 2 * p.cols, barrier);
 #endif
-  stage(x, reinterpret_cast<u16*>(shared), p, copied);
-  for (u32 r = thread; r <= p.block_rows; r += threads) ends[r] = bounds[size_t(block) * (p.block_rows + 1) + r];
+  stage(b.x, reinterpret_cast<u16*>(shared), p, copied);
+  for (u32 r = thread; r <= block_rows; r += blockDim.x)
+    ends[r] = b.parts[part].bounds[size_t(block) * (block_rows + 1) + r];
   __syncthreads();
 #if BULK_COPIES && TOKENS == 1
   if (copied) barrier_wait(barrier, 0);
@@ -170,19 +193,21 @@ extern "C" __global__ void __launch_bounds__(768, BLOCKS)
 #pragma unroll
   for (int t = 0; t < TOKENS; t++) {
     const float last = sums[0][t] + sums[1][t];
-    before_switch[chunk * TOKENS + t] = switched == NO_SWITCH ? last : first[t];
-    after_switch[chunk * TOKENS + t] = last;
+    if (works) {
+      before_switch[chunk * TOKENS + t] = switched == NO_SWITCH ? last : first[t];
+      after_switch[chunk * TOKENS + t] = last;
+    }
   }
   __syncthreads();
 
   // Eight lanes a row; whole warps stay together.
-  const u32 lane = thread & 7;
-  for (u32 r = thread >> 3; r < ((p.block_rows + 3) & ~3u); r += threads >> 3) {
+  const u32 lane = thread & 7, of_chunk = p.groups[part], of_rows = p.rows[part];
+  for (u32 r = thread >> 3; r < ((block_rows + 3) & ~3u); r += blockDim.x >> 3) {
     float sum[TOKENS] = {};
-    if (r < p.block_rows && ends[r] < ends[r + 1]) {
-      const u32 begin = ends[r], c0 = begin / groups, c1 = (ends[r + 1] - 1) / groups;
+    if (r < block_rows && ends[r] < ends[r + 1]) {
+      const u32 begin = ends[r], c0 = begin / of_chunk, c1 = (ends[r + 1] - 1) / of_chunk;
       for (u32 c = c0 + lane; c <= c1; c += 8) {
-        const float* from = c == c0 && begin % groups != 0 ? after_switch : before_switch;
+        const float* from = c == c0 && begin % of_chunk != 0 ? after_switch : before_switch;
 #pragma unroll
         for (int t = 0; t < TOKENS; t++) sum[t] += from[c * TOKENS + t];
       }
@@ -191,12 +216,12 @@ extern "C" __global__ void __launch_bounds__(768, BLOCKS)
     for (int t = 0; t < TOKENS; t++)
 #pragma unroll
       for (int apart = 4; apart > 0; apart /= 2) sum[t] += __shfl_xor_sync(~0u, sum[t], apart);
-    const u32 row = block * p.block_rows + r;
-    if (lane == 0 && r < p.block_rows && row < p.rows) {
-      const float added = p.has_bias ? number_to_float(bias[row]) : 0.f;
+    const u32 row = block * block_rows + r;
+    if (lane == 0 && r < block_rows && row < of_rows) {
+      const float added = p.has_bias ? number_to_float(b.parts[part].bias[row]) : 0.f;
 #pragma unroll
       for (int t = 0; t < TOKENS; t++)
-        if (u32(t) < p.tokens) y[size_t(t) * p.rows + row] = float_to_number(sum[t] + added);
+        if (u32(t) < p.tokens) b.parts[part].y[size_t(t) * of_rows + row] = float_to_number(sum[t] + added);
     }
   }
 }

@@ -1,7 +1,8 @@
 //! Launches of `delta.cu`: one to four tokens by delta-4 CSR, and the dense matrix again.
 
+use super::script;
 use super::source::{Kernel, Source};
-use super::stream::{Gpu, Launch};
+use super::stream::{Gpu, Launch, Passing};
 use crate::execute::cuda::Tensor;
 use crate::sparse::DeltaCut;
 use burn::tensor::{DType, TensorMetadata};
@@ -23,61 +24,83 @@ pub(in crate::execute::cuda) struct DeltaArrays {
     pub settled: Arc<AtomicBool>,
 }
 
-/// Numbers of the struct `DeltaParams`.
-struct Params {
-    rows: usize,
-    cols: usize,
-    tokens: usize,
-    slack: usize,
-    bias: bool,
-    early: bool,
-    aligned: bool,
-}
-
-impl Params {
-    fn words(self, cut: DeltaCut) -> Vec<u32> {
-        let counts = [self.rows, self.cols, self.tokens, cut.block_rows, cut.groups, self.slack];
-        let flags = [self.bias, self.early, self.aligned, false];
-        counts.into_iter().map(|count| count as u32).chain(flags.map(u32::from)).collect()
-    }
-}
-
 /// Whether matrices of this many columns can be multiplied, which compiles the kernel for one token.
 pub(in crate::execute::cuda) fn can(gpu: &Gpu, cols: usize, dtype: DType) -> bool {
     let most = DeltaCut { blocks: 1, block_rows: 1024, groups: 62, threads: 768 };
     shared(cols, MOST_TOKENS, most) <= gpu.shared && gpu.has(&kernel("delta_rows", 1, dtype))
 }
 
-/// `y [tokens, rows] = x . weight^T + bias`.
+/// The most matrices of a launch.
+pub(in crate::execute::cuda) const MOST_PARTS: usize = 3;
+
+/// A matrix, its bias and where its outputs go.
+#[derive(Clone, Copy)]
+pub(in crate::execute::cuda) struct Part<'a> {
+    pub weight: &'a DeltaArrays,
+    pub bias: Option<&'a Tensor>,
+    pub y: &'a Tensor,
+}
+
+/// Whether matrices of so many columns can be multiplied at once.
+pub(in crate::execute::cuda) fn fit(gpu: &Gpu, cuts: &[DeltaCut], cols: usize, tokens: usize) -> bool {
+    (1..=MOST_PARTS).contains(&cuts.len()) && shared(cols, tokens.next_power_of_two(), together(cuts)) <= gpu.shared
+}
+
+/// `y [tokens, rows] = x . weight^T + bias`, of each part.
 ///
 /// # Safety
-/// The arrays are a [`crate::sparse::Delta`] of `[rows, cols]`; `x` is `[tokens, cols]` without gaps, `y`
-/// `[tokens, rows]`, `bias` `[rows]`, all of the same 16-bit type; there are 1 to [`MOST_TOKENS`] tokens.
-pub(in crate::execute::cuda) unsafe fn rows(
-    gpu: &Gpu,
-    weight: &DeltaArrays,
-    x: &Tensor,
-    bias: Option<&Tensor>,
-    y: &Tensor,
-) {
-    let ([tokens, cols], rows) = (x.shape().dims(), y.shape()[1]);
-    let (cut, width) = (weight.cut, tokens.next_power_of_two());
+/// The parts [`fit`]; the arrays are each a [`crate::sparse::Delta`] of `[rows, cols]`; `x` is `[tokens, cols]` without
+/// gaps, `y` `[tokens, rows]`, `bias` `[rows]`, all of the same 16-bit type; all parts have a bias or none; there are 1 to
+/// [`MOST_TOKENS`] tokens.
+pub(in crate::execute::cuda) unsafe fn rows(gpu: &Gpu, x: &Tensor, parts: &[Part<'_>]) {
+    let [tokens, cols] = x.shape().dims();
+    let cuts: Vec<DeltaCut> = parts.iter().map(|part| part.weight.cut).collect();
+    let (all, width) = (together(&cuts), tokens.next_power_of_two());
     // Written by what came before: only a launch that waited for that may be followed by one that reads at once.
-    let early = weight.settled.swap(true, Ordering::Relaxed);
+    let settled = parts.iter().filter(|part| part.weight.settled.swap(true, Ordering::Relaxed)).count();
+    let early = settled == parts.len() || script::is_open();
     let aligned = cols.is_multiple_of(8) && x.handle.offset_start.unwrap_or(0).is_multiple_of(16);
-    let params = Params { rows, cols, tokens, slack: slack(cut), bias: bias.is_some(), early, aligned };
+    let flags = [parts[0].bias.is_some(), early, aligned].map(usize::from);
+    let mut params = vec![cols, tokens, slack(all)];
+    params.extend(flags);
+    let of = |number: &dyn Fn(usize) -> usize| {
+        (0..MOST_PARTS).map(|at| if at < parts.len() { number(at) } else { 0 }).collect::<Vec<_>>()
+    };
+    params.extend((0..MOST_PARTS).map(|at| cuts.iter().take(at).map(|cut| cut.blocks).sum::<usize>()));
+    params.extend(of(&|at| parts[at].y.shape()[1]));
+    params.extend(of(&|at| cuts[at].block_rows));
+    params.extend(of(&|at| cuts[at].groups));
+    params.extend(of(&|at| cuts[at].threads));
+    params.push(0);
+    let buffer = |at: usize| {
+        let Part { weight, bias, y } = parts[at.min(parts.len() - 1)];
+        [&weight.values, &weight.gaps, &weight.heads, &weight.bounds, bias.unwrap_or(x), y]
+    };
+    let buffers = [x].into_iter().chain((0..MOST_PARTS).flat_map(buffer)).map(|tensor| tensor.handle.clone());
     let launch = Launch {
         kernel: &kernel("delta_rows", width, x.dtype),
-        blocks: cut.blocks,
-        threads: cut.threads,
-        shared: shared(cols, width, cut),
+        blocks: all.blocks,
+        threads: all.threads,
+        shared: shared(cols, width, all),
         early,
         map: None,
-        params: params.words(cut),
+        passing: Passing::Together,
+        params: params.into_iter().map(|word| word as u32).collect(),
     };
     // SAFETY: the caller's promise, of which the parameters say the same; there is shared memory for the inputs, the
     // zeros after them that chunks are filled up with, the chunks' sums and the rows' bounds.
-    unsafe { gpu.launch(launch, buffers(weight, [x, bias.unwrap_or(x), y])) };
+    unsafe { gpu.launch(launch, buffers.collect()) };
+}
+
+/// What a block of any of the matrices needs.
+fn together(cuts: &[DeltaCut]) -> DeltaCut {
+    let most = |number: fn(&DeltaCut) -> usize| cuts.iter().map(number).max().unwrap_or(0);
+    DeltaCut {
+        blocks: cuts.iter().map(|cut| cut.blocks).sum(),
+        block_rows: most(|cut| cut.block_rows),
+        groups: most(|cut| cut.groups),
+        threads: most(|cut| cut.threads),
+    }
 }
 
 /// The dense matrix `[rows, width]`, zeros after the last column.
@@ -88,7 +111,7 @@ pub(in crate::execute::cuda) unsafe fn rows(
 pub(in crate::execute::cuda) unsafe fn expand(gpu: &Gpu, weight: &DeltaArrays, dense: &Tensor) {
     let ([rows, width], cut) = (dense.shape().dims(), weight.cut);
     let panel = panel(cut, width, gpu.shared);
-    let params = Params { rows, cols: width, tokens: 0, slack: panel, bias: false, early: false, aligned: true };
+    let params = [rows, width, 0, cut.block_rows, cut.groups, panel, 0, 0, 1, 0].map(|word| word as u32);
     let launch = Launch {
         kernel: &kernel("delta_expand", 1, dense.dtype),
         blocks: cut.blocks,
@@ -96,7 +119,8 @@ pub(in crate::execute::cuda) unsafe fn expand(gpu: &Gpu, weight: &DeltaArrays, d
         shared: 2 * (cut.block_rows * panel + cut.block_rows + 1),
         early: false,
         map: None,
-        params: params.words(cut),
+        passing: Passing::Apart,
+        params: params.into(),
     };
     // SAFETY: the caller's promise; a block writes its own rows, as many as there are, and there is shared memory for
     // `panel` columns of them.

@@ -3,17 +3,21 @@
 //! ```text
 //!   *.cu ──> source ──> NVRTC ──> ~/.cache/sparsify-exp/NVIDIA-H200/cuda/HASH.cubin ──> stream ──> GPU
 //!            macros     once for a driver, an architecture and a source                 └── CubeCL's server thread
-//!   delta, octets, panels: the launches of a format   blas: cublasLt
+//!   delta, octets, panels: the launches of a format   dense: one token   decode: what is between linears
+//!   blas: cublasLt   script: launches as a CUDA graph
 //! ```
 //! Nothing here knows when another path is faster. Where something is missing (the stream can't be found, a source can't
 //! be compiled, the library is not installed), callers take the kernels in CubeCL instead: [`Gpu::of`] and [`blas::can`]
 //! tell before anything is packed.
 
 pub(super) mod blas;
+pub(super) mod decode;
 pub(super) mod delta;
+pub(super) mod dense;
 pub(super) mod octets;
 pub(super) mod own;
 pub(super) mod panels;
+pub(super) mod script;
 mod source;
 mod stream;
 

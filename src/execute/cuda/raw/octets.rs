@@ -1,7 +1,7 @@
 //! Launches of `octets.cu`: up to 32 tokens by a bitmap in the tensor core's order, and the dense matrix again.
 
 use super::source::{Kernel, Source};
-use super::stream::{Gpu, Launch};
+use super::stream::{Gpu, Launch, Passing};
 use crate::execute::cuda::Tensor;
 use crate::sparse::{LaneOrder, OCTET_COLUMNS, OctetsCut};
 use burn::tensor::{DType, TensorMetadata};
@@ -72,6 +72,7 @@ pub(in crate::execute::cuda) unsafe fn rows(
         shared: shared(cut, weight.most_bytes, tiles),
         early,
         map: None,
+        passing: Passing::Apart,
         params: params(weight, [rows, width, tokens], bias.is_some()),
     };
     let buffers = [&weight.chunks, &weight.starts, x, bias.unwrap_or(x), y];
@@ -95,6 +96,7 @@ pub(in crate::execute::cuda) unsafe fn expand(gpu: &Gpu, weight: &OctetsArrays, 
         shared: EXPAND_WARPS * slot(weight.most_bytes),
         early: false,
         map: None,
+        passing: Passing::Apart,
         params: params(weight, [rows, width, 0], false),
     };
     let buffers = [&weight.chunks, &weight.starts, dense];

@@ -2,7 +2,7 @@
 
 use super::octets::OctetsArrays;
 use super::source::{Kernel, Source};
-use super::stream::{Gpu, Launch, Map};
+use super::stream::{Gpu, Launch, Map, Passing};
 use crate::execute::cuda::Tensor;
 use crate::sparse::OCTET_COLUMNS;
 use burn::tensor::{DType, TensorMetadata};
@@ -133,6 +133,7 @@ pub(in crate::execute::cuda) unsafe fn rows(
             box_lines: block.tokens,
             box_length: STAGE_COLUMNS,
         }),
+        passing: Passing::Apart,
         params: words.map(|word| word as u32).into(),
     };
     let tensors = [x, &weight.chunks, &weight.starts, bias.unwrap_or(x), y];

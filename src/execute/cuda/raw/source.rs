@@ -26,7 +26,9 @@ pub(super) struct Kernel {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Source {
+    Decode,
     Delta,
+    Dense,
     Octets,
     Panels,
 }
@@ -34,7 +36,9 @@ pub(super) enum Source {
 impl Source {
     fn text(self) -> &'static str {
         match self {
+            Self::Decode => include_str!("decode.cu"),
             Self::Delta => include_str!("delta.cu"),
+            Self::Dense => include_str!("dense.cu"),
             Self::Octets => include_str!("octets.cu"),
             Self::Panels => include_str!("panels.cu"),
         }

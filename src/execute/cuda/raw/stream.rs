@@ -10,6 +10,7 @@
 //!                                                  └ by the thread's number, modulo how many there may be
 //! ```
 
+use super::script;
 use super::source::{self, Kernel, Target};
 use crate::execute::cuda::probe;
 use burn::tensor::DType;
@@ -42,7 +43,7 @@ pub(in crate::execute::cuda) struct Gpu {
     pub(super) stream: usize,
     pub(super) id: StreamId,
     /// Whether the stream is another thread's: what comes behind on the calling thread's own would not wait for it.
-    borrowed: bool,
+    pub(super) borrowed: bool,
     /// Whether it is a device that these kernels ran on.
     kernels_ran: bool,
     target: Arc<Target>,
@@ -61,8 +62,73 @@ pub(super) struct Launch<'a> {
     pub early: bool,
     /// The first buffer as the tensor copy engine reads it, in place of its address.
     pub map: Option<Map>,
+    pub passing: Passing,
     /// The struct that is the kernel's last parameter.
     pub params: Vec<u32>,
+}
+
+/// How a kernel takes its buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passing {
+    /// A parameter each.
+    Apart,
+    /// One struct of all addresses.
+    Together,
+}
+
+/// A launch with the addresses of its buffers, which may be repeated while these are held.
+struct Ready {
+    function: usize,
+    blocks: usize,
+    threads: usize,
+    shared: usize,
+    early: bool,
+    addresses: Vec<u64>,
+    map: Option<sys::CUtensorMap>,
+    passing: Passing,
+    params: Vec<u32>,
+}
+
+impl Ready {
+    /// Puts the launch on a stream; `may` says whether it may begin early, if it can.
+    ///
+    /// # Errors
+    /// What the driver says.
+    ///
+    /// # Safety
+    /// On a thread whose context is the device's; the kernel stays inside the buffers, which are there.
+    unsafe fn put(&self, stream: usize, may: bool) -> Result<(), result::DriverError> {
+        let pointer = |address: &u64| std::ptr::from_ref(address).cast_mut().cast::<c_void>();
+        let mut arguments: Vec<*mut c_void> = match self.passing {
+            Passing::Apart => self.addresses.iter().map(pointer).collect(),
+            Passing::Together => vec![self.addresses.as_ptr().cast_mut().cast()],
+        };
+        if let Some(map) = &self.map {
+            arguments[0] = std::ptr::from_ref(map).cast_mut().cast();
+        }
+        arguments.push(self.params.as_ptr().cast_mut().cast());
+        // SAFETY: the arguments are the kernel's parameters in order and live until the call returns, which copies them
+        // and writes none; the stream is this device's.
+        unsafe {
+            let mut attribute: sys::CUlaunchAttribute = std::mem::zeroed();
+            attribute.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+            attribute.value.programmaticStreamSerializationAllowed = 1;
+            let config = sys::CUlaunchConfig {
+                gridDimX: self.blocks as u32,
+                gridDimY: 1,
+                gridDimZ: 1,
+                blockDimX: self.threads as u32,
+                blockDimY: 1,
+                blockDimZ: 1,
+                sharedMemBytes: self.shared as u32,
+                hStream: stream as sys::CUstream,
+                attrs: &mut attribute,
+                numAttrs: u32::from(self.early && may),
+            };
+            let function = self.function as sys::CUfunction;
+            sys::cuLaunchKernelEx(&config, function, arguments.as_mut_ptr(), std::ptr::null_mut()).result()
+        }
+    }
 }
 
 /// A matrix of 16-bit numbers as the tensor copy engine reads it: in boxes, with the pattern of 128 bytes.
@@ -224,7 +290,9 @@ impl Gpu {
             Err(error) => panic!("{}: {error}", launch.kernel.entry),
         };
         let (stream, id, entry) = (self.stream, self.id, launch.kernel.entry);
-        let Launch { blocks, threads, shared, early, map, mut params, .. } = launch;
+        let Launch { blocks, threads, shared, early, map, passing, params, .. } = launch;
+        script::hold(&buffers);
+        let pen = script::pen();
         let bindings: Vec<_> = buffers.into_iter().map(Handle::binding).collect();
         self.submit(move |server: &mut Server| {
             // Also waits for the streams of other threads that wrote the buffers. They are held until the launch.
@@ -236,39 +304,20 @@ impl Gpu {
                     Err(error) => panic!("{entry}: a buffer is gone: {error:?}"),
                 }
             }
-            let mut map = match map.map(|map| map.encoded(addresses[0])).transpose() {
+            let map = match map.map(|map| map.encoded(addresses[0])).transpose() {
                 Ok(map) => map,
                 Err(error) => panic!("{entry}: the inputs can't be mapped: {error:?}"),
             };
-            let mut arguments: Vec<*mut c_void> =
-                addresses.iter_mut().map(|address| std::ptr::from_mut(address).cast()).collect();
-            if let Some(map) = &mut map {
-                arguments[0] = std::ptr::from_mut(map).cast();
-            }
-            arguments.push(params.as_mut_ptr().cast());
-            // SAFETY: the function is the kernel's of this device, whose context is this thread's; the arguments are its
-            // parameters in order and live until the call returns, which copies them; the stream is this device's.
-            let launched = unsafe {
-                let mut attribute: sys::CUlaunchAttribute = std::mem::zeroed();
-                attribute.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-                attribute.value.programmaticStreamSerializationAllowed = 1;
-                let config = sys::CUlaunchConfig {
-                    gridDimX: blocks as u32,
-                    gridDimY: 1,
-                    gridDimZ: 1,
-                    blockDimX: threads as u32,
-                    blockDimY: 1,
-                    blockDimZ: 1,
-                    sharedMemBytes: shared as u32,
-                    hStream: stream as sys::CUstream,
-                    attrs: &mut attribute,
-                    numAttrs: u32::from(early),
-                };
-                let function = function as sys::CUfunction;
-                sys::cuLaunchKernelEx(&config, function, arguments.as_mut_ptr(), std::ptr::null_mut()).result()
-            };
-            if let Err(error) = launched {
+            let ready = Ready { function, blocks, threads, shared, early, addresses, map, passing, params };
+            // SAFETY: the function is the kernel's of this device, whose context is this thread's; the caller's promise.
+            if let Err(error) = unsafe { ready.put(stream, true) } {
                 panic!("{entry}: the launch failed: {error:?}");
+            }
+            if let Some(pen) = pen {
+                // SAFETY: as above; the script holds the buffers.
+                pen.write(entry, move |stream, first| {
+                    unsafe { ready.put(stream, !first) }.map_err(|e| format!("{e:?}"))
+                });
             }
         });
     }
@@ -284,7 +333,7 @@ impl Gpu {
     }
 
     fn load(&self, kernel: &Kernel) -> Result<usize, String> {
-        self.function_of(kernel.compiled(&self.target)?, kernel.entry, self.shared)
+        self.function_of(kernel.compiled(&self.target)?, kernel.entry, None)
     }
 
     /// Compiles a text that is no kernel of ours, and gives its function's address.
@@ -292,20 +341,25 @@ impl Gpu {
     /// # Errors
     /// What compiler or driver say.
     pub(super) fn compile(&self, text: &str, entry: &str, shared: usize) -> Result<usize, String> {
-        self.function_of(source::compiled(text, &self.target)?, entry, shared)
+        self.function_of(source::compiled(text, &self.target)?, entry, Some(shared))
     }
 
-    /// A function of machine code, which may be launched with this much shared memory.
-    fn function_of(&self, code: Vec<u8>, entry: &str, shared: usize) -> Result<usize, String> {
+    /// A function of machine code, which may be launched with this much shared memory, or as much as there is.
+    fn function_of(&self, code: Vec<u8>, entry: &str, shared: Option<usize>) -> Result<usize, String> {
         let name = CString::new(entry).map_err(|error| error.to_string())?;
+        let all = self.shared as i32;
         let loaded = self.handle.submit_blocking(move |_| {
             // SAFETY: the thread's context is the device's, for which the code was compiled; the module is never
             // unloaded, so the function lives as long as the program.
             unsafe {
                 let module = result::module::load_data(code.as_ptr().cast())?;
                 let function = result::module::get_function(module, name)?;
+                // What the function has of its own counts, too.
+                let own = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+                let own = result::function::get_function_attribute(function, own)?;
+                let shared = shared.map_or(all - own, |shared| shared as i32);
                 let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-                result::function::set_function_attribute(function, most, shared as i32)?;
+                result::function::set_function_attribute(function, most, shared)?;
                 Ok(function as usize)
             }
         });
@@ -313,7 +367,9 @@ impl Gpu {
             sys::CUresult::CUDA_ERROR_NOT_FOUND => {
                 format!("it has no function `{entry}`: it must be `extern \"C\" __global__`")
             }
-            sys::CUresult::CUDA_ERROR_INVALID_VALUE => format!("`{entry}` can't have {shared} bytes of shared memory"),
+            sys::CUresult::CUDA_ERROR_INVALID_VALUE => {
+                format!("`{entry}` can't have {} bytes of shared memory", shared.unwrap_or(self.shared))
+            }
             _ => format!("the driver answers {error:?}"),
         };
         loaded.map_err(|error| format!("{error:?}"))?.map_err(failed)

@@ -1,0 +1,139 @@
+//! What a decoder does between its linears, in CUDA C++: 16-bit numbers in whole eights, on devices that those kernels ran
+//! on. None where that is not so: the kernels in CubeCL (decode.rs) do the same.
+
+use super::raw::decode::{self as raw, Attend, EIGHT};
+use super::raw::{Gpu, script};
+use super::{Tensor, outputs};
+use crate::execute::decode::{Activation, NormKind, Order};
+use crate::execute::kernels::attention::Heads;
+use burn::tensor::{DType, Shape, TensorMetadata};
+use cubecl::server::Handle;
+
+/// The device, if the kernels take these tensors: without gaps, in whole eights, where loads of 16 bytes can begin.
+fn gpu<'a>(dtype: DType, tensors: impl IntoIterator<Item = &'a Tensor>) -> Option<Gpu> {
+    if dtype.size() != 2 {
+        return None;
+    }
+    let mut device = None;
+    for tensor in tensors {
+        let offset = tensor.handle.offset_start.unwrap_or(0);
+        if !tensor.is_contiguous() || !offset.is_multiple_of(16) {
+            return None;
+        }
+        device = Some(&tensor.device);
+    }
+    Gpu::of(device?).filter(|gpu| raw::can(gpu, dtype))
+}
+
+fn whole(width: usize) -> bool {
+    width > 0 && width.is_multiple_of(EIGHT)
+}
+
+/// Rows of a table whose rows are `stride` numbers apart; it may have gaps between them.
+///
+/// # Safety
+/// As of [`raw::table_rows`].
+pub(super) unsafe fn table_rows(
+    x: Option<&Tensor>,
+    table: &Tensor,
+    numbers: &Tensor,
+    tokens: usize,
+    [stride, from, offset]: [usize; 3],
+) -> Option<Tensor> {
+    let width = table.meta.shape()[1];
+    let begins = table.handle.offset_start.unwrap_or(0).is_multiple_of(16);
+    if !whole(width) || !whole(stride) || !begins {
+        return None;
+    }
+    let gpu = gpu(table.dtype, x.into_iter().chain([numbers]))?;
+    let y = outputs::output(table, Shape::new([tokens, width]), table.dtype);
+    // SAFETY: the caller's promise.
+    unsafe { raw::table_rows(&gpu, x, [table, numbers, &y], [stride, from, offset]) };
+    Some(y)
+}
+
+/// The sum, which is `x` where nothing is added, and its norm.
+pub(super) fn norm(
+    x: &Tensor,
+    added: &[Tensor],
+    kind: NormKind,
+    gain: &Tensor,
+    bias: Option<&Tensor>,
+) -> Option<[Tensor; 2]> {
+    let [rows, width] = x.shape().dims();
+    if rows == 0 || !whole(width) || width > raw::MOST_WIDTH {
+        return None;
+    }
+    let gpu = gpu(x.dtype, added.iter().chain([x, gain]).chain(bias))?;
+    let like = || outputs::output(x, Shape::new([rows, width]), x.dtype);
+    let sum = if added.is_empty() { x.clone() } else { like() };
+    let normed = like();
+    let (centred, eps) = match kind {
+        NormKind::Layer { eps } => (true, eps),
+        NormKind::Rms { eps } => (false, eps),
+    };
+    // SAFETY: all have the norm's width, as the decoder says.
+    unsafe { raw::norm_rows(&gpu, [x, &sum, &normed], added, [Some(gain), bias], centred, eps) };
+    Some([sum, normed])
+}
+
+/// `f(x)` or `f(x) · up`.
+pub(super) fn gate(function: Activation, x: &Tensor, up: Option<&Tensor>) -> Option<Tensor> {
+    if !whole(x.shape().num_elements()) {
+        return None;
+    }
+    let gpu = gpu(x.dtype, up.into_iter().chain([x]))?;
+    let y = outputs::output(x, x.shape(), x.dtype);
+    // SAFETY: `up` has the shape of `x`.
+    unsafe { raw::gate(&gpu, function, x, up, &y) };
+    Some(y)
+}
+
+/// What the newest token of each sequence sees.
+///
+/// # Safety
+/// As of [`raw::attend`].
+pub(super) unsafe fn attend(
+    shape: &Heads,
+    order: Order,
+    tokens: usize,
+    [room, pairs]: [usize; 2],
+    qkv: [&Tensor; 3],
+    places: [&Tensor; 2],
+    kv: [&Tensor; 2],
+) -> Option<Tensor> {
+    let Heads { heads, kv_heads, head_dim: dim, window } = *shape;
+    let steps = match order {
+        Order::Separate => [[0, heads * dim, dim], [0, kv_heads * dim, dim], [0, kv_heads * dim, dim]],
+        Order::PerHead => [0, 1, 2].map(|part| [part * dim, 3 * heads * dim, 3 * dim]),
+        Order::Stacked => [0, 1, 2].map(|part| [part * heads * dim, 3 * heads * dim, dim]),
+    };
+    let form = Attend { tokens, heads, kv_heads, dim, pairs, room, window, steps };
+    let gpu = gpu(qkv[0].dtype, qkv.into_iter().chain(places).chain(kv)).filter(|_| form.can() && tokens > 0)?;
+    let out = outputs::output(qkv[0], Shape::new([tokens, heads * dim]), qkv[0].dtype);
+    // SAFETY: the caller's promise; the steps are those of the order.
+    unsafe { raw::attend(&gpu, form, qkv, places, kv, &out) };
+    Some(out)
+}
+
+/// The largest number of each row, as [`raw::arg_max`] finds it; false where it can't.
+///
+/// # Safety
+/// As of [`raw::arg_max`].
+pub(super) unsafe fn arg_max(rows: &Tensor, found: &Handle, places: Option<&Tensor>) -> bool {
+    let [count, width] = rows.shape().dims();
+    let gpu = gpu(rows.dtype, [rows]).filter(|_| count > 0 && width > 0);
+    match gpu {
+        Some(gpu) => {
+            // SAFETY: the caller's promise.
+            unsafe { raw::arg_max(&gpu, rows, found, places) };
+            true
+        }
+        None => false,
+    }
+}
+
+/// Says that something was done otherwise, which a script can't have.
+pub(super) fn otherwise() {
+    script::leave();
+}

@@ -1,0 +1,156 @@
+//! One more token of every sequence, by a pass that is written down once and repeated, where the backend can.
+//!
+//! ```text
+//!   token        first            second                         later
+//!                record           pass, and replay beside it     replay
+//!                                 └ other logits? never again
+//! ```
+//! What was written down belongs to a cache and to the weights that the decoder had. The second token is computed in both
+//! ways, and only if the logits are the same to the last bit is the second way trusted: a pass of which something was not
+//! written down gives others.
+
+use super::*;
+use crate::execute::decode::Recorded;
+
+/// A pass over one token of each sequence, as it is known.
+pub(in super::super) enum Known<B: SparseBackend> {
+    /// Nobody tried.
+    Nothing,
+    /// It can't be repeated.
+    Never,
+    /// It was written down.
+    Written(Written<B>),
+}
+
+impl<B: SparseBackend> Known<B> {
+    pub fn is_repeated(&self) -> bool {
+        match self {
+            Self::Nothing | Self::Never => false,
+            Self::Written(written) => written.compared,
+        }
+    }
+}
+
+pub(in super::super) struct Written<B: SparseBackend> {
+    recorded: Box<dyn Recorded<B>>,
+    /// Whether it was compared with a pass.
+    compared: bool,
+    /// [`Decoder::weights`] of then.
+    weights: u64,
+    places: Places<B>,
+    /// What stands in the places on the device: the tokens that come next, and how many came before them.
+    expected: (Vec<u32>, usize),
+}
+
+impl<B: SparseBackend> Decoder<B> {
+    /// As [`Decoder::extend`] by a token of each sequence, and the arg-max of its logits; none where one is NaN or
+    /// infinite.
+    ///
+    /// # Errors
+    /// When the tokens do not fit the cache or the model, or the device does not give the numbers back.
+    pub fn next(&mut self, tokens: &[u32], cache: &mut KvCache<B>) -> Result<Vec<Option<u32>>, DecoderError> {
+        let batch = Batch::new(tokens.iter().map(std::slice::from_ref));
+        let spans = cache_spans(&batch, cache)?;
+        self.check(&batch, &spans)?;
+        // A pass whose parts are timed waits between them, and one that changes its inputs does more than launch.
+        let plain = self.clock.is_some() || !self.thresholds.is_empty() || self.architecture.final_norm.is_none();
+        let known = std::mem::replace(&mut cache.known, Known::Nothing);
+        let (next, known) = match known {
+            known if plain => (self.passed(&batch, spans, cache)?.0, known),
+            Known::Never => (self.passed(&batch, spans, cache)?.0, Known::Never),
+            Known::Written(written) if written.weights == self.weights => self.again(written, &batch, spans, cache)?,
+            Known::Nothing | Known::Written(_) => self.written(&batch, spans, cache)?,
+        };
+        cache.known = known;
+        cache.grow(1);
+        Ok(next)
+    }
+
+    /// A pass, its arg-max and its logits.
+    fn passed(
+        &mut self,
+        batch: &Batch,
+        spans: Vec<Span>,
+        cache: &mut KvCache<B>,
+    ) -> Result<(Vec<Option<u32>>, Tensor<B, 2>), DecoderError> {
+        let hidden = self.pass(batch, spans, &mut cache.blocks)?;
+        let logits = self.logits(hidden);
+        Ok((B::arg_max(logits.clone()).map_err(DecoderError::Read)?, logits))
+    }
+
+    /// A pass that is written down.
+    fn written(
+        &mut self,
+        batch: &Batch,
+        spans: Vec<Span>,
+        cache: &mut KvCache<B>,
+    ) -> Result<(Vec<Option<u32>>, Known<B>), DecoderError> {
+        let past = cache.past();
+        let places = self.places(batch, spans.clone());
+        let (decoder, blocks) = (&*self, &mut cache.blocks);
+        let recorded = B::record(&self.device, &places, || decoder.logits(decoder.run(&places, blocks)));
+        let Some(recorded) = recorded else { return Ok((self.passed(batch, spans, cache)?.0, Known::Never)) };
+        let next = recorded.largest().map_err(DecoderError::Read)?;
+        let expected = (ids(&next), past + 1);
+        let known = Known::Written(Written { recorded, compared: false, weights: self.weights, places, expected });
+        Ok((next, known))
+    }
+
+    /// A pass that was written down.
+    fn again(
+        &mut self,
+        mut written: Written<B>,
+        batch: &Batch,
+        spans: Vec<Span>,
+        cache: &mut KvCache<B>,
+    ) -> Result<(Vec<Option<u32>>, Known<B>), DecoderError> {
+        let past = cache.past();
+        if (&written.expected.0[..], written.expected.1) != (&batch.ids[..], past) {
+            let at = Places::<B>::numbers_of(&batch.ids, &spans, self.architecture.attention.kv_heads);
+            written.recorded.place(&written.places, at);
+        }
+        // Chosen and launched as that one was.
+        let passed = match written.compared {
+            true => None,
+            false => {
+                let places = self.places(batch, spans);
+                let (decoder, blocks) = (&*self, &mut cache.blocks);
+                B::record(&self.device, &places, || decoder.logits(decoder.run(&places, blocks)))
+            }
+        };
+        let next = written.recorded.replay().map_err(DecoderError::Read)?;
+        if !written.compared {
+            let read = |logits: Tensor<B, 2>| {
+                let logits = logits.into_primitive().tensor();
+                B::host_f32(&logits).map(Cow::into_owned).map_err(|error| DecoderError::Read(error.to_string()))
+            };
+            let Some(passed) = passed else { return Err(DecoderError::Read("a pass can't be repeated".into())) };
+            let (a, b) = (read(passed.logits())?, read(written.recorded.logits())?);
+            if a.len() != b.len() || a.iter().zip(&b).any(|(a, b)| a.to_bits() != b.to_bits()) {
+                return Ok((passed.largest().map_err(DecoderError::Read)?, Known::Never));
+            }
+            written.compared = true;
+        }
+        written.expected = (ids(&next), past + 1);
+        Ok((next, Known::Written(written)))
+    }
+}
+
+/// Tokens as they stand on the device: it knows no missing ones.
+fn ids(next: &[Option<u32>]) -> Vec<u32> {
+    // What stands there is not known: no token has this id.
+    next.iter().map(|id| id.unwrap_or(u32::MAX)).collect()
+}
+
+/// What the sequences of a cache have, whom a batch continues.
+pub(super) fn cache_spans<B: SparseBackend>(batch: &Batch, cache: &KvCache<B>) -> Result<Vec<Span>, DecoderError> {
+    let new = batch.lengths.first().copied().unwrap_or(0);
+    let (sequences, capacity, past) = (cache.sequences(), cache.capacity(), cache.past());
+    if batch.lengths.len() != sequences || batch.lengths.iter().any(|&length| length != new) {
+        return Err(DecoderError::OtherSequences { sequences });
+    }
+    if past + new > capacity {
+        return Err(DecoderError::CacheFull { needed: past + new, capacity });
+    }
+    Ok(vec![Span { past, new, capacity }; sequences])
+}
