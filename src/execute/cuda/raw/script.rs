@@ -107,7 +107,7 @@ impl Script {
         let made = gpu.handle.submit_blocking(move |_: &mut Server| {
             let launches = std::mem::take(&mut *pen.0.lock().unwrap_or_else(PoisonError::into_inner));
             // SAFETY: the thread's context is the device's.
-            unsafe { graph(&launches, true).or_else(|error| graph(&launches, false)) }
+            unsafe { graph(&launches, true).or_else(|_| graph(&launches, false)) }
         });
         let graph = made.ok()?.ok()?;
         Some(Self { gpu: gpu.clone(), graph, _held: held })
