@@ -10,10 +10,12 @@ mod interrupt;
 mod list;
 mod output;
 mod plan;
+mod presence;
 mod progress;
 mod report;
 mod run;
 mod schema;
+mod status;
 
 pub use args::Args;
 pub use output::{Event, Printer};
@@ -30,6 +32,7 @@ pub fn dispatch(args: Args) -> Result<u8, CliError> {
         Verb::Run(run) => run::run(&run),
         Verb::Plan(plan) => plan::plan(&plan),
         Verb::Check(check) => check::check(&check),
+        Verb::Status(status) => status::status(&status),
         Verb::Report(report) => report::report(&report),
         Verb::Export(export) => export::export(&export),
         Verb::List { what } => list::list(what),
