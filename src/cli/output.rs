@@ -188,7 +188,7 @@ pub enum Event {
         expectations_missed: usize,
         /// The results folder.
         results: String,
-        /// The cells that failed now.
+        /// The cells that failed, now or before.
         failures: Vec<FailedCell>,
     },
 }

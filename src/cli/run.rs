@@ -11,7 +11,7 @@ use crate::diagnostic::RenderStyle;
 use crate::error::{CliError, exit};
 use crate::execute::kernels::cpu::Simd;
 use crate::load::{Loader, Observer};
-use crate::plan::{CellId, Planned};
+use crate::plan::{CellId, Decision, Planned};
 use crate::record::{InputRecord, Machine, Manifest, Program, RunRecord, Store, experiment_folder, host, now, sha256};
 use crate::report;
 use crate::run::{Outcome, PrepareError, PrepareOptions, Prepared, RunOptions, prepare, take_over};
@@ -107,7 +107,8 @@ fn measure_and_report(
             Ok((code, outcome))
         }
         None => {
-            let failures = progress.failures();
+            let mut failures = progress.failures();
+            failures.extend(kept_failures(&prepared));
             let code = finish(&prepared, store, &presence.run(), outcome, failures, json)?;
             Ok((code, outcome))
         }
@@ -292,6 +293,23 @@ fn finish(
     let unanswered = Printer::unanswered(&report);
     let failed = failed + kept_failed + report.missed > 0;
     Ok(unanswered.unwrap_or(if failed { exit::FAILED } else { exit::OK }))
+}
+
+/// The cells that stay as they are although they failed before.
+fn kept_failures(prepared: &Prepared) -> impl Iterator<Item = FailedCell> {
+    prepared.cells.iter().filter(|planned| planned.selected).filter_map(|planned| match &planned.decision {
+        Decision::KeepFailed { message } => {
+            Some(FailedCell { id: planned.id.clone(), cell: planned.task.to_string(), message: message.clone() })
+        }
+        Decision::New { .. }
+        | Decision::Add { .. }
+        | Decision::Copy { .. }
+        | Decision::Cached
+        | Decision::Stale { .. }
+        | Decision::Retry { .. }
+        | Decision::Rerun
+        | Decision::Beside => None,
+    })
 }
 
 /// Says once more at the end which cells failed, and why; the same reason once.

@@ -21,6 +21,7 @@ mod reference;
 mod resume;
 mod schema;
 mod snapshots;
+mod status;
 mod support;
 mod texts;
 mod verbs;
