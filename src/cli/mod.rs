@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, everything else to stderr. No other module prints.
 
+mod accept;
 mod args;
 mod check;
 mod export;
@@ -14,6 +15,7 @@ mod progress;
 mod report;
 mod run;
 mod schema;
+mod verify;
 
 pub use args::Args;
 pub use output::{Event, Printer};
@@ -31,6 +33,8 @@ pub fn dispatch(args: Args) -> Result<u8, CliError> {
         Verb::Plan(plan) => plan::plan(&plan),
         Verb::Check(check) => check::check(&check),
         Verb::Report(report) => report::report(&report),
+        Verb::Verify(verify) => verify::verify(&verify),
+        Verb::Accept(accept) => accept::accept(&accept),
         Verb::Export(export) => export::export(&export),
         Verb::List { what } => list::list(what),
         Verb::Schema { name } => schema::schema(name),

@@ -1,12 +1,15 @@
 //! A results folder: every file is written beside its place, synced and renamed.
 
+use super::accepted::Acceptances;
 use super::cell::Record;
 use super::formats::{Manifest, PlanRecord, RunRecord};
+use super::origin::OriginRecord;
 use super::sha256;
+use crate::config::Origin;
 use crate::input;
 use crate::plan::{CellId, Existing};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -247,6 +250,18 @@ impl Store {
         serde_json::from_value(value).map(Some).map_err(|source| StoreError::Format { path, source })
     }
 
+    /// Where the experiment file that the folder keeps came from, as far as its plan or its manifest says so.
+    pub fn origin(&self) -> Option<Origin> {
+        #[derive(Deserialize)]
+        struct Origins {
+            origin: Option<OriginRecord>,
+        }
+        // The file is written together with the plan, and handed on together with the manifest.
+        let of = |name: &str| self.read::<Origins>(&self.root.join(name)).ok()??.origin;
+        let record = of("plan.json").or_else(|| of("manifest.json"))?;
+        Some(record.seen_from(&self.root))
+    }
+
     /// Writes the plan and the experiment file.
     ///
     /// # Errors
@@ -277,9 +292,36 @@ impl Store {
     /// # Errors
     /// When it can't be written.
     pub fn write_run(&self, run: &RunRecord) -> Result<(), StoreError> {
-        let stamp: String = run.started.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
-        let path = Path::new("runs").join(format!("{stamp}-{}.json", std::process::id()));
-        self.write_json(&path, run)
+        self.write_event("runs", &run.started, run).map(drop)
+    }
+
+    /// Writes what this process did at a time into a folder of such files, and says where.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_event(&self, folder: &str, at: &str, event: &impl Serialize) -> Result<PathBuf, StoreError> {
+        let stamp: String = at.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+        let path = Path::new(folder).join(format!("{stamp}-{}.json", std::process::id()));
+        self.write_json(&path, event)?;
+        Ok(path)
+    }
+
+    /// What the processes say that have run here, as far as their records can be read.
+    pub fn runs(&self) -> Vec<RunRecord> {
+        let folder = Path::new("runs");
+        let mut names = self.stems(folder, "json");
+        names.sort();
+        let read = |name: String| self.read(&self.root.join(folder).join(format!("{name}.json"))).ok().flatten();
+        names.into_iter().filter_map(read).collect()
+    }
+
+    /// What has been accepted. A file that can't be read accepts nothing.
+    pub fn acceptances(&self) -> Acceptances {
+        let folder = Path::new("accepted");
+        let mut names = self.stems(folder, "json");
+        names.sort();
+        let read = |name: String| self.read(&self.root.join(folder).join(format!("{name}.json"))).ok().flatten();
+        Acceptances::of(names.into_iter().filter_map(read).collect())
     }
 
     /// Writes a file of the folder, whole or not at all; an equal one is left as it is.

@@ -32,11 +32,13 @@ pub(super) fn select(cells: &mut [Planned], store: &Store, options: &PrepareOpti
     let unused: Vec<CellId> = store.ids().into_iter().filter(|id| !known.contains(id)).collect();
     let earlier = LazyCell::new(|| Earlier::read(store, &unused));
     let siblings = LazyCell::new(|| Siblings::of(store));
-    let program = Program::current().to_string();
+    let (program, accepted) = (Program::current().to_string(), store.acceptances());
     let (mut running, mut compared) = (0, 0);
     for (planned, wanted) in cells.iter_mut().zip(wanted) {
         planned.selected = wanted;
-        (planned.decision, planned.due) = decide(&store.existing(&planned.id), &planned.parts, &program, options.rerun);
+        let mut existing = store.existing(&planned.id);
+        accepted.mark(&mut existing);
+        (planned.decision, planned.due) = decide(&existing, &planned.parts, &program, options.rerun);
         if wanted && options.rerun != Rerun::All {
             siblings_take(planned, &siblings, &program);
         }

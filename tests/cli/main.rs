@@ -2,6 +2,7 @@
 //!
 //! One test binary for all of it, since each links the whole program.
 
+mod accept;
 mod analyses;
 mod architecture;
 mod arena;
@@ -13,6 +14,7 @@ mod errors;
 mod export;
 mod fuzz_corpus;
 mod guards;
+mod kept;
 mod kernels;
 mod latency;
 mod output;
