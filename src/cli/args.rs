@@ -24,6 +24,8 @@ pub enum Verb {
     Check(CheckArgs),
     /// Make the tables and plots of results folders again, from the cells alone.
     Report(ReportArgs),
+    /// Put the same cells of two results folders, or two setups of one, side by side.
+    Compare(CompareArgs),
     /// Run a results folder again from its manifest, and say of every number whether it came out the same.
     Verify(VerifyArgs),
     /// Take cells that another version of the program measured as current, with a record of who, when and why.
@@ -121,6 +123,26 @@ pub struct ReportArgs {
     /// Write all tables into one DuckDB file too, `tables.duckdb`; needs the program `duckdb`.
     #[arg(long, help_heading = "Output options")]
     pub duckdb: bool,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, ClapArgs)]
+pub struct CompareArgs {
+    /// The folder of an experiment, `results/NAME`.
+    pub folder: PathBuf,
+    /// Another folder; or two conditions like those of `--only`, which say what to compare within the folder, for example
+    /// 'method=wanda' 'method=magnitude'.
+    #[arg(required = true, num_args = 1..=2, value_name = "FOLDER | EXPR EXPR")]
+    pub with: Vec<String>,
+    /// Only the cells with these values, for example `--only 'variant=masked'`; if repeated, the cells of any of them.
+    #[arg(long, value_name = "EXPR", help_heading = "Selection options")]
+    pub only: Vec<Only>,
+    /// Write the comparison into a file as well: .csv with every digit, .md or .tex.
+    #[arg(long, value_name = "FILE", help_heading = "Output options")]
+    pub output: Option<PathBuf>,
+    /// How the comparison goes to stdout.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output options")]
+    pub output_format: OutputFormat,
 }
 
 /// Arguments of `verify`.

@@ -5,6 +5,7 @@
 mod accept;
 mod args;
 mod check;
+mod compare;
 mod export;
 mod info;
 mod interrupt;
@@ -33,6 +34,7 @@ pub fn dispatch(args: Args) -> Result<u8, CliError> {
         Verb::Plan(plan) => plan::plan(&plan),
         Verb::Check(check) => check::check(&check),
         Verb::Report(report) => report::report(&report),
+        Verb::Compare(compare) => compare::compare(&compare),
         Verb::Verify(verify) => verify::verify(&verify),
         Verb::Accept(accept) => accept::accept(&accept),
         Verb::Export(export) => export::export(&export),

@@ -40,7 +40,20 @@ pub(super) fn compare(recorded: &Record, now: Option<&Record>, arithmetic: &Arit
         let [then, now] = [part, again].map(|part| serde_json::to_value(&part.result).unwrap_or_default());
         walk(&mut compared, "", group, &then, &now, &arithmetic);
     }
+    if let Some(now) = now {
+        let [then, now] = [recorded, now].map(|record| serde_json::to_value(record.timings).unwrap_or_default());
+        timings(&mut compared, &then, &now, arithmetic);
+    }
     ItemVerdict::of(recorded.id.as_str(), &recorded.cell.to_string(), compared)
+}
+
+/// What both have of how long the cell took: what one of them did not do (calibrate, say) has no ratio.
+fn timings(compared: &mut Compared, then: &Value, now: &Value, arithmetic: &Arithmetic) {
+    for (name, then) in then.as_object().into_iter().flatten() {
+        if let Some(now) = now.get(name).filter(|now| now.is_number() && then.is_number()) {
+            compared.entry(name, || name.clone(), &entry(then), &entry(now), arithmetic);
+        }
+    }
 }
 
 /// Compares two values of JSON, of which `path` says where they are and `name` which key they are below.
