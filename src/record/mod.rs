@@ -19,6 +19,7 @@
 mod accepted;
 mod analysis;
 mod cell;
+mod events;
 mod folder;
 mod formats;
 mod kernel;
@@ -26,6 +27,7 @@ mod model;
 mod numbers;
 mod origin;
 mod provenance;
+mod seal;
 mod store;
 
 pub use crate::measure::{Latency as LatencyRecord, LayerRow, Phase as PhaseRecord, Structure};
@@ -41,4 +43,4 @@ pub use model::CellResult;
 pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Sizes, Ties};
 pub use origin::OriginRecord;
 pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};
-pub use store::{Mismatch, Store, StoreError, experiment_folder};
+pub use store::{Mismatch, Stamp, Store, StoreError, cell_path, experiment_folder};

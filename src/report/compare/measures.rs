@@ -65,7 +65,7 @@ fn inputs_of(records: &[&Record], group: &str) -> Inputs {
 }
 
 fn model(records: &[&Record]) -> Vec<Measure> {
-    let cells: Vec<CellResult> = records.iter().filter_map(|record| CellResult::of(record)).collect();
+    let cells: Vec<CellResult> = records.iter().filter_map(|record| CellResult::of((*record).clone())).collect();
     let seeded = cells.iter().any(|cell| cell.cell.seed.is_some());
     let mut measures: Vec<Measure> = Vec::new();
     for column in MetricColumn::ALL.iter().map(|keyword| keyword.value) {
@@ -144,7 +144,9 @@ fn kernel(records: &[&Record]) -> Vec<Measure> {
 fn analysis(records: &[&Record]) -> Vec<Measure> {
     let mut measures = Vec::new();
     for record in records {
-        let Some(AnalysisResult { numbers: Some(numbers), .. }) = AnalysisResult::of(record) else { continue };
+        let Some(AnalysisResult { numbers: Some(numbers), .. }) = AnalysisResult::of((*record).clone()) else {
+            continue;
+        };
         for table in &numbers.tables {
             for (at, column) in table.columns.iter().enumerate() {
                 let values: Vec<f64> =

@@ -53,10 +53,10 @@ const COLUMNS: [&str; 12] =
 pub fn compare(sides: &Sides, only: &[Only]) -> Result<Comparison, StoreError> {
     let mut damaged = Vec::new();
     let mut read = |store: &Store| {
-        let mut read = super::read(store)?;
+        let (mut read, mut records) = super::read(store, &super::Seen::of(store))?;
         damaged.append(&mut read.damaged);
-        read.records.retain(|record| only.is_empty() || only.iter().any(|only| only.matches(&record.cell)));
-        Ok::<_, StoreError>(read.records)
+        records.retain(|record| only.is_empty() || only.iter().any(|only| only.matches(&record.cell)));
+        Ok::<_, StoreError>(records)
     };
     let (a, b, rule) = match sides {
         Sides::Folders(a, b) => (read(a)?, read(b)?, Rule::SameCells),
