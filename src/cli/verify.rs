@@ -123,8 +123,12 @@ fn say(verification: &Verification) {
     let Counts { equal, within, different, timings } = verification.counts;
     if within > 0 {
         Printer::note(&format!(
-            "{} in their last bits: {}",
-            if within == 1 { "1 number differs".into() } else { format!("{within} numbers differ") },
+            "{}: {}",
+            if within == 1 {
+                "1 number differs in its last bits".into()
+            } else {
+                format!("{within} numbers differ in their last bits")
+            },
             verification.last_bits.join("; ")
         ));
     }
@@ -150,7 +154,7 @@ fn drawn(verification: &Verification) -> String {
     }
     let tenth = (*of).div_ceil(10);
     format!(
-        "{drawn} of {of} cells, drawn with `--seed {}`: a number that was changed in one of them would have been found with \
+        "{drawn} of {of} cells, drawn with `--seed {}`: a number that was changed{beyond} in one of them would have been found with \
          probability {}, in {} with {}",
         draw.seed,
         Value::from(*caught).rounded(),

@@ -108,18 +108,17 @@ impl Sheet {
 
 /// Compares all tables of a folder with those of another, which has `part` of the cells only, or all.
 pub(super) fn compare(recorded: &Store, now: &Store, arithmetic: &Arithmetic, part: bool) -> Vec<ItemVerdict> {
-    let again: HashSet<String> = names(now).into_iter().collect();
     let mut verdicts = Vec::new();
     for name in names(recorded).iter().filter(|name| !OF_TIMES.contains(&name.as_str())) {
         let path = file(name).display().to_string();
         let mut compared = Compared::default();
         match (Sheet::read(recorded, name), Sheet::read(now, name)) {
-            (Some(then), Some(now)) if part && then.at(NAME).is_none() => drop((then, now)),
-            (Some(then), Some(now)) => rows(&mut compared, &then, &now, arithmetic, part),
-            (None, _) => compared.one_sided(path.clone(), "no table", "a table"),
+            // What is put together from several cells is another thing of fewer of them.
+            (Some(then), _) if part && then.at(NAME).is_none() => {}
             (Some(_), None) if part => {}
-            (Some(_), None) if again.contains(name) => compared.one_sided(path.clone(), "a table", "no table"),
-            (Some(_), None) => compared.one_sided(path.clone(), "a table", "nothing"),
+            (Some(then), Some(now)) => rows(&mut compared, &then, &now, arithmetic, part),
+            (Some(_), None) => compared.one_sided(path.clone(), "a table", "no such table"),
+            (None, _) => compared.one_sided(path.clone(), "no table that can be read", "a table"),
         }
         if compared.counts.compared() + compared.counts.timings > 0 {
             verdicts.push(ItemVerdict::of(&path, "table", compared));
