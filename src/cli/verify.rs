@@ -146,16 +146,15 @@ fn say(verification: &Verification) {
 /// How many cells were run, and what that is worth.
 fn drawn(verification: &Verification) -> String {
     let Verification { drawn, of, caught, draw, .. } = verification;
+    let beyond = if verification.last_bits.is_empty() { "" } else { " beyond its tolerance" };
     if drawn == of {
-        return format!(
-            "all of {}: a number that was changed in any of them would have been found",
-            counted(*of, "cell")
-        );
+        let all = counted(*of, "cell");
+        return format!("all of {all}: a number that was changed{beyond} in any of them would have been found");
     }
     let tenth = (*of).div_ceil(10);
     format!(
-        "{drawn} of {of} cells, drawn with `--seed {}`: a number that was changed{beyond} in one of them would have been found with \
-         probability {}, in {} with {}",
+        "{drawn} of {of} cells, drawn with `--seed {}`: a number that was changed{beyond} in one of them would have been \
+         found with probability {}, in {} with {}",
         draw.seed,
         Value::from(*caught).rounded(),
         counted(tenth, "cell"),
