@@ -181,6 +181,7 @@ impl Verifier<'_> {
         let room = tempfile::tempdir().map_err(VerifyError::Room)?;
         let copy = Store::at(room.path().join("copy"));
         tables::copy_cells(self.store, &copy)?;
+        tables::copy_pixels(self.store, &copy)?;
         match report::report(&copy, report::Extras::default()) {
             Ok(_) => draft.tables.extend(tables::own_files(self.store, &copy)),
             Err(ReportError::NoCells { .. }) => {}
@@ -199,6 +200,7 @@ impl Verifier<'_> {
         let ids: Vec<CellId> = prepared.cells.iter().map(|planned| planned.id.clone()).collect();
         let ran = self.run_drawn(&mut prepared, fresh, &ids, draft)?;
         fresh.write_plan(&prepared.plan, &prepared.experiment.text)?;
+        tables::copy_pixels(self.store, fresh)?;
         report::report(fresh, report::Extras::default())?;
         draft.tables = tables::compare(self.store, fresh, arithmetic, ran.len() < ids.len());
         Ok(())

@@ -57,9 +57,18 @@ pub(super) fn words(store: &Store, column: &str) -> Vec<String> {
 
 /// Copies a folder's plan and cells, as they are.
 pub(super) fn copy_cells(from: &Store, to: &Store) -> Result<(), StoreError> {
-    let plan = Path::new("plan.json");
     let cells = from.ids().into_iter().map(|id| Path::new("cells").join(format!("{id}.json")));
-    for path in std::iter::once(plan.to_owned()).chain(cells) {
+    copy(from, to, std::iter::once("plan.json".into()).chain(cells))
+}
+
+/// Copies a folder's pixels: a report draws those again that do not show what it draws, which takes a while.
+pub(super) fn copy_pixels(from: &Store, to: &Store) -> Result<(), StoreError> {
+    let folder = Path::new("plots");
+    copy(from, to, from.stems(folder, "png").into_iter().map(|name| folder.join(format!("{name}.png"))))
+}
+
+fn copy(from: &Store, to: &Store, files: impl Iterator<Item = PathBuf>) -> Result<(), StoreError> {
+    for path in files {
         if let Some(bytes) = from.bytes(&path) {
             to.write(&path, &bytes)?;
         }

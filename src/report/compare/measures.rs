@@ -76,7 +76,7 @@ fn model(records: &[&Record]) -> Vec<Measure> {
                 values,
                 spread: if seeded { Spread::Seeds } else { Spread::None },
                 better: better(column),
-                inputs: inputs_of(records, column.metric().map_or(GATE, Metric::name)),
+                inputs: inputs_of(records, group(column)),
             });
         }
     }
@@ -104,6 +104,23 @@ fn add_times(measures: &mut Vec<Measure>, name: String, values: impl Iterator<It
             better: Better::Less,
             inputs: inputs.clone(),
         }),
+    }
+}
+
+/// The group of results that a column is in.
+fn group(column: MetricColumn) -> &'static str {
+    match column {
+        MetricColumn::GateMaxAbs | MetricColumn::GateMaxLogit => GATE,
+        MetricColumn::Ties
+        | MetricColumn::Nonzero
+        | MetricColumn::Total
+        | MetricColumn::Sparsity
+        | MetricColumn::LinearSparsity
+        | MetricColumn::SizeMb
+        | MetricColumn::ComputeRatio => Metric::Structure.name(),
+        MetricColumn::Top1Match | MetricColumn::Top5Overlap | MetricColumn::KlNats => Metric::Agreement.name(),
+        MetricColumn::Perplexity => Metric::Perplexity.name(),
+        MetricColumn::BitsPerByte => Metric::BitsPerByte.name(),
     }
 }
 
