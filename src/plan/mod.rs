@@ -30,6 +30,6 @@ pub use identify::{CellId, NUMERICS_VERSION};
 pub use kernel::{KernelCell, TIMES, accompany, expand_kernels, kernel_inputs};
 pub use model::{Backend, Cell, GATE, LatencyPoint, PartInputs, PrunePoint, TimedOn, parts};
 pub use pace::{Class, Pace, Seconds};
-pub use resume::{Decision, Existing, Failed, Known, Rerun, decide};
+pub use resume::{Accepted, Decision, Existing, Failed, Known, Rerun, decide};
 pub use select::{Only, Partition, SelectError};
 pub use task::{Inputs, Kind, Of, Part, Planned, Settings, Task};

@@ -3,7 +3,7 @@
 use super::atomic::{self, Stamp};
 use super::cell::{Outline, Record};
 use super::error::{Mismatch, StoreError};
-use super::formats::{Manifest, PlanRecord, RunRecord};
+use super::formats::{Manifest, PlanRecord};
 use super::seal::{opened, reseal, sealed};
 use crate::input;
 use crate::plan::{CellId, Existing};
@@ -12,7 +12,6 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// The largest file of a results folder that is read: a plan of as many cells as an experiment may have takes a tenth.
 const LARGEST: u64 = 1 << 30;
@@ -186,29 +185,6 @@ impl Store {
         self.write_json(Path::new("manifest.json"), manifest)
     }
 
-    /// What each process did or does, in the order of their names, and when it said so last by the clock of the file
-    /// system. What can't be read is passed over: nothing depends on it.
-    pub fn runs(&self) -> Vec<(RunRecord, Option<SystemTime>)> {
-        let mut names = self.stems(Path::new("runs"), "json");
-        names.sort();
-        let paths = names.into_iter().map(|name| self.root.join("runs").join(format!("{name}.json")));
-        let run = |path: PathBuf| {
-            let written = std::fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
-            Some((self.read(&path).ok()??, written))
-        };
-        paths.filter_map(run).collect()
-    }
-
-    /// Writes what a process did or does, under a name of its own.
-    ///
-    /// # Errors
-    /// When it can't be written.
-    pub fn write_run(&self, run: &RunRecord) -> Result<(), StoreError> {
-        let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
-        let name = format!("{}-{}-{}.json", plain(&run.started), plain(&run.host), run.pid);
-        self.write_json(&Path::new("runs").join(name), run)
-    }
-
     /// Writes a file of the folder, whole or not at all; an equal one is left as it is.
     ///
     /// # Errors
@@ -283,13 +259,13 @@ impl Store {
         }
     }
 
-    fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
+    pub(super) fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
         let Some(bytes) = read_bytes(path)? else { return Ok(None) };
         let parsed = serde_json::from_slice(&bytes);
         parsed.map(Some).map_err(|source| StoreError::Format { path: path.into(), source })
     }
 
-    fn write_json(&self, relative: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+    pub(super) fn write_json(&self, relative: &Path, value: &impl Serialize) -> Result<(), StoreError> {
         let path = &self.inside(relative)?;
         let error = |source: serde_json::Error| StoreError::Write { path: path.into(), source: source.into() };
         let mut bytes = serde_json::to_vec_pretty(value).map_err(error)?;

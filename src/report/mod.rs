@@ -7,6 +7,7 @@
 //!   model/  kernel/       what is shown of a kind of work          above
 //!   table/  figure  draw  stats                                    below, for all kinds
 //! ```
+//!   compare/              two sides side by side
 //!   database              what SQL makes of the tables           below too, but for its way into the folder
 //!   status.rs             how far a folder is, at a glance
 //!   escape.rs             text of others, made harmless in each format
@@ -16,6 +17,7 @@
 
 mod analysis;
 mod columns;
+pub mod compare;
 pub mod database;
 pub mod draw;
 pub mod escape;
