@@ -133,7 +133,7 @@ mod tests {
             Presence::new(store.clone(), RunRecord { started: "2026-01-01T00:00:00Z".into(), ..presence.run() });
         presence.0.state.lock().unwrap().run.ended = None;
         presence.begin().unwrap();
-        let only = || store.processes().pop().unwrap().0;
+        let only = || store.runs().pop().unwrap().0;
         assert!(only().ended.is_none() && only().seen.is_some());
         presence.doing("loading");
         presence.ran(2, 1);

@@ -340,8 +340,8 @@ fn kept_failures(prepared: &Prepared) -> impl Iterator<Item = FailedCell> {
         | Decision::Add { .. }
         | Decision::Copy { .. }
         | Decision::Cached
-        | Decision::Stale { .. }
         | Decision::Accepted { .. }
+        | Decision::Stale { .. }
         | Decision::Retry { .. }
         | Decision::Rerun
         | Decision::Beside => None,

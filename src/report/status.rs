@@ -173,7 +173,7 @@ fn glance(store: &Store, entry: &PlanEntry) -> Result<Glance, StoreError> {
 /// The processes that have begun and not ended, in the order in which they began.
 fn runners(store: &Store) -> Vec<Runner> {
     let here = host();
-    let runs = store.processes().into_iter();
+    let runs = store.runs().into_iter();
     let judged = runs.map(|(run, written)| (life(&run, written, &here), run));
     let open = judged.filter(|(life, _)| *life != Life::Over);
     open.map(|(life, run)| Runner { run, runs: life == Life::Running }).collect()
