@@ -12,10 +12,12 @@ mod interrupt;
 mod list;
 mod output;
 mod plan;
+mod presence;
 mod progress;
 mod report;
 mod run;
 mod schema;
+mod status;
 mod verify;
 
 pub use args::Args;
@@ -33,6 +35,7 @@ pub fn dispatch(args: Args) -> Result<u8, CliError> {
         Verb::Run(run) => run::run(&run),
         Verb::Plan(plan) => plan::plan(&plan),
         Verb::Check(check) => check::check(&check),
+        Verb::Status(status) => status::status(&status),
         Verb::Report(report) => report::report(&report),
         Verb::Compare(compare) => compare::compare(&compare),
         Verb::Verify(verify) => verify::verify(&verify),

@@ -25,6 +25,7 @@ mod reference;
 mod resume;
 mod schema;
 mod snapshots;
+mod status;
 mod support;
 mod texts;
 mod verbs;
