@@ -5,6 +5,7 @@
 mod args;
 mod check;
 mod export;
+mod fetch;
 mod info;
 mod interrupt;
 mod list;
@@ -14,6 +15,9 @@ mod progress;
 mod report;
 mod run;
 mod schema;
+mod slurm;
+mod until;
+mod worker;
 
 pub use args::Args;
 pub use output::{Event, Printer};
@@ -30,10 +34,13 @@ pub fn dispatch(args: Args) -> Result<u8, CliError> {
         Verb::Run(run) => run::run(&run),
         Verb::Plan(plan) => plan::plan(&plan),
         Verb::Check(check) => check::check(&check),
+        Verb::Fetch(args) => fetch::fetch(&args),
+        Verb::Slurm(args) => slurm::slurm(&args),
         Verb::Report(report) => report::report(&report),
         Verb::Export(export) => export::export(&export),
         Verb::List { what } => list::list(what),
         Verb::Schema { name } => schema::schema(name),
         Verb::Info => info::info(),
+        Verb::Worker(worker) => Ok(worker::worker(&worker)),
     }
 }

@@ -4,17 +4,24 @@ use super::args::{OutputFormat, RunArgs, SelectionArgs};
 use super::interrupt::Interrupt;
 use super::output::{Event, Printer};
 use super::progress::{Progress, download_observer};
+use super::until::Until;
 use crate::config;
 use crate::config::Experiment;
+use crate::config::experiment::Workers;
 use crate::diagnostic::RenderStyle;
 use crate::error::{CliError, exit};
 use crate::execute::kernels::cpu::Simd;
 use crate::load::Loader;
 use crate::plan::{CellId, Planned};
-use crate::record::{InputRecord, Machine, Manifest, Program, RunRecord, Store, experiment_folder, now, sha256};
+use crate::record::{
+    InputRecord, Machine, Manifest, Program, RunRecord, Store, WorkerRecord, experiment_folder, now, sha256,
+};
 use crate::report;
-use crate::run::{Outcome, PrepareError, PrepareOptions, Prepared, RunOptions, prepare, take_over};
-use std::path::Path;
+use crate::run::{
+    Outcome, PrepareError, PrepareOptions, Prepared, RunOptions, Start, prepare, run_by_workers, take_over, workers,
+};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
     let experiment = load_experiment(&args.selection)?;
@@ -34,6 +41,7 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
         ran: 0,
         failed: 0,
         kept: 0,
+        workers: Vec::new(),
     };
     let interrupt = {
         let (store, started) = (store.clone(), started.clone());
@@ -43,29 +51,30 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
         })
     };
     let result = measure_and_report(experiment, args, &store, &started, &interrupt);
-    let (code, outcome) = match &result {
-        Ok((code, outcome)) => (*code, *outcome),
-        Err(error) => (error.code, Outcome::default()),
+    let (code, outcome, workers) = match &result {
+        Ok((code, outcome, workers)) => (*code, *outcome, workers.clone()),
+        Err(error) => (error.code, Outcome::default(), Vec::new()),
     };
     // Before the folder is there, there is nothing to record; and the first error is the one to tell.
     if store.root().join("runs").is_dir() {
         let Outcome { ran, failed, kept, .. } = outcome;
-        let written = store.write_run(&RunRecord { ended: now(), exit_code: code, ran, failed, kept, ..started });
+        let written =
+            store.write_run(&RunRecord { ended: now(), exit_code: code, ran, failed, kept, workers, ..started });
         if result.is_ok() {
             written?;
         }
     }
-    result.map(|(code, _)| code)
+    result.map(|(code, ..)| code)
 }
 
-/// The run itself; the exit code and what became of the cells.
+/// The run itself; the exit code, what became of the cells, and the processes that measured them.
 fn measure_and_report(
     experiment: Experiment,
     args: &RunArgs,
     store: &Store,
     started: &RunRecord,
     interrupt: &Interrupt,
-) -> Result<(u8, Outcome), CliError> {
+) -> Result<(u8, Outcome, Vec<WorkerRecord>), CliError> {
     let prepared = prepare_selection(experiment, &args.selection, store, interrupt, false)?;
     if let Some(too_large) = prepared.too_large.first().filter(|_| !args.ignore_memory) {
         return Err(PrepareError::TooLarge(too_large.clone()).into());
@@ -78,16 +87,53 @@ fn measure_and_report(
         kept_events(&prepared, store)?;
     }
     let progress = Progress::new(prepared.running(), json, interrupt.clone());
-    let outcome = crate::run::run(&prepared, store, RunOptions { fail_fast: args.fail_fast }, &progress);
+    let outcome = run_cells(&prepared, args, store, &progress);
     progress.finish();
-    let outcome = outcome?;
-    match interrupt.code() {
+    let (outcome, workers) = outcome?;
+    let code = match interrupt.code() {
         Some(code) => {
             Printer::note("interrupted: run again to continue");
-            Ok((code, outcome))
+            code
         }
-        None => Ok((finish(&prepared, store, started, outcome, json)?, outcome)),
+        None => finish(&prepared, store, started, outcome, json)?,
+    };
+    Ok((code, outcome, workers))
+}
+
+/// Runs the cells in this process, or has several run them.
+fn run_cells(
+    prepared: &Prepared,
+    args: &RunArgs,
+    store: &Store,
+    progress: &Progress,
+) -> Result<(Outcome, Vec<WorkerRecord>), CliError> {
+    let options = RunOptions { fail_fast: args.fail_fast, until: args.until.map(Until::instant) };
+    let workers = match prepared.experiment.workers {
+        Workers::Count(0 | 1) => 1,
+        Workers::Count(_) | Workers::All => workers(prepared)?,
+    };
+    let start = Start { program: this_program()?, args: worker_args(args), file: args.selection.file.clone() };
+    Ok(run_by_workers(prepared, store, options, progress, (&start, workers))?)
+}
+
+fn this_program() -> Result<PathBuf, CliError> {
+    std::env::current_exe().map_err(|error| CliError {
+        code: exit::UNEXPECTED,
+        message: format!("the program's own file can't be found: {error}"),
+        hint: None,
+    })
+}
+
+/// What a worker of a run is started with.
+fn worker_args(args: &RunArgs) -> Vec<OsString> {
+    let selection = &args.selection;
+    let mut all: Vec<OsString> = vec!["worker".into(), "--results".into(), selection.results.clone().into()];
+    for set in &selection.set {
+        all.extend(["--set".into(), set.into()]);
     }
+    all.extend(args.fail_fast.then(|| "--fail-fast".into()));
+    all.extend(args.until.map(|until| format!("--until={until}").into()));
+    all
 }
 
 /// Reads the file, shows its warnings.
@@ -153,7 +199,8 @@ pub(super) fn prepare_selection(
         limit: selection.limit,
         explain,
     };
-    let prepared = prepare(experiment, &loader, store, &options)?;
+    let prepared = prepare(experiment, &loader, store, &options);
+    let prepared = prepared.map_err(|error| CliError::from(error).about(&selection.file))?;
     for model in &prepared.models {
         for warning in &model.files.warnings {
             Printer::warning(warning);
@@ -163,6 +210,11 @@ pub(super) fn prepare_selection(
         Printer::warning(warning);
     }
     Ok(prepared)
+}
+
+/// What a worker prepares: all cells, whatever is to be run of them, and nothing is said.
+pub(super) fn prepare_quietly(experiment: Experiment, loader: &Loader, store: &Store) -> Result<Prepared, CliError> {
+    Ok(prepare(experiment, loader, store, &PrepareOptions::default())?)
 }
 
 /// Says which cells may take more memory than there is, and what follows.
@@ -179,7 +231,18 @@ pub(super) fn limit_threads(experiment: &Experiment) -> Result<(), CliError> {
         let message = format!("`device.threads` is {}, more than {MOST}", experiment.threads);
         return Err(CliError::usage(message, Some("0 takes all that the machine has".into())));
     }
-    let threads = rayon::ThreadPoolBuilder::new().num_threads(experiment.threads).build_global();
+    if let Workers::Count(count) = experiment.workers
+        && count > MOST
+    {
+        let message = format!("`device.workers` is {count}, more than {MOST}");
+        return Err(CliError::usage(message, Some("\"all\" takes a worker for each GPU or processor".into())));
+    }
+    build_threads(experiment.threads)
+}
+
+/// Starts the threads of the CPU.
+pub(super) fn build_threads(threads: usize) -> Result<(), CliError> {
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     threads.map_err(|error| CliError {
         code: exit::UNEXPECTED,
         message: format!("starting threads failed: {error}"),
@@ -213,7 +276,7 @@ fn finish(
     store.write_manifest(&manifest(prepared, started))?;
     let report = match report::report(store, report::Extras::default()) {
         // The one selected cell may have been `--limit 0` away.
-        Err(report::ReportError::NoCells { .. }) => return Ok(exit::OK),
+        Err(report::ReportError::NoCells { .. }) => return Ok(said_late(prepared, outcome).unwrap_or(exit::OK)),
         report => report?,
     };
     if json {
@@ -252,8 +315,20 @@ fn finish(
     ));
     Printer::findings(&report);
     let unanswered = Printer::unanswered(&report);
+    if let Some(code) = said_late(prepared, outcome) {
+        return Ok(code);
+    }
     let failed = failed + kept_failed + report.missed > 0;
     Ok(unanswered.unwrap_or(if failed { exit::FAILED } else { exit::OK }))
+}
+
+/// Says that cells are left because the time was over; then with the exit code.
+fn said_late(prepared: &Prepared, outcome: Outcome) -> Option<u8> {
+    let left = prepared.running().saturating_sub(outcome.ran);
+    (outcome.late && left > 0).then(|| {
+        Printer::note(&format!("the time is over and {} did not begin: run again to continue", counted(left, "cell")));
+        exit::INTERRUPTED
+    })
 }
 
 /// `1 cell`, `2 cells`

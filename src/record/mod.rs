@@ -31,7 +31,7 @@ pub use analysis::{
 };
 pub use cell::{Failure, FailureKind, PartRecord, Record, Timings};
 pub use folder::{NewFolder, WriteError};
-pub use formats::{ExpectRecord, InputRecord, Manifest, PlanEntry, PlanPart, PlanRecord, RunRecord};
+pub use formats::{ExpectRecord, InputRecord, Manifest, PlanEntry, PlanPart, PlanRecord, RunRecord, WorkerRecord};
 pub use kernel::{KernelMeasured, KernelResult, Timed};
 pub use model::CellResult;
 pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Sizes, Ties};

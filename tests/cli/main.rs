@@ -24,3 +24,4 @@ mod snapshots;
 mod support;
 mod texts;
 mod verbs;
+mod workers;
