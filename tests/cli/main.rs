@@ -20,6 +20,7 @@ mod queries;
 mod reference;
 mod resume;
 mod schema;
+mod slurm;
 mod snapshots;
 mod support;
 mod texts;
