@@ -96,7 +96,7 @@ CONF
 
 start() {
     munged --force --foreground --key-file="$slurm/munge/key" --socket="$slurm/munge/socket" \
-        --pid-file="$slurm/munge/pid" --seed-file="$slurm/munge/seed" --log-file="$slurm/munge.log" &
+        --pid-file="$slurm/munge/pid" --seed-file="$slurm/munge/seed" --log-file="$slurm/munge.log" >/dev/null 2>&1 &
     daemons+=($!)
     wait_for 10 "munge's socket" test -S "$slurm/munge/socket"
     slurmctld -D -f "$SLURM_CONF" >"$slurm/slurmctld.out" 2>&1 &
@@ -166,7 +166,7 @@ demonstrate() {
     say "the logs"
     for log in slurm-sweep-*.out; do
         echo "-- $log"
-        grep -v '^\[' "$log" | grep -i 'over\|requeue\|killed\|cells measured\|error' || true
+        grep -v '^\[' "$log" | grep 'time is over\|requeued\|Killed\|measured,\|error' || true
     done
     grep -q 'requeued' slurm-sweep-*_2.out
     say "what the report says"

@@ -74,3 +74,25 @@ impl JsonSchema for Workers {
         json_schema!({ "oneOf": [{ "type": "integer", "minimum": 1 }, { "type": "string", "enum": [ALL] }] })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Holder {
+        workers: Workers,
+    }
+
+    #[test]
+    fn a_number_or_all() {
+        let read = |text: &str| toml::from_str::<Holder>(text).map(|holder| holder.workers);
+        assert_eq!(read("workers = 4").unwrap(), Workers::Count(4));
+        assert_eq!(read("workers = \"all\"").unwrap(), Workers::All);
+        for bad in ["workers = 0", "workers = -1", "workers = \"most\"", "workers = 1.5", "workers = [1]"] {
+            let error = read(bad).unwrap_err().to_string();
+            assert!(error.contains("an integer of at least 1 or `all`"), "{error}");
+        }
+        assert_eq!([Workers::default().to_string(), Workers::All.to_string()], ["1", "all"]);
+    }
+}

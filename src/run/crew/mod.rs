@@ -338,3 +338,26 @@ fn places(experiment: &Experiment, workers: usize, on_gpus: bool) -> Vec<Place> 
     };
     (0..workers).map(place).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn experiment(device: &str) -> Experiment {
+        let text = format!("name = \"t\"\n[model]\nsource = \"builtin:tiny-opt\"\n[device]\n{device}\n");
+        crate::config::parse(Path::new("e.toml"), &text, &[]).unwrap()
+    }
+
+    #[test]
+    fn threads_are_divided_and_gpus_are_counted_from_the_first() {
+        let of = |device: &str, workers, on_gpus| -> Vec<(Option<usize>, usize)> {
+            let places = places(&experiment(device), workers, on_gpus);
+            assert!(places.iter().all(|place| place.all_threads == places[0].all_threads && place.of == workers));
+            places.iter().map(|place| (place.gpu, place.threads)).collect()
+        };
+        assert_eq!(of("threads = 8", 3, false), [(None, 3), (None, 3), (None, 2)]);
+        assert_eq!(of("threads = 2", 3, false), [(None, 1), (None, 1), (None, 1)]);
+        assert_eq!(of("threads = 16\nindex = 2", 2, true), [(Some(2), 8), (Some(3), 8)]);
+    }
+}
