@@ -2,8 +2,10 @@
 //!
 //! Data goes to stdout, everything else to stderr. No other module prints.
 
+mod accept;
 mod args;
 mod check;
+mod compare;
 mod export;
 mod fetch;
 mod info;
@@ -17,6 +19,7 @@ mod run;
 mod schema;
 mod slurm;
 mod until;
+mod verify;
 mod worker;
 
 pub use args::Args;
@@ -37,6 +40,9 @@ pub fn dispatch(args: Args) -> Result<u8, CliError> {
         Verb::Fetch(args) => fetch::fetch(&args),
         Verb::Slurm(args) => slurm::slurm(&args),
         Verb::Report(report) => report::report(&report),
+        Verb::Compare(compare) => compare::compare(&compare),
+        Verb::Verify(verify) => verify::verify(&verify),
+        Verb::Accept(accept) => accept::accept(&accept),
         Verb::Export(export) => export::export(&export),
         Verb::List { what } => list::list(what),
         Verb::Schema { name } => schema::schema(name),

@@ -11,6 +11,7 @@ use super::output::Printer;
 use super::run::read_experiment;
 use crate::config::Experiment;
 use crate::error::{CliError, exit};
+use crate::input;
 use crate::load::hub::HubSettings;
 use crate::record::{experiment_folder, sha256};
 use std::fmt::Write;
@@ -118,7 +119,9 @@ impl Script<'_> {
             let _ = writeln!(text, "export HF_HUB_CACHE={}", word(path(cache)?));
         }
         text.push_str(SUBMIT);
-        text.push_str(&FROZEN.replace("DIGEST", &sha256(experiment.text.as_bytes())));
+        let unreadable = |source| crate::config::ConfigError::Read { path: args.file.clone(), source };
+        let bytes = input::read(&args.file, input::SMALL).map_err(unreadable)?;
+        text.push_str(&FROZEN.replace("DIGEST", &sha256(&bytes)));
         text.push_str(DEADLINE);
         text.push_str(&RUN.replace("MORE", &self.more()?));
         text.push_str(REQUEUE);

@@ -5,7 +5,7 @@ use super::output::Printer;
 use super::run::{build_threads, prepare_quietly, read_experiment};
 use crate::error::{CliError, exit};
 use crate::load::Loader;
-use crate::record::{Store, experiment_folder};
+use crate::record::Store;
 use crate::run::{RunOptions, Talk, failed, work};
 use std::io::BufRead;
 use std::ops::ControlFlow;
@@ -35,7 +35,7 @@ pub(super) fn worker(args: &WorkerArgs) -> u8 {
 
 fn measure(args: &WorkerArgs, talk: &Talk<'_>) -> Result<(), CliError> {
     let mut experiment = read_experiment(&args.file, &args.set)?;
-    let store = Store::at(experiment_folder(&args.results, &experiment.name));
+    let store = Store::at(&args.folder);
     build_threads(args.threads)?;
     // Names of timed cells hash these; the cells themselves are not a worker's.
     experiment.threads = args.all_threads;
