@@ -7,6 +7,7 @@ mod args;
 mod check;
 mod compare;
 mod export;
+mod fetch;
 mod info;
 mod interrupt;
 mod list;
@@ -17,8 +18,11 @@ mod progress;
 mod report;
 mod run;
 mod schema;
+mod slurm;
 mod status;
+mod until;
 mod verify;
+mod worker;
 
 pub use args::Args;
 pub use output::{Event, Printer};
@@ -36,6 +40,8 @@ pub fn dispatch(args: Args) -> Result<u8, CliError> {
         Verb::Plan(plan) => plan::plan(&plan),
         Verb::Check(check) => check::check(&check),
         Verb::Status(status) => status::status(&status),
+        Verb::Fetch(args) => fetch::fetch(&args),
+        Verb::Slurm(args) => slurm::slurm(&args),
         Verb::Report(report) => report::report(&report),
         Verb::Compare(compare) => compare::compare(&compare),
         Verb::Verify(verify) => verify::verify(&verify),
@@ -44,5 +50,6 @@ pub fn dispatch(args: Args) -> Result<u8, CliError> {
         Verb::List { what } => list::list(what),
         Verb::Schema { name } => schema::schema(name),
         Verb::Info => info::info(),
+        Verb::Worker(worker) => Ok(worker::worker(&worker)),
     }
 }

@@ -5,17 +5,22 @@ use super::interrupt::Interrupt;
 use super::output::{Event, FailedCell, Printer};
 use super::presence::Presence;
 use super::progress::{Progress, download_observer};
+use super::until::Until;
 use crate::config;
+use crate::config::experiment::Workers;
 use crate::config::{Experiment, Origin};
 use crate::diagnostic::RenderStyle;
 use crate::error::{CliError, exit};
 use crate::execute::kernels::cpu::Simd;
 use crate::load::{Loader, Observer};
 use crate::plan::{CellId, Decision, Planned};
-use crate::record::{Machine, Manifest, Program, RunRecord, Store, experiment_folder, host, now, sha256};
+use crate::record::{Machine, Manifest, Program, RunRecord, Store, WorkerRecord, experiment_folder, host, now, sha256};
 use crate::report;
-use crate::run::{Outcome, PrepareError, PrepareOptions, Prepared, RunOptions, prepare, take_over};
-use std::path::Path;
+use crate::run::{
+    Outcome, PrepareError, PrepareOptions, Prepared, RunOptions, Start, prepare, run_by_workers, take_over, workers,
+};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 /// What a results folder calls the experiment file that it keeps.
 const KEPT: &str = "experiment.toml";
@@ -40,16 +45,16 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
         })
     };
     let result = measure_and_report(experiment, args, &store, &presence, &interrupt);
-    let (code, outcome) = match &result {
-        Ok((code, outcome)) => (*code, Some(*outcome)),
+    let (code, ended) = match &result {
+        Ok((code, outcome, workers)) => (*code, Some((*outcome, workers.clone()))),
         Err(error) => (error.code, None),
     };
-    let written = presence.end(code, outcome);
+    let written = presence.end(code, ended);
     // The first error is the one to tell.
     if result.is_ok() {
         written?;
     }
-    result.map(|(code, _)| code)
+    result.map(|(code, ..)| code)
 }
 
 /// What is known of this process's run before it does anything.
@@ -68,17 +73,18 @@ fn beginning() -> RunRecord {
         ran: 0,
         failed: 0,
         kept: 0,
+        workers: Vec::new(),
     }
 }
 
-/// The run itself; the exit code and what became of the cells.
+/// The run itself; the exit code, what became of the cells, and the processes that measured them.
 fn measure_and_report(
     experiment: Experiment,
     args: &RunArgs,
     store: &Store,
     presence: &Presence,
     interrupt: &Interrupt,
-) -> Result<(u8, Outcome), CliError> {
+) -> Result<(u8, Outcome, Vec<WorkerRecord>), CliError> {
     let json = args.output_format == OutputFormat::Json;
     let downloads = download_observer(interrupt.clone(), json);
     let prepared = prepare_with(experiment, &args.selection, store, downloads, false)?;
@@ -96,10 +102,10 @@ fn measure_and_report(
     }
     let running = prepared.cells.iter().filter(|planned| planned.runs()).map(|planned| &planned.task);
     let progress = Progress::new(running, json, interrupt.clone(), Some(presence.clone()));
-    let outcome = crate::run::run(&prepared, store, RunOptions { fail_fast: args.fail_fast }, &progress);
+    let outcome = run_cells(&prepared, args, store, &progress);
     progress.finish();
-    let outcome = outcome?;
-    match interrupt.code() {
+    let (outcome, workers) = outcome?;
+    let code = match interrupt.code() {
         Some(code) => {
             tell_failures(&progress.failures());
             if json {
@@ -107,15 +113,51 @@ fn measure_and_report(
                 Printer::json(&Event::Interrupted { ran, failed, kept });
             }
             Printer::note("interrupted: run again to continue");
-            Ok((code, outcome))
+            code
         }
         None => {
             let mut failures = progress.failures();
             failures.extend(kept_failures(&prepared));
-            let code = finish(&prepared, store, &presence.run(), outcome, failures, json)?;
-            Ok((code, outcome))
+            finish(&prepared, store, &presence.run(), outcome, failures, json)?
         }
+    };
+    Ok((code, outcome, workers))
+}
+
+/// Runs the cells in this process, or has several run them.
+fn run_cells(
+    prepared: &Prepared,
+    args: &RunArgs,
+    store: &Store,
+    progress: &Progress,
+) -> Result<(Outcome, Vec<WorkerRecord>), CliError> {
+    let options = RunOptions { fail_fast: args.fail_fast, until: args.until.map(Until::instant) };
+    let workers = match prepared.experiment.workers {
+        Workers::Count(0 | 1) => 1,
+        Workers::Count(_) | Workers::All => workers(prepared)?,
+    };
+    let start = Start { program: this_program()?, args: worker_args(args, store), file: args.selection.file.clone() };
+    Ok(run_by_workers(prepared, store, options, progress, (&start, workers))?)
+}
+
+fn this_program() -> Result<PathBuf, CliError> {
+    std::env::current_exe().map_err(|error| CliError {
+        code: exit::UNEXPECTED,
+        message: format!("the program's own file can't be found: {error}"),
+        hint: None,
+    })
+}
+
+/// What a worker of a run is started with.
+fn worker_args(args: &RunArgs, store: &Store) -> Vec<OsString> {
+    let selection = &args.selection;
+    let mut all: Vec<OsString> = vec!["worker".into(), "--folder".into(), store.root().into()];
+    for set in &selection.set {
+        all.extend(["--set".into(), set.into()]);
     }
+    all.extend(args.fail_fast.then(|| "--fail-fast".into()));
+    all.extend(args.until.map(|until| format!("--until={until}").into()));
+    all
 }
 
 /// Reads the file, shows its warnings.
@@ -224,7 +266,8 @@ fn prepare_with(
         limit: selection.limit,
         explain,
     };
-    let prepared = prepare(experiment, &loader, store, &options)?;
+    let prepared = prepare(experiment, &loader, store, &options);
+    let prepared = prepared.map_err(|error| CliError::from(error).about(&selection.file))?;
     for model in &prepared.models {
         for warning in &model.files.warnings {
             Printer::warning(warning);
@@ -234,6 +277,11 @@ fn prepare_with(
         Printer::warning(warning);
     }
     Ok(prepared)
+}
+
+/// What a worker prepares: all cells, whatever is to be run of them, and nothing is said.
+pub(super) fn prepare_quietly(experiment: Experiment, loader: &Loader, store: &Store) -> Result<Prepared, CliError> {
+    Ok(prepare(experiment, loader, store, &PrepareOptions::default())?)
 }
 
 /// Says which cells may take more memory than there is, and what follows.
@@ -250,7 +298,18 @@ pub(super) fn limit_threads(experiment: &Experiment) -> Result<(), CliError> {
         let message = format!("`device.threads` is {}, more than {MOST}", experiment.threads);
         return Err(CliError::usage(message, Some("0 takes all that the machine has".into())));
     }
-    let threads = rayon::ThreadPoolBuilder::new().num_threads(experiment.threads).build_global();
+    if let Workers::Count(count) = experiment.workers
+        && count > MOST
+    {
+        let message = format!("`device.workers` is {count}, more than {MOST}");
+        return Err(CliError::usage(message, Some("\"all\" takes a worker for each GPU or processor".into())));
+    }
+    build_threads(experiment.threads)
+}
+
+/// Starts the threads of the CPU.
+pub(super) fn build_threads(threads: usize) -> Result<(), CliError> {
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     threads.map_err(|error| CliError {
         code: exit::UNEXPECTED,
         message: format!("starting threads failed: {error}"),
@@ -285,7 +344,7 @@ fn finish(
     store.write_manifest(&manifest(prepared, started))?;
     let report = match report::report(store, report::Extras::default()) {
         // The one selected cell may have been `--limit 0` away.
-        Err(report::ReportError::NoCells { .. }) => return Ok(exit::OK),
+        Err(report::ReportError::NoCells { .. }) => return Ok(said_late(prepared, outcome).unwrap_or(exit::OK)),
         report => report?,
     };
     if json {
@@ -326,6 +385,9 @@ fn finish(
     ));
     Printer::findings(&report);
     let unanswered = Printer::unanswered(&report);
+    if let Some(code) = said_late(prepared, outcome) {
+        return Ok(code);
+    }
     let failed = failed + kept_failed + report.missed > 0;
     Ok(unanswered.unwrap_or(if failed { exit::FAILED } else { exit::OK }))
 }
@@ -367,6 +429,15 @@ fn tell_failures(failures: &[FailedCell]) {
         let others = reasons[MOST..].iter().map(|(_, count)| count).sum();
         Printer::problem(&format!("failed: {}, for other reasons; `plan` tells all", counted(others, "cell")));
     }
+}
+
+/// Says that cells are left because the time was over; then with the exit code.
+fn said_late(prepared: &Prepared, outcome: Outcome) -> Option<u8> {
+    let left = prepared.running().saturating_sub(outcome.ran);
+    (outcome.late && left > 0).then(|| {
+        Printer::note(&format!("the time is over and {} did not begin: run again to continue", counted(left, "cell")));
+        exit::INTERRUPTED
+    })
 }
 
 /// `1 cell`, `2 cells`

@@ -30,6 +30,7 @@ pub use crate::prune::{
     Budget, Method, MethodSettings, NmPattern, Owl, PatternError, Propagate, Scope, Setting, SettingValue,
 };
 
+pub use crate::config::workers::Workers;
 use crate::diagnostic::Diagnostics;
 use crate::keyword::{UnknownKeyword, keywords};
 
@@ -57,7 +58,9 @@ pub struct Experiment {
     pub backends: Vec<BackendChoice>,
     /// Which GPU, counted from 0.
     pub device_index: usize,
-    /// CPU threads; 0 means all.
+    /// How many processes measure at once.
+    pub workers: Workers,
+    /// CPU threads, of all processes together; 0 means all.
     pub threads: usize,
     /// The texts that behaviour is measured on.
     pub data: Data,

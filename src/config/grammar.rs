@@ -105,6 +105,17 @@ impl Grammar {
         }
     }
 
+    /// Whether a value is of the type that this wants, if not one that fits.
+    fn is_of_type(&self, value: &DeValue<'_>) -> bool {
+        match value {
+            DeValue::Integer(_) => matches!(self, Self::Integer(_)),
+            DeValue::String(_) => matches!(self, Self::Words(_)),
+            DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+                false
+            }
+        }
+    }
+
     /// Where else a key that this table lacks exists: `[data]`, `[[prune]]`.
     fn home_of(key: &str) -> Option<String> {
         if experiment().key(key).is_some() {
@@ -128,6 +139,7 @@ impl Grammar {
             }
             Self::Axis(item) => format!("{}, or an array of {}", item.expected(), item.plural()),
             Self::Either(choices) => choices.iter().map(Self::expected).collect::<Vec<_>>().join(" or "),
+            Self::Words(words) if words.len() == 1 => backticked(words),
             Self::Words(words) => format!("one of {}", backticked(words)),
             Self::Text => "a string".to_owned(),
             Self::Integer(minimum) if *minimum == i128::MIN => "an integer".to_owned(),
@@ -307,6 +319,11 @@ impl Findings {
 
     fn mismatch(&mut self, grammar: &Grammar, value: &DeValue<'_>, span: Span, place: &Place) -> bool {
         let path = &place.shown;
+        // Of a choice, what is wrong is told of the one that is of the value's type.
+        let grammar = match grammar {
+            Grammar::Either(choices) => choices.iter().find(|choice| choice.is_of_type(value)).unwrap_or(grammar),
+            grammar => grammar,
+        };
         let diagnostic = match (grammar.item(), value) {
             (Grammar::Words(words), DeValue::String(text)) => {
                 let meant = nearest(text, words.iter().map(String::as_str));

@@ -27,6 +27,7 @@ pub mod schema;
 mod settings;
 pub mod source;
 pub mod validate;
+pub mod workers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

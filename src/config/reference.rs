@@ -128,6 +128,9 @@ fn takes(key: &Value) -> String {
     if let Some([number, text]) = key["anyOf"].as_array().map(Vec::as_slice) {
         return format!("{} or {}", takes(number), if text["type"] == "string" { "expression" } else { "value" });
     }
+    if let Some(choices) = key["oneOf"].as_array() {
+        return choices.iter().map(takes).collect::<Vec<_>>().join(" or ");
+    }
     let kind = key["type"].as_str().unwrap_or("value");
     match (kind, &key["items"]) {
         ("array", Value::Array(items)) => {

@@ -91,7 +91,7 @@ impl Validator<'_> {
         let seeds = self.axis("seed", raw.seed, &[0]);
         let dtype = raw.model.as_ref().and_then(|model| model.value.dtype.clone());
         let models = if without_model { Some(Vec::new()) } else { self.models(raw.model) };
-        let RawDevice { backend, index, threads } = section(raw.device);
+        let RawDevice { backend, index, workers, threads } = section(raw.device);
         let backends = self.axis("device.backend", backend, &[BackendChoice::Auto]);
         self.dtype_on_backends(dtype.as_ref(), &backends);
         let kernel_blocks = raw.kernel.unwrap_or_default();
@@ -129,6 +129,7 @@ impl Validator<'_> {
             dtype: value(dtype),
             backends: values(backends),
             device_index: value(index).unwrap_or(0),
+            workers: value(workers).unwrap_or_default(),
             threads: value(threads).unwrap_or(0),
             data: data?,
             prune,

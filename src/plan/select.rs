@@ -213,4 +213,80 @@ mod tests {
         }
         assert!(parts.iter().all(|part| (1..cells.len()).step_by(2).all(|i| part[i] == part[i + 1])));
     }
+
+    mod properties {
+        use super::*;
+        use proptest::prelude::*;
+
+        /// Plans as `expand` makes them: models one after the other, of each a dense cell and points of a few variants.
+        fn plans() -> impl Strategy<Value = Vec<Task>> {
+            let points = proptest::collection::vec(1..4usize, 0..6);
+            proptest::collection::vec(points, 1..4).prop_map(|models| {
+                let mut tasks = Vec::new();
+                for (number, points) in models.into_iter().enumerate() {
+                    let of = |sparsity, variant| {
+                        let mut cell = cell(sparsity, variant);
+                        cell.model = format!("path:model-{number}");
+                        Task::from(cell)
+                    };
+                    tasks.push(of(0.0, Variant::Dense));
+                    for (point, variants) in points.into_iter().enumerate() {
+                        let all = [Variant::Masked, Variant::Sparse(Format::Csr), Variant::Sparse(Format::Bitmap)];
+                        tasks.extend(all[..variants].iter().map(|variant| of((point + 1) as f64 / 10.0, *variant)));
+                    }
+                }
+                tasks
+            })
+        }
+
+        proptest! {
+            /// No cell is in two slices and none in none; a point stays whole; a slice keeps the order, so that the cells
+            /// of a model stand together in it; and no slice has two points more than another.
+            #[test]
+            fn slices_make_the_whole(tasks in plans(), slices in 1..9usize) {
+                let tasks: Vec<&Task> = tasks.iter().collect();
+                let parts: Vec<Vec<bool>> =
+                    (1..=slices).map(|slice| Partition { slice, slices }.mine(&tasks)).collect();
+                for index in 0..tasks.len() {
+                    prop_assert_eq!(parts.iter().filter(|part| part[index]).count(), 1);
+                    let with_next = index + 1 < tasks.len() && tasks[index + 1].kind().belongs_with(tasks[index]);
+                    prop_assert!(!with_next || parts.iter().all(|part| part[index] == part[index + 1]));
+                }
+                let of = |part: &Vec<bool>| -> Vec<&Task> {
+                    tasks.iter().zip(part).filter(|(_, mine)| **mine).map(|(task, _)| *task).collect()
+                };
+                let counts = parts.iter().map(|part| {
+                    let mine = of(part);
+                    let models: Vec<&str> =
+                        mine.chunk_by(|a, b| a.kind().same_batch(b)).map(|batch| match batch[0] {
+                            Task::Model(cell) => cell.model.as_str(),
+                            Task::Kernel(_) | Task::Analysis(_) => "",
+                        }).collect();
+                    let mut once = models.clone();
+                    once.dedup();
+                    (mine.chunk_by(|a, b| b.kind().belongs_with(a)).count(), models == once)
+                });
+                let counts: Vec<(usize, bool)> = counts.collect();
+                prop_assert!(counts.iter().all(|(_, grouped)| *grouped));
+                let points = counts.iter().map(|(count, _)| *count);
+                prop_assert!(points.clone().max().unwrap() - points.min().unwrap() <= 1);
+            }
+
+            /// A condition and its opposite divide a plan.
+            #[test]
+            fn a_condition_and_its_opposite_select_everything_once(tasks in plans(), tenths in 0..8usize) {
+                let sparsity = tenths as f64 / 10.0;
+                for (one, other) in [("<", ">="), (">", "<="), ("=", "!=")] {
+                    let only = |operator: &str| format!("sparsity{operator}{sparsity}").parse::<Only>().unwrap();
+                    let (one, other) = (only(one), only(other));
+                    for task in &tasks {
+                        let dense = matches!(task, Task::Model(cell) if cell.prune.is_none());
+                        // An order is of a number, which a dense cell lacks.
+                        let either = usize::from(one.matches(task)) + usize::from(other.matches(task));
+                        prop_assert!(either == 1 || (dense && either == 0), "{task}");
+                    }
+                }
+            }
+        }
+    }
 }

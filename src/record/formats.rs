@@ -120,6 +120,29 @@ pub struct RunRecord {
     pub failed: usize,
     /// Cells that were there already.
     pub kept: usize,
+    /// The processes that measured for this one, where there were several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<WorkerRecord>,
+}
+
+/// A process that measured for another one. Timed cells are measured after all have ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerRecord {
+    /// Its number in the system.
+    pub process: u32,
+    /// Its GPU, if it had one.
+    pub gpu: Option<usize>,
+    /// Its CPU threads.
+    pub threads: usize,
+    /// When it began.
+    pub started: String,
+    /// When it ended.
+    pub ended: String,
+    /// Cells that it ran.
+    pub cells: usize,
+    /// How it ended, as the system says.
+    pub end: String,
 }
 
 /// A file or text that results depend on.

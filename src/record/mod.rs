@@ -43,7 +43,7 @@ pub use atomic::Stamp;
 pub use cell::{Failure, FailureKind, Outline, PartRecord, Record, Timings};
 pub use error::{Mismatch, StoreError};
 pub use folder::{NewFolder, WriteError};
-pub use formats::{ExpectRecord, InputRecord, Manifest, PlanEntry, PlanPart, PlanRecord, RunRecord};
+pub use formats::{ExpectRecord, InputRecord, Manifest, PlanEntry, PlanPart, PlanRecord, RunRecord, WorkerRecord};
 pub use kernel::{KernelMeasured, KernelResult, Timed};
 pub use model::CellResult;
 pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Sizes, Ties};

@@ -21,8 +21,10 @@
 
 mod analysis;
 mod backend;
+mod crew;
 mod export;
 mod export_error;
+mod fetch;
 mod kernel;
 mod kinds;
 mod memory;
@@ -33,14 +35,17 @@ mod prepare;
 mod prepared;
 mod scheduler;
 mod select;
+mod share;
 mod shelf;
 
 /// The kinds of work, in the order in which they are planned and run.
 const KINDS: [kinds::Kind; 3] = [model::KIND, kernel::KIND, analysis::KIND];
 
+pub use crew::{Start, Talk, failed, run_by_workers, work, workers};
 pub use export::{ExportFormat, ExportOptions, Exported, export};
 pub use export_error::ExportError;
+pub use fetch::{Fetched, Fetches, fetch};
 pub use memory::TooLarge;
 pub use prepare::prepare;
 pub use prepared::{PrepareError, PrepareOptions, Prepared, PreparedModel};
-pub use scheduler::{Outcome, RunError, RunOptions, Watch, run, take_over};
+pub use scheduler::{Outcome, RunError, RunOptions, Watch, WorkerError, run, take_over};

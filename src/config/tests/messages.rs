@@ -168,6 +168,9 @@ fn devices_and_variants() -> Vec<Case> {
         more("[execute]\nvariants = [\"dense\", \"masked\", \"csr\"]\n"),
         more(format!("[execute]\nvariants = [\"dense\"]\n{pruned}")),
         more(format!("[execute]\nvariants = [\"dense\", \"maskd\"]\n{pruned}")),
+        more("[device]\nworkers = 0\n"),
+        more("[device]\nworkers = \"al\"\n"),
+        more("[device]\nworkers = 1.5\n"),
     ]
 }
 

@@ -135,6 +135,7 @@ impl Runner for Kernels {
     fn run(&mut self, desk: &mut Desk<'_>, batch: &[&Planned]) -> Result<(), RunError> {
         let cells: Vec<(&Planned, &KernelCell)> =
             batch.iter().filter_map(|planned| Some((*planned, KernelCell::of(&planned.task)?))).collect();
+        let cells = desk.take(&cells, |(planned, _)| planned);
         let Some((_, first)) = cells.first() else { return Ok(()) };
         let (backend, index) = (first.backend, desk.prepared.experiment.device_index);
         on_backend(backend, index, Matrix { desk, peaks: &mut self.peaks, cells: &cells })
