@@ -19,6 +19,7 @@ pub mod joining;
 pub mod kernel;
 pub mod metric;
 pub mod overrides;
+pub mod pivot;
 pub mod query;
 pub mod raw;
 pub mod reference;

@@ -9,6 +9,7 @@ mod expect;
 mod kernel;
 mod latency;
 mod method;
+mod pivot;
 mod prune;
 mod query;
 
@@ -111,7 +112,10 @@ impl Validator<'_> {
         let metrics = values(self.axis("measure.metrics", metrics, &defaults));
         let latency = self.latency(RawLatency { warmup, repeats, batch, prompt, generate }, &metrics);
         let expects = self.expects(raw.expect.unwrap_or_default(), &metrics);
-        let queries = self.queries(raw.query.unwrap_or_default());
+        let mut ids = Vec::new();
+        let queries = self.queries(raw.query.unwrap_or_default(), &mut ids);
+        let known = pivot::Known { metrics: &metrics, queries: &queries };
+        let pivots = self.pivots(raw.table.unwrap_or_default(), &known, &mut ids);
         let pruned = variants.iter().filter(|variant| variant.needs_pruning()).count();
         let models_on_backends = (models.as_ref().map_or(0, Vec::len) as u64).saturating_mul(backends.len() as u64);
         self.count_cells(&[
@@ -138,6 +142,7 @@ impl Validator<'_> {
             latency,
             expects,
             queries,
+            pivots,
             warnings: Diagnostics::default(),
         })
     }

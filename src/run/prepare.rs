@@ -120,5 +120,6 @@ fn plan_record(experiment: &Experiment, planned: &[Planned]) -> Result<PlanRecor
         cells: planned.iter().map(PlanEntry::of).collect(),
         expectations,
         queries: experiment.queries.clone(),
+        pivots: experiment.pivots.clone(),
     })
 }
