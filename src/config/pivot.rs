@@ -14,18 +14,8 @@ use crate::keyword::{UnknownKeyword, keywords};
 
 /// What tells model cells apart, as `summary` and the other tables of model cells begin; a test of the report holds it
 /// to what they have.
-pub const MODEL_KEY: [&str; 10] = [
-    "setup",
-    "model",
-    "method",
-    "scope",
-    "pattern",
-    "sparsity_target",
-    "seed",
-    "variant",
-    "backend",
-    "dtype",
-];
+pub const MODEL_KEY: [&str; 10] =
+    ["setup", "model", "method", "scope", "pattern", "sparsity_target", "seed", "variant", "backend", "dtype"];
 
 keywords! {
     /// Which of the values that compete is best.

@@ -470,7 +470,7 @@ impl Validator<'_> {
 }
 
 /// A percentage as a fraction, without the noise of binary division: 33.3 gives 0.333.
-fn percent(percentage: f64) -> f64 {
+pub(super) fn percent(percentage: f64) -> f64 {
     let rounded = format!("{:.8}", percentage / 100.0);
     f64::from_str(&rounded).unwrap_or(percentage / 100.0)
 }

@@ -206,8 +206,8 @@ fn ln_gamma(mut x: f64) -> f64 {
 }
 
 /// The places, from 0 on, of the sorted values that enclose the median of what they are drawn from with a probability of
-/// at least 95 %: the interval of the sign test, which assumes no distribution. None of fewer than six values.
-pub(super) fn median_interval(count: usize) -> Option<(usize, usize)> {
+/// at least 90 %: the interval of the sign test, which assumes no distribution. None of fewer than five values.
+fn median_interval(count: usize) -> Option<(usize, usize)> {
     let n = count as f64;
     let mut below = 0.0;
     let mut place = None;
@@ -215,7 +215,7 @@ pub(super) fn median_interval(count: usize) -> Option<(usize, usize)> {
         // The probability that exactly k values lie below the median.
         let log = ln_gamma(n + 1.0) - ln_gamma(k as f64 + 1.0) - ln_gamma(n - k as f64 + 1.0) - n * 2f64.ln();
         below += log.exp();
-        if below > 0.025 {
+        if below > 0.05 {
             break;
         }
         place = Some((k, count - 1 - k));
@@ -223,7 +223,18 @@ pub(super) fn median_interval(count: usize) -> Option<(usize, usize)> {
     place
 }
 
-/// The interval of the median of some values, at 95 %.
+/// The median of some values; NaN of none.
+pub(super) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
+    }
+}
+
+/// The interval of the median of some values, at 90 %.
 pub(super) fn median_bounds(values: &[f64]) -> Option<(f64, f64)> {
     let (low, high) = median_interval(values.len())?;
     let mut sorted = values.to_vec();
@@ -282,8 +293,11 @@ mod tests {
 
     #[test]
     fn a_median_lies_between_two_of_the_values() {
-        // The tables of the sign test at 95 %: 20 values, the 6th to the 15th; 6 values, all of them; 5 are too few.
-        assert_eq!([5, 6, 20, 100].map(median_interval), [None, Some((0, 5)), Some((5, 14)), Some((39, 60))]);
+        // scipy.stats.binom.cdf(k, n, 0.5) is at most 0.05 up to k = 0 of 5, 0 of 6, 5 of 20 and 41 of 100.
+        assert_eq!(
+            [4, 5, 6, 20, 100].map(median_interval),
+            [None, Some((0, 4)), Some((0, 5)), Some((5, 14)), Some((41, 58))]
+        );
         assert_eq!(median_bounds(&[3.0, 1.0, 2.0, 6.0, 5.0, 4.0]), Some((1.0, 6.0)));
     }
 }

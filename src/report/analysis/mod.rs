@@ -31,7 +31,10 @@ pub(super) fn section(read: &Read) -> Section {
     }
     Section {
         figures: plots::plots(&results, &tables, read.title.as_deref()),
-        shown: shown.map(|table| table.without_constant_columns(&["analysis", "source", "verdict"])),
+        shown: shown
+            .map(|table| table.without_constant_columns(&["analysis", "source", "verdict"]).terminal())
+            .into_iter()
+            .collect(),
         tables,
         warnings,
         ..Section::default()

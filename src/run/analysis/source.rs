@@ -4,7 +4,6 @@ use super::matrix::{Matrix, Opened};
 use crate::config::Experiment;
 use crate::config::analysis::{SourceFrom, Work};
 use crate::load::{LoadError, MatrixName, MatrixSource};
-use crate::measure::peak_rss_bytes;
 use crate::plan::{AnalysisCell, AnalysisSource, MatrixFrom, Planned};
 use crate::record::{AnalysisNumbers, Failure, Numbers, Timings};
 use crate::run::scheduler::{Desk, RunError};
@@ -22,7 +21,6 @@ pub(super) fn record(
     let timings = Timings {
         load_seconds,
         measure_seconds: start.elapsed().as_secs_f64(),
-        peak_rss_bytes: peak_rss_bytes(),
         ..Timings::default()
     };
     desk.record(planned, timings, result.map(|numbers| vec![Numbers::Analysis(Box::new(numbers))]))
