@@ -250,9 +250,24 @@ mod tests {
         assert_eq!("speed=1".parse::<Only>(), Err(SelectError::Column { name: "speed".into() }));
         assert_eq!("csr".parse::<Only>(), Err(SelectError::Condition("csr".into())));
         assert_eq!("seed<x".parse::<Only>(), Err(SelectError::Number("seed<x".into())));
+        assert_eq!(
+            "sparsity>=50%".parse::<Only>().unwrap_err().to_string(),
+            "`sparsity>=50%` compares a share with a percentage: write `sparsity>=0.5`"
+        );
+        assert!("metod=x".parse::<Only>().unwrap_err().to_string().ends_with("did you mean `method`?"));
         for text in ["slice:0/2", "slice:3/2", "hash:1/2", "slice:1", "slice:a/b"] {
             assert_eq!(text.parse::<Partition>(), Err(SelectError::Partition(text.into())));
         }
+    }
+
+    #[test]
+    fn values_that_no_cell_has_are_named() {
+        let cells = [cell(0.5, Variant::Masked), cell(0.7, Variant::Masked)].map(Task::from);
+        let tasks: Vec<&Task> = cells.iter().collect();
+        let said = |text: &str| text.parse::<Only>().unwrap().known(&tasks).map_err(|error| error.to_string());
+        assert_eq!(said("method=magnitud").unwrap_err(), "no cell has `method=magnitud`: did you mean `magnitude`?");
+        assert_eq!(said("sparsity=50").unwrap_err(), "no cell has `sparsity_target=50`, which has `0.5` and `0.7`");
+        assert_eq!((said("sparsity=0.70"), said("sparsity<0.1")), (Ok(()), Ok(())));
     }
 
     #[test]

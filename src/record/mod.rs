@@ -23,6 +23,7 @@ mod kernel;
 mod model;
 mod numbers;
 mod provenance;
+mod seal;
 mod store;
 
 pub use crate::measure::{Latency as LatencyRecord, LayerRow, Phase as PhaseRecord, Structure};
@@ -36,4 +37,4 @@ pub use kernel::{KernelMeasured, KernelResult, Timed};
 pub use model::CellResult;
 pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Sizes, Ties};
 pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};
-pub use store::{Mismatch, Store, StoreError, experiment_folder};
+pub use store::{Mismatch, Stamp, Store, StoreError, cell_path, experiment_folder};

@@ -14,13 +14,14 @@
 //!   record/      one Record a cell, written at once
 //! ```
 //!
-//! backend.rs turns a backend's name into its type; export.rs makes a checkpoint of a prune point, and place.rs says
+//! backend.rs turns a backend's name into its type; estimate.rs says how long a plan may take; export.rs makes a checkpoint of a prune point, and place.rs says
 //! whether it may lie where it is to.
 //!
 //! This module brings the others together; it computes nothing itself and prints nothing.
 
 mod analysis;
 mod backend;
+mod estimate;
 mod export;
 mod export_error;
 mod kernel;
@@ -38,6 +39,7 @@ mod shelf;
 /// The kinds of work, in the order in which they are planned and run.
 const KINDS: [kinds::Kind; 3] = [model::KIND, kernel::KIND, analysis::KIND];
 
+pub use estimate::{Estimate, estimate};
 pub use export::{ExportFormat, ExportOptions, Exported, export};
 pub use export_error::ExportError;
 pub use memory::TooLarge;

@@ -21,13 +21,17 @@ impl Validator<'_> {
     /// Magnitude competes globally by default, as in the notebooks; the papers of methods that calibrate, which all work
     /// layer by layer, compare with magnitude within a layer.
     fn magnitude_among_others(&mut self, blocks: &[At<RawPrune>]) {
-        let methods = |block: &'_ At<RawPrune>| block.value.method.iter().flat_map(|axis| axis.values.clone()).collect::<Vec<_>>();
+        let methods = |block: &'_ At<RawPrune>| {
+            block.value.method.iter().flat_map(|axis| axis.values.clone()).collect::<Vec<_>>()
+        };
         let Some(other) = blocks.iter().flat_map(methods).find(|at| at.value.calibrates()) else { return };
         for block in blocks.iter().filter(|block| block.value.scope.is_none()) {
             let patterns = block.value.pattern.as_ref().map(|axis| &axis.values);
             let free = patterns.is_none_or(|all| all.iter().any(|at| at.value == NmPattern::Unstructured.to_string()));
             let all = methods(block);
-            let Some(magnitude) = all.iter().find(|at| at.value == Method::Magnitude).filter(|_| free) else { continue };
+            let Some(magnitude) = all.iter().find(|at| at.value == Method::Magnitude).filter(|_| free) else {
+                continue;
+            };
             let own = if all.len() > 1 { "give `magnitude` a `[[prune]]` block of its own with" } else { "write" };
             self.report(
                 Diagnostic::warning("`magnitude` competes over the whole model here, since `scope` is missing")

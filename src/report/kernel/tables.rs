@@ -155,7 +155,8 @@ pub(super) fn terminal_break_even(records: &[KernelResult]) -> Option<Table> {
             (None, Some(low), _) => format!("nowhere measured, or from {low} on"),
             (None, None, _) => "nowhere measured".into(),
         };
-        let words = if row[at].number().is_some() && row[note] != Value::Missing { format!("below {words}") } else { words };
+        let words =
+            if row[at].number().is_some() && row[note] != Value::Missing { format!("below {words}") } else { words };
         shown.rows.push(row[..at].iter().cloned().chain([words.into()]).collect());
     }
     (!shown.rows.is_empty()).then(|| shown.without_constant_columns(&["format", "break-even"]))

@@ -14,11 +14,10 @@ use crate::report::table::{Table, Value};
 const MOST_ACROSS: usize = 8;
 
 /// What is shown of quality, where it was measured, and which of it is best.
-const QUALITY: [(MetricColumn, Best); 4] = [
+const QUALITY: [(MetricColumn, Best); 3] = [
     (MetricColumn::Perplexity, Best::Min),
     (MetricColumn::BitsPerByte, Best::Min),
     (MetricColumn::Top1Match, Best::Max),
-    (MetricColumn::KlNats, Best::Min),
 ];
 
 /// The pivots as text, in the order of what they are about.

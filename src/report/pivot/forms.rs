@@ -2,6 +2,7 @@
 
 use super::{Entry, Pivot, Rank};
 use crate::report::escape;
+use crate::report::stats::median;
 use crate::report::table::{Table, Value};
 use std::fmt::Write;
 
@@ -27,8 +28,9 @@ impl Entry {
     }
 
     /// Mean and spread in words, without marks: `63.46 ± 0.04`.
-    pub fn words(&self, digits: usize) -> String {
-        match self.sd {
+    fn words(&self, pivot: &Pivot) -> String {
+        let digits = pivot.digits;
+        match self.sd.filter(|_| pivot.shows_sd) {
             Some(sd) => format!("{} ± {}", number(self.mean, digits), number(sd, digits)),
             None => number(self.mean, digits),
         }
@@ -40,21 +42,27 @@ fn number(value: f64, digits: usize) -> String {
     if value.abs() < 1e9 { format!("{value:.digits$}") } else { format!("{value:.2e}") }
 }
 
-/// Digits behind the point that tell the numbers apart: none of counts, two of numbers up to 100, and of numbers below 1
-/// three that are not zero.
-pub(super) fn digits(entries: &[Vec<Option<Entry>>]) -> usize {
-    let all = || entries.iter().flatten().flatten();
+/// Digits behind the point that tell the numbers apart, of the number in the middle: none of counts, two up to 1000, and
+/// of numbers below 1 three that are not zero.
+pub(super) fn digits(entries: &[&Entry]) -> usize {
+    let all = || entries.iter();
     if all().all(|entry| entry.mean.fract() == 0.0 && entry.sd.is_none_or(|sd| sd == 0.0)) {
         return 0;
     }
-    let largest = all().map(|entry| entry.mean.abs()).fold(0.0, f64::max);
-    match largest {
-        _ if largest >= 1e4 => 0,
-        _ if largest >= 100.0 => 1,
-        _ if largest >= 1.0 => 2,
-        _ if largest > 0.0 => ((2.0 - largest.log10().floor()) as usize).min(9),
+    let sizes: Vec<f64> = all().map(|entry| entry.mean.abs()).filter(|size| *size > 0.0).collect();
+    let middle = median(&sizes);
+    match middle {
+        _ if middle >= 1e5 => 0,
+        _ if middle >= 1e3 => 1,
+        _ if middle >= 1.0 => 2,
+        _ if middle > 0.0 => ((2.0 - middle.log10().floor()) as usize).min(9),
         _ => 2,
     }
+}
+
+/// Whether a spread is seen at so many digits.
+pub(super) fn is_seen(sd: f64, digits: usize) -> bool {
+    number(sd, digits).chars().any(|c| c.is_ascii_digit() && c != '0')
 }
 
 impl Pivot {
@@ -134,7 +142,7 @@ impl Pivot {
     }
 
     fn markdown_entry(&self, entry: &Entry) -> String {
-        let (words, mark) = (entry.words(self.digits), entry.mark());
+        let (words, mark) = (entry.words(self), entry.mark());
         let words = match (mark.bold, mark.underlined) {
             (true, _) => format!("**{words}**"),
             (false, true) => format!("<u>{words}</u>"),
@@ -192,7 +200,7 @@ impl Pivot {
     }
 
     fn latex_entry(&self, entry: &Entry) -> String {
-        let (words, mark) = (entry.words(self.digits).replace('±', "$\\pm$"), entry.mark());
+        let (words, mark) = (entry.words(self).replace('±', "$\\pm$"), entry.mark());
         let words = match (mark.bold, mark.underlined) {
             (true, _) => format!("\\textbf{{{words}}}"),
             (false, true) => format!("\\underline{{{words}}}"),
@@ -252,7 +260,7 @@ impl Pivot {
         };
         let dagger = if mark.dagger { "†" } else { "" };
         let ranked = self.entries.iter().flatten().flatten().any(|entry| entry.standing.place.is_some());
-        let words = entry.words(self.digits);
+        let words = entry.words(self);
         if ranked { format!("{words} {:<2}", format!("{rank}{dagger}")) } else { words }
     }
 }

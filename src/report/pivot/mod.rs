@@ -177,6 +177,8 @@ pub struct Pivot {
     pub entries: Vec<Vec<Option<Entry>>>,
     /// Digits behind the point.
     pub digits: usize,
+    /// Whether any spread over seeds is seen at so many digits.
+    pub shows_sd: bool,
     /// What its marks mean, and what to keep in mind.
     pub notes: Vec<String>,
 }
@@ -215,6 +217,16 @@ pub fn pivot(spec: &PivotSpec, tables: &[&Table], names: &PointNames) -> Result<
         let mut there = places.iter().flatten().peekable();
         there.peek().is_some() && there.all(|place| place.reference)
     };
+    let of_others = places.iter().flatten().zip(entries.iter().flatten());
+    let of_others = of_others.filter(|(place, _)| place.as_ref().is_some_and(|place| !place.reference));
+    let digits =
+        spec.digits.unwrap_or_else(|| forms::digits(&of_others.filter_map(|(_, e)| e.as_ref()).collect::<Vec<_>>()));
+    let sds = || entries.iter().flatten().flatten().filter_map(|entry| entry.sd);
+    let shows_sd = sds().any(|sd| forms::is_seen(sd, digits));
+    let mut notes = notes(&entries, &places);
+    if sds().next().is_some() && !shows_sd {
+        notes[0] = "means over seeds, whose spread is too small to be seen".into();
+    }
     Ok(Pivot {
         id: spec.id.clone(),
         value: spec.value.clone(),
@@ -222,8 +234,9 @@ pub fn pivot(spec: &PivotSpec, tables: &[&Table], names: &PointNames) -> Result<
         references: places.iter().map(is_reference).collect(),
         rows: tidy::labels(&spec.rows, &rows),
         columns: tidy::labels(&spec.columns, &columns),
-        digits: spec.digits.unwrap_or_else(|| forms::digits(&entries)),
-        notes: notes(&entries, &places),
+        digits,
+        shows_sd,
+        notes,
         entries,
     })
 }

@@ -18,11 +18,7 @@ pub(super) fn record(
     load_seconds: f64,
     result: Result<AnalysisNumbers, Failure>,
 ) -> Result<(), RunError> {
-    let timings = Timings {
-        load_seconds,
-        measure_seconds: start.elapsed().as_secs_f64(),
-        ..Timings::default()
-    };
+    let timings = Timings { load_seconds, measure_seconds: start.elapsed().as_secs_f64(), ..Timings::default() };
     desk.record(planned, timings, result.map(|numbers| vec![Numbers::Analysis(Box::new(numbers))]))
 }
 

@@ -20,7 +20,7 @@ use crate::config::kernel::{kernel_dtypes, kernel_formats};
 use crate::execute::{KERNEL_POLICY_VERSION, OwnError, PackError, Peaks, SparseBackend};
 use crate::load::normals;
 use crate::measure::{
-    Compared, KernelError, Product, Traffic, PeakRss, input_threshold, masked_input, max_rel_err, quantile,
+    Compared, KernelError, PeakRss, Product, Traffic, input_threshold, masked_input, max_rel_err, quantile,
     rotated_copies, time_calls,
 };
 use crate::plan::{
