@@ -128,6 +128,9 @@ fn takes(key: &Value) -> String {
     if let Some([number, text]) = key["anyOf"].as_array().map(Vec::as_slice) {
         return format!("{} or {}", takes(number), if text["type"] == "string" { "expression" } else { "value" });
     }
+    if key["additionalProperties"].is_object() {
+        return "a table of values, one or several of each key".into();
+    }
     let kind = key["type"].as_str().unwrap_or("value");
     match (kind, &key["items"]) {
         ("array", Value::Array(items)) => {

@@ -22,5 +22,6 @@ mod resume;
 mod schema;
 mod snapshots;
 mod support;
+mod tables;
 mod texts;
 mod verbs;

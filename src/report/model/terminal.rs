@@ -44,8 +44,12 @@ pub(super) fn shown(cells: &Cells, tables: &[Table], names: &PointNames) -> Vec<
         specs.push(spec(cells, "latency", "speedup_vs_dense", None, &["method", "variant"], &works));
     }
     let tables: Vec<&Table> = tables.iter().collect();
-    // Points that no key tells apart are refused there; they are in the tidy tables.
-    specs.iter().filter_map(|spec| Some(pivot(spec, &tables, names).ok()?.terminal())).collect()
+    let text = |spec: &PivotSpec| match pivot(spec, &tables, names) {
+        Ok(pivot) => pivot.terminal(),
+        // Cells that no key tells apart, or too many of them.
+        Err(_) => format!("{}: more than a small table can show, see tables/{}.csv\n", spec.value, spec.from),
+    };
+    specs.iter().map(text).collect()
 }
 
 /// A pivot of a number: with whatever else tells the cells apart as outer rows.

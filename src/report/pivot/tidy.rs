@@ -319,23 +319,36 @@ impl Keys {
     }
 }
 
-/// The words of headings: `50 %` for a sparsity, `dense` for what has no method.
-pub(super) fn labels(keys: &[String], headings: &[Vec<Value>]) -> Vec<Heading> {
-    let word = |(key, value): (&String, &Value)| match (key_column(key), value) {
-        ("sparsity_target", Value::Float(_) | Value::Int(_)) => format!("{} %", percent(value.number().unwrap_or(0.0))),
-        (_, value) => value.rounded(),
-    };
-    let label = |heading: &Vec<Value>| {
+impl Tidy<'_> {
+    /// The words of the headings of a side: `50 %` for a sparsity, `dense` for the reference, `as given` for the sparsity
+    /// of a checkpoint's own zeros.
+    pub(super) fn labels(&self, side: usize, headings: &[Vec<Value>]) -> Vec<Heading> {
+        let keys = [&self.spec.rows, &self.spec.columns][side];
+        headings.iter().map(|heading| self.label(side, keys, heading)).collect()
+    }
+
+    fn label(&self, side: usize, keys: &[String], heading: &[Value]) -> Heading {
+        let word = |(key, value): (&String, &Value)| match (key_column(key), value) {
+            ("sparsity_target", Value::Float(share)) => format!("{} %", percent(*share)),
+            (_, value) => value.rounded(),
+        };
         let mut words: Heading = keys.iter().zip(heading).map(word).collect();
-        let method = keys.iter().position(|key| key == "method").filter(|&at| heading[at] == Value::Missing);
-        let none = heading.iter().position(|value| *value == Value::Missing);
-        let given = keys.iter().any(|key| key == "method") && method.is_none();
-        if let Some(at) = method.or(none) {
-            words[at] = if given { "as given" } else { "dense" }.into();
+        let missing =
+            |key: &str| keys.iter().position(|k| key_column(k) == key).filter(|&at| heading[at] == Value::Missing);
+        let first = heading.iter().position(|value| *value == Value::Missing);
+        let own = first.filter(|_| self.own_side == Some(side) && !keys.iter().any(|key| key == "method"));
+        match (missing("method").or(own), missing("sparsity_target")) {
+            (Some(at), _) => words[at] = "dense".into(),
+            (None, Some(at)) if self.items.iter().any(|item| item.heads[side] == heading && !item.reference) => {
+                let pruned = place(self.table, "method").is_some_and(|method| {
+                    self.items.iter().any(|item| item.heads[side] == heading && item.row[method] != Value::Missing)
+                });
+                words[at] = if pruned { "as given" } else { "–" }.into();
+            }
+            (None, Some(_) | None) => {}
         }
         words
-    };
-    headings.iter().map(label).collect()
+    }
 }
 
 fn place(table: &Table, name: &str) -> Option<usize> {
