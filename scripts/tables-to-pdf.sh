@@ -23,7 +23,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 {
     echo '\documentclass{article}'
-    echo '\usepackage[utf8]{inputenc}\usepackage{textcomp}\usepackage{booktabs}\usepackage{graphicx}'
+    echo '\usepackage[utf8]{inputenc}\usepackage{booktabs}\usepackage{graphicx}'
     echo '\usepackage[margin=2cm]{geometry}\pagestyle{empty}\newsavebox{\pivotbox}\begin{document}'
     for name in "${names[@]}"; do
         cp "$folder/tables/$name.tex" "$work/$name.tex"

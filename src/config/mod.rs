@@ -184,9 +184,8 @@ fn percentage(text: &str, start: usize) -> Option<String> {
     let line = line.lines().next()?;
     let line = &line[..line.find('#').unwrap_or(line.len())];
     let number = |(at, _): (usize, &str)| {
-        let before = line[..at].trim_end();
-        let digits = before.rfind(|c: char| !c.is_ascii_digit() && c != '.').map_or(0, |at| at + 1);
-        before[digits..].parse::<f64>().ok()
+        let digits = line[..at].trim_end().rsplit(|c: char| !c.is_ascii_digit() && c != '.').next()?;
+        digits.parse::<f64>().ok()
     };
     let percent = line.match_indices('%').find_map(number)?;
     let fraction = validate::percent(percent);

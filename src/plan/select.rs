@@ -266,7 +266,7 @@ mod tests {
         let tasks: Vec<&Task> = cells.iter().collect();
         let said = |text: &str| text.parse::<Only>().unwrap().known(&tasks).map_err(|error| error.to_string());
         assert_eq!(said("method=magnitud").unwrap_err(), "no cell has `method=magnitud`: did you mean `magnitude`?");
-        assert_eq!(said("sparsity=50").unwrap_err(), "no cell has `sparsity_target=50`, which has `0.5` and `0.7`");
+        assert_eq!(said("sparsity=50").unwrap_err(), "no cell has `sparsity_target=50`, which has `0.5`, `0.7`");
         assert_eq!((said("sparsity=0.70"), said("sparsity<0.1")), (Ok(()), Ok(())));
     }
 

@@ -165,7 +165,7 @@ impl Pivot {
     /// A `tabular` with the rules of booktabs.
     pub fn latex(&self) -> String {
         let keys = self.row_keys.len();
-        let mut out = format!("{MADE}\n% \\usepackage{{booktabs}}\n% {}\n", escape::latex(&self.caption()));
+        let mut out = format!("{MADE}\n% \\usepackage{{booktabs}}\n% {}\n", symbols(&escape::latex(&self.caption())));
         let _ =
             writeln!(out, "\\begin{{tabular}}{{{}{}}}\n\\toprule", "l".repeat(keys), "r".repeat(self.columns.len()));
         let header = self.header();
@@ -200,7 +200,7 @@ impl Pivot {
     }
 
     fn latex_entry(&self, entry: &Entry) -> String {
-        let (words, mark) = (entry.words(self).replace('±', "$\\pm$"), entry.mark());
+        let (words, mark) = (symbols(&entry.words(self)), entry.mark());
         let words = match (mark.bold, mark.underlined) {
             (true, _) => format!("\\textbf{{{words}}}"),
             (false, true) => format!("\\underline{{{words}}}"),
@@ -279,6 +279,11 @@ fn mark_word(mark: Mark) -> Option<&'static str> {
 /// A name of ours or of others in LaTeX, with a thin space before a percent sign.
 fn latex_name(name: &str) -> String {
     escape::latex(name).replace(" \\%", "\\,\\%")
+}
+
+/// Our signs as LaTeX has them without a package.
+fn symbols(text: &str) -> String {
+    text.replace('±', "$\\pm$").replace('†', "$\\dagger$").replace('≥', "$\\geq$").replace('–', "--")
 }
 
 /// A heading over some columns.

@@ -114,7 +114,7 @@ fn numbers_of_different_things_are_refused() {
     let error = made(&spec(&["method"], &["sparsity_target"])).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`table` `main`: at `magnitude, 0.5` there are numbers that differ in `model` (m, n)"
+        "`table` `main`: at `dense, 50 %` there are numbers that differ in `model` (m, n)"
     );
     assert_eq!(error.hint().unwrap(), "add `model` to `rows` or `columns`, or write `where = { model = \"m\" }`");
     let mut sizes = summary();

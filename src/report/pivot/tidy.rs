@@ -208,7 +208,7 @@ impl<'a> Tidy<'a> {
     fn place(&self, here: Vec<&Item<'_>>, row: &[Value], column: &[Value]) -> Result<Option<Place>, PivotError> {
         let here = self.of_one_variant(here);
         let Some(first) = here.first() else { return Ok(None) };
-        let (reference, head) = (first.reference, (row, column));
+        let reference = first.reference;
         let fixed = |name: &str| {
             !["setup", "seed"].contains(&name) && (MODEL_KEY.contains(&name) || DIMENSIONS.contains(&name))
         };
@@ -223,9 +223,8 @@ impl<'a> Tidy<'a> {
         if differ.is_empty() {
             differ = self.differing(&here, |name| !["cell", "setup", "seed", &self.spec.value].contains(&name));
         }
-        let words =
-            |values: &[Value]| values.iter().map(Value::to_string).filter(|word| !word.is_empty()).collect::<Vec<_>>();
-        let place = [words(head.0), words(head.1)].concat().join(", ");
+        let keys = [&self.spec.rows, &self.spec.columns];
+        let place = [self.label(0, keys[0], row), self.label(1, keys[1], column)].concat().join(", ");
         Err(PivotError::Ambiguous { id: self.spec.id.clone(), place, differ })
     }
 
