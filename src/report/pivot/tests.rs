@@ -112,10 +112,7 @@ fn methods_compete_at_one_model_whatever_heads_what() {
 #[test]
 fn numbers_of_different_things_are_refused() {
     let error = made(&spec(&["method"], &["sparsity_target"])).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "`table` `main`: at `dense, 50 %` there are numbers that differ in `model` (m, n)"
-    );
+    assert_eq!(error.to_string(), "`table` `main`: at `dense, 50 %` there are numbers that differ in `model` (m, n)");
     assert_eq!(error.hint().unwrap(), "add `model` to `rows` or `columns`, or write `where = { model = \"m\" }`");
     let mut sizes = summary();
     *sizes.columns.last_mut().unwrap() = "size_mb".into();
