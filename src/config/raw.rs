@@ -22,6 +22,7 @@ use crate::config::experiment::{
     Setting, SettingValue, Variant,
 };
 use crate::config::kernel::MatrixShape;
+use crate::config::plots::RawPlots;
 use crate::config::query::RawQuery;
 
 /// An experiment on sparse language models. An array where a single value is expected is an axis;
@@ -57,6 +58,8 @@ pub struct RawExperiment {
     pub measure: Option<At<RawMeasure>>,
     /// Published or earlier numbers that the run must reproduce.
     pub expect: Option<Vec<At<RawExpect>>>,
+    /// How figures are drawn.
+    pub plots: Option<At<RawPlots>>,
     /// Questions to the tables of the results folder. They are asked after the run, and decide nothing that is measured.
     pub query: Option<Vec<At<RawQuery>>>,
 }

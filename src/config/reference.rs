@@ -90,7 +90,7 @@ fn description(key: &Value) -> &str {
 
 /// Whether a key takes one value or an array of such values.
 fn takes_several(key: &Value) -> bool {
-    key["anyOf"].as_array().is_some_and(|choices| choices.len() == 2 && choices[1]["items"] == choices[0])
+    key["anyOf"].as_array().is_some_and(|choices| choices.len() >= 2 && choices[1]["items"] == choices[0])
 }
 
 /// What a key takes where it takes one value.

@@ -137,6 +137,7 @@ impl Validator<'_> {
             metrics,
             latency,
             expects,
+            plot_width: value(section(raw.plots).width).unwrap_or_default(),
             queries,
             warnings: Diagnostics::default(),
         })

@@ -1,6 +1,7 @@
 //! The formats of the files beside the cells: the plan, the runs, the manifest.
 
 use super::provenance::{Machine, Program};
+use crate::config::plots::PlotWidth;
 use crate::config::query::Query;
 use crate::plan::{CellId, Part, Planned, Task};
 use schemars::JsonSchema;
@@ -20,6 +21,9 @@ pub struct PlanRecord {
     pub cells: Vec<PlanEntry>,
     /// Numbers that the run must reproduce.
     pub expectations: Vec<ExpectRecord>,
+    /// How wide figures are.
+    #[serde(default, skip_serializing_if = "PlotWidth::is_default")]
+    pub plot_width: PlotWidth,
     /// Questions to the tables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub queries: Vec<Query>,

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!   Store ──> Read (records in the plan's order) ──section──> Table ──> .csv  .md  .tex  terminal
-//!                                   a kind of work each  └──> Figure ─> .svg  .png  .csv
+//!                                   a kind of work each  └──> Figure ─> .svg  .png  .pdf  .csv
 //!
 //!   model/  kernel/       what is shown of a kind of work          above
 //!   table/  figure  draw  stats                                    below, for all kinds
 //! ```
+//!   page                  report.html: all of it on one page    of what the others have made
 //!   database              what SQL makes of the tables           below too, but for its way into the folder
 //!   escape.rs             text of others, made harmless in each format
 //!
@@ -21,25 +22,27 @@ pub mod escape;
 pub mod figure;
 mod kernel;
 mod model;
+mod page;
+mod plot_files;
 mod stats;
 pub mod table;
 
 pub use columns::reference;
 
+use crate::config::plots::PlotWidth;
 use crate::config::query::Query;
 use crate::plan::CellId;
-use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Record, Store, StoreError, sha256};
+use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Record, Store, StoreError};
 use columns::Columns;
 use database::DatabaseError;
 use draw::DrawError;
 use figure::Figure;
+use page::Tone;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use table::Table;
 use thiserror::Error;
 
-/// Pixels of a PNG to one of the figure: 300 to the inch.
-const PNG_SCALE: f64 = 3.125;
 /// Longer tables are written as CSV alone: nobody sets them in a text.
 const MOST_ROWS_IN_A_TEXT: usize = 200;
 
@@ -141,6 +144,7 @@ struct Read {
     records: Vec<Record>,
     expectations: Vec<ExpectRecord>,
     queries: Vec<Query>,
+    plot_width: PlotWidth,
     unfinished: usize,
     damaged: Vec<String>,
 }
@@ -175,39 +179,88 @@ fn write(store: &Store, read: &Read, extras: Extras) -> Result<Report, ReportErr
     for table in sections.iter().flat_map(|section| &section.tables) {
         write_table(store, table)?;
     }
-    let mut drawn = HashSet::new();
-    for (name, figure) in sections.iter().flat_map(|section| &section.figures) {
-        let draw_error = |source| ReportError::Draw { name: name.clone(), source };
-        let path = |extension| plot_path(name, extension);
-        let svg = draw::svg(figure).map_err(draw_error)?;
-        // Pixels take a hundred times as long as the SVG of the same figure, so they carry its digest.
-        let digest = digest_of(svg.as_bytes());
-        if !store.mentions(&path("png"), digest.as_bytes()) {
-            store.write(&path("png"), &draw::png(figure, PNG_SCALE, &digest).map_err(draw_error)?)?;
-        }
-        store.write(&path("svg"), svg.as_bytes())?;
-        store.write(&path("csv"), figure.csv().as_bytes())?;
-        drawn.insert(name.clone());
-    }
-    remove_earlier(store, &drawn);
+    let figures = sections.iter().flat_map(|section| &section.figures);
+    let drawn = plot_files::write_all(store, figures, read.plot_width)?;
     let mut report = Report {
         shown: Vec::new(),
         verdicts: Vec::new(),
         findings: Vec::new(),
-        warnings: Vec::new(),
+        warnings: drawn.warnings.clone(),
         missed: 0,
         unfinished: read.unfinished,
         damaged: read.damaged.clone(),
         unanswered,
     };
-    for section in sections {
-        report.shown.extend(section.shown);
-        report.verdicts.extend(section.verdicts);
-        report.findings.extend(section.findings);
-        report.warnings.extend(section.warnings);
+    for section in &sections {
+        report.shown.extend(section.shown.clone());
+        report.verdicts.extend(section.verdicts.clone());
+        report.findings.extend(section.findings.clone());
+        report.warnings.extend(section.warnings.clone());
         report.missed += section.missed;
     }
+    write_page(store, read, &sections, &drawn.figures, &report)?;
     Ok(report)
+}
+
+/// What the tables of each kind stand under on the page; those of queries come after the kinds.
+const HEADINGS: [&str; 4] = ["Models", "Kernels", "Analyses", "Queries"];
+
+/// Writes `report.html`.
+fn write_page(
+    store: &Store,
+    read: &Read,
+    sections: &[Section],
+    figures: &[plot_files::DrawnFigure],
+    report: &Report,
+) -> Result<(), StoreError> {
+    let manifest = store.manifest().ok().flatten();
+    let name = manifest.as_ref().map(|manifest| manifest.name.clone());
+    let file = store.bytes(Path::new("experiment.toml"));
+    let groups = HEADINGS.iter().zip(sections).map(|(heading, section)| (*heading, section.tables.iter().collect()));
+    let content = page::Content {
+        title: read.title.clone().or(name).unwrap_or_else(|| "Results".into()),
+        state: state(read, report),
+        messages: messages(report),
+        failures: read.records.iter().filter_map(failed).collect(),
+        verdicts: report.verdicts.iter().collect(),
+        pivots: Vec::new(),
+        figures,
+        groups: groups.collect(),
+        file: file.map(|file| String::from_utf8_lossy(&file).into_owned()),
+        manifest,
+    };
+    store.write(Path::new(page::FILE), page::render(&content).as_bytes())
+}
+
+/// How far a folder is.
+fn state(read: &Read, report: &Report) -> Vec<(Tone, String)> {
+    let failed = read.records.iter().filter(|record| record.failure.is_some()).count();
+    let counts = [
+        (Tone::Good, read.records.len() - failed, "measured"),
+        (Tone::Bad, failed, "failed"),
+        (Tone::Warning, report.unfinished, "still to do"),
+        (Tone::Bad, report.missed, "expectations missed"),
+        (Tone::Bad, report.damaged.len(), "damaged files"),
+    ];
+    let told = counts.into_iter().filter(|(tone, count, _)| *count > 0 || *tone == Tone::Good);
+    told.map(|(tone, count, what)| (tone, format!("{count} {what}"))).collect()
+}
+
+fn messages(report: &Report) -> Vec<(Tone, String)> {
+    let with = |tone: Tone, messages: &[String]| messages.iter().map(move |text| (tone, text.clone())).collect::<Vec<_>>();
+    let unanswered: Vec<String> = report.unanswered.iter().map(ToString::to_string).collect();
+    let mut all = with(Tone::Bad, &report.damaged);
+    all.extend(with(Tone::Bad, &unanswered));
+    all.extend(with(Tone::Warning, &report.warnings));
+    all.extend(with(Tone::Plain, &report.findings));
+    all
+}
+
+fn failed(record: &Record) -> Option<page::FailedCell> {
+    let failure = record.failure.as_ref()?;
+    let kind = serde_json::to_value(failure.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned));
+    let (id, reason) = (record.id.as_str().to_owned(), failure.message.clone());
+    Some(page::FailedCell { id, what: record.cell.to_string(), kind: kind.unwrap_or_default(), reason })
 }
 
 /// Gives tables of one name others: `groups` of modules stays, `groups` of features becomes `analysis_groups`.
@@ -266,29 +319,10 @@ fn table_path(name: &str, extension: &str) -> PathBuf {
     Path::new("tables").join(format!("{name}.{extension}"))
 }
 
-fn plot_path(name: &str, extension: &str) -> PathBuf {
-    Path::new("plots").join(format!("{name}.{extension}"))
-}
-
-fn digest_of(svg: &[u8]) -> String {
-    format!("SVG with SHA-256 {}", sha256(svg))
-}
-
-/// Removes plots that an earlier report drew and this one does not, since they show other cells. What is not ours, or was
-/// changed by hand, stays: its pixels do not carry its digest.
-fn remove_earlier(store: &Store, drawn: &HashSet<String>) {
-    for name in store.stems(Path::new("plots"), "svg").iter().filter(|name| !drawn.contains(*name)) {
-        let svg = store.bytes(&plot_path(name, "svg")).unwrap_or_default();
-        if store.mentions(&plot_path(name, "png"), digest_of(&svg).as_bytes()) {
-            ["svg", "png", "csv"].iter().for_each(|extension| store.remove(&plot_path(name, extension)));
-        }
-    }
-}
-
 /// The cells of the plan; all cells of the folder, by name, where there is no plan.
 fn read(store: &Store) -> Result<Read, StoreError> {
     let mut read = Read::default();
-    let Some(PlanRecord { title, cells, expectations, queries, .. }) = store.plan()? else {
+    let Some(PlanRecord { title, cells, expectations, queries, plot_width, .. }) = store.plan()? else {
         for record in store.cells()? {
             match record {
                 Ok(record) => read.records.push(record.latest()),
@@ -297,7 +331,7 @@ fn read(store: &Store) -> Result<Read, StoreError> {
         }
         return Ok(read);
     };
-    (read.title, read.expectations, read.queries) = (title, expectations, queries);
+    (read.title, read.expectations, read.queries, read.plot_width) = (title, expectations, queries, plot_width);
     for entry in cells {
         read.add(store, entry)?;
     }

@@ -119,6 +119,7 @@ fn plan_record(experiment: &Experiment, planned: &[Planned]) -> Result<PlanRecor
         title: experiment.title.clone(),
         cells: planned.iter().map(PlanEntry::of).collect(),
         expectations,
+        plot_width: experiment.plot_width,
         queries: experiment.queries.clone(),
     })
 }
