@@ -4,6 +4,7 @@
 
 mod args;
 mod check;
+mod completions;
 mod export;
 mod info;
 mod interrupt;
@@ -35,5 +36,6 @@ pub fn dispatch(args: Args) -> Result<u8, CliError> {
         Verb::List { what } => list::list(what),
         Verb::Schema { name } => schema::schema(name),
         Verb::Info => info::info(),
+        Verb::Completions { shell } => Ok(completions::completions(shell)),
     }
 }

@@ -247,7 +247,8 @@ fn state(read: &Read, report: &Report) -> Vec<(Tone, String)> {
 }
 
 fn messages(report: &Report) -> Vec<(Tone, String)> {
-    let with = |tone: Tone, messages: &[String]| messages.iter().map(move |text| (tone, text.clone())).collect::<Vec<_>>();
+    let with =
+        |tone: Tone, messages: &[String]| messages.iter().map(move |text| (tone, text.clone())).collect::<Vec<_>>();
     let unanswered: Vec<String> = report.unanswered.iter().map(ToString::to_string).collect();
     let mut all = with(Tone::Bad, &report.damaged);
     all.extend(with(Tone::Bad, &unanswered));

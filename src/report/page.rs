@@ -215,7 +215,10 @@ fn manifest(manifest: &Manifest) -> Jinja {
     let facts = [
         ("program", program.to_string()),
         ("features", program.features.join(", ")),
-        ("machine", format!("{}, {} cores ({}), {gib:.1} GiB, {}", machine.cpu, machine.cores, machine.simd, machine.os)),
+        (
+            "machine",
+            format!("{}, {} cores ({}), {gib:.1} GiB, {}", machine.cpu, machine.cores, machine.simd, machine.os),
+        ),
         ("GPUs", machine.gpus.join("; ")),
         ("seeds", seeds.join(", ")),
         ("experiment file", format!("SHA-256 {}", manifest.experiment_sha256)),

@@ -73,7 +73,8 @@ fn runs<'a>(rect: &'a Rect, width: usize, shades: &'a [u8]) -> impl Iterator<Ite
     shades.chunks(width).enumerate().flat_map(move |(row, pixels)| {
         let mut start = 0;
         pixels.chunk_by(|a, b| a == b).map(move |same| {
-            let run = Run { shade: same[0], left: x(start), top: y(row), right: x(start + same.len()), bottom: y(row + 1) };
+            let run =
+                Run { shade: same[0], left: x(start), top: y(row), right: x(start + same.len()), bottom: y(row + 1) };
             start += same.len();
             run
         })

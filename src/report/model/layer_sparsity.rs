@@ -376,7 +376,8 @@ mod tests {
         assert_eq!((drawn, figure.notes), (vec!["magnitude"], vec!["The same in every block: random".to_owned()]));
         let Marks::Points(series) = &figure.panels[0].marks else { panic!("no lines") };
         assert_eq!(series[0].points.iter().map(|(_, v)| v.y.unwrap()).collect::<Vec<_>>(), [0.4, 0.8]);
-        let uneven = [point(Method::Random, Some(0), [90, 90, 10, 10]), point(Method::Random, Some(1), [80, 80, 10, 10])];
+        let uneven =
+            [point(Method::Random, Some(0), [90, 90, 10, 10]), point(Method::Random, Some(1), [80, 80, 10, 10])];
         let with_uneven: Vec<&CellResult> = records[..1].iter().chain(&uneven).collect();
         let Made::Figure(figure) = layers(&with_uneven, &names) else { panic!("no lines") };
         let lines = lines_of(&figure.panels[0]);
@@ -387,7 +388,8 @@ mod tests {
     fn numbers_of_blocks_size_nothing() {
         let figures = |names: &[String]| {
             let kept = |at: usize| 40 + 20 * (at as u64 % 2);
-            let linears: Vec<(&str, u64)> = names.iter().enumerate().map(|(at, name)| (name.as_str(), kept(at))).collect();
+            let linears: Vec<(&str, u64)> =
+                names.iter().enumerate().map(|(at, name)| (name.as_str(), kept(at))).collect();
             let record = record(cell("m", Method::Magnitude, 0.5, Variant::Masked, None), 1.0, &linears);
             let names = Names::among([&record.cell]);
             (layers(&[&record], &names), heatmap(&[&record], &names))

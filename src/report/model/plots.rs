@@ -83,10 +83,7 @@ pub(super) fn setups(records: &[&CellResult]) -> Option<Figure> {
     let labels = labels(&setups.iter().map(|cells| cells[0]).collect::<Vec<_>>());
     let categories = labels.into_iter().zip(&setups);
     let categories: Vec<Category> = categories
-        .map(|(label, cells)| Category {
-            style: Some(variant_style(cells[0].cell.variant)),
-            ..Category::from(label)
-        })
+        .map(|(label, cells)| Category { style: Some(variant_style(cells[0].cell.variant)), ..Category::from(label) })
         .collect();
     let panel = |column: MetricColumn, axis: Axis| {
         let value = |cells: &Vec<&CellResult>| over_seeds(cells, &|record| record.column(column).number());

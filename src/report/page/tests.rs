@@ -49,7 +49,10 @@ fn the_policy_names_the_style_and_the_script() {
     let page = page("a");
     let part = |from: &str, to: &str| page.split_once(from).and_then(|(_, rest)| rest.split_once(to)).unwrap().0;
     assert!(page.contains(&format!("style-src '{}'", hash(part("<style>", "</style>")))));
-    assert!(page.contains(&format!("script-src '{}'", hash(page.rsplit_once("<script>").unwrap().1.split_once("</script>").unwrap().0))));
+    assert!(page.contains(&format!(
+        "script-src '{}'",
+        hash(page.rsplit_once("<script>").unwrap().1.split_once("</script>").unwrap().0)
+    )));
     // The example of `openssl dgst -sha256 -binary | base64` of the three letters `abc`.
     assert_eq!(hash("abc"), "sha256-ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=");
     assert!(!page.contains(" style=") && !page.contains(" onclick="), "the policy would forbid them");

@@ -132,10 +132,15 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_of_any_text() {
-        for file in [FILE, "", "\"open", "'''open\n", "\"\\", "[", "[[\u{fc}", "a = \"\\\u{fc}\"", "\u{1f600} = 1", "]]}"] {
+        for file in
+            [FILE, "", "\"open", "'''open\n", "\"\\", "[", "[[\u{fc}", "a = \"\\\u{fc}\"", "\u{1f600} = 1", "]]}"]
+        {
             let together: String = pieces(file).into_iter().map(|(_, text)| text).collect();
             assert_eq!(together, file);
         }
-        assert_eq!(highlighted("a = \"<script>\""), "<span class=\"k\">a</span> = <span class=\"s\">&quot;&lt;script&gt;&quot;</span>");
+        assert_eq!(
+            highlighted("a = \"<script>\""),
+            "<span class=\"k\">a</span> = <span class=\"s\">&quot;&lt;script&gt;&quot;</span>"
+        );
     }
 }
