@@ -2,8 +2,10 @@
 //!
 //! Data goes to stdout, everything else to stderr. No other module prints.
 
+mod accept;
 mod args;
 mod check;
+mod compare;
 mod completions;
 mod export;
 mod info;
@@ -15,6 +17,7 @@ mod progress;
 mod report;
 mod run;
 mod schema;
+mod verify;
 
 pub use args::Args;
 pub use output::{Event, Printer};
@@ -32,6 +35,9 @@ pub fn dispatch(args: Args) -> Result<u8, CliError> {
         Verb::Plan(plan) => plan::plan(&plan),
         Verb::Check(check) => check::check(&check),
         Verb::Report(report) => report::report(&report),
+        Verb::Compare(compare) => compare::compare(&compare),
+        Verb::Verify(verify) => verify::verify(&verify),
+        Verb::Accept(accept) => accept::accept(&accept),
         Verb::Export(export) => export::export(&export),
         Verb::List { what } => list::list(what),
         Verb::Schema { name } => schema::schema(name),

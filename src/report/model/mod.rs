@@ -16,10 +16,11 @@ mod tables;
 
 use super::columns::Columns;
 use super::{Read, Section};
-use crate::record::{CellResult, ExpectRecord};
+use crate::record::{CellResult, ExpectRecord, Record};
 use crate::report::figure::Figure;
 use plots::Made;
 use series_names::Names;
+use std::sync::Arc;
 
 /// The model cells of an experiment, finished and failed, in the plan's order.
 #[derive(Default)]
@@ -35,12 +36,12 @@ pub(super) fn columns() -> Vec<Columns> {
 }
 
 /// What model cells give.
-pub(super) fn section(read: &Read) -> Section {
-    let cells = Cells {
+pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
+    let cells = Arc::new(Cells {
         title: read.title.clone(),
-        records: read.records.iter().filter_map(CellResult::of).collect(),
+        records: records.into_iter().filter_map(CellResult::of).collect(),
         expectations: read.expectations.clone(),
-    };
+    });
     let tables = tables::all(&cells);
     let find = |name: &str| tables.iter().find(|table| table.name == name);
     let missed = tables::missed(&cells);
@@ -65,6 +66,7 @@ pub(super) fn section(read: &Read) -> Section {
         verdicts: find("expectations").map(|table| table.clone().without_constant_columns(&["verdict"])),
         figures,
         tables,
+        long: tables::long(&cells),
         findings,
         warnings,
         missed,
