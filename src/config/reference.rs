@@ -15,7 +15,8 @@ change a text, change the doc comment in [`src/config/raw.rs`](../src/config/raw
 [`schemas/experiment.json`](../schemas/experiment.json).
 
 *An array where a single value is expected is an axis; a block is the product of its axes; the experiment is the union \
-of its blocks.* The keys of axes are marked **axis**. `-s prune.sparsity=[0.5,0.6]` on the command line sets any key by \
+of its blocks.* The keys of axes are marked **axis**; one of numbers may \
+be a range, `{ from = 0.1, to = 0.9, step = 0.1 }`, with both ends. `-s prune.sparsity=[0.5,0.6]` on the command line sets any key by \
 its dotted path.
 ";
 
