@@ -6,6 +6,7 @@ mod accept;
 mod args;
 mod check;
 mod compare;
+mod completions;
 mod export;
 mod fetch;
 mod info;
@@ -51,5 +52,6 @@ pub fn dispatch(args: Args) -> Result<u8, CliError> {
         Verb::Schema { name } => schema::schema(name),
         Verb::Info => info::info(),
         Verb::Worker(worker) => Ok(worker::worker(&worker)),
+        Verb::Completions { shell } => Ok(completions::completions(shell)),
     }
 }

@@ -25,6 +25,7 @@ pub use crate::config::joining::Joining;
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
 pub use crate::config::metric::{Metric, MetricColumn, Reads};
 pub use crate::config::pivot::{Best, PivotSpec};
+pub use crate::config::plots::PlotWidth;
 pub use crate::config::query::{Picture, Query, QueryPlot};
 pub use crate::config::source::{ModelSource, TextSource};
 pub use crate::dtype::Dtype;
@@ -80,6 +81,8 @@ pub struct Experiment {
     pub latency: LatencySettings,
     /// Numbers that the run must reproduce.
     pub expects: Vec<Expect>,
+    /// How wide figures are.
+    pub plot_width: PlotWidth,
     /// Questions to the tables, asked when the report is made.
     pub queries: Vec<Query>,
     /// Tables for a paper, made when the report is.

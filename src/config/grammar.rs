@@ -17,6 +17,7 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeArray, DeInteger, DeTable, DeValue};
 
+use crate::config::range::{self, RangeError};
 use crate::config::schema::json_schema;
 use crate::diagnostic::{Diagnostic, Found, Span, nearest};
 use crate::keyword::{backticked, one_of};
@@ -100,6 +101,11 @@ impl Grammar {
             _ => &[],
         };
         keys.iter().map(|(key, _)| key.as_str())
+    }
+
+    /// Whether an axis of it may be a range.
+    pub(super) fn has_ranges(&self) -> bool {
+        matches!(self, Self::Integer(_) | Self::Number)
     }
 
     /// What an axis is an axis of; anything else is itself.
@@ -312,6 +318,7 @@ impl Findings {
                 self.items(item, array, place);
                 !array.is_empty()
             }
+            (Grammar::Axis(item), DeValue::Table(table)) if item.has_ranges() => self.range(item, table, span, place),
             (Grammar::Pair(parts), DeValue::Array(array)) if parts.len() == array.len() => {
                 let mut all = true;
                 for ((_, part), item) in parts.iter().zip(array.iter_mut()) {
@@ -321,6 +328,60 @@ impl Findings {
             }
             (grammar, value) => fits(grammar.item(), value) || self.mismatch(grammar, value, span, place),
         }
+    }
+
+    /// Whether a range of numbers is one, and all its values fit.
+    fn range(&mut self, item: &Grammar, table: &DeTable<'_>, span: Span, place: &Place) -> bool {
+        let path = &place.shown;
+        let form = "write `{ from = 0.1, to = 0.9, step = 0.1 }`, or an array of values";
+        let other = table.keys().find(|key| !range::KEYS.contains(&key.get_ref().as_ref()));
+        if let Some(other) = other {
+            let title = format!("unknown key `{path}.{}`", other.get_ref());
+            self.diagnostics.push(Diagnostic::error(title).at(other.span(), one_of(&range::KEYS)).help(form));
+            return false;
+        }
+        let mut ends = ["", "", ""];
+        for (end, key) in ends.iter_mut().zip(range::KEYS) {
+            let Some(value) = table.get(key) else {
+                let title = format!("`{path}` lacks `{key}`");
+                self.diagnostics.push(Diagnostic::error(title).at(span, "a range has two ends and a step").help(form));
+                return false;
+            };
+            *end = match (item, value.get_ref()) {
+                (_, DeValue::Integer(number)) if number.radix() == 10 => number.as_str(),
+                (Grammar::Number, DeValue::Float(number)) => number.as_str(),
+                (_, other) => {
+                    let (title, expected) = (format!("wrong type of `{path}.{key}`"), item.expected());
+                    let label = format!("expected {expected}, found {}", found(other));
+                    self.diagnostics.push(Diagnostic::error(title).at(value.span(), label));
+                    return false;
+                }
+            };
+        }
+        let values = match range::values(ends) {
+            Ok(values) => values,
+            Err(error) => {
+                let at = table.get(error.key()).map_or(span, Spanned::span);
+                let help = match &error {
+                    RangeError::Misses { before, .. } => Some(format!("`to = {before}` ends the range there")),
+                    RangeError::Digits { .. } | RangeError::Step | RangeError::TooMany { .. } => None,
+                };
+                let title = format!("`{path}` is no range");
+                let label = format!("`{}` {error}", error.key());
+                self.diagnostics.push(Diagnostic::error(title).at(at, label).maybe_help(help));
+                return false;
+            }
+        };
+        let too_small = |value: &&String| match item {
+            Grammar::Integer(minimum) => value.parse::<i128>().is_ok_and(|value| value < *minimum),
+            _ => false,
+        };
+        if let Some(value) = values.iter().find(too_small) {
+            let label = format!("expected {}, and `{value}` is among them", item.expected());
+            self.diagnostics.push(Diagnostic::error(format!("`{path}` is out of range")).at(span, label));
+            return false;
+        }
+        true
     }
 
     fn items(&mut self, grammar: &Grammar, array: &mut DeArray<'_>, place: &Place) {

@@ -23,6 +23,7 @@ use crate::config::experiment::{
 };
 use crate::config::kernel::MatrixShape;
 use crate::config::pivot::RawPivot;
+use crate::config::plots::RawPlots;
 use crate::config::query::RawQuery;
 use crate::config::workers::Workers;
 
@@ -59,6 +60,8 @@ pub struct RawExperiment {
     pub measure: Option<At<RawMeasure>>,
     /// Published or earlier numbers that the run must reproduce.
     pub expect: Option<Vec<At<RawExpect>>>,
+    /// How figures are drawn.
+    pub plots: Option<At<RawPlots>>,
     /// Questions to the tables of the results folder. They are asked after the run, and decide nothing that is measured.
     pub query: Option<Vec<At<RawQuery>>>,
     /// Tables for a paper: pivots of the tidy tables. They are made after the run, and decide nothing that is measured.

@@ -143,6 +143,7 @@ impl Validator<'_> {
             metrics,
             latency,
             expects,
+            plot_width: value(section(raw.plots).width).unwrap_or_default(),
             queries,
             pivots,
             warnings: Diagnostics::default(),

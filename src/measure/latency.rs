@@ -106,6 +106,11 @@ impl Phase {
         let s = &self.seconds;
         Spread { mean: mean(s), sd: sd(s), median: quantile(s, 0.5), p95: quantile(s, 0.95), min: quantile(s, 0.0) }
     }
+
+    /// The seconds between which the middle half of the samples lies; none of fewer than two samples.
+    pub fn middle_half(&self) -> Option<(f64, f64)> {
+        (self.seconds.len() > 1).then(|| (quantile(&self.seconds, 0.25), quantile(&self.seconds, 0.75)))
+    }
 }
 
 /// Times a workload; `done` is called with the number of finished runs, and of all.

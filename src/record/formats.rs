@@ -3,6 +3,7 @@
 use super::origin::OriginRecord;
 use super::provenance::{Machine, Program};
 use crate::config::pivot::PivotSpec;
+use crate::config::plots::PlotWidth;
 use crate::config::query::Query;
 use crate::plan::{CellId, Part, Planned, Task};
 use schemars::JsonSchema;
@@ -25,6 +26,9 @@ pub struct PlanRecord {
     pub cells: Vec<PlanEntry>,
     /// Numbers that the run must reproduce.
     pub expectations: Vec<ExpectRecord>,
+    /// How wide figures are.
+    #[serde(default, skip_serializing_if = "PlotWidth::is_default")]
+    pub plot_width: PlotWidth,
     /// Questions to the tables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub queries: Vec<Query>,

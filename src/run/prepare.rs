@@ -129,6 +129,7 @@ fn plan_record(experiment: &Experiment, planned: &[Planned], store: &Store) -> R
         title: experiment.title.clone(),
         cells: planned.iter().map(PlanEntry::of).collect(),
         expectations,
+        plot_width: experiment.plot_width,
         queries: experiment.queries.clone(),
         pivots: experiment.pivots.clone(),
     })

@@ -20,6 +20,7 @@ mod kept;
 mod kernels;
 mod latency;
 mod output;
+mod page;
 mod queries;
 mod reference;
 mod resume;

@@ -116,6 +116,12 @@ fn keys_and_types() -> Vec<Case> {
 
 fn values() -> Vec<Case> {
     vec![
+        random("sparsity = { from = 0.1, to = 0.95, step = 0.1 }"),
+        random("sparsity = { from = 0.1, to = 0.9, step = -0.1 }"),
+        random("sparsity = { from = 0.1, to = 0.9 }"),
+        random("sparsity = { from = 0.1, to = 0.9, by = 0.1 }"),
+        random("sparsity = { from = 0.1, to = \"0.9\", step = 0.1 }"),
+        kernel("[8, 8]", "{ from = -1, to = 3, step = 1 }", "format = \"dense\""),
         more("[device]\nindex = -1\n"),
         more("[device]\nindex = 99999999999999999999\n"),
         more("[device]\nbackend = []\n"),

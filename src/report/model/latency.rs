@@ -215,24 +215,37 @@ pub(super) fn figure(records: &[&CellResult]) -> Option<Figure> {
     };
     let panels = [panel("decode", "Decode (tokens/s)"), panel("prefill", "Prefill (tokens/s)")];
     let panels: Vec<Panel> = panels.into_iter().flatten().collect();
-    (!work.is_empty() && !panels.is_empty()).then(|| Figure { columns: 1, ..Figure::new(panels, PAGE, 500) })
+    let bars = panels.iter().any(|panel| matches!(panel.marks, Marks::Bars { .. }));
+    let says = bars.then(|| "Bars: the median sample; whiskers: the middle half of all samples".to_owned());
+    let notes = says.into_iter().collect();
+    (!work.is_empty() && !panels.is_empty()).then(|| Figure { columns: 1, notes, ..Figure::new(panels, PAGE, 510) })
 }
 
 /// One bar a setup for each batch size and prompt length.
 fn bars(records: &[&CellResult], work: &[&Timed<'_>], axis: Axis) -> Panel {
     let several = work.len() > 1;
     let category = |(label, record): (String, &&CellResult)| Category {
-        label,
         style: (!several).then(|| variant_style(record.cell.variant)),
+        ..Category::from(label)
     };
     let series = work.iter().enumerate().map(|(index, work)| BarSeries {
         name: work.label(),
         style: index + 1,
-        values: records.iter().map(|record| Mark::from(speed(record, work))).collect(),
+        values: records.iter().map(|record| mark(record, work)).collect(),
     });
     let categories = labels(records).into_iter().zip(records).map(category).collect();
     let marks = Marks::Bars { categories, series: series.collect() };
     Panel { legend: several, ..Panel::new(Axis::linear(""), axis, marks) }
+}
+
+/// The speed of the median sample, with those of the middle half of all samples on each side.
+fn mark(record: &CellResult, work: &Timed<'_>) -> Mark {
+    let Some(timed) = timed(record).find(|timed| timed.same_work(work)) else { return Mark::MISSING };
+    let speed = |seconds: f64| timed.tokens_per_sample as f64 / seconds;
+    match timed.phase.middle_half() {
+        Some((fast, slow)) => Mark::with_bounds(timed.tokens_per_second(), speed(slow), speed(fast)),
+        None => timed.tokens_per_second().into(),
+    }
 }
 
 fn speed(record: &CellResult, work: &Timed<'_>) -> Option<f64> {

@@ -21,6 +21,7 @@ use super::{Read, Section};
 use crate::record::{CellResult, ExpectRecord, Record};
 use crate::report::figure::Figure;
 use crate::report::pivot::PointNames;
+use plots::Made;
 use series_names::Names;
 use std::sync::Arc;
 
@@ -63,11 +64,13 @@ pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
         ));
     }
     let names = point_names(&cells);
+    let (figures, undrawn) = figures(&cells);
+    findings.extend(undrawn);
     Section {
         shown: terminal::shown(&cells, &tables, &names),
         names,
         verdicts: find("expectations").map(|table| table.clone().without_constant_columns(&["verdict"])),
-        figures: figures(&cells),
+        figures,
         tables,
         long: tables::long(&cells),
         findings,
@@ -91,33 +94,40 @@ fn point_names(cells: &Cells) -> PointNames {
     all
 }
 
-/// Every figure with its file name.
-fn figures(cells: &Cells) -> Vec<(String, Figure)> {
+/// Every figure with its file name, and what is said of those that are not drawn.
+fn figures(cells: &Cells) -> (Vec<(String, Figure)>, Vec<String>) {
     let runs = plots::runs(&cells.records);
     let files = plots::file_names(&runs.iter().map(|records| &records[0].cell).collect::<Vec<_>>());
     let several = runs.len() > 1;
-    let mut figures = Vec::new();
+    let (mut figures, mut undrawn) = (Vec::new(), Vec::new());
     for (records, file) in runs.into_iter().zip(files) {
         let names = Names::among(records.iter().map(|record| &record.cell));
         let made = [
-            ("setups", plots::setups(&records)),
-            ("groups", plots::groups(&records)),
-            ("sweep", quality::sweep(&records, &names)),
-            ("perplexity", quality::perplexity(&records, &names)),
+            ("setups", plots::setups(&records).into()),
+            ("groups", plots::groups(&records).into()),
+            ("sweep", quality::sweep(&records, &names).into()),
+            ("perplexity", quality::perplexity(&records, &names).into()),
             ("layers", layer_sparsity::layers(&records, &names)),
             ("heatmap", layer_sparsity::heatmap(&records, &names)),
-            ("latency", latency::figure(&records)),
+            ("latency", latency::figure(&records).into()),
         ];
         for (name, figure) in made {
-            let Some(mut figure) = figure else { continue };
+            let file_name = if several { format!("{name}-{file}") } else { name.into() };
+            let mut figure = match figure {
+                Made::Figure(figure) => figure,
+                Made::Undrawn(why) => {
+                    undrawn.push(format!("plots/{file_name} is not drawn: {why}"));
+                    continue;
+                }
+                Made::Nothing => continue,
+            };
             let cell = &records[0].cell;
             let run = format!("{}, {} {}", cell.model, cell.backend, cell.dtype.name());
             figure.description = cells.title.iter().cloned().chain([run]).collect::<Vec<_>>().join(": ");
-            let name = if several { format!("{name}-{file}") } else { name.into() };
-            figures.push((name, figure));
+            figures.push((file_name, figure));
         }
     }
-    figures
+    (figures, undrawn)
 }
 
 #[cfg(test)]

@@ -125,6 +125,21 @@ impl Pivot {
         table.csv()
     }
 
+    /// As the words of a table, marks as words too; its name is what it shows.
+    pub fn table(&self) -> Table {
+        let name = format!("{}: {}", self.id, self.caption());
+        let mut table = Table::new(name, self.row_keys.iter().cloned().chain(self.flat_columns()));
+        for (heading, entries) in self.rows.iter().zip(&self.entries) {
+            let entries = entries.iter().map(|entry| {
+                let Some(entry) = entry else { return Value::Missing };
+                let (words, mark) = (entry.words(self), mark_word(entry.mark()));
+                mark.map_or(words.clone().into(), |mark| format!("{words} ({mark})").into())
+            });
+            table.rows.push(heading.iter().map(|word| word.as_str().into()).chain(entries).collect());
+        }
+        table
+    }
+
     /// Markdown: bold, `<u>` and a dagger.
     pub fn markdown(&self) -> String {
         let keys: Vec<String> = self.row_keys.iter().map(|key| escape::markdown(key)).collect();
