@@ -28,6 +28,8 @@ pub enum Verb {
     Fetch(FetchArgs),
     /// Print a script that runs an experiment as an array job of Slurm, and then reports.
     Slurm(SlurmArgs),
+    /// Show how far results folders are, also while others work on them.
+    Status(StatusArgs),
     /// Make the tables and plots of results folders again, from the cells alone.
     Report(ReportArgs),
     /// Put the same cells of two results folders, or two setups of one, side by side.
@@ -74,6 +76,9 @@ pub struct RunArgs {
     /// How results go to stdout.
     #[arg(long, value_enum, default_value_t, help_heading = "Output options")]
     pub output_format: OutputFormat,
+    /// Print errors and failed cells alone: no progress, no tables; with `--output-format json` events as ever.
+    #[arg(short, long, help_heading = "Output options")]
+    pub quiet: bool,
 }
 
 /// Arguments of `fetch`.
@@ -193,6 +198,17 @@ pub struct CheckArgs {
     /// Set a key of every file, for example `-s prune.sparsity=0.5`; may be repeated.
     #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, ClapArgs)]
+pub struct StatusArgs {
+    /// Folders of experiments, `results/NAME`.
+    #[arg(required = true)]
+    pub folders: Vec<PathBuf>,
+    /// How it goes to stdout.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output options")]
+    pub output_format: OutputFormat,
 }
 
 /// Arguments of `report`.

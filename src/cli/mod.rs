@@ -13,11 +13,13 @@ mod interrupt;
 mod list;
 mod output;
 mod plan;
+mod presence;
 mod progress;
 mod report;
 mod run;
 mod schema;
 mod slurm;
+mod status;
 mod until;
 mod verify;
 mod worker;
@@ -39,6 +41,7 @@ pub fn dispatch(args: Args) -> Result<u8, CliError> {
         Verb::Check(check) => check::check(&check),
         Verb::Fetch(args) => fetch::fetch(&args),
         Verb::Slurm(args) => slurm::slurm(&args),
+        Verb::Status(status) => status::status(&status),
         Verb::Report(report) => report::report(&report),
         Verb::Compare(compare) => compare::compare(&compare),
         Verb::Verify(verify) => verify::verify(&verify),

@@ -2,7 +2,8 @@
 
 use super::args::{OutputFormat, RunArgs, SelectionArgs};
 use super::interrupt::Interrupt;
-use super::output::{Event, Printer};
+use super::output::{Event, FailedCell, Printer};
+use super::presence::Presence;
 use super::progress::{Progress, download_observer};
 use super::until::Until;
 use crate::config;
@@ -11,9 +12,9 @@ use crate::config::{Experiment, Origin};
 use crate::diagnostic::RenderStyle;
 use crate::error::{CliError, exit};
 use crate::execute::kernels::cpu::Simd;
-use crate::load::Loader;
-use crate::plan::{CellId, Planned};
-use crate::record::{Machine, Manifest, Program, RunRecord, Store, WorkerRecord, experiment_folder, now, sha256};
+use crate::load::{Loader, Observer};
+use crate::plan::{CellId, Decision, Planned};
+use crate::record::{Machine, Manifest, Program, RunRecord, Store, experiment_folder, host, now, sha256};
 use crate::report;
 use crate::run::{
     Outcome, PrepareError, PrepareOptions, Prepared, RunOptions, Start, prepare, run_by_workers, take_over, workers,
@@ -25,6 +26,9 @@ use std::path::{Path, PathBuf};
 const KEPT: &str = "experiment.toml";
 
 pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
+    if args.quiet {
+        Printer::be_quiet();
+    }
     let experiment = load_experiment(&args.selection)?;
     limit_threads(&experiment)?;
     let store = store_of(&args.selection, &experiment);
@@ -32,73 +36,92 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
         Printer::warning(&missing.to_string());
     }
     warn_of_another_file(&store, &experiment, &args.selection.file);
-    let started = RunRecord {
+    let presence = Presence::new(store.clone(), beginning());
+    let interrupt = {
+        let presence = presence.clone();
+        Interrupt::listen(move |code| {
+            let _ = presence.end(code, None);
+            Printer::note("interrupted: run again to continue");
+        })
+    };
+    let result = measure_and_report(experiment, args, &store, &presence, &interrupt);
+    let (code, outcome) = match &result {
+        Ok((code, outcome)) => (*code, Some(*outcome)),
+        Err(error) => (error.code, None),
+    };
+    let written = presence.end(code, outcome);
+    // The first error is the one to tell.
+    if result.is_ok() {
+        written?;
+    }
+    result.map(|(code, _)| code)
+}
+
+/// What is known of this process's run before it does anything.
+fn beginning() -> RunRecord {
+    RunRecord {
         argv: std::env::args().collect(),
         program: Program::current(),
         machine: Machine::current(Simd::detect().name()),
         started: now(),
-        ended: String::new(),
-        exit_code: 0,
+        host: host(),
+        pid: std::process::id(),
+        seen: None,
+        doing: None,
+        ended: None,
+        exit_code: None,
         ran: 0,
         failed: 0,
         kept: 0,
         workers: Vec::new(),
-    };
-    let interrupt = {
-        let (store, started) = (store.clone(), started.clone());
-        Interrupt::listen(move |code| {
-            let _ = store.write_run(&RunRecord { ended: now(), exit_code: code, ..started.clone() });
-            Printer::note("interrupted: run again to continue");
-        })
-    };
-    let result = measure_and_report(experiment, args, &store, &started, &interrupt);
-    let (code, outcome, workers) = match &result {
-        Ok((code, outcome, workers)) => (*code, *outcome, workers.clone()),
-        Err(error) => (error.code, Outcome::default(), Vec::new()),
-    };
-    // Before the folder is there, there is nothing to record; and the first error is the one to tell.
-    if store.root().join("runs").is_dir() {
-        let Outcome { ran, failed, kept, .. } = outcome;
-        let written =
-            store.write_run(&RunRecord { ended: now(), exit_code: code, ran, failed, kept, workers, ..started });
-        if result.is_ok() {
-            written?;
-        }
     }
-    result.map(|(code, ..)| code)
 }
 
-/// The run itself; the exit code, what became of the cells, and the processes that measured them.
+/// The run itself; the exit code and what became of the cells.
 fn measure_and_report(
     experiment: Experiment,
     args: &RunArgs,
     store: &Store,
-    started: &RunRecord,
+    presence: &Presence,
     interrupt: &Interrupt,
-) -> Result<(u8, Outcome, Vec<WorkerRecord>), CliError> {
-    let prepared = prepare_selection(experiment, &args.selection, store, interrupt, false)?;
+) -> Result<(u8, Outcome), CliError> {
+    let json = args.output_format == OutputFormat::Json;
+    let downloads = download_observer(interrupt.clone(), json);
+    let prepared = prepare_with(experiment, &args.selection, store, downloads, false)?;
     if let Some(too_large) = prepared.too_large.first().filter(|_| !args.ignore_memory) {
         return Err(PrepareError::TooLarge(too_large.clone()).into());
     }
     warn_of_memory(&prepared, "cells may fail for lack of it");
     store.create()?;
+    presence.begin()?;
     take_over(&prepared, store)?;
-    let json = args.output_format == OutputFormat::Json;
     if json {
+        let (cells, kept, results) = (prepared.running(), prepared.kept().count(), store.root().display().to_string());
+        Printer::json(&Event::Start { cells, kept, results });
         kept_events(&prepared, store)?;
     }
-    let progress = Progress::new(prepared.running(), json, interrupt.clone());
-    let outcome = run_cells(&prepared, args, store, &progress);
+    let running = prepared.cells.iter().filter(|planned| planned.runs()).map(|planned| &planned.task);
+    let progress = Progress::new(running, json, interrupt.clone(), Some(presence.clone()));
+    let outcome = run_cells(&prepared, args, store, &progress, presence);
     progress.finish();
-    let (outcome, workers) = outcome?;
-    let code = match interrupt.code() {
+    let outcome = outcome?;
+    match interrupt.code() {
         Some(code) => {
+            tell_failures(&progress.failures());
+            if json {
+                let Outcome { ran, failed, kept, .. } = outcome;
+                Printer::json(&Event::Interrupted { ran, failed, kept });
+            }
             Printer::note("interrupted: run again to continue");
-            code
+            Ok((code, outcome))
         }
-        None => finish(&prepared, store, started, outcome, json)?,
-    };
-    Ok((code, outcome, workers))
+        None => {
+            let mut failures = progress.failures();
+            failures.extend(kept_failures(&prepared));
+            let code = finish(&prepared, store, &presence.run(), outcome, failures, json)?;
+            Ok((code, outcome))
+        }
+    }
 }
 
 /// Runs the cells in this process, or has several run them.
@@ -107,14 +130,17 @@ fn run_cells(
     args: &RunArgs,
     store: &Store,
     progress: &Progress,
-) -> Result<(Outcome, Vec<WorkerRecord>), CliError> {
+    presence: &Presence,
+) -> Result<Outcome, CliError> {
     let options = RunOptions { fail_fast: args.fail_fast, until: args.until.map(Until::instant) };
     let workers = match prepared.experiment.workers {
         Workers::Count(0 | 1) => 1,
         Workers::Count(_) | Workers::All => workers(prepared)?,
     };
     let start = Start { program: this_program()?, args: worker_args(args, store), file: args.selection.file.clone() };
-    Ok(run_by_workers(prepared, store, options, progress, (&start, workers))?)
+    let (outcome, workers) = run_by_workers(prepared, store, options, progress, (&start, workers))?;
+    presence.workers(workers);
+    Ok(outcome)
 }
 
 fn this_program() -> Result<PathBuf, CliError> {
@@ -177,7 +203,7 @@ pub(super) fn read_experiment(file: &Path, set: &[String]) -> Result<Experiment,
     let origin = kept_origin(file).unwrap_or_else(|| Origin::of(file));
     config::load_from(file, origin, set).map_err(|error| match error {
         config::ConfigError::Invalid(diagnostics) => {
-            Printer::note(&diagnostics.render(style()));
+            Printer::problem(&diagnostics.render(style()));
             CliError { code: exit::USAGE, message: String::new(), hint: None }
         }
         error => error.into(),
@@ -224,7 +250,18 @@ pub(super) fn prepare_selection(
     interrupt: &Interrupt,
     explain: bool,
 ) -> Result<Prepared, CliError> {
-    let loader = Loader::new(selection.offline, download_observer(interrupt.clone()));
+    prepare_with(experiment, selection, store, download_observer(interrupt.clone(), false), explain)
+}
+
+/// Likewise, with somebody who is told of downloads.
+fn prepare_with(
+    experiment: Experiment,
+    selection: &SelectionArgs,
+    store: &Store,
+    downloads: Observer,
+    explain: bool,
+) -> Result<Prepared, CliError> {
+    let loader = Loader::new(selection.offline, downloads);
     let options = PrepareOptions {
         only: selection.only.clone(),
         partition: selection.partition,
@@ -286,7 +323,7 @@ pub(super) fn build_threads(threads: usize) -> Result<(), CliError> {
 fn kept_events(prepared: &Prepared, store: &Store) -> Result<(), CliError> {
     for planned in prepared.cells.iter().filter(|planned| planned.selected && !planned.runs()) {
         if let Some(record) = store.cell(&planned.id)? {
-            Printer::json(&Event::cell(&record.only(&wanted(planned)), true));
+            Printer::json(&Event::cached(&record.only(&wanted(planned))));
         }
     }
     Ok(())
@@ -303,6 +340,7 @@ fn finish(
     store: &Store,
     started: &RunRecord,
     outcome: Outcome,
+    failures: Vec<FailedCell>,
     json: bool,
 ) -> Result<u8, CliError> {
     store.write_plan(&prepared.plan, &prepared.experiment.text)?;
@@ -319,8 +357,9 @@ fn finish(
             kept: outcome.kept,
             expectations_missed: report.missed,
             results: store.root().display().to_string(),
+            failures: failures.clone(),
         });
-    } else {
+    } else if !Printer::is_quiet() {
         Printer::report(&report);
     }
     let Outcome { ran, failed, kept, kept_failed, .. } = outcome;
@@ -329,6 +368,7 @@ fn finish(
     if !stand_ins.is_empty() {
         Printer::note(&format!("\n{}: a stand-in, not a published model", stand_ins.join(", ")));
     }
+    tell_failures(&failures);
     let unfinished = match report.unfinished {
         0 => String::new(),
         count => format!(", {count} still to do"),
@@ -362,6 +402,45 @@ fn said_late(prepared: &Prepared, outcome: Outcome) -> Option<u8> {
         Printer::note(&format!("the time is over and {} did not begin: run again to continue", counted(left, "cell")));
         exit::INTERRUPTED
     })
+}
+
+/// The cells that stay as they are although they failed before.
+fn kept_failures(prepared: &Prepared) -> impl Iterator<Item = FailedCell> {
+    prepared.cells.iter().filter(|planned| planned.selected).filter_map(|planned| match &planned.decision {
+        Decision::KeepFailed { message } => {
+            Some(FailedCell { id: planned.id.clone(), cell: planned.task.to_string(), message: message.clone() })
+        }
+        Decision::New { .. }
+        | Decision::Add { .. }
+        | Decision::Copy { .. }
+        | Decision::Cached
+        | Decision::Accepted { .. }
+        | Decision::Stale { .. }
+        | Decision::Retry { .. }
+        | Decision::Rerun
+        | Decision::Beside => None,
+    })
+}
+
+/// Says once more at the end which cells failed, and why; the same reason once.
+fn tell_failures(failures: &[FailedCell]) {
+    /// As many as a terminal shows beside the rest.
+    const MOST: usize = 20;
+    let mut reasons: Vec<(&FailedCell, usize)> = Vec::new();
+    for failed in failures {
+        match reasons.iter_mut().find(|(first, _)| first.message == failed.message) {
+            Some((_, count)) => *count += 1,
+            None => reasons.push((failed, 1)),
+        }
+    }
+    for (first, count) in reasons.iter().take(MOST) {
+        let more = if *count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        Printer::problem(&format!("failed: {} {}{more}: {}", first.id, first.cell, first.message));
+    }
+    if reasons.len() > MOST {
+        let others = reasons[MOST..].iter().map(|(_, count)| count).sum();
+        Printer::problem(&format!("failed: {}, for other reasons; `plan` tells all", counted(others, "cell")));
+    }
 }
 
 /// `1 cell`, `2 cells`

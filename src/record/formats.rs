@@ -86,7 +86,7 @@ pub struct ExpectRecord {
     pub source: Option<String>,
 }
 
-/// `runs/*.json`: one process.
+/// `runs/*.json`: one process, written when it begins, now and then while it runs, and when it ends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunRecord {
@@ -98,10 +98,22 @@ pub struct RunRecord {
     pub machine: Machine,
     /// When it began.
     pub started: String,
-    /// When it ended.
-    pub ended: String,
-    /// Its exit code.
-    pub exit_code: u8,
+    /// The host that it ran on.
+    #[serde(default)]
+    pub host: String,
+    /// Its number there.
+    #[serde(default)]
+    pub pid: u32,
+    /// When it last gave a sign of life, while it runs.
+    #[serde(default)]
+    pub seen: Option<String>,
+    /// What it does, while it runs.
+    #[serde(default)]
+    pub doing: Option<String>,
+    /// When it ended; none of one that runs, or was killed.
+    pub ended: Option<String>,
+    /// Its exit code, once it has ended.
+    pub exit_code: Option<u8>,
     /// Cells that it ran.
     pub ran: usize,
     /// Of those, the ones that failed.

@@ -9,6 +9,7 @@
 //! ```
 //!   compare/              two sides side by side
 //!   database              what SQL makes of the tables           below too, but for its way into the folder
+//!   status.rs             how far a folder is, at a glance
 //!   escape.rs             text of others, made harmless in each format
 //!
 //! This module reads `record/`. It does not know models, pruning or devices, and it runs nothing, so
@@ -24,6 +25,7 @@ pub mod figure;
 mod kernel;
 mod model;
 mod stats;
+pub mod status;
 pub mod table;
 
 pub use columns::reference;

@@ -28,7 +28,7 @@ pub use sample::Draw;
 use crate::config::Experiment;
 use crate::config::experiment::BackendChoice;
 use crate::load::Loader;
-use crate::plan::{CellId, Planned};
+use crate::plan::{CellId, Planned, Task};
 use crate::record::{Manifest, PlanEntry, Program, Record, Store, StoreError, now};
 use crate::report::{self, ReportError};
 use crate::run::{self, PrepareError, PrepareOptions, Prepared, RunError, RunOptions, Watch, prepare};
@@ -92,8 +92,8 @@ pub struct Verifier<'a> {
     pub loader: &'a Loader,
     /// How many cells.
     pub draw: Draw,
-    /// Told how it goes, once it is known how many cells there are at most.
-    pub watch: &'a dyn Fn(usize) -> Box<dyn Watch>,
+    /// Told how it goes, once it is known which cells may be run.
+    pub watch: &'a dyn Fn(&[&Task]) -> Box<dyn Watch>,
 }
 
 impl Verifier<'_> {
@@ -216,7 +216,10 @@ impl Verifier<'_> {
     ) -> Result<HashSet<CellId>, VerifyError> {
         fresh.create()?;
         let mut drawing = Drawing::of(&self.draw, of);
-        let watch = (self.watch)(drawing.most());
+        let left = drawing.left();
+        let drawn = prepared.cells.iter().filter(|planned| left.contains(&planned.id));
+        let drawn: Vec<&Task> = drawn.map(|planned| &planned.task).collect();
+        let watch = (self.watch)(&drawn);
         let mut ran = HashSet::new();
         while let Some(chunk) = drawing.next_chunk() {
             let chunk: HashSet<CellId> = chunk.into_iter().collect();

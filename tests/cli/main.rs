@@ -26,6 +26,7 @@ mod resume;
 mod schema;
 mod slurm;
 mod snapshots;
+mod status;
 mod support;
 mod texts;
 mod verbs;

@@ -35,9 +35,12 @@ fn a_failed_cell_is_an_event_too() {
     let events = lab.run(["run", "e.toml", "--output-format", "json"]).exits(100).json_lines();
     let schema = schema_of("events");
     events.iter().for_each(|event| conforms(event, &schema));
-    assert_eq!(events[1]["failure"]["kind"], "pruning");
-    assert!(events[1]["measured"].is_null() && events[0]["failure"].is_null());
-    assert_eq!(events[3]["failed"], 2);
+    let cells: Vec<_> = events.iter().filter(|event| event["event"] == "cell").collect();
+    assert_eq!(cells[1]["failure"]["kind"], "pruning");
+    assert!(cells[1]["measured"].is_null() && cells[0]["failure"].is_null());
+    let done = events.last().unwrap();
+    assert_eq!((&done["failed"], &done["failures"].as_array().unwrap().len()), (&2.into(), &2));
+    assert_eq!(done["failures"][0]["message"], cells[1]["failure"]["message"]);
 }
 
 #[test]

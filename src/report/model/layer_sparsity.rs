@@ -35,7 +35,7 @@ struct Matrix<'a> {
 /// The linears within blocks.
 fn matrices(record: &CellResult) -> impl Iterator<Item = Matrix<'_>> {
     let layers = record.measured.iter().flat_map(|measured| &measured.structure.layers);
-    let linears = layers.filter(|layer| matches!(layer.group.as_str(), "attention_linear" | "mlp_linear"));
+    let linears = layers.filter(|layer| matches!(&*layer.group, "attention_linear" | "mlp_linear"));
     linears.filter_map(|layer| {
         let (block, kind) = place(&layer.module_name)?;
         Some(Matrix { block, kind, nonzero: layer.nonzero, total: layer.total })

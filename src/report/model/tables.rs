@@ -208,8 +208,8 @@ struct Layer {
 }
 
 const LAYERS: &[Column<Layer>] = &[
-    Column { name: "module_name", help: "the module's Hugging Face name", get: |l| l.row.module_name.clone().into() },
-    Column { name: "group", help: "what it belongs to, such as `mlp_linear`", get: |l| l.row.group.clone().into() },
+    Column { name: "module_name", help: "the module's Hugging Face name", get: |l| (&*l.row.module_name).into() },
+    Column { name: "group", help: "what it belongs to, such as `mlp_linear`", get: |l| (&*l.row.group).into() },
     Column { name: "nonzero", help: "parameters other than zero, bias included", get: |l| l.row.nonzero.into() },
     Column { name: "total", help: "parameters, bias included", get: |l| l.row.total.into() },
     Column { name: "sparsity", help: "1 - nonzero / total", get: |l| sparsity(l.row.nonzero, l.row.total).into() },
@@ -229,7 +229,7 @@ const LAYERS: &[Column<Layer>] = &[
         get: |l| (l.row.total as f64 / l.of as f64).into(),
     },
     Column { name: "bytes", help: "stored bytes, bias included", get: |l| l.row.bytes.into() },
-    Column { name: "format", help: "how the weight is stored", get: |l| l.row.format.clone().into() },
+    Column { name: "format", help: "how the weight is stored", get: |l| (&*l.row.format).into() },
 ];
 
 fn layers(measured: &Measured) -> Vec<Layer> {

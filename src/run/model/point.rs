@@ -355,8 +355,8 @@ fn read_text<B: SparseBackend>(
     let any = Metric::ALL.iter().any(|metric| wanted(metric.value));
     let Some(windows) = session.tokens.perplexity.as_ref().filter(|_| any) else { return Ok(()) };
     stage("perplexity");
-    let tokens: usize = windows.tokens.iter().map(Vec::len).sum();
-    let done = |done: usize| stage(&format!("perplexity {done}/{tokens} tokens"));
+    let (all, length) = (windows.tokens.len(), windows.tokens.first().map_or(1, Vec::len).max(1));
+    let done = |tokens: usize| stage(&format!("perplexity, window {} of {all}", tokens.div_ceil(length)));
     measured.set_text(&likelihood(decoder, &windows.tokens, windows.overlap, windows.bytes, done)?, wanted);
     Ok(())
 }
@@ -373,7 +373,7 @@ fn latency_of<B: SparseBackend>(
     for &batch in batch {
         for &prompt in prompt {
             let workload = Workload { batch, prompt, generate: *generate, warmup: *warmup, repeats: *repeats };
-            let done = |run, runs| stage(&format!("latency, batch {batch}, prompt {prompt}: run {run}/{runs}"));
+            let done = |run, runs| stage(&format!("latency of batch {batch}, prompt {prompt}: run {run} of {runs}"));
             latencies.push(latency(decoder, &workload, done)?);
         }
     }
