@@ -129,6 +129,7 @@ mod tests {
             ran: 0,
             failed: 0,
             kept: 0,
+            workers: Vec::new(),
         };
         let presence = Presence::new(store.clone(), run);
         presence.end(3, None).unwrap();

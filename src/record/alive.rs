@@ -79,6 +79,7 @@ mod tests {
             ran: 0,
             failed: 0,
             kept: 0,
+            workers: Vec::new(),
         }
     }
 
