@@ -6,6 +6,7 @@ use crate::load::hub::HubError;
 use crate::record::StoreError;
 use crate::report::ReportError;
 use crate::report::database::DatabaseError;
+use crate::report::pivot::PivotError;
 use crate::run::{ExportError, PrepareError, RunError, WorkerError};
 use crate::verify::VerifyError;
 use std::path::Path;
@@ -101,7 +102,7 @@ impl From<PrepareError> for CliError {
             | PrepareError::Positions { .. }
             | PrepareError::Analysis { .. }
             | PrepareError::Expectation(_) => exit::USAGE,
-            PrepareError::NothingSelected => exit::NOTHING,
+            PrepareError::NothingSelected(_) => exit::NOTHING,
         };
         Self::new(code, &error, error.hint())
     }
@@ -149,6 +150,12 @@ impl From<ReportError> for CliError {
     fn from(error: ReportError) -> Self {
         let code = if matches!(error, ReportError::NoCells { .. }) { exit::INPUT } else { exit::UNEXPECTED };
         Self::new(code, &error, error.hint())
+    }
+}
+
+impl From<&PivotError> for CliError {
+    fn from(error: &PivotError) -> Self {
+        Self::new(exit::USAGE, error, error.hint())
     }
 }
 

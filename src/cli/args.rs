@@ -2,17 +2,30 @@
 
 use super::until::Until;
 use crate::plan::{Only, Partition, Rerun, SelectError};
+use crate::record::Program;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 /// Declarative, fast and reproducible experiments on sparse language models.
 #[derive(Debug, Parser)]
-#[command(name = "sparsify-exp", version, max_term_width = 100)]
+#[command(name = "sparsify-exp", version = version(), max_term_width = 100)]
 pub struct Args {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// `0.1.0 (1a2b3c4), features: x86-v4`
+fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        let program = Program::current();
+        let features = if program.features.is_empty() { "none".into() } else { program.features.join(", ") };
+        format!("{program}, features: {features}")
+    });
+    &VERSION
 }
 
 /// The verbs.
@@ -24,12 +37,12 @@ pub enum Verb {
     Plan(PlanArgs),
     /// Parse and validate experiment files; needs no model and no network.
     Check(CheckArgs),
+    /// Show how far results folders are, also while others work on them.
+    Status(StatusArgs),
     /// Download all that an experiment needs, for machines without network.
     Fetch(FetchArgs),
     /// Print a script that runs an experiment as an array job of Slurm, and then reports.
     Slurm(SlurmArgs),
-    /// Show how far results folders are, also while others work on them.
-    Status(StatusArgs),
     /// Make the tables and plots of results folders again, from the cells alone.
     Report(ReportArgs),
     /// Put the same cells of two results folders, or two setups of one, side by side.
@@ -56,6 +69,11 @@ pub enum Verb {
     /// Measure for the process that has started this one.
     #[command(hide = true)]
     Worker(WorkerArgs),
+    /// Print a script that makes a shell complete what is typed.
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
 }
 
 /// Arguments of `run`.

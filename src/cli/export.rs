@@ -25,7 +25,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<u8, CliError> {
         WeightsForm::Sparse => ExportFormat::Sparse,
     };
     let options = ExportOptions { to: args.to.clone(), format, overwrite: args.overwrite };
-    let progress = Progress::new([], false, interrupt.clone(), None);
+    let progress = Progress::counting(1, interrupt.clone());
     let exported = run::export(&prepared, &loader, &options, &progress);
     progress.finish();
     if let Some(code) = interrupt.code().filter(|_| exported.is_err()) {

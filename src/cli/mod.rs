@@ -6,6 +6,7 @@ mod accept;
 mod args;
 mod check;
 mod compare;
+mod completions;
 mod export;
 mod fetch;
 mod info;
@@ -39,9 +40,9 @@ pub fn dispatch(args: Args) -> Result<u8, CliError> {
         Verb::Run(run) => run::run(&run),
         Verb::Plan(plan) => plan::plan(&plan),
         Verb::Check(check) => check::check(&check),
+        Verb::Status(status) => status::status(&status),
         Verb::Fetch(args) => fetch::fetch(&args),
         Verb::Slurm(args) => slurm::slurm(&args),
-        Verb::Status(status) => status::status(&status),
         Verb::Report(report) => report::report(&report),
         Verb::Compare(compare) => compare::compare(&compare),
         Verb::Verify(verify) => verify::verify(&verify),
@@ -51,5 +52,6 @@ pub fn dispatch(args: Args) -> Result<u8, CliError> {
         Verb::Schema { name } => schema::schema(name),
         Verb::Info => info::info(),
         Verb::Worker(worker) => Ok(worker::worker(&worker)),
+        Verb::Completions { shell } => Ok(completions::completions(shell)),
     }
 }

@@ -44,7 +44,9 @@ impl Printer {
 
     /// The tables of a report.
     pub fn report(report: &Report) {
-        let texts: Vec<String> = report.shown.iter().chain(&report.verdicts).map(|table| table.terminal()).collect();
+        let pivots = report.pivots.iter().map(|pivot| format!("{}: {}", pivot.id, pivot.terminal()));
+        let verdicts = report.verdicts.iter().map(|table| table.terminal());
+        let texts: Vec<String> = report.shown.iter().cloned().chain(pivots).chain(verdicts).collect();
         Self::data(&texts.join("\n"));
     }
 
@@ -54,17 +56,12 @@ impl Printer {
         report.warnings.iter().for_each(|warning| Self::warning(warning));
     }
 
-    /// Queries without an answer, as errors; the exit code, if there are any.
+    /// Queries without an answer and tables that can't be made, as errors; the exit code, if there are any.
     pub fn unanswered(report: &Report) -> Option<u8> {
-        report
-            .unanswered
-            .iter()
-            .map(|error| {
-                let error = CliError::from(error);
-                Self::error(&error);
-                error.code
-            })
-            .min()
+        let unanswered = report.unanswered.iter().map(CliError::from);
+        let not_pivoted = report.not_pivoted.iter().map(CliError::from);
+        let errors = unanswered.chain(not_pivoted);
+        errors.inspect(|error| Self::error(error)).map(|error| error.code).min()
     }
 
     /// From now on errors alone are told.

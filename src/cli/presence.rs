@@ -61,23 +61,18 @@ impl Presence {
         (run.ran, run.failed) = (ran, failed);
     }
 
-    /// The processes that measured for it.
-    pub fn workers(&self, workers: Vec<WorkerRecord>) {
-        self.state().run.workers = workers;
-    }
-
     /// The run is over. Before its folder is there, there is nothing to record.
     ///
     /// # Errors
     /// When it can't be written.
-    pub fn end(&self, code: u8, outcome: Option<Outcome>) -> Result<(), StoreError> {
+    pub fn end(&self, code: u8, ended: Option<(Outcome, Vec<WorkerRecord>)>) -> Result<(), StoreError> {
         let mut state = self.state();
         state.over = true;
         let run = &mut state.run;
         (run.seen, run.doing) = (None, None);
         (run.ended, run.exit_code) = (Some(now()), Some(code));
-        if let Some(Outcome { ran, failed, kept, .. }) = outcome {
-            (run.ran, run.failed, run.kept) = (ran, failed, kept);
+        if let Some((Outcome { ran, failed, kept, .. }, workers)) = ended {
+            (run.ran, run.failed, run.kept, run.workers) = (ran, failed, kept, workers);
         }
         self.0.over.notify_all();
         if self.0.store.root().join("runs").is_dir() { self.0.store.write_run(run) } else { Ok(()) }
@@ -145,7 +140,7 @@ mod tests {
         presence.ran(2, 1);
         presence.0.sign(&mut presence.state()).unwrap();
         assert_eq!((only().doing.as_deref(), only().ran, only().failed), (Some("loading"), 2, 1));
-        presence.end(130, Some(Outcome { ran: 3, ..Outcome::default() })).unwrap();
+        presence.end(130, Some((Outcome { ran: 3, ..Outcome::default() }, Vec::new()))).unwrap();
         assert_eq!((only().exit_code, only().ran, only().doing), (Some(130), 3, None));
         assert!(only().ended.is_some());
         assert_eq!(std::fs::read_dir(store.root().join("runs")).unwrap().count(), 1);

@@ -69,13 +69,21 @@ impl Progress {
         let mut rest: HashMap<Class, usize> = HashMap::new();
         tasks.into_iter().for_each(|task| *rest.entry(Class::of(task)).or_default() += 1);
         let total = rest.values().sum();
+        let mut progress = Self::counting(total, interrupt);
+        (progress.json, progress.presence) = (json, presence);
+        progress.state.get_mut().rest = rest;
+        progress
+    }
+
+    /// Progress over so many cells of which nothing is known: without events, and without the time left.
+    pub(super) fn counting(total: usize, interrupt: Interrupt) -> Self {
         let bar = bar(total as u64, "{bar:24} {pos}/{len}  {elapsed}  {prefix}  {msg}");
         bar.enable_steady_tick(Duration::from_secs(1));
         let state = State {
             total,
             done: 0,
             failures: Vec::new(),
-            rest,
+            rest: HashMap::new(),
             pace: Pace::default(),
             left: None,
             since: Instant::now(),
@@ -84,7 +92,7 @@ impl Progress {
             phase: String::new(),
             told: None,
         };
-        Self { bar, json, interrupt, presence, state: RefCell::new(state) }
+        Self { bar, json: false, interrupt, presence: None, state: RefCell::new(state) }
     }
 
     /// Takes the bar away.
@@ -152,7 +160,7 @@ impl State {
             *count = count.saturating_sub(1);
         }
         self.failures.extend(FailedCell::of(record));
-        if self.left.is_none_or(|(at, _)| at.elapsed() > BETWEEN_ESTIMATES) {
+        if !self.rest.is_empty() && self.left.is_none_or(|(at, _)| at.elapsed() > BETWEEN_ESTIMATES) {
             let seconds = self.pace.left(self.rest.iter().map(|(class, count)| (class, *count)));
             self.left = seconds.map(|seconds| (Instant::now(), seconds));
         }

@@ -14,7 +14,7 @@ use crate::error::{CliError, exit};
 use crate::execute::kernels::cpu::Simd;
 use crate::load::{Loader, Observer};
 use crate::plan::{CellId, Decision, Planned};
-use crate::record::{Machine, Manifest, Program, RunRecord, Store, experiment_folder, host, now, sha256};
+use crate::record::{Machine, Manifest, Program, RunRecord, Store, WorkerRecord, experiment_folder, host, now, sha256};
 use crate::report;
 use crate::run::{
     Outcome, PrepareError, PrepareOptions, Prepared, RunOptions, Start, prepare, run_by_workers, take_over, workers,
@@ -45,16 +45,16 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
         })
     };
     let result = measure_and_report(experiment, args, &store, &presence, &interrupt);
-    let (code, outcome) = match &result {
-        Ok((code, outcome)) => (*code, Some(*outcome)),
+    let (code, ended) = match &result {
+        Ok((code, outcome, workers)) => (*code, Some((*outcome, workers.clone()))),
         Err(error) => (error.code, None),
     };
-    let written = presence.end(code, outcome);
+    let written = presence.end(code, ended);
     // The first error is the one to tell.
     if result.is_ok() {
         written?;
     }
-    result.map(|(code, _)| code)
+    result.map(|(code, ..)| code)
 }
 
 /// What is known of this process's run before it does anything.
@@ -77,14 +77,14 @@ fn beginning() -> RunRecord {
     }
 }
 
-/// The run itself; the exit code and what became of the cells.
+/// The run itself; the exit code, what became of the cells, and the processes that measured them.
 fn measure_and_report(
     experiment: Experiment,
     args: &RunArgs,
     store: &Store,
     presence: &Presence,
     interrupt: &Interrupt,
-) -> Result<(u8, Outcome), CliError> {
+) -> Result<(u8, Outcome, Vec<WorkerRecord>), CliError> {
     let json = args.output_format == OutputFormat::Json;
     let downloads = download_observer(interrupt.clone(), json);
     let prepared = prepare_with(experiment, &args.selection, store, downloads, false)?;
@@ -102,10 +102,10 @@ fn measure_and_report(
     }
     let running = prepared.cells.iter().filter(|planned| planned.runs()).map(|planned| &planned.task);
     let progress = Progress::new(running, json, interrupt.clone(), Some(presence.clone()));
-    let outcome = run_cells(&prepared, args, store, &progress, presence);
+    let outcome = run_cells(&prepared, args, store, &progress);
     progress.finish();
-    let outcome = outcome?;
-    match interrupt.code() {
+    let (outcome, workers) = outcome?;
+    let code = match interrupt.code() {
         Some(code) => {
             tell_failures(&progress.failures());
             if json {
@@ -113,15 +113,15 @@ fn measure_and_report(
                 Printer::json(&Event::Interrupted { ran, failed, kept });
             }
             Printer::note("interrupted: run again to continue");
-            Ok((code, outcome))
+            code
         }
         None => {
             let mut failures = progress.failures();
             failures.extend(kept_failures(&prepared));
-            let code = finish(&prepared, store, &presence.run(), outcome, failures, json)?;
-            Ok((code, outcome))
+            finish(&prepared, store, &presence.run(), outcome, failures, json)?
         }
-    }
+    };
+    Ok((code, outcome, workers))
 }
 
 /// Runs the cells in this process, or has several run them.
@@ -130,17 +130,14 @@ fn run_cells(
     args: &RunArgs,
     store: &Store,
     progress: &Progress,
-    presence: &Presence,
-) -> Result<Outcome, CliError> {
+) -> Result<(Outcome, Vec<WorkerRecord>), CliError> {
     let options = RunOptions { fail_fast: args.fail_fast, until: args.until.map(Until::instant) };
     let workers = match prepared.experiment.workers {
         Workers::Count(0 | 1) => 1,
         Workers::Count(_) | Workers::All => workers(prepared)?,
     };
     let start = Start { program: this_program()?, args: worker_args(args, store), file: args.selection.file.clone() };
-    let (outcome, workers) = run_by_workers(prepared, store, options, progress, (&start, workers))?;
-    presence.workers(workers);
-    Ok(outcome)
+    Ok(run_by_workers(prepared, store, options, progress, (&start, workers))?)
 }
 
 fn this_program() -> Result<PathBuf, CliError> {
@@ -395,15 +392,6 @@ fn finish(
     Ok(unanswered.unwrap_or(if failed { exit::FAILED } else { exit::OK }))
 }
 
-/// Says that cells are left because the time was over; then with the exit code.
-fn said_late(prepared: &Prepared, outcome: Outcome) -> Option<u8> {
-    let left = prepared.running().saturating_sub(outcome.ran);
-    (outcome.late && left > 0).then(|| {
-        Printer::note(&format!("the time is over and {} did not begin: run again to continue", counted(left, "cell")));
-        exit::INTERRUPTED
-    })
-}
-
 /// The cells that stay as they are although they failed before.
 fn kept_failures(prepared: &Prepared) -> impl Iterator<Item = FailedCell> {
     prepared.cells.iter().filter(|planned| planned.selected).filter_map(|planned| match &planned.decision {
@@ -441,6 +429,15 @@ fn tell_failures(failures: &[FailedCell]) {
         let others = reasons[MOST..].iter().map(|(_, count)| count).sum();
         Printer::problem(&format!("failed: {}, for other reasons; `plan` tells all", counted(others, "cell")));
     }
+}
+
+/// Says that cells are left because the time was over; then with the exit code.
+fn said_late(prepared: &Prepared, outcome: Outcome) -> Option<u8> {
+    let left = prepared.running().saturating_sub(outcome.ran);
+    (outcome.late && left > 0).then(|| {
+        Printer::note(&format!("the time is over and {} did not begin: run again to continue", counted(left, "cell")));
+        exit::INTERRUPTED
+    })
 }
 
 /// `1 cell`, `2 cells`

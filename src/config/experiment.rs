@@ -8,7 +8,8 @@
 //!             ├─ analyses: Vec<AnalysisBlock>  what is asked of masks and activations
 //!             ├─ latency                  what is timed, if anything is
 //!             ├─ expects: Vec<Expect>     numbers that must come out
-//!             └─ queries: Vec<Query>      what the report asks its tables
+//!             ├─ queries: Vec<Query>      what the report asks its tables
+//!             └─ pivots: Vec<PivotSpec>   tables for a paper, made of them
 //! ```
 //!
 //! Everything here is plain data. Turning it into cells is the plan's work; nothing here reads a
@@ -23,6 +24,7 @@ pub use crate::config::format::Format;
 pub use crate::config::joining::Joining;
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
 pub use crate::config::metric::{Metric, MetricColumn, Reads};
+pub use crate::config::pivot::{Best, PivotSpec};
 pub use crate::config::query::{Picture, Query, QueryPlot};
 pub use crate::config::source::{ModelSource, TextSource};
 pub use crate::dtype::Dtype;
@@ -80,6 +82,8 @@ pub struct Experiment {
     pub expects: Vec<Expect>,
     /// Questions to the tables, asked when the report is made.
     pub queries: Vec<Query>,
+    /// Tables for a paper, made when the report is.
+    pub pivots: Vec<PivotSpec>,
     /// What looked wrong in the file without being an error.
     pub warnings: Diagnostics,
 }

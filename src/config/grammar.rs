@@ -26,6 +26,8 @@ use crate::keyword::{backticked, one_of};
 pub enum Grammar {
     /// A table with these keys.
     Table(Vec<(String, Grammar)>),
+    /// A table with any keys, whose values are all of one grammar.
+    Map(Box<Grammar>),
     /// An array.
     List(Box<Grammar>),
     /// An array of exactly these, each with the name that messages call it.
@@ -60,6 +62,9 @@ impl Grammar {
         let boxed = |schema: &Value| Box::new(Self::from_schema(schema));
         let named = |schema: &Value| (schema["title"].as_str().unwrap_or("").to_owned(), Self::from_schema(schema));
         match schema["type"].as_str() {
+            Some("object") if schema["additionalProperties"].is_object() => {
+                Self::Map(boxed(&schema["additionalProperties"]))
+            }
             Some("object") => {
                 let properties = schema["properties"].as_object().into_iter().flatten();
                 let keys = properties.map(|(key, value)| (key.clone(), Self::from_schema(value)));
@@ -131,7 +136,7 @@ impl Grammar {
     /// What a message says was expected.
     fn expected(&self) -> String {
         match self {
-            Self::Table(_) => "a table".to_owned(),
+            Self::Table(_) | Self::Map(_) => "a table".to_owned(),
             Self::List(item) => format!("an array of {}", item.plural()),
             Self::Pair(parts) => {
                 let names: Vec<&str> = parts.iter().map(|(name, _)| name.as_str()).collect();
@@ -152,7 +157,7 @@ impl Grammar {
 
     fn plural(&self) -> &'static str {
         match self {
-            Self::Table(_) => "tables",
+            Self::Table(_) | Self::Map(_) => "tables",
             Self::List(_) | Self::Axis(_) => "arrays",
             Self::Pair(_) => "pairs",
             Self::Either(_) | Self::Words(_) => "them",
@@ -239,6 +244,19 @@ impl Findings {
         }
     }
 
+    /// The values of a table with any keys.
+    fn entries(&mut self, grammar: &Grammar, table: &mut DeTable<'_>, place: &Place) {
+        let keys: Vec<String> = table.iter().map(|(key, _)| key.get_ref().to_string()).collect();
+        for key in keys {
+            let place = place.key(&key);
+            let wrong = table.get_mut(key.as_str()).is_some_and(|value| !self.value(grammar, value, &place));
+            if wrong {
+                table.remove(key.as_str());
+                self.removed.insert(place.exact);
+            }
+        }
+    }
+
     fn unknown_key(&mut self, grammar: &Grammar, key: &str, span: Span, place: &Place) {
         let names: Vec<&str> = grammar.keys().collect();
         let meant = nearest(key, names.iter().copied());
@@ -270,6 +288,10 @@ impl Findings {
         match (grammar, value.get_mut()) {
             (Grammar::Table(_), DeValue::Table(table)) => {
                 self.table(grammar, table, place);
+                true
+            }
+            (Grammar::Map(item), DeValue::Table(table)) => {
+                self.entries(item, table, place);
                 true
             }
             (Grammar::List(item), DeValue::Array(array)) => {

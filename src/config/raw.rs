@@ -22,6 +22,7 @@ use crate::config::experiment::{
     Setting, SettingValue, Variant,
 };
 use crate::config::kernel::MatrixShape;
+use crate::config::pivot::RawPivot;
 use crate::config::query::RawQuery;
 use crate::config::workers::Workers;
 
@@ -60,6 +61,8 @@ pub struct RawExperiment {
     pub expect: Option<Vec<At<RawExpect>>>,
     /// Questions to the tables of the results folder. They are asked after the run, and decide nothing that is measured.
     pub query: Option<Vec<At<RawQuery>>>,
+    /// Tables for a paper: pivots of the tidy tables. They are made after the run, and decide nothing that is measured.
+    pub table: Option<Vec<At<RawPivot>>>,
 }
 
 /// The `[model]` section.

@@ -131,6 +131,9 @@ fn takes(key: &Value) -> String {
     if let Some(choices) = key["oneOf"].as_array() {
         return choices.iter().map(takes).collect::<Vec<_>>().join(" or ");
     }
+    if key["additionalProperties"].is_object() {
+        return "a table of values, one or several of each key".into();
+    }
     let kind = key["type"].as_str().unwrap_or("value");
     match (kind, &key["items"]) {
         ("array", Value::Array(items)) => {

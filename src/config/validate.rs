@@ -9,6 +9,7 @@ mod expect;
 mod kernel;
 mod latency;
 mod method;
+mod pivot;
 mod prune;
 mod query;
 
@@ -111,7 +112,10 @@ impl Validator<'_> {
         let metrics = values(self.axis("measure.metrics", metrics, &defaults));
         let latency = self.latency(RawLatency { warmup, repeats, batch, prompt, generate }, &metrics);
         let expects = self.expects(raw.expect.unwrap_or_default(), &metrics);
-        let queries = self.queries(raw.query.unwrap_or_default());
+        let mut ids = Vec::new();
+        let queries = self.queries(raw.query.unwrap_or_default(), &mut ids);
+        let known = pivot::Known { metrics: &metrics, queries: &queries };
+        let pivots = self.pivots(raw.table.unwrap_or_default(), &known, &mut ids);
         let pruned = variants.iter().filter(|variant| variant.needs_pruning()).count();
         let models_on_backends = (models.as_ref().map_or(0, Vec::len) as u64).saturating_mul(backends.len() as u64);
         self.count_cells(&[
@@ -140,6 +144,7 @@ impl Validator<'_> {
             latency,
             expects,
             queries,
+            pivots,
             warnings: Diagnostics::default(),
         })
     }
@@ -467,7 +472,7 @@ impl Validator<'_> {
 }
 
 /// A percentage as a fraction, without the noise of binary division: 33.3 gives 0.333.
-fn percent(percentage: f64) -> f64 {
+pub(super) fn percent(percentage: f64) -> f64 {
     let rounded = format!("{:.8}", percentage / 100.0);
     f64::from_str(&rounded).unwrap_or(percentage / 100.0)
 }

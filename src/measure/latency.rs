@@ -54,7 +54,7 @@ pub struct Latency {
     pub prefill: Phase,
     /// One more token of every sequence.
     pub decode: Phase,
-    /// On a CPU the most memory that the process had held by then, where the system says so. On a device the
+    /// On a CPU the most memory that the process had held since the cell was begun, where the system says so. On a device the
     /// most bytes of it that were in use after any prompt or token: tensors of the model and the cache, less the
     /// dense weights that a variant has replaced and that wait beside it; what a step needs only while it runs is
     /// not seen.

@@ -199,6 +199,6 @@ pub struct Timings {
     pub compile_seconds: Option<f64>,
     /// Everything that `metrics` lists, and the gate.
     pub measure_seconds: f64,
-    /// The most memory that the process had held by then, where the system says so.
+    /// The most memory that the process held while it was measured, where the system says so.
     pub peak_rss_bytes: Option<u64>,
 }

@@ -2,6 +2,7 @@
 
 use super::origin::OriginRecord;
 use super::provenance::{Machine, Program};
+use crate::config::pivot::PivotSpec;
 use crate::config::query::Query;
 use crate::plan::{CellId, Part, Planned, Task};
 use schemars::JsonSchema;
@@ -27,6 +28,9 @@ pub struct PlanRecord {
     /// Questions to the tables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub queries: Vec<Query>,
+    /// Tables for a paper.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pivots: Vec<PivotSpec>,
 }
 
 impl PlanRecord {

@@ -4,6 +4,8 @@
 //!   Store ──> Read (records in the plan's order) ──section──> Table ──> .csv  .md  .tex  terminal
 //!                                   a kind of work each  └──> Figure ─> .svg  .png  .csv
 //!
+//!                                                    Tables ──pivot/──> Pivot ──> .tex .md .csv  terminal
+//!
 //!   model/  kernel/       what is shown of a kind of work          above
 //!   table/  figure  draw  stats                                    below, for all kinds
 //! ```
@@ -24,12 +26,14 @@ pub mod escape;
 pub mod figure;
 mod kernel;
 mod model;
+pub mod pivot;
 mod stats;
 pub mod status;
 pub mod table;
 
 pub use columns::reference;
 
+use crate::config::experiment::PivotSpec;
 use crate::config::query::Query;
 use crate::plan::CellId;
 use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Record, Stamp, Store, StoreError, cell_path, sha256};
@@ -37,6 +41,7 @@ use columns::Columns;
 use database::DatabaseError;
 use draw::DrawError;
 use figure::Figure;
+use pivot::{Pivot, PivotError, PointNames};
 use rayon::prelude::*;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -94,8 +99,12 @@ fn left_out(damaged: &[String]) -> String {
 
 /// A report that is written.
 pub struct Report {
-    /// What a person wants to see first, a table a kind of work.
-    pub shown: Vec<Table>,
+    /// What a person wants to see first: the tables of the kinds of work, as text for a terminal.
+    pub shown: Vec<String>,
+    /// The tables of `[[table]]` blocks.
+    pub pivots: Vec<Pivot>,
+    /// Those that can't be made.
+    pub not_pivoted: Vec<PivotError>,
     /// Cells that should have had other numbers, among those that should have some.
     pub verdicts: Vec<Table>,
     /// What the tables say that a reader should not miss.
@@ -127,7 +136,9 @@ struct Section {
     long: Vec<LongTable>,
     /// Every figure with its file name.
     figures: Vec<(String, Figure)>,
-    shown: Option<Table>,
+    shown: Vec<String>,
+    /// What points of one method are called where their settings differ, by their cells.
+    names: PointNames,
     verdicts: Option<Table>,
     findings: Vec<String>,
     warnings: Vec<String>,
@@ -149,6 +160,7 @@ struct Read {
     title: Option<String>,
     expectations: Vec<ExpectRecord>,
     queries: Vec<Query>,
+    pivots: Vec<PivotSpec>,
     unfinished: usize,
     damaged: Vec<String>,
 }
@@ -201,6 +213,7 @@ fn write(store: &Store, read: &Read, records: Vec<Record>, extras: Extras) -> Re
     for table in sections.iter().flat_map(|section| &section.long) {
         write_long(store, table)?;
     }
+    let (pivots, not_pivoted) = make_pivots(store, read, &sections)?;
     let mut drawn = HashSet::new();
     for (name, figure) in sections.iter().flat_map(|section| &section.figures) {
         let draw_error = |source| ReportError::Draw { name: name.clone(), source };
@@ -218,6 +231,8 @@ fn write(store: &Store, read: &Read, records: Vec<Record>, extras: Extras) -> Re
     remove_earlier(store, &drawn);
     let mut report = Report {
         shown: Vec::new(),
+        pivots,
+        not_pivoted,
         verdicts: Vec::new(),
         findings: Vec::new(),
         warnings: Vec::new(),
@@ -234,6 +249,35 @@ fn write(store: &Store, read: &Read, records: Vec<Record>, extras: Extras) -> Re
         report.missed += section.missed;
     }
     Ok(report)
+}
+
+/// Makes and writes the tables of `[[table]]` blocks, and removes those that an earlier report wrote and this one does not.
+fn make_pivots(store: &Store, read: &Read, sections: &[Section]) -> Result<(Vec<Pivot>, Vec<PivotError>), StoreError> {
+    let asked = |table: &&LongTable| read.pivots.iter().any(|spec| spec.from == table.name);
+    let long: Vec<Table> =
+        sections.iter().flat_map(|section| &section.long).filter(asked).map(LongTable::held).collect();
+    let tables: Vec<&Table> = sections.iter().flat_map(|section| &section.tables).chain(&long).collect();
+    let names: PointNames = sections.iter().flat_map(|section| section.names.clone()).collect();
+    let (mut made, mut errors) = (Vec::new(), Vec::new());
+    for spec in &read.pivots {
+        match pivot::pivot(spec, &tables, &names) {
+            Ok(pivot) => made.push(pivot),
+            Err(error) => errors.push(error),
+        }
+    }
+    for pivot in &made {
+        let forms = [("tex", pivot.latex()), ("md", pivot.markdown()), ("csv", pivot.csv())];
+        for (extension, text) in forms {
+            store.write(&table_path(&pivot.id, extension), text.as_bytes())?;
+        }
+    }
+    for name in store.stems(Path::new("tables"), "tex") {
+        let is_made = made.iter().any(|pivot| pivot.id == name) || tables.iter().any(|table| table.name == name);
+        if !is_made && store.mentions(&table_path(&name, "tex"), pivot::MADE.as_bytes()) {
+            ["tex", "md", "csv"].iter().for_each(|extension| store.remove(&table_path(&name, extension)));
+        }
+    }
+    Ok((made, errors))
 }
 
 /// What the kinds of work give, each of its own cells. Tables that are no longer than others are held like them.
@@ -352,8 +396,9 @@ fn remove_earlier(store: &Store, drawn: &HashSet<String>) {
 fn read(store: &Store, seen: &Seen) -> Result<(Read, Vec<Record>), StoreError> {
     let mut read = Read::default();
     let found: Vec<Found> = match store.plan()? {
-        Some(PlanRecord { title, cells, expectations, queries, .. }) => {
-            (read.title, read.expectations, read.queries) = (title, expectations, queries);
+        Some(PlanRecord { title, cells, expectations, queries, pivots, .. }) => {
+            (read.title, read.expectations) = (title, expectations);
+            (read.queries, read.pivots) = (queries, pivots);
             cells.into_par_iter().map(|entry| planned(store, entry)).collect::<Result<_, _>>()?
         }
         None => seen.cells.par_iter().map(|(id, _)| unplanned(store, id)).collect::<Result<_, _>>()?,

@@ -14,7 +14,7 @@
 //!   record/      one Record a cell, written at once
 //! ```
 //!
-//! backend.rs turns a backend's name into its type; export.rs makes a checkpoint of a prune point, and place.rs says
+//! backend.rs turns a backend's name into its type; estimate.rs says how long a plan may take; export.rs makes a checkpoint of a prune point, and place.rs says
 //! whether it may lie where it is to.
 //!
 //! This module brings the others together; it computes nothing itself and prints nothing.
@@ -22,6 +22,7 @@
 mod analysis;
 mod backend;
 mod crew;
+mod estimate;
 mod export;
 mod export_error;
 mod fetch;
@@ -42,6 +43,7 @@ mod shelf;
 const KINDS: [kinds::Kind; 3] = [model::KIND, kernel::KIND, analysis::KIND];
 
 pub use crew::{Start, Talk, failed, run_by_workers, work, workers};
+pub use estimate::{Estimate, estimate};
 pub use export::{ExportFormat, ExportOptions, Exported, export};
 pub use export_error::ExportError;
 pub use fetch::{Fetched, Fetches, fetch};

@@ -130,5 +130,6 @@ fn plan_record(experiment: &Experiment, planned: &[Planned], store: &Store) -> R
         cells: planned.iter().map(PlanEntry::of).collect(),
         expectations,
         queries: experiment.queries.clone(),
+        pivots: experiment.pivots.clone(),
     })
 }

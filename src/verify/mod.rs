@@ -84,6 +84,9 @@ impl VerifyError {
     }
 }
 
+/// A cell of the plan with what its file says: nothing where there is none, or why it can't be believed.
+type Kept = (PlanEntry, Result<Option<Record>, String>);
+
 /// What is verified, and how it is watched.
 pub struct Verifier<'a> {
     /// The folder.
@@ -127,7 +130,7 @@ impl Verifier<'_> {
     }
 
     /// The cells that the folder has, by the plan; with what their files say, or why these can't be believed.
-    fn cells(&self) -> Result<Vec<(PlanEntry, Result<Option<Record>, String>)>, VerifyError> {
+    fn cells(&self) -> Result<Vec<Kept>, VerifyError> {
         let Some(plan) = self.store.plan()? else { return Ok(Vec::new()) };
         let read = |entry: PlanEntry| {
             let record = match self.store.cell(&entry.id) {
@@ -145,7 +148,7 @@ impl Verifier<'_> {
         &self,
         mut prepared: Prepared,
         fresh: &Store,
-        cells: &[(PlanEntry, Result<Option<Record>, String>)],
+        cells: &[Kept],
         manifest: &Manifest,
         arithmetic: &Arithmetic,
         draft: &mut Draft,
@@ -241,7 +244,7 @@ fn wanted(entry: &PlanEntry) -> Vec<CellId> {
 }
 
 /// What `auto` became then is what it is now: the same cells are to be run, or refused.
-fn pin_backends(experiment: &mut Experiment, cells: &[(PlanEntry, Result<Option<Record>, String>)], store: &Store) {
+fn pin_backends(experiment: &mut Experiment, cells: &[Kept], store: &Store) {
     if !experiment.backends.contains(&BackendChoice::Auto) {
         return;
     }

@@ -96,7 +96,8 @@ mod tests {
         let mut first = draw(1, 5, &forwards);
         assert_eq!(first.len(), 5);
         let mut again = draw(1, 5, &backwards);
-        (first.sort(), again.sort());
+        first.sort();
+        again.sort();
         assert_eq!(first, again);
         let mut other = draw(2, 5, &forwards);
         other.sort();

@@ -28,6 +28,7 @@ mod slurm;
 mod snapshots;
 mod status;
 mod support;
+mod tables;
 mod texts;
 mod verbs;
 mod verify;

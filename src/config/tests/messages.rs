@@ -60,6 +60,7 @@ fn groups() -> Vec<(&'static str, Vec<Case>)> {
         ("analyses", analyses::analyses()),
         ("analysis_sources", analyses::analysis_sources()),
         ("queries", analyses::queries()),
+        ("tables", analyses::tables()),
         ("overrides", overrides()),
         ("sizes", sizes()),
     ]
@@ -70,6 +71,8 @@ fn syntax() -> Vec<Case> {
         whole("name = \"t\nseed = [0]\n\n[model]\nsource = = 3\n"),
         more("source = \"builtin:tiny-opt\"\n"),
         more("[data\n"),
+        random("sparsity = 50%"),
+        random("sparsity = [0.5, 62.5 %] # 10 %"),
     ]
 }
 
@@ -141,6 +144,8 @@ fn pruning() -> Vec<Case> {
         random("sparsity = 0.5\nskip = [{ sparsity = 50 }]"),
         random("sparsity = 0.5\nskip = [{ pattern = \"3:2\" }]"),
         random("sparsity = 0.5\nskip = [{ method = \"magnitude\" }]"),
+        more("[[prune]]\nmethod = [\"magnitude\", \"wanda\"]\nsparsity = 0.5\n"),
+        more("[[prune]]\nmethod = \"magnitude\"\nsparsity = 0.5\n[[prune]]\nmethod = \"sparsegpt\"\nsparsity = 0.5\n"),
     ]
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //!   tables.rs       which columns, and which number goes where      comparisons.rs, latency.rs: tables too
 //!   series_names.rs what prune points are called, and how they look
+//!   terminal.rs     which numbers are shown first, as pivots
 //!   plots.rs        which figures there are                         quality.rs, layer_sparsity.rs, latency.rs: figures
 //! ```
 
@@ -13,11 +14,13 @@ mod plots;
 mod quality;
 mod series_names;
 mod tables;
+mod terminal;
 
 use super::columns::Columns;
 use super::{Read, Section};
 use crate::record::{CellResult, ExpectRecord, Record};
 use crate::report::figure::Figure;
+use crate::report::pivot::PointNames;
 use series_names::Names;
 use std::sync::Arc;
 
@@ -45,7 +48,8 @@ pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
     let find = |name: &str| tables.iter().find(|table| table.name == name);
     let missed = tables::missed(&cells);
     let mut findings = Vec::new();
-    findings.extend(find("comparisons").and_then(comparisons::finding));
+    findings.extend(find("comparisons").map(comparisons::findings).unwrap_or_default());
+    findings.extend(latency::finding(&cells));
     if missed > 0 {
         let noun = if missed == 1 { "expectation" } else { "expectations" };
         findings.push(format!("{missed} {noun} missed: see tables/expectations.csv"));
@@ -58,8 +62,10 @@ pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
              `ties` in tables/summary.csv"
         ));
     }
+    let names = point_names(&cells);
     Section {
-        shown: tables::terminal_summary(&cells),
+        shown: terminal::shown(&cells, &tables, &names),
+        names,
         verdicts: find("expectations").map(|table| table.clone().without_constant_columns(&["verdict"])),
         figures: figures(&cells),
         tables,
@@ -68,6 +74,21 @@ pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
         warnings,
         missed,
     }
+}
+
+/// What points are called where their method does not say it all, by their cells.
+fn point_names(cells: &Cells) -> PointNames {
+    let mut all = PointNames::new();
+    for records in plots::runs(&cells.records) {
+        let names = Names::among(records.iter().map(|record| &record.cell));
+        let named = |record: &&CellResult| {
+            let point = record.cell.prune.as_ref()?;
+            let name = names.of(point);
+            (name != point.method.name()).then(|| (record.id.as_str().to_owned(), name))
+        };
+        all.extend(records.iter().filter_map(named));
+    }
+    all
 }
 
 /// Every figure with its file name.
