@@ -8,14 +8,15 @@
 //!             ├─ analyses: Vec<AnalysisBlock>  what is asked of masks and activations
 //!             ├─ latency                  what is timed, if anything is
 //!             ├─ expects: Vec<Expect>     numbers that must come out
-//!             └─ queries: Vec<Query>      what the report asks its tables
+//!             ├─ queries: Vec<Query>      what the report asks its tables
+//!             └─ pivots: Vec<PivotSpec>   tables for a paper, made of them
 //! ```
 //!
 //! Everything here is plain data. Turning it into cells is the plan's work; nothing here reads a
 //! file, knows a device or a tensor.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::column::{Column, Value, key_column};
 pub use crate::config::analysis::AnalysisBlock;
@@ -23,6 +24,8 @@ pub use crate::config::format::Format;
 pub use crate::config::joining::Joining;
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
 pub use crate::config::metric::{Metric, MetricColumn, Reads};
+pub use crate::config::pivot::{Best, PivotSpec};
+pub use crate::config::plots::PlotWidth;
 pub use crate::config::query::{Picture, Query, QueryPlot};
 pub use crate::config::source::{ModelSource, TextSource};
 pub use crate::dtype::Dtype;
@@ -30,6 +33,7 @@ pub use crate::prune::{
     Budget, Method, MethodSettings, NmPattern, Owl, PatternError, Propagate, Scope, Setting, SettingValue,
 };
 
+pub use crate::config::workers::Workers;
 use crate::diagnostic::Diagnostics;
 use crate::keyword::{UnknownKeyword, keywords};
 
@@ -42,7 +46,10 @@ pub struct Experiment {
     pub title: Option<String>,
     /// The experiment file.
     pub path: PathBuf,
-    /// The experiment file's text, byte for byte.
+    /// Where the file comes from, and what was laid over it.
+    pub origin: Origin,
+    /// The text that gives this experiment without a command line: the file's, byte for byte, or one written anew where
+    /// overrides have changed it.
     pub text: String,
     /// Axis: the seeds of everything random.
     pub seeds: Vec<u64>,
@@ -54,7 +61,9 @@ pub struct Experiment {
     pub backends: Vec<BackendChoice>,
     /// Which GPU, counted from 0.
     pub device_index: usize,
-    /// CPU threads; 0 means all.
+    /// How many processes measure at once.
+    pub workers: Workers,
+    /// CPU threads, of all processes together; 0 means all.
     pub threads: usize,
     /// The texts that behaviour is measured on.
     pub data: Data,
@@ -72,10 +81,30 @@ pub struct Experiment {
     pub latency: LatencySettings,
     /// Numbers that the run must reproduce.
     pub expects: Vec<Expect>,
+    /// How wide figures are.
+    pub plot_width: PlotWidth,
     /// Questions to the tables, asked when the report is made.
     pub queries: Vec<Query>,
+    /// Tables for a paper, made when the report is.
+    pub pivots: Vec<PivotSpec>,
     /// What looked wrong in the file without being an error.
     pub warnings: Diagnostics,
+}
+
+/// Where an experiment file comes from: it may be the copy that a results folder keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The file that somebody wrote; paths in it are seen from its folder.
+    pub file: PathBuf,
+    /// The overrides that were laid over it, in order.
+    pub set: Vec<String>,
+}
+
+impl Origin {
+    /// Of a file that is no copy.
+    pub fn of(file: &Path) -> Self {
+        Self { file: file.to_owned(), set: Vec::new() }
+    }
 }
 
 /// The `[data]` section.

@@ -9,6 +9,7 @@ mod expect;
 mod kernel;
 mod latency;
 mod method;
+mod pivot;
 mod prune;
 mod query;
 
@@ -19,7 +20,7 @@ use std::str::FromStr;
 
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{
-    BackendChoice, BosAt, Data, Dtype, Experiment, Metric, NmPattern, PatternError, Variant,
+    BackendChoice, BosAt, Data, Dtype, Experiment, Metric, NmPattern, Origin, PatternError, Variant,
 };
 use crate::config::joining::Joining;
 use crate::config::raw::{RawData, RawDevice, RawExecute, RawExperiment, RawMeasure, RawModel};
@@ -35,13 +36,13 @@ use latency::RawLatency;
 /// wrong was already reported and taken out.
 pub fn experiment(
     raw: RawExperiment,
-    path: &Path,
+    origin: &Origin,
     text: &str,
     removed: BTreeSet<String>,
 ) -> (Option<Experiment>, Found) {
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = origin.file.parent().unwrap_or(Path::new(""));
     let mut validator = Validator { folder, removed, found: Found::default() };
-    let experiment = validator.experiment(raw, path, text);
+    let experiment = validator.experiment(raw, origin, text);
     (experiment, validator.found)
 }
 
@@ -79,7 +80,7 @@ fn section<T: Default>(section: Option<At<T>>) -> T {
 }
 
 impl Validator<'_> {
-    fn experiment(&mut self, mut raw: RawExperiment, path: &Path, text: &str) -> Option<Experiment> {
+    fn experiment(&mut self, mut raw: RawExperiment, origin: &Origin, text: &str) -> Option<Experiment> {
         let times_kernels = raw.kernel.as_ref().is_some_and(|blocks| !blocks.is_empty()) || self.was_removed("kernel");
         let analyses = raw.analysis.take().unwrap_or_default();
         let other_work = times_kernels || !analyses.is_empty() || self.was_removed("analysis");
@@ -91,7 +92,7 @@ impl Validator<'_> {
         let seeds = self.axis("seed", raw.seed, &[0]);
         let dtype = raw.model.as_ref().and_then(|model| model.value.dtype.clone());
         let models = if without_model { Some(Vec::new()) } else { self.models(raw.model) };
-        let RawDevice { backend, index, threads } = section(raw.device);
+        let RawDevice { backend, index, workers, threads } = section(raw.device);
         let backends = self.axis("device.backend", backend, &[BackendChoice::Auto]);
         self.dtype_on_backends(dtype.as_ref(), &backends);
         let kernel_blocks = raw.kernel.unwrap_or_default();
@@ -111,7 +112,10 @@ impl Validator<'_> {
         let metrics = values(self.axis("measure.metrics", metrics, &defaults));
         let latency = self.latency(RawLatency { warmup, repeats, batch, prompt, generate }, &metrics);
         let expects = self.expects(raw.expect.unwrap_or_default(), &metrics);
-        let queries = self.queries(raw.query.unwrap_or_default());
+        let mut ids = Vec::new();
+        let queries = self.queries(raw.query.unwrap_or_default(), &mut ids);
+        let known = pivot::Known { metrics: &metrics, queries: &queries };
+        let pivots = self.pivots(raw.table.unwrap_or_default(), &known, &mut ids);
         let pruned = variants.iter().filter(|variant| variant.needs_pruning()).count();
         let models_on_backends = (models.as_ref().map_or(0, Vec::len) as u64).saturating_mul(backends.len() as u64);
         self.count_cells(&[
@@ -121,13 +125,15 @@ impl Validator<'_> {
         Some(Experiment {
             name: name?,
             title: value(raw.title),
-            path: path.to_owned(),
+            path: origin.file.clone(),
+            origin: origin.clone(),
             text: text.to_owned(),
             seeds: values(seeds),
             models: models?,
             dtype: value(dtype),
             backends: values(backends),
             device_index: value(index).unwrap_or(0),
+            workers: value(workers).unwrap_or_default(),
             threads: value(threads).unwrap_or(0),
             data: data?,
             prune,
@@ -137,7 +143,9 @@ impl Validator<'_> {
             metrics,
             latency,
             expects,
+            plot_width: value(section(raw.plots).width).unwrap_or_default(),
             queries,
+            pivots,
             warnings: Diagnostics::default(),
         })
     }
@@ -465,7 +473,7 @@ impl Validator<'_> {
 }
 
 /// A percentage as a fraction, without the noise of binary division: 33.3 gives 0.333.
-fn percent(percentage: f64) -> f64 {
+pub(super) fn percent(percentage: f64) -> f64 {
     let rounded = format!("{:.8}", percentage / 100.0);
     f64::from_str(&rounded).unwrap_or(percentage / 100.0)
 }

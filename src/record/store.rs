@@ -1,8 +1,10 @@
 //! A results folder: every file is written beside its place, synced and renamed.
 
-use super::cell::Record;
-use super::formats::{Manifest, PlanRecord, RunRecord};
-use super::sha256;
+use super::atomic::{self, Stamp};
+use super::cell::{Outline, Record};
+use super::error::{Mismatch, StoreError};
+use super::formats::{Manifest, PlanRecord};
+use super::seal::{opened, reseal, sealed};
 use crate::input;
 use crate::plan::{CellId, Existing};
 use serde::Serialize;
@@ -10,107 +12,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use thiserror::Error;
 
 /// The largest file of a results folder that is read: a plan of as many cells as an experiment may have takes a tenth.
 const LARGEST: u64 = 1 << 30;
 
-/// Why the results folder can't be used.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// A file or folder can't be written.
-    #[error("failed to write `{}`", path.display())]
-    Write {
-        /// Which.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A part of the folder is a link that leads out of it: writing there would change what is not ours.
-    #[error("`{}` is a link to `{target}`, which is not in the results folder: nothing is written through it", path.display())]
-    Link {
-        /// The link.
-        path: PathBuf,
-        /// Where it leads.
-        target: String,
-    },
-    /// A file or folder can't be read.
-    #[error("failed to read `{}`", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A file is not what its name says.
-    #[error("`{}` is damaged or of another version of the program", path.display())]
-    Format {
-        /// Which.
-        path: PathBuf,
-        /// Where and why.
-        source: serde_json::Error,
-    },
-    /// A cell's file is whole, but not what this program wrote for that cell.
-    #[error("`{}` {mismatch}", path.display())]
-    Foreign {
-        /// Which.
-        path: PathBuf,
-        /// What does not match.
-        mismatch: Mismatch,
-    },
-}
-
-/// What shows that a cell's file is not what was written for that cell.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum Mismatch {
-    /// Written by a program with other files.
-    #[error("has the format {found}, and this program reads {}", Record::FORMAT)]
-    Format {
-        /// The format that it has.
-        found: String,
-    },
-    /// The content is not the one that was written.
-    #[error("was changed after it was written")]
-    Digest,
-    /// The file of one cell under the name of another.
-    #[error("is the file of cell `{0}`")]
-    Id(CellId),
-    /// The name does not follow from what the file says was run.
-    #[error("says that another cell was run")]
-    Cell,
-}
-
 /// Where a link leads.
 fn target(link: &Path) -> String {
     std::fs::read_link(link).map_or_else(|error| error.to_string(), |target| target.display().to_string())
-}
-
-impl StoreError {
-    /// Whether a cell's file can't be believed, so that the cell counts as not measured.
-    pub fn is_of_a_file(&self) -> bool {
-        match self {
-            Self::Format { .. } | Self::Foreign { .. } => true,
-            Self::Write { .. } | Self::Link { .. } | Self::Read { .. } => false,
-        }
-    }
-
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "free some space and run again: finished cells are kept".into()
-            }
-            Self::Write { .. } => "make the folder writable, or give another one with `--results DIR`".into(),
-            Self::Link { path, .. } => {
-                format!("remove the link `{}`, or put what it leads to in its place", path.display())
-            }
-            Self::Read { .. } => "check the path and its permissions".into(),
-            Self::Format { path, .. } | Self::Foreign { path, .. } => {
-                format!("move `{}` away and run again", path.display())
-            }
-        })
-    }
 }
 
 /// The folder of an experiment below the results folder.
@@ -145,7 +53,7 @@ impl Store {
             std::fs::create_dir_all(&path).map_err(|source| StoreError::Write { path: path.clone(), source })?;
             // A folder that exists may still be read-only: better known before an hour of work.
             tempfile::tempfile_in(&path).map_err(|source| StoreError::Write { path: path.clone(), source })?;
-            clear_leftovers(&path);
+            atomic::clear_leftovers(&path);
         }
         Ok(())
     }
@@ -165,8 +73,8 @@ impl Store {
     /// When the file is there and can't be read, or is not what was written for this cell.
     pub fn cell(&self, id: &CellId) -> Result<Option<Record>, StoreError> {
         let path = self.root.join(cell_path(id));
-        let Some(value) = self.read::<Value>(&path)? else { return Ok(None) };
-        let record = opened(value, &path)?;
+        let Some(bytes) = read_bytes(&path)? else { return Ok(None) };
+        let record = opened(&bytes, &path)?;
         let foreign = |mismatch| StoreError::Foreign { path: path.clone(), mismatch };
         if record.id != *id {
             return Err(foreign(Mismatch::Id(record.id.clone())));
@@ -177,16 +85,21 @@ impl Store {
         Ok(Some(record))
     }
 
+    /// What a cell's file says of itself at a glance, if there is one: neither its numbers nor its digest are looked at.
+    ///
+    /// # Errors
+    /// When the file is there and can't be read.
+    pub fn outline(&self, id: &CellId) -> Result<Option<Outline>, StoreError> {
+        self.read(&self.root.join(cell_path(id)))
+    }
+
     /// The record that a cell's file holds, whatever its digest. For [`crate::fuzzing`].
     pub(crate) fn sealed_cell(bytes: &[u8]) -> Result<Record, StoreError> {
         let path = Path::new("cell.json");
         let format = |source| StoreError::Format { path: path.into(), source };
         let mut value: Value = serde_json::from_slice(bytes).map_err(format)?;
-        let digest = digest_of(&mut value);
-        if let Value::Object(keys) = &mut value {
-            keys.insert(DIGEST.into(), digest.into());
-        }
-        opened(value, path)
+        reseal(&mut value);
+        opened(value.to_string().as_bytes(), path)
     }
 
     /// The names of the folder's cells, in order.
@@ -239,12 +152,12 @@ impl Store {
     /// When the file is there and can't be read.
     pub fn plan(&self) -> Result<Option<PlanRecord>, StoreError> {
         let path = self.root.join("plan.json");
-        let Some(value) = self.read::<Value>(&path)? else { return Ok(None) };
-        if let Some(found) = value.get("format").filter(|found| **found != PlanRecord::FORMAT) {
-            let mismatch = Mismatch::Format { found: found.to_string() };
-            return Err(StoreError::Foreign { path, mismatch });
+        let Some(bytes) = read_bytes(&path)? else { return Ok(None) };
+        match serde_json::from_slice::<PlanRecord>(&bytes) {
+            Ok(plan) if plan.format == PlanRecord::FORMAT => Ok(Some(plan)),
+            // What it is instead is told by its keys.
+            Ok(_) | Err(_) => read_plan_by_keys(&bytes, path).map(Some),
         }
-        serde_json::from_value(value).map(Some).map_err(|source| StoreError::Format { path, source })
     }
 
     /// Writes the plan and the experiment file.
@@ -272,22 +185,30 @@ impl Store {
         self.write_json(Path::new("manifest.json"), manifest)
     }
 
-    /// Writes what a process did, under a name of its own.
-    ///
-    /// # Errors
-    /// When it can't be written.
-    pub fn write_run(&self, run: &RunRecord) -> Result<(), StoreError> {
-        let stamp: String = run.started.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
-        let path = Path::new("runs").join(format!("{stamp}-{}.json", std::process::id()));
-        self.write_json(&path, run)
-    }
-
     /// Writes a file of the folder, whole or not at all; an equal one is left as it is.
     ///
     /// # Errors
     /// When it can't be written.
     pub fn write(&self, relative: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        write_atomically(&self.inside(relative)?, bytes)
+        write_whole(self.inside(relative)?, bytes)
+    }
+
+    /// Writes a file of the folder piece by piece, whole or not at all; an equal one is left as it is.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_by(
+        &self,
+        relative: &Path,
+        content: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
+        let path = self.inside(relative)?;
+        atomic::write_by(&path, content).map_err(|source| StoreError::Write { path, source })
+    }
+
+    /// What tells a file of the folder from one that takes its place; none where there is no file.
+    pub fn stamp(&self, relative: &Path) -> Option<Stamp> {
+        Stamp::of(&self.root.join(relative))
     }
 
     /// A path of the folder that is to be written.
@@ -338,97 +259,50 @@ impl Store {
         }
     }
 
-    fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
-        let bytes = match input::read(path, LARGEST) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(StoreError::Read { path: path.into(), source }),
-        };
+    pub(super) fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
+        let Some(bytes) = read_bytes(path)? else { return Ok(None) };
         let parsed = serde_json::from_slice(&bytes);
         parsed.map(Some).map_err(|source| StoreError::Format { path: path.into(), source })
     }
 
-    fn write_json(&self, relative: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+    pub(super) fn write_json(&self, relative: &Path, value: &impl Serialize) -> Result<(), StoreError> {
         let path = &self.inside(relative)?;
         let error = |source: serde_json::Error| StoreError::Write { path: path.into(), source: source.into() };
         let mut bytes = serde_json::to_vec_pretty(value).map_err(error)?;
         bytes.push(b'\n');
-        write_atomically(path, &bytes)
+        write_whole(path.clone(), &bytes)
     }
 }
 
-/// The key of a cell's file that holds the digest of all others.
-const DIGEST: &str = "digest";
-
-/// A record as it is written, with the digest of its content.
-fn sealed(record: &Record) -> io::Result<Value> {
-    let mut value = serde_json::to_value(record)?;
-    let digest = digest_of(&mut value);
-    value[DIGEST] = digest.into();
-    Ok(value)
-}
-
-/// The SHA-256 of a cell's content, whatever its white space; takes the digest out.
-fn digest_of(value: &mut Value) -> String {
-    if let Value::Object(keys) = value {
-        keys.shift_remove(DIGEST);
-    }
-    sha256(value.to_string().as_bytes())
-}
-
-/// A record whose format and digest are right.
-fn opened(mut value: Value, path: &Path) -> Result<Record, StoreError> {
-    let foreign = |mismatch| StoreError::Foreign { path: path.into(), mismatch };
-    // What is no cell at all is damaged rather than of another format.
-    if let Some(found) = value.get("format").filter(|found| **found != Record::FORMAT) {
-        return Err(foreign(Mismatch::Format { found: found.to_string() }));
-    }
-    let written = value.get(DIGEST).cloned();
-    let digest = digest_of(&mut value);
-    let record = serde_json::from_value(value).map_err(|source| StoreError::Format { path: path.into(), source })?;
-    if written == Some(digest.into()) { Ok(record) } else { Err(foreign(Mismatch::Digest)) }
-}
-
-fn cell_path(id: &CellId) -> PathBuf {
-    Path::new("cells").join(format!("{id}.json"))
-}
-
-/// What a file is called while it is written.
-pub(super) const WRITING: &str = ".writing-";
-
-/// Removes files that a killed process was writing: whole days old, so that no living one misses them.
-fn clear_leftovers(folder: &Path) {
-    const OLD: Duration = Duration::from_secs(24 * 60 * 60);
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|modified| modified.elapsed().ok());
-        if entry.file_name().to_string_lossy().starts_with(WRITING) && age.is_some_and(|age| age > OLD) {
-            // It may be gone already, or not ours to remove: it does no harm.
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
-}
-
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    if input::read(path, bytes.len() as u64).is_ok_and(|old| old == bytes) {
-        return Ok(());
-    }
-    let write = || {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder)?;
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        {
-            // A temporary file is private by default; results are to be shared, as far as the umask allows.
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let mut file = builder.prefix(WRITING).tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
+/// The plan of a file whose keys are others, or what is wrong with it.
+fn read_plan_by_keys(bytes: &[u8], path: PathBuf) -> Result<PlanRecord, StoreError> {
+    let value: Value = match serde_json::from_slice(bytes) {
+        Ok(value) => value,
+        Err(source) => return Err(StoreError::Format { path, source }),
     };
-    write().map_err(|source: io::Error| StoreError::Write { path: path.into(), source })
+    if let Some(found) = value.get("format").filter(|found| **found != PlanRecord::FORMAT) {
+        let mismatch = Mismatch::Format { found: found.to_string() };
+        return Err(StoreError::Foreign { path, mismatch });
+    }
+    serde_json::from_value(value).map_err(|source| StoreError::Format { path, source })
+}
+
+fn write_whole(path: PathBuf, bytes: &[u8]) -> Result<(), StoreError> {
+    atomic::write(&path, bytes).map_err(|source| StoreError::Write { path, source })
+}
+
+/// The bytes of a file, if there is one.
+fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match input::read(path, LARGEST) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StoreError::Read { path: path.into(), source }),
+    }
+}
+
+/// The path of a cell in its folder.
+pub fn cell_path(id: &CellId) -> PathBuf {
+    Path::new("cells").join(format!("{id}.json"))
 }
 
 #[cfg(test)]

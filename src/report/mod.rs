@@ -2,12 +2,17 @@
 //!
 //! ```text
 //!   Store ──> Read (records in the plan's order) ──section──> Table ──> .csv  .md  .tex  terminal
-//!                                   a kind of work each  └──> Figure ─> .svg  .png  .csv
+//!                                   a kind of work each  └──> Figure ─> .svg  .png  .pdf  .csv
+//!
+//!                                                    Tables ──pivot/──> Pivot ──> .tex .md .csv  terminal
 //!
 //!   model/  kernel/       what is shown of a kind of work          above
 //!   table/  figure  draw  stats                                    below, for all kinds
 //! ```
+//!   page                  report.html: all of it on one page    of what the others have made
+//!   compare/              two sides side by side
 //!   database              what SQL makes of the tables           below too, but for its way into the folder
+//!   status.rs             how far a folder is, at a glance
 //!   escape.rs             text of others, made harmless in each format
 //!
 //! This module reads `record/`. It does not know models, pruning or devices, and it runs nothing, so
@@ -15,33 +20,43 @@
 
 mod analysis;
 mod columns;
+pub mod compare;
 pub mod database;
 pub mod draw;
 pub mod escape;
 pub mod figure;
 mod kernel;
 mod model;
+mod overview;
+mod page;
+pub mod pivot;
+mod plot_files;
 mod stats;
+pub mod status;
 pub mod table;
 
 pub use columns::reference;
 
+use crate::config::experiment::PivotSpec;
+use crate::config::plots::PlotWidth;
 use crate::config::query::Query;
 use crate::plan::CellId;
-use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Record, Store, StoreError, sha256};
+use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Record, Stamp, Store, StoreError, cell_path};
 use columns::Columns;
 use database::DatabaseError;
 use draw::DrawError;
 use figure::Figure;
+use pivot::{Pivot, PivotError, PointNames};
+use rayon::prelude::*;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use table::Table;
+use table::{LongTable, Table};
 use thiserror::Error;
 
-/// Pixels of a PNG to one of the figure: 300 to the inch.
-const PNG_SCALE: f64 = 3.125;
 /// Longer tables are written as CSV alone: nobody sets them in a text.
 const MOST_ROWS_IN_A_TEXT: usize = 200;
+/// Longer tables are written row by row, and not held.
+const MOST_ROWS_HELD: usize = 10_000;
 
 /// Why a report can't be made.
 #[derive(Debug, Error)]
@@ -87,8 +102,12 @@ fn left_out(damaged: &[String]) -> String {
 
 /// A report that is written.
 pub struct Report {
-    /// What a person wants to see first, a table a kind of work.
-    pub shown: Vec<Table>,
+    /// What a person wants to see first: the tables of the kinds of work, as text for a terminal.
+    pub shown: Vec<String>,
+    /// The tables of `[[table]]` blocks.
+    pub pivots: Vec<Pivot>,
+    /// Those that can't be made.
+    pub not_pivoted: Vec<PivotError>,
     /// Cells that should have had other numbers, among those that should have some.
     pub verdicts: Vec<Table>,
     /// What the tables say that a reader should not miss.
@@ -113,12 +132,16 @@ pub struct Extras {
 }
 
 /// What a kind of work gives.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Section {
     tables: Vec<Table>,
+    /// Tables with rows for parts of cells, of which there may be millions.
+    long: Vec<LongTable>,
     /// Every figure with its file name.
     figures: Vec<(String, Figure)>,
-    shown: Option<Table>,
+    shown: Vec<String>,
+    /// What points of one method are called where their settings differ, by their cells.
+    names: PointNames,
     verdicts: Option<Table>,
     findings: Vec<String>,
     warnings: Vec<String>,
@@ -126,7 +149,7 @@ struct Section {
 }
 
 /// A kind's name, and what it gives.
-type Kind = (&'static str, fn(&Read) -> Section);
+type Kind = (&'static str, fn(&Read, Vec<Record>) -> Section);
 
 /// The kinds of work, a row each: what its tables are called after where a name is taken, and what it gives.
 const KINDS: [Kind; 3] = [("model", model::section), ("kernel", kernel::section), ("analysis", analysis::section)];
@@ -134,13 +157,14 @@ const KINDS: [Kind; 3] = [("model", model::section), ("kernel", kernel::section)
 /// Their tables' columns.
 const COLUMNS: [fn() -> Vec<Columns>; 2] = [model::columns, kernel::columns];
 
-/// What there is of an experiment, in the plan's order: of each cell the results that are wanted.
-#[derive(Default, PartialEq)]
+/// What there is of an experiment, in the plan's order.
+#[derive(Default)]
 struct Read {
     title: Option<String>,
-    records: Vec<Record>,
     expectations: Vec<ExpectRecord>,
     queries: Vec<Query>,
+    pivots: Vec<PivotSpec>,
+    plot_width: PlotWidth,
     unfinished: usize,
     damaged: Vec<String>,
 }
@@ -153,71 +177,133 @@ struct Read {
 /// # Errors
 /// When a file can't be read or written, or there are no cells.
 pub fn report(store: &Store, extras: Extras) -> Result<Report, ReportError> {
-    let mut cells = read(store)?;
     loop {
-        if cells.records.is_empty() {
-            let (folder, damaged) = (store.root().display().to_string(), cells.damaged);
+        let before = Seen::of(store);
+        let (read, records) = read(store, &before)?;
+        if records.is_empty() {
+            let (folder, damaged) = (store.root().display().to_string(), read.damaged);
             return Err(ReportError::NoCells { folder, damaged });
         }
-        let report = write(store, &cells, extras)?;
-        let now = read(store)?;
-        if now == cells {
+        let report = write(store, &read, records, extras)?;
+        if Seen::of(store) == before {
             return Ok(report);
         }
-        cells = now;
     }
 }
 
-fn write(store: &Store, read: &Read, extras: Extras) -> Result<Report, ReportError> {
-    let mut sections = KINDS.map(|(_, section)| section(read)).to_vec();
+/// Which files there were, by what tells a file from the one that takes its place.
+#[derive(PartialEq)]
+struct Seen {
+    plan: Option<Stamp>,
+    cells: Vec<(CellId, Option<Stamp>)>,
+}
+
+impl Seen {
+    fn of(store: &Store) -> Self {
+        let plan = store.stamp(Path::new("plan.json"));
+        let stamped = |id: CellId| (store.stamp(&cell_path(&id)), id);
+        let cells = store.ids().into_par_iter().map(stamped).map(|(stamp, id)| (id, stamp)).collect();
+        Self { plan, cells }
+    }
+}
+
+fn write(store: &Store, read: &Read, records: Vec<Record>, extras: Extras) -> Result<Report, ReportError> {
+    let cells = overview::Cells::of(&records);
+    let mut sections = sections(read, records);
     tell_tables_apart(&mut sections);
     let unanswered = ask(store, read, extras, &mut sections)?;
     for table in sections.iter().flat_map(|section| &section.tables) {
         write_table(store, table)?;
     }
-    let mut drawn = HashSet::new();
-    for (name, figure) in sections.iter().flat_map(|section| &section.figures) {
-        let draw_error = |source| ReportError::Draw { name: name.clone(), source };
-        let path = |extension| plot_path(name, extension);
-        let svg = draw::svg(figure).map_err(draw_error)?;
-        // Pixels take a hundred times as long as the SVG of the same figure, so they carry its digest.
-        let digest = digest_of(svg.as_bytes());
-        if !store.mentions(&path("png"), digest.as_bytes()) {
-            store.write(&path("png"), &draw::png(figure, PNG_SCALE, &digest).map_err(draw_error)?)?;
-        }
-        store.write(&path("svg"), svg.as_bytes())?;
-        store.write(&path("csv"), figure.csv().as_bytes())?;
-        drawn.insert(name.clone());
+    for table in sections.iter().flat_map(|section| &section.long) {
+        write_long(store, table)?;
     }
-    remove_earlier(store, &drawn);
+    let (pivots, not_pivoted) = make_pivots(store, read, &sections)?;
+    let figures = sections.iter().flat_map(|section| &section.figures);
+    let drawn = plot_files::write_all(store, figures, read.plot_width)?;
     let mut report = Report {
         shown: Vec::new(),
+        pivots,
+        not_pivoted,
         verdicts: Vec::new(),
         findings: Vec::new(),
-        warnings: Vec::new(),
+        warnings: drawn.warnings.clone(),
         missed: 0,
         unfinished: read.unfinished,
         damaged: read.damaged.clone(),
         unanswered,
     };
-    for section in sections {
-        report.shown.extend(section.shown);
-        report.verdicts.extend(section.verdicts);
-        report.findings.extend(section.findings);
-        report.warnings.extend(section.warnings);
+    for section in &sections {
+        report.shown.extend(section.shown.clone());
+        report.verdicts.extend(section.verdicts.clone());
+        report.findings.extend(section.findings.clone());
+        report.warnings.extend(section.warnings.clone());
         report.missed += section.missed;
     }
+    let page = overview::page(store, read, &sections, &drawn.figures, &report, cells);
+    store.write(Path::new(page::FILE), page.as_bytes())?;
     Ok(report)
+}
+
+/// Makes and writes the tables of `[[table]]` blocks, and removes those that an earlier report wrote and this one does not.
+fn make_pivots(store: &Store, read: &Read, sections: &[Section]) -> Result<(Vec<Pivot>, Vec<PivotError>), StoreError> {
+    let asked = |table: &&LongTable| read.pivots.iter().any(|spec| spec.from == table.name);
+    let long: Vec<Table> =
+        sections.iter().flat_map(|section| &section.long).filter(asked).map(LongTable::held).collect();
+    let tables: Vec<&Table> = sections.iter().flat_map(|section| &section.tables).chain(&long).collect();
+    let names: PointNames = sections.iter().flat_map(|section| section.names.clone()).collect();
+    let (mut made, mut errors) = (Vec::new(), Vec::new());
+    for spec in &read.pivots {
+        match pivot::pivot(spec, &tables, &names) {
+            Ok(pivot) => made.push(pivot),
+            Err(error) => errors.push(error),
+        }
+    }
+    for pivot in &made {
+        let forms = [("tex", pivot.latex()), ("md", pivot.markdown()), ("csv", pivot.csv())];
+        for (extension, text) in forms {
+            store.write(&table_path(&pivot.id, extension), text.as_bytes())?;
+        }
+    }
+    for name in store.stems(Path::new("tables"), "tex") {
+        let is_made = made.iter().any(|pivot| pivot.id == name) || tables.iter().any(|table| table.name == name);
+        if !is_made && store.mentions(&table_path(&name, "tex"), pivot::MADE.as_bytes()) {
+            ["tex", "md", "csv"].iter().for_each(|extension| store.remove(&table_path(&name, extension)));
+        }
+    }
+    Ok((made, errors))
+}
+
+/// What the kinds of work give, each of its own cells. Tables that are no longer than others are held like them.
+fn sections(read: &Read, records: Vec<Record>) -> Vec<Section> {
+    let mut of_kind = KINDS.map(|_| Vec::new());
+    for record in records {
+        let name = record.cell.kind().name();
+        if let Some(place) = KINDS.iter().position(|(kind, _)| *kind == name) {
+            of_kind[place].push(record);
+        }
+    }
+    let mut sections: Vec<Section> =
+        KINDS.iter().zip(of_kind).map(|((_, section), records)| section(read, records)).collect();
+    for section in &mut sections {
+        let (short, long) =
+            std::mem::take(&mut section.long).into_iter().partition(|table| table.count() <= MOST_ROWS_HELD);
+        let short: Vec<LongTable> = short;
+        section.tables.extend(short.iter().map(LongTable::held));
+        section.long = long;
+    }
+    sections
 }
 
 /// Gives tables of one name others: `groups` of modules stays, `groups` of features becomes `analysis_groups`.
 fn tell_tables_apart(sections: &mut [Section]) {
     let mut taken = HashSet::new();
     for ((kind, _), section) in KINDS.iter().zip(sections) {
-        for table in &mut section.tables {
-            if !taken.insert(table.name.to_string()) {
-                table.name = format!("{kind}_{}", table.name).into();
-                taken.insert(table.name.to_string());
+        let names = section.tables.iter_mut().map(|table| &mut table.name);
+        for name in names.chain(section.long.iter_mut().map(|table| &mut table.name)) {
+            if !taken.insert(name.to_string()) {
+                *name = format!("{kind}_{name}").into();
+                taken.insert(name.to_string());
             }
         }
     }
@@ -232,8 +318,12 @@ fn ask(
 ) -> Result<Vec<DatabaseError>, ReportError> {
     let (list, file) = (table_path(database::LIST, "csv"), Path::new(database::FILE));
     let earlier = store.bytes(&list).map(|list| database::earlier(&list)).unwrap_or_default();
-    let tables: Vec<&Table> = sections.iter().flat_map(|section| &section.tables).collect();
     let keep = extras.database || store.root().join(file).exists();
+    // SQL may ask for any of them.
+    let asked = keep || !read.queries.is_empty();
+    let long = sections.iter().flat_map(|section| &section.long).filter(|_| asked);
+    let long: Vec<Table> = long.map(LongTable::held).collect();
+    let tables: Vec<&Table> = sections.iter().flat_map(|section| &section.tables).chain(&long).collect();
     let answers = database::answers(&tables, &read.queries, &store.root().join("experiment.toml"), keep);
     // What an earlier report answered and this one does not: it may show other cells.
     let answered = |name: &str| answers.section.tables.iter().any(|table| table.name == name);
@@ -254,87 +344,97 @@ fn write_table(store: &Store, table: &Table) -> Result<(), StoreError> {
     let path = |extension: &str| table_path(&table.name, extension);
     store.write(&path("csv"), table.csv().as_bytes())?;
     if table.rows.len() > MOST_ROWS_IN_A_TEXT {
-        // An earlier report of fewer cells may have written them: they would not show what the CSV has.
-        ["md", "tex"].iter().for_each(|extension| store.remove(&path(extension)));
+        remove_texts(store, &table.name);
         return Ok(());
     }
     store.write(&path("md"), table.markdown().as_bytes())?;
     store.write(&path("tex"), table.latex().as_bytes())
 }
 
+/// Writes a table that is too long to be held, as CSV.
+fn write_long(store: &Store, table: &LongTable) -> Result<(), StoreError> {
+    store.write_by(&table_path(&table.name, "csv"), &mut |to| table.write_csv(to))?;
+    remove_texts(store, &table.name);
+    Ok(())
+}
+
+/// Removes what an earlier report of fewer cells may have written: it would not show what the CSV has.
+fn remove_texts(store: &Store, name: &str) {
+    ["md", "tex"].iter().for_each(|extension| store.remove(&table_path(name, extension)));
+}
+
 fn table_path(name: &str, extension: &str) -> PathBuf {
     Path::new("tables").join(format!("{name}.{extension}"))
 }
 
-fn plot_path(name: &str, extension: &str) -> PathBuf {
-    Path::new("plots").join(format!("{name}.{extension}"))
-}
-
-fn digest_of(svg: &[u8]) -> String {
-    format!("SVG with SHA-256 {}", sha256(svg))
-}
-
-/// Removes plots that an earlier report drew and this one does not, since they show other cells. What is not ours, or was
-/// changed by hand, stays: its pixels do not carry its digest.
-fn remove_earlier(store: &Store, drawn: &HashSet<String>) {
-    for name in store.stems(Path::new("plots"), "svg").iter().filter(|name| !drawn.contains(*name)) {
-        let svg = store.bytes(&plot_path(name, "svg")).unwrap_or_default();
-        if store.mentions(&plot_path(name, "png"), digest_of(&svg).as_bytes()) {
-            ["svg", "png", "csv"].iter().for_each(|extension| store.remove(&plot_path(name, extension)));
-        }
-    }
-}
-
-/// The cells of the plan; all cells of the folder, by name, where there is no plan.
-fn read(store: &Store) -> Result<Read, StoreError> {
+/// The cells of the plan, of each the results that are wanted; all cells of the folder, by name, where there is no plan.
+fn read(store: &Store, seen: &Seen) -> Result<(Read, Vec<Record>), StoreError> {
     let mut read = Read::default();
-    let Some(PlanRecord { title, cells, expectations, queries, .. }) = store.plan()? else {
-        for record in store.cells()? {
-            match record {
-                Ok(record) => read.records.push(record.latest()),
-                Err(error) => read.damaged.push(error.to_string()),
+    let found: Vec<Found> = match store.plan()? {
+        Some(PlanRecord { title, cells, expectations, queries, pivots, plot_width, .. }) => {
+            (read.title, read.expectations) = (title, expectations);
+            (read.queries, read.pivots, read.plot_width) = (queries, pivots, plot_width);
+            cells.into_par_iter().map(|entry| planned(store, entry)).collect::<Result<_, _>>()?
+        }
+        None => seen.cells.par_iter().map(|(id, _)| unplanned(store, id)).collect::<Result<_, _>>()?,
+    };
+    let mut records = Vec::new();
+    for found in found {
+        match found {
+            Found::Complete(record) => records.push(*record),
+            Found::Lacking(record) => {
+                read.unfinished += 1;
+                records.push(*record);
+            }
+            Found::Missing => read.unfinished += 1,
+            // `run` measures it again; until then it is missing like any other.
+            Found::Damaged(message) => {
+                read.unfinished += 1;
+                read.damaged.push(message);
             }
         }
-        return Ok(read);
-    };
-    (read.title, read.expectations, read.queries) = (title, expectations, queries);
-    for entry in cells {
-        read.add(store, entry)?;
     }
-    Ok(read)
+    Ok((read, records))
 }
 
-impl Read {
-    /// Adds a cell of the plan, or one more that is unfinished.
-    fn add(&mut self, store: &Store, entry: PlanEntry) -> Result<(), StoreError> {
-        let record = match store.cell(&entry.id) {
-            Ok(record) => record,
-            // `run` measures it again; until then it is missing like any other.
-            Err(error) if error.is_of_a_file() => {
-                self.damaged.push(error.to_string());
-                None
-            }
-            Err(error) => return Err(error),
-        };
-        let Some(record) = record else {
-            self.unfinished += 1;
-            return Ok(());
-        };
-        // The plan's spelling of a model is the one that this experiment's file has; all else is as it was run.
-        if CellId::new(&entry.cell, &record.inputs) != entry.id {
-            let (plan, id) = (store.root().join("plan.json"), &entry.id);
-            self.damaged.push(format!("`{}` says something else of `{id}` than that cell's file", plan.display()));
-            self.unfinished += 1;
-            return Ok(());
-        }
-        let wanted: Vec<CellId> = entry.parts.iter().map(|part| part.id.clone()).collect();
-        let record = Record { cell: entry.cell, ..record.only(&wanted) };
-        let has = |id: &CellId| record.results.iter().any(|part| part.id == *id);
-        let complete = entry.parts.iter().all(|part| part.check || has(&part.id));
-        self.unfinished += usize::from(!complete && record.failure.is_none());
-        self.records.push(record);
-        Ok(())
+/// What there is of a cell.
+enum Found {
+    Complete(Box<Record>),
+    /// Without all results that are wanted.
+    Lacking(Box<Record>),
+    Missing,
+    Damaged(String),
+}
+
+/// A cell of a folder without a plan.
+fn unplanned(store: &Store, id: &CellId) -> Result<Found, StoreError> {
+    match store.cell(id) {
+        Ok(Some(record)) => Ok(Found::Complete(Box::new(record.latest()))),
+        Ok(None) => Ok(Found::Missing),
+        Err(error) if error.is_of_a_file() => Ok(Found::Damaged(error.to_string())),
+        Err(error) => Err(error),
     }
+}
+
+/// A cell of the plan.
+fn planned(store: &Store, entry: PlanEntry) -> Result<Found, StoreError> {
+    let record = match store.cell(&entry.id) {
+        Ok(Some(record)) => record,
+        Ok(None) => return Ok(Found::Missing),
+        Err(error) if error.is_of_a_file() => return Ok(Found::Damaged(error.to_string())),
+        Err(error) => return Err(error),
+    };
+    // The plan's spelling of a model is the one that this experiment's file has; all else is as it was run.
+    if CellId::new(&entry.cell, &record.inputs) != entry.id {
+        let (plan, id) = (store.root().join("plan.json"), &entry.id);
+        let message = format!("`{}` says something else of `{id}` than that cell's file", plan.display());
+        return Ok(Found::Damaged(message));
+    }
+    let wanted: Vec<CellId> = entry.parts.iter().map(|part| part.id.clone()).collect();
+    let record = Box::new(Record { cell: entry.cell, ..record.only(&wanted) });
+    let has = |id: &CellId| record.results.iter().any(|part| part.id == *id);
+    let complete = entry.parts.iter().all(|part| part.check || has(&part.id));
+    Ok(if complete || record.failure.is_some() { Found::Complete(record) } else { Found::Lacking(record) })
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ mod tables;
 
 use super::columns::Columns;
 use super::{Read, Section};
-use crate::record::KernelResult;
+use crate::record::{KernelResult, Record};
+use crate::report::table::Table;
 
 /// The columns of their tables.
 pub(super) fn columns() -> Vec<Columns> {
@@ -13,10 +14,14 @@ pub(super) fn columns() -> Vec<Columns> {
 }
 
 /// What kernel cells give.
-pub(super) fn section(read: &Read) -> Section {
-    let records: Vec<KernelResult> = read.records.iter().filter_map(KernelResult::of).collect();
+pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
+    let records: Vec<KernelResult> = records.iter().filter_map(KernelResult::of).collect();
     Section {
-        shown: tables::terminal(&records),
+        shown: [tables::terminal(&records), tables::terminal_break_even(&records)]
+            .iter()
+            .flatten()
+            .map(Table::terminal)
+            .collect(),
         figures: plots::all(&records, read.title.as_deref()),
         tables: tables::all(&records),
         ..Section::default()
