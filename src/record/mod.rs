@@ -34,6 +34,6 @@ pub use folder::{NewFolder, WriteError};
 pub use formats::{ExpectRecord, InputRecord, Manifest, PlanEntry, PlanPart, PlanRecord, RunRecord};
 pub use kernel::{KernelMeasured, KernelResult, Timed};
 pub use model::CellResult;
-pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Sizes, Ties};
+pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Scarce, Sizes, Ties};
 pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};
 pub use store::{Mismatch, Store, StoreError, experiment_folder};

@@ -6,7 +6,7 @@
 //!                                               every distinct input of linears is shown once
 //! ```
 
-use super::super::architecture::{Architecture, Mlp, Projections};
+use super::super::architecture::{Architecture, Gated, Mlp, Projections};
 use super::super::cache::KvBlock;
 use super::{Batch, Decoder, DecoderError, Residuals, See};
 use crate::execute::SparseBackend;
@@ -55,11 +55,14 @@ impl Architecture {
                     Projections::Separate { q, k, v } => vec![q, k, v],
                     Projections::PerHead(fused) | Projections::Stacked(fused) => vec![fused],
                 };
-                let (first, down) = match block.mlp {
-                    Mlp::Plain { up, down } => (vec![up], down),
-                    Mlp::Gated { gate, up, down } => (vec![gate, up], down),
+                let gated = |&Gated { gate, up, down }: &Gated| vec![vec![gate, up], vec![down]];
+                let mlp = match &block.mlp {
+                    Mlp::Plain { up, down } => vec![vec![*up], vec![*down]],
+                    Mlp::Gated(layer) => gated(layer),
+                    Mlp::Fused { gate_up, down } => vec![vec![*gate_up], vec![*down]],
+                    Mlp::Experts(experts) => experts.experts.iter().flat_map(gated).collect(),
                 };
-                vec![projections, vec![block.output], first, vec![down]]
+                [vec![projections, vec![block.output]], mlp].concat()
             }
             Stage::Exit => {
                 let project = self.project_out.map(|project| vec![project]);
@@ -77,7 +80,7 @@ impl<B: SparseBackend> Decoder<B> {
     pub fn begin(&mut self, batch: &Batch) -> Result<Activations<B>, DecoderError> {
         let spans: Vec<Span> = batch.spans();
         self.check(batch, &spans)?;
-        self.prepare_rotary(batch.lengths.iter().copied().max().unwrap_or(0));
+        self.prepare_rotary(&batch.lengths, batch.lengths.iter().copied().max().unwrap_or(0));
         let places = Places::new(&batch.ids, spans, self.architecture.attention.kv_heads, &self.device);
         let x = self.look_up(&places);
         Ok(Activations { places, x })
@@ -153,7 +156,24 @@ mod tests {
             shrink("smollm2-135m", &with(&[("intermediate_size", 24), ("num_key_value_heads", 2)])),
             shrink("gpt2", &[("n_embd", 16), ("n_layer", 2), ("n_head", 4), ("vocab_size", 50)]),
         ];
-        all.into_iter().map(random).collect()
+        let kin = [
+            ("qwen3-0.6b", vec![("intermediate_size", 24), ("num_key_value_heads", 2), ("head_dim", 6)]),
+            ("gemma-2-2b", vec![("intermediate_size", 24), ("num_key_value_heads", 2), ("head_dim", 6)]),
+            ("phi-3-mini", vec![("intermediate_size", 24), ("num_key_value_heads", 2)]),
+            ("olmo-2-1b", vec![("intermediate_size", 24), ("num_key_value_heads", 4)]),
+            // Few experts, all of which every batch of these tests reaches.
+            (
+                "olmoe-1b-7b",
+                vec![
+                    ("intermediate_size", 24),
+                    ("num_key_value_heads", 4),
+                    ("num_experts", 3),
+                    ("num_experts_per_tok", 3),
+                ],
+            ),
+        ];
+        let kin = kin.iter().map(|(name, more)| shrink(name, &with(more)));
+        all.into_iter().chain(kin).map(random).collect()
     }
 
     fn random(architecture: Arc<Architecture>) -> Decoder<Flex> {

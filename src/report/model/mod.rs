@@ -57,6 +57,10 @@ pub(super) fn section(read: &Read) -> Section {
              `ties` in tables/summary.csv"
         ));
     }
+    if let [first, others @ ..] = &tables::scarce(&cells)[..] {
+        let more = if others.is_empty() { String::new() } else { format!(" (and {} more points)", others.len()) };
+        warnings.push(format!("{first}{more}: those are pruned as if all of their inputs were alike"));
+    }
     Section {
         shown: tables::terminal_summary(&cells),
         verdicts: find("expectations").map(|table| table.clone().without_constant_columns(&["verdict"])),
