@@ -33,7 +33,7 @@ fn qwen2(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let mut layout = begun("qwen2", fields)?;
     layout.qkv_bias = true;
     let window = if fields.flag("use_sliding_window")? { fields.optional_size("sliding_window")? } else { None };
-    let first = fields.count("max_window_layers")?;
+    let first = if window.is_some() { fields.count("max_window_layers")? } else { 0 };
     Ok(layout.sliding(fields, window, |layer| layer >= first)?.build())
 }
 

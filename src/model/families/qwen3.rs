@@ -33,6 +33,6 @@ fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     layout = layout.attention_bias(fields)?;
     layout.head_norms = HeadNormNames::Shared;
     let window = if fields.flag("use_sliding_window")? { fields.optional_size("sliding_window")? } else { None };
-    let first = fields.count("max_window_layers")?;
+    let first = if window.is_some() { fields.count("max_window_layers")? } else { 0 };
     Ok(layout.sliding(fields, window, |layer| layer >= first)?.build())
 }
