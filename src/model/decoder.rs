@@ -110,8 +110,8 @@ pub struct Decoder<B: SparseBackend> {
     architecture: Arc<Architecture>,
     /// One entry a module of the architecture.
     modules: Vec<Loaded<B>>,
-    /// The table of each rotary position of the architecture that rotates anything.
-    rotaries: Vec<Option<RotaryTable<B>>>,
+    /// Those of the last batch.
+    rotaries: Rotaries<B>,
     dtype: DType,
     device: B::Device,
     /// Where time goes, if someone wants to know.
@@ -131,6 +131,15 @@ enum Loaded<B: SparseBackend> {
 struct Residuals<B: SparseBackend> {
     x: Tensor<B, 2>,
     added: Vec<Tensor<B, 2>>,
+}
+
+/// Tables of angles, one for each rotary position of an architecture that rotates anything.
+type Rotaries<B> = Vec<Option<RotaryTable<B>>>;
+
+/// Where the tokens of a batch are, and how they are rotated there.
+struct At<'a, B: SparseBackend> {
+    places: &'a Places<B>,
+    rotaries: &'a Rotaries<B>,
 }
 
 /// Told which linears read what.
@@ -330,11 +339,12 @@ impl<B: SparseBackend> Decoder<B> {
         let capacity = spans.iter().map(|span| span.capacity).max().unwrap_or(0);
         self.prepare_rotary(&lengths, capacity.min(self.architecture.longest));
         let places = Places::new(&batch.ids, spans, self.architecture.attention.kv_heads, &self.device);
+        let at = At { places: &places, rotaries: &self.rotaries };
         let x = self.enter(self.look_up(&places), &places, &mut |_, _| {});
         let mut x = Residuals { x, added: Vec::new() };
         let count = blocks.len();
         for (index, block) in self.architecture.blocks.iter().enumerate() {
-            let unfinished = self.block(block, x, &places, &mut blocks[index % count], &mut |_, _| {});
+            let unfinished = self.block(block, x, &at, &mut blocks[index % count], &mut |_, _| {});
             x = self.end_block(block, unfinished);
         }
         Ok(self.leave(x, &mut |_, _| {}))
@@ -360,8 +370,8 @@ impl<B: SparseBackend> Decoder<B> {
         let longest = lengths.iter().copied().max().unwrap_or(0);
         self.rotaries.resize(rotaries.len(), None);
         for (rotary, table) in rotaries.iter().zip(&mut self.rotaries) {
-            // The room of a cache, so that the table is not made again at every token.
-            let positions = if rotary.scaling.turned_as(longest) > 0 { longest } else { capacity };
+            // The room of a cache, so that the table is not made again at every token, unless it has to be.
+            let positions = if rotary.scaling.turned_as(longest) == longest { longest } else { capacity };
             match table {
                 Some(table) if table.fits(rotary, lengths, positions) => table.begin(rotary, lengths),
                 _ => *table = RotaryTable::new(rotary, lengths, positions, &self.device),

@@ -11,6 +11,7 @@ use crate::execute::decode::Turns;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor, TensorData};
 use std::f64::consts::TAU;
+use std::sync::Arc;
 
 /// Cosines and sines in host memory.
 #[derive(Clone, Debug)]
@@ -63,7 +64,7 @@ pub(super) struct RotaryTable<B: Backend> {
     positions: usize,
     /// The lengths of sequences that are turned in different ways.
     lengths: Vec<usize>,
-    angles: Angles,
+    angles: Arc<Angles>,
     turns: Turns<B>,
 }
 
@@ -75,7 +76,7 @@ impl<B: Backend> RotaryTable<B> {
             return None;
         }
         let lengths = distinct(rotary, sequences);
-        let angles = Angles::new(rotary, &lengths, positions);
+        let angles = Arc::new(Angles::new(rotary, &lengths, positions));
         let both: Vec<f32> = angles.cos.iter().zip(&angles.sin).flat_map(|(&cos, &sin)| [cos, sin]).collect();
         let data = TensorData::new(both, [lengths.len() * positions * pairs * 2]);
         let table = Tensor::from_data(data, (device, DType::F32));

@@ -15,9 +15,9 @@ use super::super::attention::attend;
 use super::super::cache::KvBlock;
 use super::super::clock::Section;
 use super::experts::Routed;
-use super::{Decoder, Loaded, Residuals, See, scaled};
+use super::{At, Decoder, Loaded, Residuals, See, scaled};
 use crate::execute::SparseBackend;
-use crate::execute::decode::{Norm, NormKind, Places, Projected};
+use crate::execute::decode::{Norm, NormKind, Projected};
 use crate::execute::kernels::attention::Heads;
 use burn::tensor::Tensor;
 
@@ -40,7 +40,7 @@ impl<B: SparseBackend> Decoder<B> {
         &self,
         block: &Block,
         x: Residuals<B>,
-        places: &Places<B>,
+        at: &At<'_, B>,
         kv: &mut KvBlock<B>,
         see: See<'_, B>,
     ) -> Unfinished<B> {
@@ -48,14 +48,14 @@ impl<B: SparseBackend> Decoder<B> {
         match self.architecture.residual {
             Residual::PreNorm => {
                 let [x, normed] = self.perhaps_norm(attention, x);
-                let added = vec![self.added(attention_added, self.attend(block, normed, places, kv, see))];
+                let added = vec![self.added(attention_added, self.attend(block, normed, at, kv, see))];
                 let [x, normed] = self.perhaps_norm(mlp, Residuals { x, added });
                 let input = self.feed_forward(&block.mlp, normed, see);
                 Unfinished { residuals: Residuals { x, added: Vec::new() }, input }
             }
             Residual::PostNorm => {
                 let x = x.sum();
-                let added = vec![self.added(attention_added, self.attend(block, x.clone(), places, kv, see))];
+                let added = vec![self.added(attention_added, self.attend(block, x.clone(), at, kv, see))];
                 let [_, x] = self.perhaps_norm(attention, Residuals { x, added });
                 let input = self.feed_forward(&block.mlp, x.clone(), see);
                 Unfinished { residuals: Residuals { x, added: Vec::new() }, input }
@@ -63,7 +63,7 @@ impl<B: SparseBackend> Decoder<B> {
             Residual::Parallel => {
                 let [mut x, normed] = self.perhaps_norm(attention, x);
                 let mut read = normed.clone();
-                let attended = self.added(attention_added, self.attend(block, normed, places, kv, see));
+                let attended = self.added(attention_added, self.attend(block, normed, at, kv, see));
                 if let Some(mlp) = mlp {
                     [x, read] = self.norm(mlp, Residuals { x, added: Vec::new() });
                 }
@@ -155,7 +155,7 @@ impl<B: SparseBackend> Decoder<B> {
         &self,
         block: &Block,
         x: Tensor<B, 2>,
-        places: &Places<B>,
+        at: &At<'_, B>,
         kv: &mut KvBlock<B>,
         see: See<'_, B>,
     ) -> Tensor<B, 2> {
@@ -176,9 +176,9 @@ impl<B: SparseBackend> Decoder<B> {
             }
         };
         let projected = self.clipped(projected);
-        let rotary = block.rotary.and_then(|rotary| self.rotaries[rotary].as_ref());
+        let rotary = block.rotary.and_then(|rotary| at.rotaries[rotary].as_ref());
         let shape = self.heads(block);
-        let attended = self.timed(Section::Attention, || attend(&shape, projected, places, rotary, kv));
+        let attended = self.timed(Section::Attention, || attend(&shape, projected, at.places, rotary, kv));
         see(&[block.output], &attended);
         self.product(block.output, attended)
     }
