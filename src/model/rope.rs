@@ -64,7 +64,10 @@ pub(super) fn rotary(
 ) -> Result<Rotary, ConfigError> {
     let new = Settings::find(fields, "rope_parameters", spelling.kind)?;
     let old = if spelling.scaled { Settings::find(fields, "rope_scaling", None)? } else { None };
-    let theta = Number { name: "rope_theta", top: Some(spelling.theta), absent: fields.number(spelling.theta)? };
+    // Of several kinds of layers, `rope_theta` is about one.
+    let beside = spelling.kind.is_none() || spelling.theta == "rope_theta";
+    let absent = fields.number(spelling.theta)?;
+    let theta = Number { name: "rope_theta", beside, top: Some(spelling.theta), absent };
     let theta = theta.agreed(fields, new.as_ref(), old.as_ref())?;
     if theta <= 0.0 {
         return Err(unusable("rope_theta", &theta.into(), "a positive number"));
@@ -74,7 +77,7 @@ pub(super) fn rotary(
         Some(key) => fields.number(key)?,
         None => fields.get(FRACTION).and_then(Value::as_f64).unwrap_or(1.0),
     };
-    let fraction = Number { name: FRACTION, top: Some(top), absent };
+    let fraction = Number { name: FRACTION, beside: true, top: Some(top), absent };
     let fraction = fraction.agreed(fields, new.as_ref(), old.as_ref())?;
     if !(0.0..=1.0).contains(&fraction) {
         return Err(unusable(FRACTION, &fraction.into(), "a number from 0 to 1"));
@@ -266,7 +269,8 @@ impl<'a> Settings<'a> {
     /// The context of the first training.
     fn original(&self, model: &Model<'_, '_>) -> Result<f64, ConfigError> {
         let top = model.fields.get(ORIGINAL).and_then(Value::as_f64);
-        let original = Number { name: ORIGINAL, top: Some(ORIGINAL), absent: top.unwrap_or(model.positions as f64) };
+        let absent = top.unwrap_or(model.positions as f64);
+        let original = Number { name: ORIGINAL, beside: true, top: Some(ORIGINAL), absent };
         let original = original.agreed(model.fields, Some(self), None)?;
         if original <= 0.0 {
             return Err(unusable(&self.path(ORIGINAL), &original.into(), "a positive number"));
@@ -302,6 +306,8 @@ fn scaling(
 struct Number {
     /// Its name within the settings, and in newer configurations beside them.
     name: &'static str,
+    /// Whether that name beside the settings is about it.
+    beside: bool,
     /// Its name at the top that counts.
     top: Option<&'static str>,
     /// What it is where it has no name in the settings.
@@ -322,7 +328,7 @@ impl Number {
         };
         let counts = within(old.or(new))?;
         let mut said = vec![within(new)?, within(old)?];
-        for name in [Some(self.name), self.top].into_iter().flatten() {
+        for name in [self.beside.then_some(self.name), self.top].into_iter().flatten() {
             if let Some(value) = fields.get(name) {
                 let number = value.as_f64().ok_or_else(|| fields.unusable(name, "a number"))?;
                 said.push(Some((name.into(), number)));

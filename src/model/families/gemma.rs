@@ -26,7 +26,7 @@ const KEYS2: &[Key] = &[
     key("max_position_embeddings", Absent::Size(8192)),
     key("rms_norm_eps", Absent::Number(1e-6)),
     key("attention_bias", Absent::Flag(false)),
-    key("query_pre_attn_scalar", Absent::Size(256)),
+    key("query_pre_attn_scalar", Absent::Number(256.0)),
     key("sliding_window", Absent::Size(4096)),
     key("attn_logit_softcapping", Absent::Number(50.0)),
     key("final_logit_softcapping", Absent::Number(30.0)),
@@ -47,7 +47,7 @@ const KEYS3: &[Key] = &[
     key("max_position_embeddings", Absent::Size(131_072)),
     key("rms_norm_eps", Absent::Number(1e-6)),
     key("attention_bias", Absent::Flag(false)),
-    key("query_pre_attn_scalar", Absent::Size(256)),
+    key("query_pre_attn_scalar", Absent::Number(256.0)),
     key("sliding_window", Absent::Size(4096)),
     // As transformers 5 writes it, and as it was written before.
     Key { other: Some("_sliding_window_pattern"), ..key("sliding_window_pattern", Absent::Size(6)) },
