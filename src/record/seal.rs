@@ -9,8 +9,8 @@
 //! Owns the digest; the names that must follow from the content are store.rs's matter.
 
 use super::cell::Record;
+use super::error::{Mismatch, StoreError};
 use super::sha256;
-use super::store::{Mismatch, StoreError};
 use crate::hex::hex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};

@@ -105,7 +105,7 @@ impl Arithmetic {
         let mut reasons = Vec::new();
         let here = Simd::detect().name();
         let then: BTreeSet<String> =
-            store.runs().into_iter().map(|run| run.machine.simd).chain([manifest.machine.simd.clone()]).collect();
+            store.runs().into_iter().map(|(run, _)| run.machine.simd).chain([manifest.machine.simd.clone()]).collect();
         if then.iter().any(|simd| simd != here) {
             let then: Vec<String> = then.into_iter().collect();
             reasons.push(format!("the instruction set is {here} here, and was {}", then.join(" and ")));

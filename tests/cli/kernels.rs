@@ -82,9 +82,12 @@ fn tables_and_plots_have_the_names_of_the_interface() {
     assert_eq!(
         header("kernels"),
         "cell,format,backend,dtype,out_features,in_features,tokens,sparsity_target,sparsity,repeats,median_us,p95_us,\
-         min_us,bytes,gflops,gbps,roofline_fraction,speedup_vs_dense,max_rel_err,kernel"
+         min_us,bytes,gflops,gbps,roofline_fraction,speedup_vs_dense,max_rel_err,kernel,median_low_us,median_high_us"
     );
-    assert_eq!(header("break_even"), "format,backend,dtype,out_features,in_features,tokens,break_even_sparsity,note");
+    assert_eq!(
+        header("break_even"),
+        "format,backend,dtype,out_features,in_features,tokens,break_even_sparsity,note,break_even_low,break_even_high"
+    );
     let tables: Vec<String> = lab.files("results/e/tables").into_keys().collect();
     let named = |name: &str| ["csv", "md", "tex"].map(|extension| format!("{name}.{extension}"));
     assert_eq!(tables, [named("break_even"), named("kernels")].concat(), "no table about models");

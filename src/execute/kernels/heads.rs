@@ -39,7 +39,8 @@ impl Heads {
 pub enum Alibi {
     /// After the scores are scaled (BLOOM).
     Plain,
-    /// Before, so that it is scaled too; slopes, positions and their products are rounded to bfloat16 (Falcon).
+    /// Before, so that it is scaled too; slopes, positions and their products are rounded to bfloat16 (Falcon). Once: the
+    /// `eager` attention of transformers 5.24 adds it a second time by its mask, its default, `sdpa`, does not.
     RoundedAndScaled,
 }
 
