@@ -169,7 +169,7 @@ impl<'a> Crew<'a> {
             groups: planned.due.iter().map(|group| (*group).to_owned()).collect(),
         };
         let orders = Told::Run { cells: shared.iter().map(due).collect() };
-        while !self.ledger.is_done() && !(self.stopping && !self.ledger.is_busy()) {
+        while !self.ledger.is_done() && (self.ledger.is_busy() || !self.stopping) {
             self.start_missing()?;
             match self.events.1.recv_timeout(POLL) {
                 Ok(Event::Said(worker, line)) => self.hear(worker, &line, &orders)?,
