@@ -21,7 +21,7 @@ const SHOWN: usize = 12;
 pub(super) fn fetch(args: &FetchArgs) -> Result<u8, CliError> {
     let experiment = read_experiment(&args.file, &args.set)?;
     let interrupt = Interrupt::listen(|_| Printer::note("interrupted: run again to go on from where it stopped"));
-    let loader = Loader::checking(download_observer(interrupt.clone(), args.output_format == OutputFormat::Json));
+    let loader = Loader::checking(download_observer(interrupt.clone(), false));
     let fetches = fetch_sources(&experiment, &loader)
         .map_err(|error| CliError::from(crate::run::PrepareError::from(error)).about(&args.file))?;
     fetches.warnings.iter().for_each(|warning| Printer::warning(warning));

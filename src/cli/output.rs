@@ -61,7 +61,7 @@ impl Printer {
         let unanswered = report.unanswered.iter().map(CliError::from);
         let not_pivoted = report.not_pivoted.iter().map(CliError::from);
         let errors = unanswered.chain(not_pivoted);
-        errors.inspect(|error| Self::error(error)).map(|error| error.code).min()
+        errors.inspect(Self::error).map(|error| error.code).min()
     }
 
     /// From now on errors alone are told.

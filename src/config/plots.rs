@@ -23,6 +23,8 @@ impl PlotWidth {
     }
 }
 
+// `keywords!` has no place for `#[default]`.
+#[allow(clippy::derivable_impls)]
 impl Default for PlotWidth {
     fn default() -> Self {
         Self::Page

@@ -114,8 +114,12 @@ fn read_by_keys(bytes: &[u8], path: &Path) -> Result<Record, StoreError> {
     }
     let written = value.get(DIGEST).cloned();
     let digest = digest_of(&mut value);
-    let record = serde_json::from_value(value).map_err(damaged)?;
-    if written == Some(digest.into()) { Ok(record) } else { Err(foreign(Mismatch::Digest)) }
+    let record: Record = serde_json::from_value(value).map_err(damaged)?;
+    if written == Some(digest.clone().into()) {
+        Ok(Record { digest, ..record })
+    } else {
+        Err(foreign(Mismatch::Digest))
+    }
 }
 
 #[cfg(test)]

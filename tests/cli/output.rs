@@ -207,7 +207,7 @@ fn plots_come_with_what_they_draw() {
     let files = lab.files("results/e/plots");
     let names: Vec<&str> = files.keys().filter_map(|name| name.strip_suffix(".svg")).collect();
     assert_eq!(names, ["groups", "heatmap", "setups", "sweep"]);
-    assert_eq!(files.len(), 3 * names.len(), "{:?}", files.keys());
+    assert_eq!(files.len(), 4 * names.len(), "{:?}", files.keys());
     for name in names {
         assert!(files[&format!("{name}.svg")].starts_with(b"<svg"));
         assert!(files[&format!("{name}.png")].starts_with(b"\x89PNG\r\n\x1a\n"));

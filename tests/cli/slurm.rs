@@ -74,7 +74,7 @@ fn tasks_measure_all_cells_and_the_report_follows_them() {
         script(&lab, &[task("2"), FAR, ("SLURM_CPUS_PER_TASK", "2")]).exits(0);
         script(&lab, &[task("3"), FAR]);
         assert_eq!(lab.cells().len(), 5);
-        script(&lab, &[task("0"), FAR]).exits(0).prints(&["Masked25", "CSR50"]);
+        script(&lab, &[task("0"), FAR]).exits(0).prints(&["top1_match", "25 %", "50 %"]);
         assert!(!asked(&lab).contains("requeue"));
     }
 }
@@ -132,7 +132,7 @@ fn what_is_given_comes_through_the_shell_as_it_was() {
     script(&lab, &[task("1"), FAR]).exits(0);
     assert_eq!(lab.files(&format!("{results}/e/cells")).len(), 2);
     assert!(lab.read(format!("{results}/e/plan.json")).contains("a 'b' `c` $d"));
-    script(&lab, &[task("0"), FAR]).exits(0).prints(&["Masked50"]);
+    script(&lab, &[task("0"), FAR]).exits(0).prints(&["top1_match", "50 %"]);
 }
 
 #[test]

@@ -132,6 +132,12 @@ fn status_sees_who_runs_and_who_was_killed() {
         "{found}"
     );
     child.kill().unwrap();
+    // The signal takes its time.
+    let dead = |found: &Value| found["runners"][0]["running"] == false;
+    let begun = std::time::Instant::now();
+    while !dead(&status(&lab)) && begun.elapsed().as_secs() < 20 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     // It was killed, but its parent has not asked yet: that is no life either.
     for reaped in [false, true] {
         let found = status(&lab);

@@ -46,7 +46,7 @@ fn tables_are_made_from_a_run_and_again_from_its_cells() {
         "magnitude",
         "random",
     ]);
-    let read = |name: &str| std::fs::read_to_string(lab.path(&format!("results/e/tables/{name}"))).unwrap();
+    let read = |name: &str| std::fs::read_to_string(lab.path(format!("results/e/tables/{name}"))).unwrap();
     let (latex, markdown) = (read("main.tex"), read("main.md"));
     assert!(latex.contains("\\usepackage{booktabs}") && latex.contains("\\textbf{"), "{latex}");
     assert!(markdown.contains("| method | 50 % | 2:4 |\n|---|---:|---:|\n| dense | 1.000 | 1.000 |\n"), "{markdown}");
@@ -59,7 +59,7 @@ fn tables_are_made_from_a_run_and_again_from_its_cells() {
     let groups = lab.table("results/e/tables/shares.csv");
     assert!(groups[0].contains_key("dense") && groups[0].contains_key("masked"), "{groups:?}");
     for name in ["main.tex", "main.md", "main.csv"] {
-        std::fs::remove_file(lab.path(&format!("results/e/tables/{name}"))).unwrap();
+        std::fs::remove_file(lab.path(format!("results/e/tables/{name}"))).unwrap();
     }
     assert_eq!(lab.run(["report", "results/e"]).exits(0).stdout, run.stdout);
     assert_eq!((read("main.tex"), read("main.md")), (latex, markdown));

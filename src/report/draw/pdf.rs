@@ -36,7 +36,27 @@ pub(super) fn of(svg: &str) -> Result<Vec<u8>, DrawError> {
     let options = usvg::Options { fontdb: Arc::clone(&FONTS), ..usvg::Options::default() };
     let tree = usvg::Tree::from_str(svg, &options).map_err(|error| failed(error.to_string()))?;
     let page = PageOptions { dpi: DPI };
-    svg2pdf::to_pdf(&tree, ConversionOptions::default(), page).map_err(|error| failed(error.to_string()))
+    let pdf = svg2pdf::to_pdf(&tree, ConversionOptions::default(), page).map_err(|error| failed(error.to_string()))?;
+    Ok(in_order(&pdf))
+}
+
+/// The document with the entries of its dictionaries of resources in order: svg2pdf writes them as a hash table has them.
+/// They are lines of their own, so that nothing in the file changes its place but they.
+fn in_order(pdf: &[u8]) -> Vec<u8> {
+    // `  /XObject <<`, then lines like `    /xo1 10 0 R`.
+    let opens = |line: &[u8]| line.trim_ascii_start().starts_with(b"/") && line.ends_with(b" <<\n");
+    let is_entry = |line: &[u8]| line.starts_with(b" ") && line.ends_with(b" 0 R\n");
+    let mut lines: Vec<&[u8]> = pdf.split_inclusive(|&byte| byte == b'\n').collect();
+    let mut at = 0;
+    while at < lines.len() {
+        at += 1;
+        if opens(lines[at - 1]) {
+            let count = lines[at..].iter().take_while(|line| is_entry(line)).count();
+            lines[at..at + count].sort_unstable();
+            at += count;
+        }
+    }
+    lines.concat()
 }
 
 /// An image as a path for each shade, of runs of pixels; nothing for other shapes. Reads like the image and stays sharp.
@@ -96,6 +116,29 @@ mod tests {
              <path fill=\"#FFFFFF\" d=\"M0 0H20V10H0ZM10 10H30V20H10Z\"/>\n"
         );
         assert_eq!(image(&Shape::line((0.0, 0.0), (1.0, 1.0), 1.0, (0, 0, 0))).unwrap(), "");
+    }
+
+    #[test]
+    fn entries_of_resources_are_in_order_and_nothing_else_moves() {
+        let pdf = b"1 0 obj\n<<\n  /XObject <<\n    /xo2 9 0 R\n    /xo1 10 0 R\n  >>\n  /B 2 0 R\n  /A 1 0 R\n>>\nstream\nb 0 R\n";
+        let ordered = String::from_utf8(in_order(pdf)).unwrap();
+        let expected = "1 0 obj\n<<\n  /XObject <<\n    /xo1 10 0 R\n    /xo2 9 0 R\n  >>\n  /B 2 0 R\n  /A 1 0 R\n>>\nstream\nb 0 R\n";
+        assert_eq!(ordered, expected);
+    }
+
+    #[test]
+    fn equal_figures_are_equal_documents() {
+        let clip = |i: usize| {
+            format!(
+                "<clipPath id='c{i}'><circle cx='{i}' cy='5' r='4'/></clipPath>\
+                 <g clip-path='url(#c{i})' opacity='0.5'><rect x='{i}' width='9' height='9'/><circle r='3'/></g>"
+            )
+        };
+        let many: String = (0..24).map(clip).collect();
+        let svg = format!("<svg xmlns='http://www.w3.org/2000/svg' width='40' height='10'>{many}</svg>");
+        let first = of(&svg).unwrap();
+        assert!(first.starts_with(b"%PDF"));
+        assert!((0..4).all(|_| of(&svg).unwrap() == first));
     }
 
     #[test]

@@ -1,3 +1,5 @@
+//! What a page holds: its policy, its data, and that nothing of a name becomes markup.
+
 use super::*;
 
 const NASTY: &str = "</script><script>alert(1)</script> \" ' & \u{202e}<!--";

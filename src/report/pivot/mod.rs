@@ -112,6 +112,14 @@ pub enum PivotError {
 /// The most places of a pivot.
 const MOST_PLACES: usize = 10_000;
 
+/// What a value that is missing is called.
+const NOTHING: &str = "nothing";
+
+/// The first column that has a value everywhere; if there is none, the first.
+fn told_apart(differ: &[(String, Vec<String>)]) -> Option<&(String, Vec<String>)> {
+    differ.iter().find(|(_, values)| values.iter().all(|value| value != NOTHING)).or(differ.first())
+}
+
 fn list(differ: &[(String, Vec<String>)]) -> String {
     let one = |(column, values): &(String, Vec<String>)| format!("`{column}` ({})", values.join(", "));
     match differ {
@@ -130,7 +138,8 @@ impl PivotError {
             Self::NoNumber { .. } => Some("name a column of numbers in `value`".into()),
             Self::NoRow { column, known, .. } => Some(format!("`{column}` has {}", shown(known))),
             Self::Empty { .. } => Some("look at the tidy table, and at `where`".into()),
-            Self::Ambiguous { differ, .. } => Some(match differ.first() {
+            // A column that is empty somewhere can't be told by `where`, so another one is better.
+            Self::Ambiguous { differ, .. } => Some(match told_apart(differ) {
                 Some((column, values)) => {
                     let value = values.first().map_or("VALUE", String::as_str);
                     format!("add `{column}` to `rows` or `columns`, or write `where = {{ {column} = \"{value}\" }}`")

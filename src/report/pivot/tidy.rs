@@ -1,6 +1,6 @@
 //! The tidy table as a pivot sees it: which rows are wanted, what heads them, and which of them share a place.
 
-use super::{Heading, MOST_PLACES, PivotError, PointNames};
+use super::{Heading, MOST_PLACES, NOTHING, PivotError, PointNames};
 use crate::column::key_column;
 use crate::config::experiment::{PivotSpec, percent};
 use crate::config::pivot::{MODEL_KEY, Wanted};
@@ -381,7 +381,7 @@ fn no_number(spec: &PivotSpec, text: &str) -> PivotError {
 fn distinct<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for value in values {
-        let word = if *value == Value::Missing { "nothing".into() } else { value.to_string() };
+        let word = if *value == Value::Missing { NOTHING.into() } else { value.to_string() };
         if all.len() < MOST_LISTED && !all.contains(&word) {
             all.push(word);
         }
