@@ -231,8 +231,12 @@ impl Case {
         let angles = numbers(7, self.positions * self.pairs, DType::F32);
         let table: Vec<f32> = angles.iter().flat_map(|angle| [angle.cos(), angle.sin()]).collect();
         let count = table.len();
-        let turns =
-            (self.pairs > 0).then(|| Turns::<B> { pairs: self.pairs, table: tensor(&table, [count], DType::F32) });
+        let turns = (self.pairs > 0).then(|| Turns::<B> {
+            pairs: self.pairs,
+            neighbours: false,
+            table: tensor(&table, [count], DType::F32),
+            starts: None,
+        });
         let mut kept: Option<[Tensor<B, 1>; 2]> = None;
         let mut seen = Vec::new();
         for (piece, spans) in pieces.iter().enumerate() {
