@@ -15,7 +15,8 @@ use burn::tensor::Tensor;
 pub struct KvCache<B: SparseBackend> {
     sequences: usize,
     capacity: usize,
-    past: usize,
+    /// The tokens of each sequence.
+    seen: Vec<Vec<u32>>,
     pub(super) blocks: Vec<KvBlock<B>>,
 }
 
@@ -26,7 +27,8 @@ impl<B: SparseBackend> KvCache<B> {
         let numbers = sequences * attention.kv_heads * capacity * attention.head_dim;
         let block =
             || KvBlock { host: if B::ON_HOST { HostKv::new(numbers) } else { HostKv::default() }, device: None };
-        Self { sequences, capacity, past: 0, blocks: architecture.blocks.iter().map(|_| block()).collect() }
+        let seen = vec![Vec::new(); sequences];
+        Self { sequences, capacity, seen, blocks: architecture.blocks.iter().map(|_| block()).collect() }
     }
 
     /// Sequences.
@@ -41,16 +43,22 @@ impl<B: SparseBackend> KvCache<B> {
 
     /// Tokens of each sequence that the decoder has seen.
     pub fn past(&self) -> usize {
-        self.past
+        self.seen.first().map_or(0, Vec::len)
+    }
+
+    /// Those tokens, sequence by sequence.
+    pub(super) fn seen(&self) -> &[Vec<u32>] {
+        &self.seen
     }
 
     /// Forgets every token, and keeps the memory.
     pub fn clear(&mut self) {
-        self.past = 0;
+        self.seen.iter_mut().for_each(Vec::clear);
     }
 
-    pub(super) fn grow(&mut self, tokens: usize) {
-        self.past += tokens;
+    /// Notes the tokens that each sequence has more.
+    pub(super) fn grow<'a>(&mut self, new: impl Iterator<Item = &'a [u32]>) {
+        self.seen.iter_mut().zip(new).for_each(|(seen, new)| seen.extend_from_slice(new));
     }
 }
 

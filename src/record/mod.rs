@@ -46,7 +46,7 @@ pub use folder::{NewFolder, WriteError};
 pub use formats::{ExpectRecord, InputRecord, Manifest, PlanEntry, PlanPart, PlanRecord, RunRecord, WorkerRecord};
 pub use kernel::{KernelMeasured, KernelResult, Timed};
 pub use model::CellResult;
-pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Sizes, Ties};
+pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Scarce, Sizes, Ties};
 pub use origin::OriginRecord;
 pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};
 pub use store::{Store, cell_path, experiment_folder};
