@@ -34,6 +34,6 @@ pub use matrices::{LoadedMatrix, MatrixName, MatrixSource, NamedMatrix, matrix_f
 pub use model_files::{COMPANIONS, Companion, InputFile, Loader, ModelFiles, Observer};
 pub use synthetic::normals;
 pub use tensor::{MatrixError, MatrixFile, read_matrix};
-pub use text::{TextInput, Texts, Tokens, Wanted};
+pub use text::{Reach, TextInput, Texts, Tokens, Wanted};
 pub use tokenizer::Tokenizer;
 pub use windows::Windows;

@@ -16,7 +16,8 @@ use std::fmt;
 pub struct KvCache<B: SparseBackend> {
     sequences: usize,
     capacity: usize,
-    past: usize,
+    /// The tokens of each sequence.
+    seen: Vec<Vec<u32>>,
     pub(super) blocks: Vec<KvBlock<B>>,
     /// How its next tokens are computed.
     pub(super) known: Known<B>,
@@ -24,7 +25,7 @@ pub struct KvCache<B: SparseBackend> {
 
 impl<B: SparseBackend> fmt::Debug for KvCache<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sequences, capacity, past, .. } = self;
+        let (Self { sequences, capacity, .. }, past) = (self, self.past());
         write!(f, "KvCache {{ {sequences} sequences, {past} of {capacity} tokens }}")
     }
 }
@@ -39,7 +40,7 @@ impl<B: SparseBackend> KvCache<B> {
         Self {
             sequences,
             capacity,
-            past: 0,
+            seen: vec![Vec::new(); sequences],
             blocks: architecture.blocks.iter().map(|_| block()).collect(),
             known: Known::Nothing,
         }
@@ -57,7 +58,12 @@ impl<B: SparseBackend> KvCache<B> {
 
     /// Tokens of each sequence that the decoder has seen.
     pub fn past(&self) -> usize {
-        self.past
+        self.seen.first().map_or(0, Vec::len)
+    }
+
+    /// Those tokens, sequence by sequence.
+    pub(super) fn seen(&self) -> &[Vec<u32>] {
+        &self.seen
     }
 
     /// Whether the next token comes from a pass that was written down and compared: see [`Decoder::next`].
@@ -69,11 +75,12 @@ impl<B: SparseBackend> KvCache<B> {
 
     /// Forgets every token, and keeps the memory.
     pub fn clear(&mut self) {
-        self.past = 0;
+        self.seen.iter_mut().for_each(Vec::clear);
     }
 
-    pub(super) fn grow(&mut self, tokens: usize) {
-        self.past += tokens;
+    /// Notes the tokens that each sequence has more.
+    pub(super) fn grow<'a>(&mut self, new: impl Iterator<Item = &'a [u32]>) {
+        self.seen.iter_mut().zip(new).for_each(|(seen, new)| seen.extend_from_slice(new));
     }
 }
 

@@ -11,7 +11,7 @@ use crate::config::analysis::Work;
 use crate::config::experiment::{Data, ModelSource, Workers};
 use crate::execute::device;
 use crate::execute::kernels::cpu::Simd;
-use crate::load::{Checkpoint, LoadError, Loader, Texts, Wanted};
+use crate::load::{Checkpoint, LoadError, Loader, Reach, Texts, Wanted};
 use crate::plan::{Cell, CellId, Of, Planned};
 use crate::record::{ExpectRecord, Machine, OriginRecord, PlanEntry, PlanRecord, Store};
 use std::cell::LazyCell;
@@ -97,7 +97,8 @@ fn prepare_model(
     files.warnings.extend_from_slice(checkpoint.warnings());
     let architecture = checkpoint.architecture().clone();
     let tokenizer = files.tokenizer()?;
-    let tokens = texts.encode(&tokenizer, &files.source, architecture.max_positions, architecture.vocabulary)?;
+    let reach = Reach { positions: architecture.max_positions, longest: architecture.longest };
+    let tokens = texts.encode(&tokenizer, &files.source, reach, architecture.vocabulary)?;
     let read = Read::new(files.digest(), data, &tokens);
     Ok(PreparedModel { files, architecture, tokens, read })
 }

@@ -9,9 +9,11 @@ use half::{bf16, f16};
 use sparsify_exp::config;
 use sparsify_exp::execute::decode::{Activation, Column, DecodeOps, Norm, NormKind, Places, Projected, Span, Turns};
 use sparsify_exp::execute::kernels::attention::Heads;
-use sparsify_exp::execute::{Cuda, SparseBackend};
+use sparsify_exp::execute::{Cuda, Format, SparseBackend, SparseWeight};
 use sparsify_exp::load::{Checkpoint, Loader};
-use sparsify_exp::model::{Batch, Decoder, KvCache};
+use sparsify_exp::model::{Batch, Decoder, KvCache, LinearWeight, Part, architecture};
+use sparsify_exp::sparse::Pattern;
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -231,8 +233,12 @@ impl Case {
         let angles = numbers(7, self.positions * self.pairs, DType::F32);
         let table: Vec<f32> = angles.iter().flat_map(|angle| [angle.cos(), angle.sin()]).collect();
         let count = table.len();
-        let turns =
-            (self.pairs > 0).then(|| Turns::<B> { pairs: self.pairs, table: tensor(&table, [count], DType::F32) });
+        let turns = (self.pairs > 0).then(|| Turns::<B> {
+            pairs: self.pairs,
+            neighbours: false,
+            table: tensor(&table, [count], DType::F32),
+            starts: None,
+        });
         let mut kept: Option<[Tensor<B, 1>; 2]> = None;
         let mut seen = Vec::new();
         for (piece, spans) in pieces.iter().enumerate() {
@@ -283,7 +289,7 @@ fn attention_with_a_cache() {
     for dtype in DTYPES {
         for (order, heads, kv_heads, head_dim, pairs) in SHAPES {
             for window in [None, Some(5), Some(140)] {
-                let shape = Heads { heads, kv_heads, head_dim, window };
+                let shape = Heads { window, ..Heads::new(heads, kv_heads, head_dim) };
                 let case = Case { order, shape, pairs, positions: 200 };
                 for sequences in [1, 3] {
                     let pieces = [(0, 1), (1, 5), (6, 1), (7, 1), (8, 120), (128, 1), (129, 1), (130, 7), (137, 1)];
@@ -301,7 +307,7 @@ fn attention_on_many_keys() {
     let mut findings = Findings::new();
     for dtype in DTYPES {
         for window in [None, Some(2100)] {
-            let shape = Heads { heads: 4, kv_heads: 2, head_dim: 64, window };
+            let shape = Heads { window, ..Heads::new(4, 2, 64) };
             let case = Case { order: 0, shape, pairs: 32, positions: 2600 };
             let pieces = [(0, 2500), (2500, 1), (2501, 1)];
             let pieces = pieces.map(|(past, new)| vec![Span { past, new, capacity: 2600 }]);
@@ -317,7 +323,7 @@ fn attention_on_ragged_sequences() {
     for dtype in DTYPES {
         for (order, heads, kv_heads, head_dim, pairs) in SHAPES {
             for lengths in [vec![3, 1, 70, 20], vec![1, 1, 1], vec![33]] {
-                let shape = Heads { heads, kv_heads, head_dim, window: Some(30) };
+                let shape = Heads { window: Some(30), ..Heads::new(heads, kv_heads, head_dim) };
                 let case = Case { order, shape, pairs, positions: 80 };
                 let spans = lengths.iter().map(|&new| Span { past: 0, new, capacity: new }).collect();
                 case.check(&mut findings, &[spans], dtype);
@@ -461,6 +467,49 @@ fn tokens_of_repeated_passes() {
                     findings.compare(&format!("{folder} is repeated"), &[f32::from(repeated as u8)], &[1.0], 0.0);
                 }
             }
+        }
+    }
+}
+
+/// A decoder whose matrices the kernels for one token of dense and sparse rows take, several of them at once.
+fn wide(dtype: DType, sparse: bool) -> Decoder<Cuda> {
+    let config = serde_json::json!({
+        "model_type": "llama", "hidden_size": 512, "intermediate_size": 768, "num_hidden_layers": 3,
+        "num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 1000, "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": false,
+    });
+    let architecture = Arc::new(architecture(&config).unwrap());
+    let modules = architecture.clone();
+    let mut decoder = Decoder::<Cuda>::load(architecture.clone(), dtype, &Default::default(), |module, part| {
+        let described = &modules.modules[module];
+        let count = if part == Part::Weight { described.weights() } else { described.biases() };
+        Ok::<_, ()>(Cow::Owned(numbers(module, count, dtype).iter().map(|number| number * 0.05).collect()))
+    })
+    .unwrap();
+    for (module, described) in architecture.linears().filter(|_| sparse) {
+        let [rows, cols] = [described.shape[0], described.shape[1]];
+        let pattern = Pattern::random(rows, cols, 0.6, module as u64);
+        let weights = numbers(module, rows * cols, dtype);
+        let weight = SparseWeight::new(Format::Csr, &weights, &pattern, None, dtype, 1, &Default::default()).unwrap();
+        decoder.set_weight(module, LinearWeight::Sparse(weight));
+    }
+    decoder
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn tokens_of_repeated_passes_by_wide_matrices() {
+    let mut findings = Findings::new();
+    for (dtype, sparse) in [(DType::F16, false), (DType::F16, true), (DType::BF16, false), (DType::BF16, true)] {
+        for sequences in [1, 3] {
+            let mut cuda = wide(dtype, sparse);
+            let (expected, _) = generated(&mut cuda, sequences, false);
+            let (found, repeated) = generated(&mut cuda, sequences, true);
+            let wide = |tokens: Vec<u32>| tokens.into_iter().map(|token| token as f32).collect::<Vec<f32>>();
+            let what = format!("wide {dtype:?} sparse {sparse} {sequences}");
+            println!("{what}: repeated {repeated}");
+            findings.compare(&what, &wide(found), &wide(expected), 0.0);
+            findings.compare(&format!("{what} is repeated"), &[f32::from(repeated as u8)], &[1.0], 0.0);
         }
     }
 }

@@ -1,13 +1,15 @@
-//! How fast a decoder of Llama-2-7B's shape generates: told, not judged, and quicker to run than the experiment, since a
-//! block's weights are packed once and copied for the others.
+//! How fast a decoder of Llama-2-7B's shape generates, and products of its matrices: told, not judged, and quicker to run
+//! than the experiments, since a block's weights are packed once and copied for the others.
 //!
 //! `cargo test --release --features cuda --test cuda -- --ignored --nocapture speed`; LAYERS, BATCH, SPARSITY (as
-//! `0,0.5,0.9`; 0 is dense) and FORMAT (`csr`, `bitmap`) change what is run.
+//! `0,0.5,0.9`; 0 is dense) and FORMAT (`csr`, `bitmap`) change what is generated, SHAPES (`11008x4096`), TOKENS and
+//! SPARSITY which products are timed: behind a hold on the stream, and as a CUDA graph.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Tensor, TensorData};
+use sparsify_exp::execute::decode::{DecodeOps, Places, Span};
 use sparsify_exp::execute::{Cuda, Format, SparseWeight, cuda_device};
-use sparsify_exp::measure::{Workload, latency};
-use sparsify_exp::model::{Decoder, LinearWeight, Part, architecture, published};
+use sparsify_exp::measure::{Workload, latency, quantile, time_calls};
+use sparsify_exp::model::{Batch, Decoder, DenseWeight, KvCache, Linear, LinearWeight, Part, architecture, published};
 use sparsify_exp::sparse::Pattern;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -73,6 +75,7 @@ fn speed_of_generating() {
             decoder.set_weight(module, LinearWeight::Sparse(weight));
         }
         drop(packed);
+        println!("repeated: {}", is_repeated(&mut decoder, batch));
         let workload = Workload { batch, prompt: 128, generate: 64, warmup: 1, repeats: 3 };
         let latency = latency(&mut decoder, &workload, |_, _| ()).unwrap();
         let spread = latency.decode.spread();
@@ -84,5 +87,83 @@ fn speed_of_generating() {
             batch as f64 / spread.median,
             latency.prefill.spread().median * 1e3
         );
+    }
+}
+
+/// Whether the tokens after the second come from a graph.
+fn is_repeated(decoder: &mut Decoder<Cuda>, batch: usize) -> bool {
+    let mut cache = KvCache::new(decoder.architecture(), batch, 16);
+    let prompts = vec![[1u32, 2, 3]; batch];
+    decoder.extend(&Batch::new(prompts.iter().map(|prompt| &prompt[..])), &mut cache).unwrap();
+    for token in 4..7 {
+        decoder.next(&vec![token; batch], &mut cache).unwrap();
+    }
+    cache.is_repeated()
+}
+
+/// Products of a graph: what launching and reading the end costs is shared by them.
+const GRAPH_CALLS: usize = 60;
+
+/// Microseconds of a product behind a hold, and in a graph if there can be one.
+fn product(copies: &[Linear<Cuda>], tokens: usize, cols: usize) -> (f64, Option<f64>) {
+    let device = cuda_device(0);
+    let data = TensorData::new(numbers(tokens * cols), [tokens, cols]).convert_dtype(DType::F16);
+    let x = Tensor::<Cuda, 2>::from_data(data, (&device, DType::F16));
+    let call = |copy: usize| copies[copy % copies.len()].forward(x.clone());
+    let times = time_calls::<Cuda>(&device, copies.len(), call, 5, 15).unwrap();
+    let places = Places::<Cuda>::new(&vec![0; tokens], vec![Span { past: 0, new: 1, capacity: 4 }; tokens], 1, &device);
+    let work = || (1..GRAPH_CALLS).fold(call(0), |_, copy| call(copy));
+    let recorded = Cuda::record(&device, &places, work);
+    let in_graph = recorded.map(|recorded| {
+        let mut seconds = Vec::new();
+        for _ in 0..18 {
+            let start = Instant::now();
+            recorded.replay().unwrap();
+            seconds.push(start.elapsed().as_secs_f64() / GRAPH_CALLS as f64);
+        }
+        quantile(&seconds[3..], 0.5) * 1e6
+    });
+    (quantile(&times.seconds, 0.5) * 1e6, in_graph)
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn speed_of_products() {
+    let device = cuda_device(0);
+    let sparsities = given("SPARSITY", "0.5,0.7,0.9");
+    for shape in given("SHAPES", "11008x4096,4096x4096,4096x11008").split(',') {
+        let [rows, cols]: [usize; 2] =
+            shape.split('x').map(|n| n.parse().unwrap()).collect::<Vec<_>>().try_into().unwrap();
+        let all = numbers(rows * cols);
+        let count = (200 << 20) / (rows * cols * 2) + 2;
+        let linear = |weight| Linear { weight, bias: None };
+        let new = || LinearWeight::Dense(DenseWeight::new(all[..].into(), [rows, cols], DType::F16, &device));
+        let dense: Vec<_> = (0..count).map(|_| linear(new())).collect();
+        let mut packed: HashMap<(String, bool), SparseWeight<Cuda>> = HashMap::new();
+        for tokens in given("TOKENS", "1,16,64,256").split(',').map(|tokens| tokens.parse::<usize>().unwrap()) {
+            let (hold, graph) = product(&dense, tokens, cols);
+            println!(
+                "{shape} {tokens} tokens, dense {}: {hold:.1} us, in a graph {graph:.1?}",
+                dense[0].weight.kernel(tokens)
+            );
+            for sparsity in sparsities.split(',') {
+                let format = if tokens <= 4 { Format::Csr } else { Format::Bitmap };
+                let weight = packed.entry((sparsity.to_owned(), tokens > 16)).or_insert_with(|| {
+                    let pattern = Pattern::random(rows, cols, sparsity.parse().unwrap(), 1);
+                    SparseWeight::new(format, &all, &pattern, None, DType::F16, tokens, &device).unwrap()
+                });
+                if tokens > 4 && tokens <= 16 {
+                    let pattern = Pattern::random(rows, cols, sparsity.parse().unwrap(), 1);
+                    *weight = SparseWeight::new(format, &all, &pattern, None, DType::F16, tokens, &device).unwrap();
+                }
+                let weights: Vec<_> = (0..5 * count).map(|_| linear(LinearWeight::Sparse(weight.copied()))).collect();
+                let (fast, in_graph) = product(&weights, tokens, cols);
+                println!(
+                    "  {sparsity} {}: {fast:.1} us ({:.2}), in a graph {in_graph:.1?}",
+                    weights[0].weight.kernel(tokens),
+                    hold / fast
+                );
+            }
+        }
     }
 }

@@ -102,13 +102,13 @@ pub(super) unsafe fn attend(
     places: [&Tensor; 2],
     kv: [&Tensor; 2],
 ) -> Option<Tensor> {
-    let Heads { heads, kv_heads, head_dim: dim, window } = *shape;
+    let Heads { heads, kv_heads, head_dim: dim, window, scale, .. } = *shape;
     let steps = match order {
         Order::Separate => [[0, heads * dim, dim], [0, kv_heads * dim, dim], [0, kv_heads * dim, dim]],
         Order::PerHead => [0, 1, 2].map(|part| [part * dim, 3 * heads * dim, 3 * dim]),
         Order::Stacked => [0, 1, 2].map(|part| [part * heads * dim, 3 * heads * dim, dim]),
     };
-    let form = Attend { tokens, heads, kv_heads, dim, pairs, room, window, steps };
+    let form = Attend { tokens, heads, kv_heads, dim, pairs, room, window, scale, steps };
     let gpu = gpu(qkv[0].dtype, qkv.into_iter().chain(places).chain(kv)).filter(|_| form.can() && tokens > 0)?;
     let out = outputs::output(qkv[0], Shape::new([tokens, heads * dim]), qkv[0].dtype);
     // SAFETY: the caller's promise; the steps are those of the order.

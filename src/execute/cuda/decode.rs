@@ -9,6 +9,7 @@ use super::outputs::{self, array};
 use super::raw::Gpu;
 use super::raw::script::{self, Script};
 use super::{Cuda, Tensor};
+use crate::execute::burn_ops;
 use crate::execute::decode::{
     Activation, Column, DecodeOps, Norm, NormKind, Order, Places, Projected, Recorded, Turns,
 };
@@ -153,7 +154,13 @@ impl DecodeOps for Cuda {
         turns: Option<&Turns<Self>>,
         kv: &mut [BurnTensor<Self, 1>; 2],
     ) -> BurnTensor<Self, 2> {
-        Attending::new(shape, projected, places, turns, kv).run()
+        match is_fused(shape, &projected, turns) {
+            true => Attending::new(shape, projected, places, turns, kv).run(),
+            false => {
+                by_hand::otherwise();
+                burn_ops::attend(shape, projected, places, turns, kv)
+            }
+        }
     }
 
     fn arg_max(rows: BurnTensor<Self, 2>) -> Result<Vec<Option<u32>>, String> {
@@ -243,12 +250,24 @@ fn read(client: &Client, found: &Handle) -> Result<Vec<Option<u32>>, String> {
     Ok(numbers.chunks_exact(2).map(|row| (row[1] == 0).then_some(row[0])).collect())
 }
 
+/// Whether the kernels have what a network's attention is made of; Burn's operations have all of it.
+fn is_fused(shape: &Heads, projected: &Projected<Cuda>, turns: Option<&Turns<Cuda>>) -> bool {
+    let plain = shape.cap.is_none() && shape.alibi.is_none();
+    let halves = turns.is_none_or(|turns| !turns.neighbours && turns.starts.is_none());
+    let thirds = match projected {
+        Projected::Separate(_) => true,
+        Projected::PerHead(_) | Projected::Stacked(_) => shape.heads == shape.kv_heads,
+    };
+    plain && halves && thirds
+}
+
 /// What an attention is launched with.
 struct Attending {
     shape: Heads,
     form: AttentionForm,
     /// Keys that a token of this cache can come to see.
     room: usize,
+    scale: f32,
     window: u32,
     head_rows: u32,
     tokens: usize,
@@ -287,6 +306,7 @@ impl Attending {
             shape: *shape,
             form,
             room: shape.window.map_or(room, |window| room.min(window)),
+            scale: shape.scale,
             window: shape.window.map_or(u32::MAX, |window| window as u32),
             head_rows: places.head_rows() as u32,
             tokens: places.tokens(),
@@ -358,7 +378,7 @@ impl Attending {
                 self.head_rows,
                 self.window,
                 self.seen.div_ceil(shares) as u32,
-                1.0 / (dim as f32).sqrt(),
+                self.scale,
                 self.form,
                 dtype,
             );
@@ -521,7 +541,7 @@ mod tests {
     fn groups_cover_a_head_and_fit_a_plane() {
         for (head_dim, lanes) in [(128, 8), (128, 4), (80, 8), (96, 8), (6, 2), (7, 1), (256, 4), (512, 1)] {
             for one in [None, Some(5), Some(5000)] {
-                let shape = Heads { heads: 4, kv_heads: 2, head_dim, window: None };
+                let shape = Heads::new(4, 2, head_dim);
                 let form = attention_form(&shape, Order::Separate, lanes, 0, one);
                 assert!(form.group.is_power_of_two() && form.group as usize <= PLANE);
                 assert!(form.group as usize * form.held >= form.vectors as usize);

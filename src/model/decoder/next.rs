@@ -53,29 +53,24 @@ impl<B: SparseBackend> Decoder<B> {
         let spans = cache_spans(&batch, cache)?;
         self.check(&batch, &spans)?;
         // A pass whose parts are timed waits between them, and one that changes its inputs does more than launch.
-        let plain = self.clock.is_some() || !self.thresholds.is_empty() || self.architecture.final_norm.is_none();
+        let plain = self.clock.is_some() || !self.thresholds.is_empty() || !launches_only(&self.architecture);
+        if plain || matches!(cache.known, Known::Never) {
+            let hidden = self.extend(&batch, cache)?;
+            return self.largest(hidden);
+        }
         let known = std::mem::replace(&mut cache.known, Known::Nothing);
         let (next, known) = match known {
-            known if plain => (self.passed(&batch, spans, cache)?.0, known),
-            Known::Never => (self.passed(&batch, spans, cache)?.0, Known::Never),
             Known::Written(written) if written.weights == self.weights => self.again(written, &batch, spans, cache)?,
-            Known::Nothing | Known::Written(_) => self.written(&batch, spans, cache)?,
+            Known::Nothing | Known::Never | Known::Written(_) => self.written(&batch, spans, cache)?,
         };
         cache.known = known;
-        cache.grow(1);
+        cache.grow(batch.ids.chunks(1));
         Ok(next)
     }
 
-    /// A pass, its arg-max and its logits.
-    fn passed(
-        &mut self,
-        batch: &Batch,
-        spans: Vec<Span>,
-        cache: &mut KvCache<B>,
-    ) -> Result<(Vec<Option<u32>>, Tensor<B, 2>), DecoderError> {
-        let hidden = self.pass(batch, spans, &mut cache.blocks)?;
-        let logits = self.logits(hidden);
-        Ok((B::arg_max(logits.clone()).map_err(DecoderError::Read)?, logits))
+    /// The arg-max of the logits.
+    fn largest(&self, hidden: Tensor<B, 2>) -> Result<Vec<Option<u32>>, DecoderError> {
+        B::arg_max(self.logits(hidden)).map_err(DecoderError::Read)
     }
 
     /// A pass that is written down.
@@ -89,7 +84,10 @@ impl<B: SparseBackend> Decoder<B> {
         let places = self.places(batch, spans.clone());
         let (decoder, blocks) = (&*self, &mut cache.blocks);
         let recorded = B::record(&self.device, &places, || decoder.logits(decoder.run(&places, blocks)));
-        let Some(recorded) = recorded else { return Ok((self.passed(batch, spans, cache)?.0, Known::Never)) };
+        let Some(recorded) = recorded else {
+            let hidden = self.pass(batch, spans, &mut cache.blocks)?;
+            return Ok((self.largest(hidden)?, Known::Never));
+        };
         let next = recorded.largest().map_err(DecoderError::Read)?;
         let expected = (ids(&next), past + 1);
         let known = Known::Written(Written { recorded, compared: false, weights: self.weights, places, expected });
@@ -134,6 +132,37 @@ impl<B: SparseBackend> Decoder<B> {
         written.expected = (ids(&next), past + 1);
         Ok((next, Known::Written(written)))
     }
+}
+
+/// Whether a pass over one token of each sequence does nothing on the device but what [`DecodeOps`] and linears do, in the
+/// same way at every position. Others have operations of Burn between, which nobody writes down.
+///
+/// [`DecodeOps`]: crate::execute::decode::DecodeOps
+fn launches_only(architecture: &Architecture) -> bool {
+    let Architecture { attention, positions, residual, constants, blocks, final_norm, .. } = architecture;
+    let Constants { embedding, residual: of_added, logits, logit_cap, .. } = *constants;
+    let unscaled = [embedding, of_added, logits] == [1.0; 3] && logit_cap.is_none();
+    let plain_scores = attention.cap.is_none() && attention.clip.is_none();
+    let same_turns = match positions {
+        Positions::Learned { .. } => true,
+        Positions::Rotary(rotaries) => {
+            rotaries.iter().all(|rotary| !rotary.neighbours && rotary.scaling.turned_as(usize::MAX) == 0)
+        }
+        Positions::Alibi(_) => false,
+    };
+    let of_launches = |block: &Block| {
+        let norms = block.norms.attention.is_some() && (block.norms.mlp.is_some() || *residual == Residual::Parallel);
+        let one_layer = match block.mlp {
+            Mlp::Plain { .. } | Mlp::Gated(_) => true,
+            Mlp::Fused { .. } | Mlp::Experts(_) => false,
+        };
+        let heads = match block.head_norms {
+            HeadNorms::None | HeadNorms::Whole { .. } | HeadNorms::Shared { .. } => true,
+            HeadNorms::Own { .. } => false,
+        };
+        norms && one_layer && heads
+    };
+    unscaled && plain_scores && same_turns && final_norm.is_some() && blocks.iter().all(of_launches)
 }
 
 /// Tokens as they stand on the device: it knows no missing ones.

@@ -125,6 +125,8 @@ pub(in crate::execute::cuda) struct Attend {
     /// Rows of the cache from one head to the next.
     pub room: usize,
     pub window: Option<usize>,
+    /// Multiplies scores.
+    pub scale: f32,
     /// Of queries, keys and values: where the first is, the step from a token's to the next one's, from head to head.
     pub steps: [[usize; 3]; 3],
 }
@@ -148,13 +150,13 @@ pub(in crate::execute::cuda) unsafe fn attend(
     [keys, values]: [&Tensor; 2],
     out: &Tensor,
 ) {
-    let Attend { tokens, heads, kv_heads, dim, pairs, room, window, steps } = shape;
+    let Attend { tokens, heads, kv_heads, dim, pairs, room, window, scale, steps } = shape;
     let group = (dim / EIGHT).next_power_of_two() as u32;
     let shared = 4 * (ATTEND_WARPS * (dim + 2) + 2 * dim);
     let buffers = [q, k, v, places, angles, keys, values, out].map(|tensor| &tensor.handle);
     let window = window.map_or(u32::MAX, |window| window as u32);
     let mut params: Vec<u32> = [tokens, heads, kv_heads, dim, pairs, room].map(|word| word as u32).into();
-    params.extend([window, (1.0 / (dim as f32).sqrt()).to_bits()]);
+    params.extend([window, scale.to_bits()]);
     params.extend(steps.as_flattened().iter().map(|&word| word as u32));
     let size = [tokens * heads, 32 * ATTEND_WARPS, shared];
     launch(gpu, &kernel("attend", out.dtype, Some(("GROUP", group))), size, &buffers, params);
@@ -178,8 +180,17 @@ mod tests {
 
     #[test]
     fn heads_are_whole_eights_that_fit_a_warp() {
-        let shape =
-            |dim| Attend { tokens: 1, heads: 1, kv_heads: 1, dim, pairs: 0, room: 1, window: None, steps: [[0; 3]; 3] };
+        let shape = |dim| Attend {
+            tokens: 1,
+            heads: 1,
+            kv_heads: 1,
+            dim,
+            pairs: 0,
+            room: 1,
+            window: None,
+            scale: 1.0,
+            steps: [[0; 3]; 3],
+        };
         assert_eq!([8, 80, 256].map(|dim| shape(dim).can()), [true; 3]);
         assert_eq!([0, 4, 100, 264].map(|dim| shape(dim).can()), [false; 4]);
         assert_eq!([1, 32, 33, 9999].map(|work| threads(work, 512)), [32, 32, 64, 512]);

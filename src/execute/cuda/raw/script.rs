@@ -68,6 +68,14 @@ pub(in crate::execute::cuda) fn leave() {
     });
 }
 
+/// Does `work` without writing it down: it is done once for all.
+pub(in crate::execute::cuda) fn aside<T>(work: impl FnOnce() -> T) -> T {
+    let open = OPEN.with_borrow_mut(Option::take);
+    let result = work();
+    OPEN.with_borrow_mut(|now| *now = open);
+    result
+}
+
 /// Launches that can be repeated.
 pub(in crate::execute::cuda) struct Script {
     gpu: Gpu,
