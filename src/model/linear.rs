@@ -179,9 +179,7 @@ impl<B: SparseBackend> DenseWeight<B> {
     fn forward(&self, x: Tensor<B, 2>, bias: Option<&FloatTensor<B>>) -> Tensor<B, 2> {
         let x = x.into_primitive().tensor();
         match &self.0 {
-            Held::Tensor(weight) => {
-                Tensor::from_primitive(TensorPrimitive::Float(B::dense_linear(x, weight, bias)))
-            }
+            Held::Tensor(weight) => Tensor::from_primitive(TensorPrimitive::Float(B::dense_linear(x, weight, bias))),
             Held::Halves(halves, shape) => {
                 let tokens = x.shape()[0];
                 let host = |tensor| B::host_f32(tensor).expect("a backend in host memory always has its numbers");

@@ -1,7 +1,8 @@
 //! Folders of checkpoints with what transformers computes from them: a table of what agrees.
 //!
 //! Each folder has `model/`, `nb1.json`, `linears.json`, `argmax.safetensors`, `logits.safetensors` and `greedy.json`.
-//! Not in the repository: `SPARSIFY_FAMILIES=DIR cargo test --release --test numerics -- --ignored every_folder`.
+//! Not in the repository: `SPARSIFY_FAMILIES=DIR cargo test --release --test numerics -- --ignored every_folder`. With the
+//! feature `cuda` and `SPARSIFY_FAMILIES_CUDA=1` on a GPU.
 
 use crate::checkpoint;
 use crate::kin::greedy;
@@ -179,7 +180,12 @@ fn every_folder_of_the_archive() {
     let mut bad = 0;
     for path in &folders {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        for (backend, run) in [("flex", folder::<Flex> as fn(&Path) -> _), ("ndarray", folder::<NdArray<f32>>)] {
+        let mut backends = vec![("flex", folder::<Flex> as fn(&Path) -> _), ("ndarray", folder::<NdArray<f32>>)];
+        #[cfg(feature = "cuda")]
+        if std::env::var_os("SPARSIFY_FAMILIES_CUDA").is_some() {
+            backends = vec![("cuda", folder::<sparsify_exp::execute::Cuda>)];
+        }
+        for (backend, run) in backends {
             let result = std::panic::catch_unwind(|| run(path));
             let line = match result {
                 Ok(Ok(line)) => line,

@@ -43,7 +43,8 @@ fn rounded(name: &str, dtype: Stored16, folder: &Path) -> String {
             (name, tensor.shape().to_vec(), halves.collect())
         })
         .collect();
-    let views = tensors.iter().map(|(name, shape, halves)| (name, TensorView::new(dtype, shape.clone(), halves).unwrap()));
+    let views =
+        tensors.iter().map(|(name, shape, halves)| (name, TensorView::new(dtype, shape.clone(), halves).unwrap()));
     safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
     format!("path:{}", folder.display())
 }
