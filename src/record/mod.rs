@@ -40,7 +40,7 @@ pub use analysis::{
     AnalysisNumbers, AnalysisResult, Entry, Key, MatrixInfo, Picture, Row, StoredTable, TABLES, columns_of,
 };
 pub use atomic::Stamp;
-pub use cell::{Failure, FailureKind, Outline, PartRecord, Record, Timings};
+pub use cell::{Failure, FailureKind, Outline, PartOutline, PartRecord, Record, Timings};
 pub use error::{Mismatch, StoreError};
 pub use folder::{NewFolder, WriteError};
 pub use formats::{ExpectRecord, InputRecord, Manifest, PlanEntry, PlanPart, PlanRecord, RunRecord, WorkerRecord};
