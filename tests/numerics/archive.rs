@@ -170,6 +170,16 @@ fn names_of(checkpoint: &Checkpoint, linears: &Value) -> bool {
     found == wanted
 }
 
+type Run = fn(&Path) -> Result<String, String>;
+
+fn backends() -> Vec<(&'static str, Run)> {
+    #[cfg(feature = "cuda")]
+    if std::env::var_os("SPARSIFY_FAMILIES_CUDA").is_some() {
+        return vec![("cuda", folder::<sparsify_exp::execute::Cuda>)];
+    }
+    vec![("flex", folder::<Flex>), ("ndarray", folder::<NdArray<f32>>)]
+}
+
 #[test]
 #[ignore = "needs an archive of checkpoints: set SPARSIFY_FAMILIES"]
 fn every_folder_of_the_archive() {
@@ -180,12 +190,7 @@ fn every_folder_of_the_archive() {
     let mut bad = 0;
     for path in &folders {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let mut backends = vec![("flex", folder::<Flex> as fn(&Path) -> _), ("ndarray", folder::<NdArray<f32>>)];
-        #[cfg(feature = "cuda")]
-        if std::env::var_os("SPARSIFY_FAMILIES_CUDA").is_some() {
-            backends = vec![("cuda", folder::<sparsify_exp::execute::Cuda>)];
-        }
-        for (backend, run) in backends {
+        for (backend, run) in backends() {
             let result = std::panic::catch_unwind(|| run(path));
             let line = match result {
                 Ok(Ok(line)) => line,
