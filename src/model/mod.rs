@@ -7,7 +7,7 @@
 //!                                                                    │  and how a block uses them
 //!   weights ────────────────────────────────────────────────────> Decoder<B>: forward
 //!                                                                    │
-//!                                                ├─ linear.rs: Dense | Sparse, the one swap point
+//!                                                ├─ linear.rs: Dense | Sparse, the one swap point (halves.rs: 16 bits)
 //!                                                └─ attention.rs, on what cache.rs remembers
 //! ```
 //!
@@ -24,6 +24,7 @@ mod defaults;
 mod error;
 mod families;
 mod fields;
+mod halves;
 mod host;
 mod linear;
 mod presets;
@@ -40,6 +41,7 @@ pub use config::architecture;
 pub use decoder::{Activations, Batch, Decoder, DecoderError, Part, Stage};
 pub use error::ConfigError;
 pub use families::{FAMILIES, Family};
+pub use halves::{Halves, Numbers};
 pub(crate) use linear::transpose;
 pub use linear::{DenseWeight, Linear, LinearWeight};
 pub use presets::published;

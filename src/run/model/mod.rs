@@ -20,7 +20,7 @@ pub(super) use memory::Room;
 pub(super) use patterns::patterns;
 pub(super) use pruned::Pruned;
 pub(super) use read::Read;
-pub(super) use session::Session;
+pub(super) use session::{Keep, Session};
 
 use super::backend::{device_name, threads};
 use super::kinds::{Ground, Kind};

@@ -10,7 +10,7 @@ use super::calibrate::{Stopped, calibrate};
 use super::error::CellError;
 use super::memory::Room;
 use super::point::{Job, Point, dense};
-use super::session::Session;
+use super::session::{Keep, Session};
 use crate::config::experiment::{LatencySettings, Metric, Variant};
 use crate::execute::SparseBackend;
 use crate::load::Checkpoint;
@@ -95,9 +95,11 @@ impl Batch<'_, '_> {
     fn load<B: SparseBackend>(&self, device: &B::Device) -> Result<Result<Session<B>, String>, RunError> {
         let (model, first) = (self.model, self.cells[0].cell);
         self.desk.watch.loading(&model.files.source, first.backend.name());
+        let timed = self.cells.iter().any(|planned| self.job(planned).timed.is_some());
+        let keep = if timed { Keep::Widened } else { Keep::AsStored };
         let load = || {
             let checkpoint = Checkpoint::open(model.files.clone())?;
-            let session = Session::<B>::load(checkpoint, model.tokens.clone(), first.dtype, device)?;
+            let session = Session::<B>::load(checkpoint, model.tokens.clone(), first.dtype, keep, device)?;
             // A device may still be at it, or have failed.
             Ok(B::sync(device).map(|()| session).map_err(|error| error.to_string()))
         };
