@@ -7,6 +7,7 @@
 //!             ├─ kernels: Vec<KernelBlock>  bare kernels, timed without a model
 //!             ├─ analyses: Vec<AnalysisBlock>  what is asked of masks and activations
 //!             ├─ latency                  what is timed, if anything is
+//!             ├─ tasks                    what is asked, if anything is
 //!             ├─ expects: Vec<Expect>     numbers that must come out
 //!             └─ queries: Vec<Query>      what the report asks its tables
 //! ```
@@ -25,6 +26,7 @@ pub use crate::config::kernel::{KernelBlock, KernelFormat};
 pub use crate::config::metric::{Metric, MetricColumn, Reads};
 pub use crate::config::query::{Picture, Query, QueryPlot};
 pub use crate::config::source::{ModelSource, TextSource};
+pub use crate::config::tasks::{TaskBos, TaskMetric, TaskName, TaskSettings};
 pub use crate::dtype::Dtype;
 pub use crate::prune::{
     Budget, Method, MethodSettings, NmPattern, Owl, PatternError, Propagate, Scope, Setting, SettingValue,
@@ -70,6 +72,8 @@ pub struct Experiment {
     pub metrics: Vec<Metric>,
     /// What is timed where `metrics` has `latency`.
     pub latency: LatencySettings,
+    /// What is asked where `metrics` has `tasks`.
+    pub tasks: TaskSettings,
     /// Numbers that the run must reproduce.
     pub expects: Vec<Expect>,
     /// Questions to the tables, asked when the report is made.

@@ -25,6 +25,7 @@ pub mod reference;
 pub mod schema;
 mod settings;
 pub mod source;
+pub mod tasks;
 pub mod validate;
 
 use std::path::{Path, PathBuf};

@@ -23,6 +23,7 @@ use crate::config::experiment::{
 };
 use crate::config::kernel::MatrixShape;
 use crate::config::query::RawQuery;
+use crate::config::tasks::RawTasks;
 
 /// An experiment on sparse language models. An array where a single value is expected is an axis;
 /// a block is the product of its axes; the experiment is the union of its blocks.
@@ -55,6 +56,8 @@ pub struct RawExperiment {
     pub execute: Option<At<RawExecute>>,
     /// What is measured.
     pub measure: Option<At<RawMeasure>>,
+    /// What the metric `tasks` measures.
+    pub tasks: Option<At<RawTasks>>,
     /// Published or earlier numbers that the run must reproduce.
     pub expect: Option<Vec<At<RawExpect>>>,
     /// Questions to the tables of the results folder. They are asked after the run, and decide nothing that is measured.

@@ -11,6 +11,7 @@ mod latency;
 mod method;
 mod prune;
 mod query;
+mod tasks;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
@@ -110,6 +111,7 @@ impl Validator<'_> {
         let defaults = [Metric::Structure, Metric::Agreement];
         let metrics = values(self.axis("measure.metrics", metrics, &defaults));
         let latency = self.latency(RawLatency { warmup, repeats, batch, prompt, generate }, &metrics);
+        let tasks = self.tasks(raw.tasks, &metrics);
         let expects = self.expects(raw.expect.unwrap_or_default(), &metrics);
         let queries = self.queries(raw.query.unwrap_or_default());
         let pruned = variants.iter().filter(|variant| variant.needs_pruning()).count();
@@ -136,6 +138,7 @@ impl Validator<'_> {
             variants,
             metrics,
             latency,
+            tasks,
             expects,
             queries,
             warnings: Diagnostics::default(),

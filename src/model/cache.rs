@@ -7,8 +7,10 @@
 //! ```
 
 use super::architecture::Architecture;
+use super::decoder::tree::Grown;
 use crate::execute::SparseBackend;
 use burn::tensor::Tensor;
+use std::sync::Arc;
 
 /// The memory of a decoder that generates: sequences of equal length, with room for more.
 #[derive(Clone, Debug)]
@@ -25,7 +27,7 @@ impl<B: SparseBackend> KvCache<B> {
         let attention = architecture.attention;
         let numbers = sequences * attention.kv_heads * capacity * attention.head_dim;
         let block =
-            || KvBlock { host: if B::ON_HOST { HostKv::new(numbers) } else { HostKv::default() }, device: None };
+            || KvBlock { host: if B::ON_HOST { HostKv::new(numbers) } else { HostKv::default() }, device: None, grown: None };
         Self { sequences, capacity, past: 0, blocks: architecture.blocks.iter().map(|_| block()).collect() }
     }
 
@@ -60,12 +62,14 @@ pub(super) struct KvBlock<B: SparseBackend> {
     pub host: HostKv,
     /// Keys and values, made when the first come: see [`DecodeOps::attend`](crate::execute::DecodeOps::attend).
     pub device: Option<[Tensor<B, 1>; 2]>,
+    /// Of a pass over a tree: how its nodes lie, and which decoder block this is.
+    pub grown: Option<(Arc<Grown<B>>, usize)>,
 }
 
 impl<B: SparseBackend> KvBlock<B> {
     /// Memory for a pass that nothing follows: every decoder block in turn uses it.
     pub fn scratch() -> Self {
-        Self { host: HostKv::default(), device: None }
+        Self { host: HostKv::default(), device: None, grown: None }
     }
 }
 

@@ -10,8 +10,10 @@
 //! ([`Decoder::extend`]): the same pass, whose attention begins at another place.
 
 mod stages;
+pub(in crate::model) mod tree;
 
 pub use stages::{Activations, Stage};
+pub use tree::{Node, Tree};
 
 use super::architecture::*;
 use super::attention::attend;

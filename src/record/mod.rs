@@ -5,6 +5,7 @@
 //!     experiment.toml   the file, byte for byte          ┐
 //!     plan.json         PlanRecord: the frozen cells     │ store.rs: written beside and renamed,
 //!     cells/ID.json     Record: what is known of a cell  │ so that a file is whole or missing
+//!     items/*.csv       what came out of single items    │
 //!     runs/*.json       RunRecord: one process           │
 //!     manifest.json     Manifest: where it comes from    ┘
 //! ```
@@ -24,6 +25,7 @@ mod model;
 mod numbers;
 mod provenance;
 mod store;
+mod tasks;
 
 pub use crate::measure::{Latency as LatencyRecord, LayerRow, Phase as PhaseRecord, Structure};
 pub use analysis::{
@@ -37,3 +39,4 @@ pub use model::CellResult;
 pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Sizes, Ties};
 pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};
 pub use store::{Mismatch, Store, StoreError, experiment_folder};
+pub use tasks::{ItemRow, TaskNumbers, TaskValue};

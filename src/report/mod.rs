@@ -291,7 +291,11 @@ fn read(store: &Store) -> Result<Read, StoreError> {
     let Some(PlanRecord { title, cells, expectations, queries, .. }) = store.plan()? else {
         for record in store.cells()? {
             match record {
-                Ok(record) => read.records.push(record.latest()),
+                Ok(record) => {
+                    let (record, lost) = store.with_items(record.latest());
+                    read.damaged.extend(lost);
+                    read.records.push(record);
+                }
                 Err(error) => read.damaged.push(error.to_string()),
             }
         }
@@ -328,7 +332,8 @@ impl Read {
             return Ok(());
         }
         let wanted: Vec<CellId> = entry.parts.iter().map(|part| part.id.clone()).collect();
-        let record = Record { cell: entry.cell, ..record.only(&wanted) };
+        let (record, lost) = store.with_items(Record { cell: entry.cell, ..record.only(&wanted) });
+        self.damaged.extend(lost);
         let has = |id: &CellId| record.results.iter().any(|part| part.id == *id);
         let complete = entry.parts.iter().all(|part| part.check || has(&part.id));
         self.unfinished += usize::from(!complete && record.failure.is_none());
