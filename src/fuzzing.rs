@@ -34,5 +34,5 @@ pub fn pickle(bytes: &[u8]) {
 pub fn cell(bytes: &[u8]) {
     let Ok(record) = Store::sealed_cell(bytes) else { return };
     let _ = (record.own_id(), record.parts_are_own(), record.existing());
-    let _ = (CellResult::of(&record), KernelResult::of(&record));
+    let _ = (KernelResult::of(&record), CellResult::of(record));
 }

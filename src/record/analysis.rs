@@ -291,14 +291,13 @@ impl<'a> Row<'a> {
 
 impl AnalysisResult {
     /// Of a record, if it is one of an analysis cell.
-    pub fn of(record: &Record) -> Option<Self> {
-        let cell = AnalysisCell::of(&record.cell)?;
-        let numbers = record.results.iter().find_map(|part| match &part.result {
-            Numbers::Analysis(numbers) => Some((**numbers).clone()),
+    pub fn of(record: Record) -> Option<Self> {
+        let cell = AnalysisCell::of(&record.cell)?.clone();
+        let numbers = record.results.into_iter().find_map(|part| match part.result {
+            Numbers::Analysis(numbers) => Some(*numbers),
             _ => None,
         });
-        let numbers = numbers.filter(|_| record.failure.is_none());
-        Some(Self { id: record.id.clone(), cell: cell.clone(), numbers })
+        Some(Self { id: record.id, cell, numbers: numbers.filter(|_| record.failure.is_none()) })
     }
 
     /// The key of the rows of a source.
@@ -325,11 +324,15 @@ impl AnalysisResult {
         }
     }
 
+    /// What is stored of a table, source by source.
+    pub fn stored<'a>(&'a self, table: &'a str) -> impl Iterator<Item = &'a StoredTable> + 'a {
+        let tables = self.numbers.iter().flat_map(|numbers| &numbers.tables);
+        tables.filter(move |stored| stored.name == table && stored.source < self.cell.sources.len())
+    }
+
     /// The rows of a table, source by source.
     pub fn rows<'a>(&'a self, table: &'a str) -> impl Iterator<Item = Row<'a>> + 'a {
-        let tables = self.numbers.iter().flat_map(|numbers| &numbers.tables);
-        let known = tables.filter(move |stored| stored.name == table && stored.source < self.cell.sources.len());
-        known.flat_map(move |stored| {
+        self.stored(table).flat_map(move |stored| {
             let row = move |values| Row { result: self, source: stored.source, columns: &stored.columns, values };
             stored.rows.iter().map(move |values| row(values.as_slice()))
         })

@@ -24,6 +24,7 @@ mod kernel;
 mod model;
 mod numbers;
 mod provenance;
+mod seal;
 mod store;
 mod tasks;
 
@@ -38,5 +39,5 @@ pub use kernel::{KernelMeasured, KernelResult, Timed};
 pub use model::CellResult;
 pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Sizes, Ties};
 pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};
-pub use store::{Mismatch, Store, StoreError, experiment_folder};
+pub use store::{Mismatch, Stamp, Store, StoreError, cell_path, experiment_folder};
 pub use tasks::{ItemRow, TaskNumbers, TaskValue};

@@ -25,19 +25,14 @@ pub struct CellResult {
 
 impl CellResult {
     /// Of a record, if it is one of a model cell.
-    pub fn of(record: &Record) -> Option<Self> {
-        let cell = Cell::of(&record.cell)?;
+    pub fn of(record: Record) -> Option<Self> {
+        let cell = Cell::of(&record.cell)?.clone();
         // A variant that was shown to be no faithful execution has no numbers, also none from before.
         let faithful = record.failure.as_ref().is_none_or(|failure| failure.gate.is_none());
         let timed = record.results.iter().find(|part| matches!(part.result, Numbers::Latency(_)));
-        Some(Self {
-            id: record.id.clone(),
-            cell: cell.clone(),
-            measured: Measured::of(&record.results).filter(|_| faithful),
-            failure: record.failure.clone(),
-            timings: record.timings,
-            timed_on: timed.and_then(|part| part.inputs.0.values().next().cloned()),
-        })
+        let timed_on = timed.and_then(|part| part.inputs.0.values().next().cloned());
+        let Record { id, results, failure, timings, .. } = record;
+        Some(Self { id, cell, measured: Measured::of(results).filter(|_| faithful), failure, timings, timed_on })
     }
 
     /// A column of `summary.csv`. A variant that missed the gate shows how far off it was, and nothing else.

@@ -216,35 +216,25 @@ impl Measured {
         .collect()
     }
 
-    /// From the groups; none without the structure.
-    pub(super) fn of(groups: &[PartRecord]) -> Option<Self> {
-        /// What one of the groups holds.
-        fn find<'a, T>(groups: &'a [PartRecord], get: impl Fn(&'a Numbers) -> Option<&'a T>) -> Option<&'a T> {
-            groups.iter().find_map(|part| get(&part.result))
+    /// From the groups; none without the structure. Of several of a group, the first counts.
+    pub(super) fn of(groups: Vec<PartRecord>) -> Option<Self> {
+        let mut sizes = None;
+        let mut of = Self::new(Structure { nonzero: 0, total: 0, bytes: 0, layers: Vec::new() }, 0);
+        for part in groups.into_iter().rev() {
+            match part.result {
+                Numbers::Structure(found) => sizes = Some(*found),
+                Numbers::Agreement(found) => of.agreement = Some(found),
+                Numbers::Perplexity(found) => of.perplexity = Some(found),
+                Numbers::BitsPerByte(found) => of.bits_per_byte = Some(found),
+                Numbers::Latency(found) => of.latency = Some(found),
+                Numbers::Gate(found) => (of.gate, of.kernels) = (Some(found.gate), found.kernels),
+                Numbers::Task(found) => of.tasks.push(*found),
+                Numbers::Times(_) | Numbers::Analysis(_) => {}
+            }
         }
-        macro_rules! get {
-            ($group:ident) => {
-                find(groups, |numbers| if let Numbers::$group(of) = numbers { Some(of) } else { None })
-            };
-        }
-        let Sizes { structure, dense_nonzero, ties, pruned } = (**get!(Structure)?).clone();
-        let ran: Option<&GateRun> = get!(Gate);
-        Some(Self {
-            structure,
-            dense_nonzero,
-            ties,
-            pruned,
-            agreement: get!(Agreement).copied(),
-            perplexity: get!(Perplexity).copied(),
-            bits_per_byte: get!(BitsPerByte).copied(),
-            gate: ran.map(|ran| ran.gate),
-            kernels: ran.map_or_else(Vec::new, |ran| ran.kernels.clone()),
-            latency: get!(Latency).cloned(),
-            tasks: groups
-                .iter()
-                .filter_map(|part| if let Numbers::Task(task) = &part.result { Some((**task).clone()) } else { None })
-                .collect(),
-        })
+        of.tasks.reverse();
+        let Sizes { structure, dense_nonzero, ties, pruned } = sizes?;
+        Some(Self { structure, dense_nonzero, ties, pruned, ..of })
     }
 
     /// Takes what is wanted of what the likelihood of a text says.

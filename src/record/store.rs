@@ -3,15 +3,16 @@
 use super::cell::Record;
 use super::numbers::Numbers;
 use super::formats::{Manifest, PlanRecord, RunRecord};
-use super::sha256;
+use super::seal::{opened, reseal, sealed};
 use crate::input;
 use crate::plan::{CellId, Existing};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+use tempfile::NamedTempFile;
 use thiserror::Error;
 
 /// The largest file of a results folder that is read: a plan of as many cells as an experiment may have takes a tenth.
@@ -119,6 +120,14 @@ pub fn experiment_folder(results: &Path, name: &str) -> PathBuf {
     results.join(name)
 }
 
+/// What tells a file from one that takes its place: files are never changed, only renamed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    bytes: u64,
+    modified: Option<SystemTime>,
+    inode: u64,
+}
+
 /// The results folder of one experiment.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -167,8 +176,8 @@ impl Store {
     /// When the file is there and can't be read, or is not what was written for this cell.
     pub fn cell(&self, id: &CellId) -> Result<Option<Record>, StoreError> {
         let path = self.root.join(cell_path(id));
-        let Some(value) = self.read::<Value>(&path)? else { return Ok(None) };
-        let record = opened(value, &path)?;
+        let Some(bytes) = read_bytes(&path)? else { return Ok(None) };
+        let record = opened(&bytes, &path)?;
         let foreign = |mismatch| StoreError::Foreign { path: path.clone(), mismatch };
         if record.id != *id {
             return Err(foreign(Mismatch::Id(record.id.clone())));
@@ -210,11 +219,8 @@ impl Store {
         let path = Path::new("cell.json");
         let format = |source| StoreError::Format { path: path.into(), source };
         let mut value: Value = serde_json::from_slice(bytes).map_err(format)?;
-        let digest = digest_of(&mut value);
-        if let Value::Object(keys) = &mut value {
-            keys.insert(DIGEST.into(), digest.into());
-        }
-        opened(value, path)
+        reseal(&mut value);
+        opened(value.to_string().as_bytes(), path)
     }
 
     /// The names of the folder's cells, in order.
@@ -318,6 +324,36 @@ impl Store {
         write_atomically(&self.inside(relative)?, bytes)
     }
 
+    /// Writes a file of the folder piece by piece, whole or not at all; an equal one is left as it is.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_by(
+        &self,
+        relative: &Path,
+        content: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
+        let path = &self.inside(relative)?;
+        let mut write = || {
+            let mut file = beside(path)?;
+            let mut buffered = BufWriter::new(&mut file);
+            content(&mut buffered)?;
+            buffered.flush()?;
+            drop(buffered);
+            if !same_content(file.path(), path).unwrap_or(false) {
+                finished(file, path)?;
+            }
+            Ok(())
+        };
+        write().map_err(|source: io::Error| StoreError::Write { path: path.clone(), source })
+    }
+
+    /// What tells a file of the folder from one that takes its place; none where there is no file.
+    pub fn stamp(&self, relative: &Path) -> Option<Stamp> {
+        let metadata = std::fs::metadata(self.root.join(relative)).ok()?;
+        Some(Stamp { bytes: metadata.len(), modified: metadata.modified().ok(), inode: inode(&metadata) })
+    }
+
     /// A path of the folder that is to be written.
     ///
     /// # Errors
@@ -367,11 +403,7 @@ impl Store {
     }
 
     fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
-        let bytes = match input::read(path, LARGEST) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(StoreError::Read { path: path.into(), source }),
-        };
+        let Some(bytes) = read_bytes(path)? else { return Ok(None) };
         let parsed = serde_json::from_slice(&bytes);
         parsed.map(Some).map_err(|source| StoreError::Format { path: path.into(), source })
     }
@@ -385,39 +417,17 @@ impl Store {
     }
 }
 
-/// The key of a cell's file that holds the digest of all others.
-const DIGEST: &str = "digest";
-
-/// A record as it is written, with the digest of its content.
-fn sealed(record: &Record) -> io::Result<Value> {
-    let mut value = serde_json::to_value(record)?;
-    let digest = digest_of(&mut value);
-    value[DIGEST] = digest.into();
-    Ok(value)
-}
-
-/// The SHA-256 of a cell's content, whatever its white space; takes the digest out.
-fn digest_of(value: &mut Value) -> String {
-    if let Value::Object(keys) = value {
-        keys.shift_remove(DIGEST);
+/// The bytes of a file, if there is one.
+fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match input::read(path, LARGEST) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StoreError::Read { path: path.into(), source }),
     }
-    sha256(value.to_string().as_bytes())
 }
 
-/// A record whose format and digest are right.
-fn opened(mut value: Value, path: &Path) -> Result<Record, StoreError> {
-    let foreign = |mismatch| StoreError::Foreign { path: path.into(), mismatch };
-    // What is no cell at all is damaged rather than of another format.
-    if let Some(found) = value.get("format").filter(|found| **found != Record::FORMAT) {
-        return Err(foreign(Mismatch::Format { found: found.to_string() }));
-    }
-    let written = value.get(DIGEST).cloned();
-    let digest = digest_of(&mut value);
-    let record = serde_json::from_value(value).map_err(|source| StoreError::Format { path: path.into(), source })?;
-    if written == Some(digest.into()) { Ok(record) } else { Err(foreign(Mismatch::Digest)) }
-}
-
-fn cell_path(id: &CellId) -> PathBuf {
+/// The path of a cell in its folder.
+pub fn cell_path(id: &CellId) -> PathBuf {
     Path::new("cells").join(format!("{id}.json"))
 }
 
@@ -441,22 +451,64 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         return Ok(());
     }
     let write = || {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder)?;
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        {
-            // A temporary file is private by default; results are to be shared, as far as the umask allows.
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let mut file = builder.prefix(WRITING).tempfile_in(folder)?;
+        let mut file = beside(path)?;
         file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
+        finished(file, path)
     };
     write().map_err(|source: io::Error| StoreError::Write { path: path.into(), source })
+}
+
+/// A new file in the folder of another.
+fn beside(path: &Path) -> io::Result<NamedTempFile> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        // A temporary file is private by default; results are to be shared, as far as the umask allows.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.prefix(WRITING).tempfile_in(folder)
+}
+
+/// Gives a file its name, once all of it is on the disk.
+fn finished(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Whether two files hold the same bytes.
+fn same_content(a: &Path, b: &Path) -> io::Result<bool> {
+    let (a, b) = (input::open(a)?, input::open(b)?);
+    if a.metadata()?.len() != b.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut a, mut b) = (BufReader::new(a), BufReader::new(b));
+    loop {
+        let (left, right) = (a.fill_buf()?, b.fill_buf()?);
+        let length = left.len().min(right.len());
+        if left[..length] != right[..length] || left.is_empty() != right.is_empty() {
+            return Ok(false);
+        }
+        if length == 0 {
+            return Ok(true);
+        }
+        a.consume(length);
+        b.consume(length);
+    }
+}
+
+#[cfg(unix)]
+fn inode(metadata: &std::fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(metadata)
+}
+
+/// Elsewhere size and time have to do.
+#[cfg(not(unix))]
+fn inode(_: &std::fs::Metadata) -> u64 {
+    0
 }
 
 #[cfg(test)]

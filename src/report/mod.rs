@@ -28,20 +28,23 @@ pub use columns::reference;
 
 use crate::config::query::Query;
 use crate::plan::CellId;
-use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Record, Store, StoreError, sha256};
+use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Record, Stamp, Store, StoreError, cell_path, sha256};
 use columns::Columns;
 use database::DatabaseError;
 use draw::DrawError;
 use figure::Figure;
+use rayon::prelude::*;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use table::Table;
+use table::{LongTable, Table};
 use thiserror::Error;
 
 /// Pixels of a PNG to one of the figure: 300 to the inch.
 const PNG_SCALE: f64 = 3.125;
 /// Longer tables are written as CSV alone: nobody sets them in a text.
 const MOST_ROWS_IN_A_TEXT: usize = 200;
+/// Longer tables are written row by row, and not held.
+const MOST_ROWS_HELD: usize = 10_000;
 
 /// Why a report can't be made.
 #[derive(Debug, Error)]
@@ -113,9 +116,11 @@ pub struct Extras {
 }
 
 /// What a kind of work gives.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Section {
     tables: Vec<Table>,
+    /// Tables with rows for parts of cells, of which there may be millions.
+    long: Vec<LongTable>,
     /// Every figure with its file name.
     figures: Vec<(String, Figure)>,
     shown: Option<Table>,
@@ -126,7 +131,7 @@ struct Section {
 }
 
 /// A kind's name, and what it gives.
-type Kind = (&'static str, fn(&Read) -> Section);
+type Kind = (&'static str, fn(&Read, Vec<Record>) -> Section);
 
 /// The kinds of work, a row each: what its tables are called after where a name is taken, and what it gives.
 const KINDS: [Kind; 3] = [("model", model::section), ("kernel", kernel::section), ("analysis", analysis::section)];
@@ -134,11 +139,10 @@ const KINDS: [Kind; 3] = [("model", model::section), ("kernel", kernel::section)
 /// Their tables' columns.
 const COLUMNS: [fn() -> Vec<Columns>; 2] = [model::columns, kernel::columns];
 
-/// What there is of an experiment, in the plan's order: of each cell the results that are wanted.
-#[derive(Default, PartialEq)]
+/// What there is of an experiment, in the plan's order.
+#[derive(Default)]
 struct Read {
     title: Option<String>,
-    records: Vec<Record>,
     expectations: Vec<ExpectRecord>,
     queries: Vec<Query>,
     unfinished: usize,
@@ -153,27 +157,45 @@ struct Read {
 /// # Errors
 /// When a file can't be read or written, or there are no cells.
 pub fn report(store: &Store, extras: Extras) -> Result<Report, ReportError> {
-    let mut cells = read(store)?;
     loop {
-        if cells.records.is_empty() {
-            let (folder, damaged) = (store.root().display().to_string(), cells.damaged);
+        let before = Seen::of(store);
+        let (read, records) = read(store, &before)?;
+        if records.is_empty() {
+            let (folder, damaged) = (store.root().display().to_string(), read.damaged);
             return Err(ReportError::NoCells { folder, damaged });
         }
-        let report = write(store, &cells, extras)?;
-        let now = read(store)?;
-        if now == cells {
+        let report = write(store, &read, records, extras)?;
+        if Seen::of(store) == before {
             return Ok(report);
         }
-        cells = now;
     }
 }
 
-fn write(store: &Store, read: &Read, extras: Extras) -> Result<Report, ReportError> {
-    let mut sections = KINDS.map(|(_, section)| section(read)).to_vec();
+/// Which files there were, by what tells a file from the one that takes its place.
+#[derive(PartialEq)]
+struct Seen {
+    plan: Option<Stamp>,
+    cells: Vec<(CellId, Option<Stamp>)>,
+}
+
+impl Seen {
+    fn of(store: &Store) -> Self {
+        let plan = store.stamp(Path::new("plan.json"));
+        let stamped = |id: CellId| (store.stamp(&cell_path(&id)), id);
+        let cells = store.ids().into_par_iter().map(stamped).map(|(stamp, id)| (id, stamp)).collect();
+        Self { plan, cells }
+    }
+}
+
+fn write(store: &Store, read: &Read, records: Vec<Record>, extras: Extras) -> Result<Report, ReportError> {
+    let mut sections = sections(read, records);
     tell_tables_apart(&mut sections);
     let unanswered = ask(store, read, extras, &mut sections)?;
     for table in sections.iter().flat_map(|section| &section.tables) {
         write_table(store, table)?;
+    }
+    for table in sections.iter().flat_map(|section| &section.long) {
+        write_long(store, table)?;
     }
     let mut drawn = HashSet::new();
     for (name, figure) in sections.iter().flat_map(|section| &section.figures) {
@@ -210,14 +232,36 @@ fn write(store: &Store, read: &Read, extras: Extras) -> Result<Report, ReportErr
     Ok(report)
 }
 
+/// What the kinds of work give, each of its own cells. Tables that are no longer than others are held like them.
+fn sections(read: &Read, records: Vec<Record>) -> Vec<Section> {
+    let mut of_kind = KINDS.map(|_| Vec::new());
+    for record in records {
+        let name = record.cell.kind().name();
+        if let Some(place) = KINDS.iter().position(|(kind, _)| *kind == name) {
+            of_kind[place].push(record);
+        }
+    }
+    let mut sections: Vec<Section> =
+        KINDS.iter().zip(of_kind).map(|((_, section), records)| section(read, records)).collect();
+    for section in &mut sections {
+        let (short, long) =
+            std::mem::take(&mut section.long).into_iter().partition(|table| table.count() <= MOST_ROWS_HELD);
+        let short: Vec<LongTable> = short;
+        section.tables.extend(short.iter().map(LongTable::held));
+        section.long = long;
+    }
+    sections
+}
+
 /// Gives tables of one name others: `groups` of modules stays, `groups` of features becomes `analysis_groups`.
 fn tell_tables_apart(sections: &mut [Section]) {
     let mut taken = HashSet::new();
     for ((kind, _), section) in KINDS.iter().zip(sections) {
-        for table in &mut section.tables {
-            if !taken.insert(table.name.to_string()) {
-                table.name = format!("{kind}_{}", table.name).into();
-                taken.insert(table.name.to_string());
+        let names = section.tables.iter_mut().map(|table| &mut table.name);
+        for name in names.chain(section.long.iter_mut().map(|table| &mut table.name)) {
+            if !taken.insert(name.to_string()) {
+                *name = format!("{kind}_{name}").into();
+                taken.insert(name.to_string());
             }
         }
     }
@@ -232,8 +276,12 @@ fn ask(
 ) -> Result<Vec<DatabaseError>, ReportError> {
     let (list, file) = (table_path(database::LIST, "csv"), Path::new(database::FILE));
     let earlier = store.bytes(&list).map(|list| database::earlier(&list)).unwrap_or_default();
-    let tables: Vec<&Table> = sections.iter().flat_map(|section| &section.tables).collect();
     let keep = extras.database || store.root().join(file).exists();
+    // SQL may ask for any of them.
+    let asked = keep || !read.queries.is_empty();
+    let long = sections.iter().flat_map(|section| &section.long).filter(|_| asked);
+    let long: Vec<Table> = long.map(LongTable::held).collect();
+    let tables: Vec<&Table> = sections.iter().flat_map(|section| &section.tables).chain(&long).collect();
     let answers = database::answers(&tables, &read.queries, &store.root().join("experiment.toml"), keep);
     // What an earlier report answered and this one does not: it may show other cells.
     let answered = |name: &str| answers.section.tables.iter().any(|table| table.name == name);
@@ -254,12 +302,23 @@ fn write_table(store: &Store, table: &Table) -> Result<(), StoreError> {
     let path = |extension: &str| table_path(&table.name, extension);
     store.write(&path("csv"), table.csv().as_bytes())?;
     if table.rows.len() > MOST_ROWS_IN_A_TEXT {
-        // An earlier report of fewer cells may have written them: they would not show what the CSV has.
-        ["md", "tex"].iter().for_each(|extension| store.remove(&path(extension)));
+        remove_texts(store, &table.name);
         return Ok(());
     }
     store.write(&path("md"), table.markdown().as_bytes())?;
     store.write(&path("tex"), table.latex().as_bytes())
+}
+
+/// Writes a table that is too long to be held, as CSV.
+fn write_long(store: &Store, table: &LongTable) -> Result<(), StoreError> {
+    store.write_by(&table_path(&table.name, "csv"), &mut |to| table.write_csv(to))?;
+    remove_texts(store, &table.name);
+    Ok(())
+}
+
+/// Removes what an earlier report of fewer cells may have written: it would not show what the CSV has.
+fn remove_texts(store: &Store, name: &str) {
+    ["md", "tex"].iter().for_each(|extension| store.remove(&table_path(name, extension)));
 }
 
 fn table_path(name: &str, extension: &str) -> PathBuf {
@@ -285,61 +344,80 @@ fn remove_earlier(store: &Store, drawn: &HashSet<String>) {
     }
 }
 
-/// The cells of the plan; all cells of the folder, by name, where there is no plan.
-fn read(store: &Store) -> Result<Read, StoreError> {
+/// The cells of the plan, of each the results that are wanted; all cells of the folder, by name, where there is no plan.
+fn read(store: &Store, seen: &Seen) -> Result<(Read, Vec<Record>), StoreError> {
     let mut read = Read::default();
-    let Some(PlanRecord { title, cells, expectations, queries, .. }) = store.plan()? else {
-        for record in store.cells()? {
-            match record {
-                Ok(record) => {
-                    let (record, lost) = store.with_items(record.latest());
-                    read.damaged.extend(lost);
-                    read.records.push(record);
-                }
-                Err(error) => read.damaged.push(error.to_string()),
+    let found: Vec<(Found, Vec<String>)> = match store.plan()? {
+        Some(PlanRecord { title, cells, expectations, queries, .. }) => {
+            (read.title, read.expectations, read.queries) = (title, expectations, queries);
+            cells.into_par_iter().map(|entry| planned(store, entry)).collect::<Result<_, _>>()?
+        }
+        None => seen.cells.par_iter().map(|(id, _)| unplanned(store, id)).collect::<Result<_, _>>()?,
+    };
+    let mut records = Vec::new();
+    for (found, lost) in found {
+        read.damaged.extend(lost);
+        match found {
+            Found::Complete(record) => records.push(*record),
+            Found::Lacking(record) => {
+                read.unfinished += 1;
+                records.push(*record);
+            }
+            Found::Missing => read.unfinished += 1,
+            // `run` measures it again; until then it is missing like any other.
+            Found::Damaged(message) => {
+                read.unfinished += 1;
+                read.damaged.push(message);
             }
         }
-        return Ok(read);
-    };
-    (read.title, read.expectations, read.queries) = (title, expectations, queries);
-    for entry in cells {
-        read.add(store, entry)?;
     }
-    Ok(read)
+    Ok((read, records))
 }
 
-impl Read {
-    /// Adds a cell of the plan, or one more that is unfinished.
-    fn add(&mut self, store: &Store, entry: PlanEntry) -> Result<(), StoreError> {
-        let record = match store.cell(&entry.id) {
-            Ok(record) => record,
-            // `run` measures it again; until then it is missing like any other.
-            Err(error) if error.is_of_a_file() => {
-                self.damaged.push(error.to_string());
-                None
-            }
-            Err(error) => return Err(error),
-        };
-        let Some(record) = record else {
-            self.unfinished += 1;
-            return Ok(());
-        };
-        // The plan's spelling of a model is the one that this experiment's file has; all else is as it was run.
-        if CellId::new(&entry.cell, &record.inputs) != entry.id {
-            let (plan, id) = (store.root().join("plan.json"), &entry.id);
-            self.damaged.push(format!("`{}` says something else of `{id}` than that cell's file", plan.display()));
-            self.unfinished += 1;
-            return Ok(());
+/// What there is of a cell.
+enum Found {
+    Complete(Box<Record>),
+    /// Without all results that are wanted.
+    Lacking(Box<Record>),
+    Missing,
+    Damaged(String),
+}
+
+/// A cell of a folder without a plan, and what was lost of it.
+fn unplanned(store: &Store, id: &CellId) -> Result<(Found, Vec<String>), StoreError> {
+    match store.cell(id) {
+        Ok(Some(record)) => {
+            let (record, lost) = store.with_items(record.latest());
+            Ok((Found::Complete(Box::new(record)), lost))
         }
-        let wanted: Vec<CellId> = entry.parts.iter().map(|part| part.id.clone()).collect();
-        let (record, lost) = store.with_items(Record { cell: entry.cell, ..record.only(&wanted) });
-        self.damaged.extend(lost);
-        let has = |id: &CellId| record.results.iter().any(|part| part.id == *id);
-        let complete = entry.parts.iter().all(|part| part.check || has(&part.id));
-        self.unfinished += usize::from(!complete && record.failure.is_none());
-        self.records.push(record);
-        Ok(())
+        Ok(None) => Ok((Found::Missing, Vec::new())),
+        Err(error) if error.is_of_a_file() => Ok((Found::Damaged(error.to_string()), Vec::new())),
+        Err(error) => Err(error),
     }
+}
+
+/// A cell of the plan, and what was lost of it.
+fn planned(store: &Store, entry: PlanEntry) -> Result<(Found, Vec<String>), StoreError> {
+    let alone = |found| Ok((found, Vec::new()));
+    let record = match store.cell(&entry.id) {
+        Ok(Some(record)) => record,
+        Ok(None) => return alone(Found::Missing),
+        Err(error) if error.is_of_a_file() => return alone(Found::Damaged(error.to_string())),
+        Err(error) => return Err(error),
+    };
+    // The plan's spelling of a model is the one that this experiment's file has; all else is as it was run.
+    if CellId::new(&entry.cell, &record.inputs) != entry.id {
+        let (plan, id) = (store.root().join("plan.json"), &entry.id);
+        let message = format!("`{}` says something else of `{id}` than that cell's file", plan.display());
+        return alone(Found::Damaged(message));
+    }
+    let wanted: Vec<CellId> = entry.parts.iter().map(|part| part.id.clone()).collect();
+    let (record, lost) = store.with_items(Record { cell: entry.cell, ..record.only(&wanted) });
+    let record = Box::new(record);
+    let has = |id: &CellId| record.results.iter().any(|part| part.id == *id);
+    let complete = entry.parts.iter().all(|part| part.check || has(&part.id));
+    let found = if complete || record.failure.is_some() { Found::Complete(record) } else { Found::Lacking(record) };
+    Ok((found, lost))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub use crate::column::Value;
 use super::escape;
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::io;
 
 /// A table.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,59 @@ pub struct Table {
     pub columns: Vec<String>,
     /// Rows, each as long as `columns`.
     pub rows: Vec<Vec<Value>>,
+}
+
+/// What takes the rows of a table, one after the other.
+type Emit<'e> = &'e mut dyn FnMut(&[Value]);
+
+/// A table that may be too long to be held: its rows are made one after the other, whenever they are wanted.
+pub struct LongTable {
+    /// The file's name without extension.
+    pub name: Cow<'static, str>,
+    columns: Vec<String>,
+    count: usize,
+    rows: Box<dyn Fn(Emit<'_>)>,
+}
+
+impl LongTable {
+    /// A table of `count` rows that a function makes, each as long as `columns`; the same ones every time.
+    pub fn new(
+        name: impl Into<Cow<'static, str>>,
+        columns: impl IntoIterator<Item = impl Into<String>>,
+        count: usize,
+        rows: impl Fn(Emit<'_>) + 'static,
+    ) -> Self {
+        Self { name: name.into(), columns: columns.into_iter().map(Into::into).collect(), count, rows: Box::new(rows) }
+    }
+
+    /// The table as one that is held.
+    pub fn held(&self) -> Table {
+        let mut table = Table::new(self.name.clone(), self.columns.iter().map(String::as_str));
+        (self.rows)(&mut |row| table.rows.push(row.to_vec()));
+        table
+    }
+
+    /// How many rows it has.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// As [`Table::csv`] has it.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_csv(&self, to: &mut dyn io::Write) -> io::Result<()> {
+        let mut writer = csv::Writer::from_writer(to);
+        let mut written = writer.write_record(&self.columns);
+        (self.rows)(&mut |row| {
+            if written.is_ok() {
+                written = row.iter().try_for_each(|value| writer.write_field(value.csv().as_bytes()));
+                written = std::mem::replace(&mut written, Ok(())).and_then(|()| writer.write_record(None::<&[u8]>));
+            }
+        });
+        written.map_err(io::Error::from)?;
+        writer.flush()
+    }
 }
 
 impl Value {

@@ -5,6 +5,7 @@ use super::KINDS;
 use super::prepared::{PrepareError, PrepareOptions};
 use crate::plan::{CellId, Decision, Inputs, Planned, Rerun, Task, decide};
 use crate::record::{Program, Record, Store};
+use rayon::prelude::*;
 use serde_json::Value;
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -33,10 +34,13 @@ pub(super) fn select(cells: &mut [Planned], store: &Store, options: &PrepareOpti
     let earlier = LazyCell::new(|| Earlier::read(store, &unused));
     let siblings = LazyCell::new(|| Siblings::of(store));
     let program = Program::current().to_string();
+    // Reading what is there takes longest.
+    let decide = |planned: &Planned| decide(&store.existing(&planned.id), &planned.parts, &program, options.rerun);
+    let decided: Vec<_> = cells.par_iter().map(decide).collect();
     let (mut running, mut compared) = (0, 0);
-    for (planned, wanted) in cells.iter_mut().zip(wanted) {
+    for ((planned, wanted), decided) in cells.iter_mut().zip(wanted).zip(decided) {
         planned.selected = wanted;
-        (planned.decision, planned.due) = decide(&store.existing(&planned.id), &planned.parts, &program, options.rerun);
+        (planned.decision, planned.due) = decided;
         if wanted && options.rerun != Rerun::All {
             siblings_take(planned, &siblings, &program);
         }

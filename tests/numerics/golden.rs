@@ -220,7 +220,7 @@ fn run_experiment(layout: &Path, backend: &str) -> Vec<CellResult> {
     let prepared = prepare(experiment(layout, &rest), &loader(), &store, &PrepareOptions::default()).unwrap();
     let outcome = run(&prepared, &store, RunOptions::default(), &Silent).unwrap();
     assert_eq!(outcome, Outcome { ran: 7, ..Default::default() });
-    let model = |record: Result<Record, _>| CellResult::of(&record.unwrap()).expect("no kernel was asked for");
+    let model = |record: Result<Record, _>| CellResult::of(record.unwrap()).expect("no kernel was asked for");
     store.cells().unwrap().into_iter().map(model).collect()
 }
 

@@ -11,27 +11,29 @@ mod summary;
 mod tables;
 
 use super::{Read, Section};
-use crate::record::AnalysisResult;
+use crate::record::{AnalysisResult, Record};
+use std::sync::Arc;
 
 /// What analyses give.
-pub(super) fn section(read: &Read) -> Section {
-    let results: Vec<AnalysisResult> = read.records.iter().filter_map(AnalysisResult::of).collect();
+pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
+    let results: Vec<AnalysisResult> = records.into_iter().filter_map(AnalysisResult::of).collect();
     if results.is_empty() {
         return Section::default();
     }
-    let mut tables = tables::all(&results);
-    tables.extend(summary::all(&results));
+    let results = Arc::new(results);
+    let tables = summary::all(&results);
     let hidden = ["within_mean", "between_mean", "separation_sd", "above_null_fraction", "largest_fraction_mean"];
     let shown = tables.iter().find(|table| table.name == "analysis_report").map(|table| table.without(&hidden));
     let mut warnings: Vec<String> = Vec::new();
-    for result in &results {
+    for result in results.iter() {
         let notes = result.numbers.iter().flat_map(|numbers| &numbers.notes);
         let notes = notes.map(|note| format!("analysis `{}`: {note}", result.cell.analysis));
         warnings.extend(notes.filter(|note| !warnings.contains(note)).collect::<Vec<_>>());
     }
     Section {
-        figures: plots::plots(&results, &tables, read.title.as_deref()),
+        figures: plots::plots(&results, read.title.as_deref()),
         shown: shown.map(|table| table.without_constant_columns(&["analysis", "source", "verdict"])),
+        long: tables::all(&results),
         tables,
         warnings,
         ..Section::default()

@@ -23,7 +23,6 @@ mod similarity;
 use crate::record::{AnalysisResult, Key, Row, sha256};
 use crate::report::figure::{Figure, Value};
 use crate::report::stats::{mean, sd};
-use crate::report::table::Table;
 use std::collections::BTreeMap;
 
 /// A page's width in logical pixels, 180 mm.
@@ -34,7 +33,7 @@ const CHANCE: usize = 0;
 const MOST_SOURCES: usize = 12;
 
 /// Every figure, with its file name.
-pub(super) fn plots(results: &[AnalysisResult], _tables: &[Table], title: Option<&str>) -> Vec<(String, Figure)> {
+pub(super) fn plots(results: &[AnalysisResult], title: Option<&str>) -> Vec<(String, Figure)> {
     let families = Family::all(results);
     let several = families.iter().any(|family| family.model != families[0].model);
     let mut figures = Vec::new();

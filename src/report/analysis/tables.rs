@@ -1,7 +1,8 @@
 //! The tables of analyses: what cells have stored, behind the key columns.
 
 use crate::record::{AnalysisResult, Entry, Key, TABLES};
-use crate::report::table::{Table, Value};
+use crate::report::table::{LongTable, Value};
+use std::sync::Arc;
 
 /// The key columns of every table of analyses.
 pub(super) const KEY: [&str; 12] = [
@@ -20,21 +21,35 @@ pub(super) const KEY: [&str; 12] = [
 ];
 
 /// Every table that has rows.
-pub(super) fn all(results: &[AnalysisResult]) -> Vec<Table> {
+pub(super) fn all(results: &Arc<Vec<AnalysisResult>>) -> Vec<LongTable> {
     TABLES.iter().filter_map(|(name, columns)| stored(results, name, columns)).collect()
 }
 
 /// The rows of all cells.
-fn stored(results: &[AnalysisResult], name: &'static str, columns: &[&'static str]) -> Option<Table> {
-    let mut table = Table::new(name, KEY.iter().chain(columns).copied());
-    for result in results {
-        for row in result.rows(name) {
-            let mut values = key_values(&row.key());
-            values.extend(columns.iter().map(|column| value(row.get(column))));
-            table.rows.push(values);
+fn stored(
+    results: &Arc<Vec<AnalysisResult>>,
+    name: &'static str,
+    columns: &'static [&'static str],
+) -> Option<LongTable> {
+    let results = results.clone();
+    let count: usize = results.iter().flat_map(|result| result.stored(name)).map(|table| table.rows.len()).sum();
+    let table = LongTable::new(name, KEY.iter().chain(columns).copied(), count, move |emit| {
+        for result in results.iter() {
+            for table in result.stored(name) {
+                let mut values = key_values(&result.key(table.source));
+                let places: Vec<Option<usize>> =
+                    columns.iter().map(|column| table.columns.iter().position(|name| name == column)).collect();
+                for row in &table.rows {
+                    values.truncate(KEY.len());
+                    let entry =
+                        |place: &Option<usize>| place.and_then(|place| row.get(place)).map_or(Value::Missing, value);
+                    values.extend(places.iter().map(entry));
+                    emit(&values);
+                }
+            }
         }
-    }
-    (!table.rows.is_empty()).then_some(table)
+    });
+    (count > 0).then_some(table)
 }
 
 /// The values of the key columns.

@@ -5,7 +5,7 @@ mod tables;
 
 use super::columns::Columns;
 use super::{Read, Section};
-use crate::record::KernelResult;
+use crate::record::{KernelResult, Record};
 
 /// The columns of their tables.
 pub(super) fn columns() -> Vec<Columns> {
@@ -13,8 +13,8 @@ pub(super) fn columns() -> Vec<Columns> {
 }
 
 /// What kernel cells give.
-pub(super) fn section(read: &Read) -> Section {
-    let records: Vec<KernelResult> = read.records.iter().filter_map(KernelResult::of).collect();
+pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
+    let records: Vec<KernelResult> = records.iter().filter_map(KernelResult::of).collect();
     Section {
         shown: tables::terminal(&records),
         figures: plots::all(&records, read.title.as_deref()),

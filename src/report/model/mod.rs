@@ -16,9 +16,10 @@ mod tables;
 
 use super::columns::Columns;
 use super::{Read, Section};
-use crate::record::{CellResult, ExpectRecord};
+use crate::record::{CellResult, ExpectRecord, Record};
 use crate::report::figure::Figure;
 use series_names::Names;
+use std::sync::Arc;
 
 /// The model cells of an experiment, finished and failed, in the plan's order.
 #[derive(Default)]
@@ -34,12 +35,12 @@ pub(super) fn columns() -> Vec<Columns> {
 }
 
 /// What model cells give.
-pub(super) fn section(read: &Read) -> Section {
-    let cells = Cells {
+pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
+    let cells = Arc::new(Cells {
         title: read.title.clone(),
-        records: read.records.iter().filter_map(CellResult::of).collect(),
+        records: records.into_iter().filter_map(CellResult::of).collect(),
         expectations: read.expectations.clone(),
-    };
+    });
     let tables = tables::all(&cells);
     let find = |name: &str| tables.iter().find(|table| table.name == name);
     let missed = tables::missed(&cells);
@@ -62,6 +63,7 @@ pub(super) fn section(read: &Read) -> Section {
         verdicts: find("expectations").map(|table| table.clone().without_constant_columns(&["verdict"])),
         figures: figures(&cells),
         tables,
+        long: tables::long(&cells),
         findings,
         warnings,
         missed,

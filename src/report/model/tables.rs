@@ -8,20 +8,53 @@ use crate::plan::Cell;
 use crate::record::{CellResult, LayerRow, Measured, Timings};
 use crate::report::columns::Columns;
 use crate::report::stats::{mean, sd};
-use crate::report::table::{Table, Value};
+use crate::report::table::{LongTable, Table, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Every table of model cells, where there are any or could be.
 pub(super) fn all(cells: &Cells) -> Vec<Table> {
     if cells.records.is_empty() {
         return Vec::new();
     }
-    let mut tables = vec![summary(cells), timings(cells), spread(cells), layers(cells), groups(cells)];
+    let mut tables = vec![summary(cells), timings(cells), spread(cells)];
     tables.extend(comparisons::table(cells));
     tables.extend(execution(cells));
     tables.extend(latency::tables(cells));
     tables.extend(expectations(cells));
     tables
+}
+
+/// The tables of modules and of their groups, which are far longer than the others.
+pub(super) fn long(cells: &Arc<Cells>) -> Vec<LongTable> {
+    if cells.records.is_empty() {
+        return Vec::new();
+    }
+    let of_model = |count: fn(&Measured) -> usize| finished(cells).map(|(_, measured)| count(measured)).sum();
+    let count = [of_model(|measured| measured.structure.layers.len()), of_model(|measured| group_sums(measured).len())];
+    vec![of_each("layers", LAYERS, cells, count[0], layers), of_each("groups", GROUPS, cells, count[1], groups)]
+}
+
+/// A table with rows of every finished cell.
+fn of_each<T: 'static>(
+    name: &'static str,
+    columns: &'static [Column<T>],
+    cells: &Arc<Cells>,
+    count: usize,
+    items: fn(&Measured) -> Vec<T>,
+) -> LongTable {
+    let cells = cells.clone();
+    LongTable::new(name, key_names().chain(columns.iter().map(|column| column.name)), count, move |emit| {
+        for (record, measured) in finished(&cells) {
+            let mut values = row(record, []);
+            let key = values.len();
+            for item in items(measured) {
+                values.truncate(key);
+                values.extend(columns.iter().map(|column| (column.get)(&item)));
+                emit(&values);
+            }
+        }
+    })
 }
 
 /// What a person wants to see first, where there are model cells.
@@ -199,12 +232,9 @@ const LAYERS: &[Column<Layer>] = &[
     Column { name: "format", help: "how the weight is stored", get: |l| l.row.format.clone().into() },
 ];
 
-fn layers(cells: &Cells) -> Table {
-    let rows = finished(cells).flat_map(|(record, measured)| {
-        let of = measured.structure.total;
-        measured.structure.layers.iter().map(move |row| (record, Layer { row: row.clone(), of }))
-    });
-    keyed_table("layers", LAYERS, rows)
+fn layers(measured: &Measured) -> Vec<Layer> {
+    let of = measured.structure.total;
+    measured.structure.layers.iter().map(|row| Layer { row: row.clone(), of }).collect()
 }
 
 /// Which kernels ran, where a sparse one could have: so that nobody times a fallback unknowingly.
@@ -267,12 +297,9 @@ const GROUPS: &[Column<Group>] = &[
     Column { name: "bytes", help: "stored bytes", get: |g| g.sum.bytes.into() },
 ];
 
-fn groups(cells: &Cells) -> Table {
-    let rows = finished(cells).flat_map(|(record, measured)| {
-        let of = measured.structure.total;
-        group_sums(measured).into_iter().map(move |(name, sum)| (record, Group { name: name.into(), sum, of }))
-    });
-    keyed_table("groups", GROUPS, rows)
+fn groups(measured: &Measured) -> Vec<Group> {
+    let of = measured.structure.total;
+    group_sums(measured).into_iter().map(|(name, sum)| Group { name: name.into(), sum, of }).collect()
 }
 
 /// The finished cells with their numbers.

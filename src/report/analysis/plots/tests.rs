@@ -253,7 +253,7 @@ fn groups_of(mode: GroupMode, method: &str) -> Vec<AnalysisResult> {
 }
 
 fn named(results: Vec<AnalysisResult>) -> Vec<(String, Figure)> {
-    let figures = plots(&results, &[], Some("title"));
+    let figures = plots(&results, Some("title"));
     if let Some(folder) = std::env::var_os("FIGURES").map(PathBuf::from) {
         std::fs::create_dir_all(&folder).unwrap();
         for (name, figure) in &figures {
@@ -271,7 +271,7 @@ fn drawn(results: impl Fn() -> Vec<AnalysisResult>, names: &[&str]) -> Vec<Figur
     let figures = named(results());
     let found: Vec<&str> = figures.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(found, names);
-    for ((name, figure), (_, again)) in figures.iter().zip(plots(&results(), &[], Some("title"))) {
+    for ((name, figure), (_, again)) in figures.iter().zip(plots(&results(), Some("title"))) {
         let svg = draw::svg(figure).unwrap();
         assert!(svg == draw::svg(&again).unwrap(), "{name}");
         assert!(svg.len() < 300_000, "{name}: {}", svg.len());
@@ -347,13 +347,13 @@ fn blocks_and_groups_stand_beside_chance() {
 
 #[test]
 fn nothing_is_drawn_of_nothing() {
-    assert!(plots(&[], &[], None).is_empty());
+    assert!(plots(&[], None).is_empty());
     let empty = result(&Work::Clustering(cluster_work()), PLACES[0], Vec::new(), Vec::new());
-    assert!(plots(std::slice::from_ref(&empty), &[], None).is_empty());
-    assert!(plots(&[AnalysisResult { numbers: None, ..empty }], &[], None).is_empty());
+    assert!(plots(std::slice::from_ref(&empty), None).is_empty());
+    assert!(plots(&[AnalysisResult { numbers: None, ..empty }], None).is_empty());
     // A file of others may say anything.
     let mut odd = picture(0, "self_attn.q_proj", None);
     odd.width = usize::MAX;
     let work = Work::Spy { order: vec![Order::Identity], marginals: true, pixels: 1024 };
-    assert!(plots(&[result(&work, PLACES[0], Vec::new(), vec![odd])], &[], None).is_empty());
+    assert!(plots(&[result(&work, PLACES[0], Vec::new(), vec![odd])], None).is_empty());
 }
