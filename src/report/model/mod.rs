@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   tables.rs       which columns, and which number goes where      comparisons.rs, latency.rs: tables too
+//!   tasks.rs, task_pairs.rs  zero-shot tasks, item by item: tables, and a figure
 //!   series_names.rs what prune points are called, and how they look
 //!   plots.rs        which figures there are                         quality.rs, layer_sparsity.rs, latency.rs: figures
 //! ```
@@ -13,6 +14,8 @@ mod plots;
 mod quality;
 mod series_names;
 mod tables;
+mod task_pairs;
+mod tasks;
 
 use super::columns::Columns;
 use super::{Read, Section};
@@ -46,6 +49,7 @@ pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
     let missed = tables::missed(&cells);
     let mut findings = Vec::new();
     findings.extend(find("comparisons").and_then(comparisons::finding));
+    findings.extend(find("task_pairs").and_then(task_pairs::finding));
     if missed > 0 {
         let noun = if missed == 1 { "expectation" } else { "expectations" };
         findings.push(format!("{missed} {noun} missed: see tables/expectations.csv"));
@@ -86,6 +90,7 @@ fn figures(cells: &Cells) -> Vec<(String, Figure)> {
             ("layers", layer_sparsity::layers(&records, &names)),
             ("heatmap", layer_sparsity::heatmap(&records, &names)),
             ("latency", latency::figure(&records)),
+            ("tasks", task_pairs::figure(&records)),
         ];
         for (name, figure) in made {
             let Some(mut figure) = figure else { continue };

@@ -1,7 +1,7 @@
 //! The tables: which columns, and which number goes where.
 
 use super::Cells;
-use super::{comparisons, latency};
+use super::{comparisons, latency, task_pairs, tasks};
 use crate::column::Column;
 use crate::config::experiment::{MetricColumn, Variant};
 use crate::plan::Cell;
@@ -21,6 +21,8 @@ pub(super) fn all(cells: &Cells) -> Vec<Table> {
     tables.extend(comparisons::table(cells));
     tables.extend(execution(cells));
     tables.extend(latency::tables(cells));
+    tables.extend(tasks::table(cells));
+    tables.extend(task_pairs::table(cells));
     tables.extend(expectations(cells));
     tables
 }
@@ -81,6 +83,7 @@ pub(super) fn columns() -> Vec<Columns> {
         Columns::of("`layers`", LAYERS),
         Columns::of("`groups`", GROUPS),
         Columns::of("`timings`", TIMINGS),
+        Columns::of("`tasks`", tasks::TASKS),
     ]
 }
 
