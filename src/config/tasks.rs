@@ -106,11 +106,7 @@ pub const SETS: [(&str, &str, &[&str]); 2] = [
         "the seven of Wanda's tables",
         &["boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa"],
     ),
-    (
-        "slim6",
-        "the six of SLiM's tables",
-        &["mmlu", "piqa", "arc_easy", "arc_challenge", "winogrande", "openbookqa"],
-    ),
+    ("slim6", "the six of SLiM's tables", &["mmlu", "piqa", "arc_easy", "arc_challenge", "winogrande", "openbookqa"]),
 ];
 
 /// A task of the closed list.
@@ -176,7 +172,8 @@ impl FromStr for TaskName {
     type Err = UnknownKeyword;
 
     fn from_str(text: &str) -> Result<Self, UnknownKeyword> {
-        let unknown = || UnknownKeyword { kind: "task", name: text.into(), expected: TASKS.map(|(name, _)| name).into() };
+        let unknown =
+            || UnknownKeyword { kind: "task", name: text.into(), expected: TASKS.map(|(name, _)| name).into() };
         all().find(|task| task.0 == text).ok_or_else(unknown)
     }
 }

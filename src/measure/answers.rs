@@ -34,7 +34,8 @@ pub fn strict_number(text: &str) -> Option<&str> {
     text.match_indices("#### ").find_map(|(at, mark)| {
         let behind = &text[at + mark.len()..];
         let sign = usize::from(behind.starts_with('-'));
-        let digits = behind[sign..].bytes().take_while(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b',')).count();
+        let digits =
+            behind[sign..].bytes().take_while(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b',')).count();
         (digits > 0).then(|| &behind[..sign + digits])
     })
 }
@@ -42,7 +43,8 @@ pub fn strict_number(text: &str) -> Option<&str> {
 /// The last number of a text: at least two of digits, `$`, `.` and `,`, or one digit; with a sign in front.
 pub fn last_number(text: &str) -> Option<&str> {
     let bytes = text.as_bytes();
-    let long = |from: usize| bytes[from..].iter().take_while(|byte| matches!(byte, b'0'..=b'9' | b'$' | b'.' | b',')).count();
+    let long =
+        |from: usize| bytes[from..].iter().take_while(|byte| matches!(byte, b'0'..=b'9' | b'$' | b'.' | b',')).count();
     let digits = |from: usize| bytes[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (mut at, mut last) = (0, None);
     while at < bytes.len() {

@@ -258,7 +258,8 @@ fn grown(plans: &[ItemPlan<'_>]) -> (Tree, Vec<Starts>) {
         }
         for rest in &plan.rests {
             // What has nothing above it is a stem itself.
-            let (nodes, rows) = if above.is_some() { (&mut twigs, &mut twig_rows) } else { (&mut stems, &mut stem_rows) };
+            let (nodes, rows) =
+                if above.is_some() { (&mut twigs, &mut twig_rows) } else { (&mut stems, &mut stem_rows) };
             of_item.rests.push(*rows);
             if !rest.is_empty() {
                 nodes.push(Node { above, ids: rest.to_vec() });

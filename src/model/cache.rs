@@ -26,8 +26,11 @@ impl<B: SparseBackend> KvCache<B> {
     pub fn new(architecture: &Architecture, sequences: usize, capacity: usize) -> Self {
         let attention = architecture.attention;
         let numbers = sequences * attention.kv_heads * capacity * attention.head_dim;
-        let block =
-            || KvBlock { host: if B::ON_HOST { HostKv::new(numbers) } else { HostKv::default() }, device: None, grown: None };
+        let block = || KvBlock {
+            host: if B::ON_HOST { HostKv::new(numbers) } else { HostKv::default() },
+            device: None,
+            grown: None,
+        };
         Self { sequences, capacity, past: 0, blocks: architecture.blocks.iter().map(|_| block()).collect() }
     }
 

@@ -40,7 +40,7 @@ pub use architecture::{
 pub use cache::KvCache;
 pub use clock::SectionTimes;
 pub use config::{FAMILIES, Family, architecture};
-pub use decoder::{Node, Tree, Activations, Batch, Decoder, DecoderError, Part, Stage};
+pub use decoder::{Activations, Batch, Decoder, DecoderError, Node, Part, Stage, Tree};
 pub use error::ConfigError;
 pub(crate) use linear::transpose;
 pub use linear::{DenseWeight, Linear, LinearWeight};

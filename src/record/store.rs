@@ -1,8 +1,8 @@
 //! A results folder: every file is written beside its place, synced and renamed.
 
 use super::cell::Record;
-use super::numbers::Numbers;
 use super::formats::{Manifest, PlanRecord, RunRecord};
+use super::numbers::Numbers;
 use super::seal::{opened, reseal, sealed};
 use crate::input;
 use crate::plan::{CellId, Existing};
@@ -198,7 +198,10 @@ impl Store {
                 let whole = self.bytes(&path).is_some_and(|bytes| task.take_file(&bytes));
                 if !whole {
                     let path = self.root.join(path);
-                    lost.push(format!("`{}` is missing or was changed: its task counts as not measured", path.display()));
+                    lost.push(format!(
+                        "`{}` is missing or was changed: its task counts as not measured",
+                        path.display()
+                    ));
                 }
                 whole
             }

@@ -100,12 +100,16 @@ impl TaskNumbers {
         names.push("log_likelihoods".into());
         names.extend(written.then(|| "written".to_owned()));
         let mut out = csv::Writer::from_writer(Vec::new());
-        let mut write = |row: &[String]| out.write_record(row).expect("rows are as long as the header, and memory takes all");
+        let mut write =
+            |row: &[String]| out.write_record(row).expect("rows are as long as the header, and memory takes all");
         write(&names);
         for ItemRow { row, gold, answers, log_likelihoods, written: text } in &self.rows {
             let mut fields = vec![row.to_string(), gold.to_string()];
             for (choice, right) in answers {
-                fields.extend([choice.map_or_else(String::new, |choice| choice.to_string()), u8::from(*right).to_string()]);
+                fields.extend([
+                    choice.map_or_else(String::new, |choice| choice.to_string()),
+                    u8::from(*right).to_string(),
+                ]);
             }
             // The digits of an f32: more would say nothing, and a file has tens of thousands of them.
             let numbers: Vec<String> = log_likelihoods.iter().map(|number| (*number as f32).to_string()).collect();
@@ -169,7 +173,10 @@ mod tests {
             log_likelihoods: if written.is_some() { Vec::new() } else { vec![-1.5, -2.25] },
             written: written.map(str::to_owned),
         };
-        let choices = vec![row(1, vec![(Some(1), true), (Some(0), false)], None), row(7, vec![(Some(0), false), (Some(1), true)], None)];
+        let choices = vec![
+            row(1, vec![(Some(1), true), (Some(0), false)], None),
+            row(7, vec![(Some(0), false), (Some(1), true)], None),
+        ];
         let written = vec![row(1, vec![(None, false), (None, true)], Some("a,\"b\"\n#### 3"))];
         let both = [
             numbers("piqa", &[TaskMetric::Acc, TaskMetric::AccNorm], choices),

@@ -4,6 +4,7 @@ mod cache;
 mod export;
 mod families;
 mod golden;
+mod tasks;
 mod texts;
 
 use sparsify_exp::config;

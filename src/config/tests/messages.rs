@@ -60,8 +60,21 @@ fn groups() -> Vec<(&'static str, Vec<Case>)> {
         ("analyses", analyses::analyses()),
         ("analysis_sources", analyses::analysis_sources()),
         ("queries", analyses::queries()),
+        ("tasks", tasks()),
         ("overrides", overrides()),
         ("sizes", sizes()),
+    ]
+}
+
+fn tasks() -> Vec<Case> {
+    let tasks = |keys: &str| more(format!("[measure]\nmetrics = [\"tasks\"]\n[tasks]\n{keys}\n"));
+    vec![
+        more("[measure]\nmetrics = [\"tasks\"]\n"),
+        more("[tasks]\nnames = \"boolq\"\n"),
+        tasks("limit = 3"),
+        tasks("names = [\"hellswag\", \"squad\"]"),
+        tasks("names = [\"boolq\", \"mmlu\"]\nshots = 5"),
+        tasks("names = \"rte\"\nbos = \"yes\""),
     ]
 }
 

@@ -61,9 +61,8 @@ pub struct Shard {
 pub fn find(hub: &Hub, name: SplitName<'_>) -> Result<Shard, LoadError> {
     let snapshot = hub.repo(RepoKind::Dataset, name.repo, name.revision)?;
     let files = snapshot.files();
-    let of_split = layout::files_of(&files, name.config, name.split).map_err(|missing| {
-        missing.error(name.repo, name.config, name.split, snapshot.cache_only().is_some())
-    })?;
+    let of_split = layout::files_of(&files, name.config, name.split)
+        .map_err(|missing| missing.error(name.repo, name.config, name.split, snapshot.cache_only().is_some()))?;
     // Another than the first would be other texts under the same name: what is not in the cache is an error.
     let file = layout::first_of(of_split[0]).unwrap_or_else(|| of_split[0].to_owned());
     let path = snapshot.get(&file)?;

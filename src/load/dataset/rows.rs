@@ -181,7 +181,9 @@ mod tests {
             assert_eq!(rows(&path, 9).unwrap(), [json!({"a": 1}), json!({"a": ["b"]})]);
             assert_eq!(rows(&path, 1).unwrap().len(), 1);
         }
-        for (text, message) in [("{\"a\": 1}\n7\n", "row 2 is no object"), ("{}\n{\"a\"\n", "line 2"), ("[1]", "invalid")] {
+        for (text, message) in
+            [("{\"a\": 1}\n7\n", "row 2 is no object"), ("{}\n{\"a\"\n", "line 2"), ("[1]", "invalid")]
+        {
             std::fs::write(&path, text).unwrap();
             let error = rows(&path, 9).unwrap_err().to_string();
             assert!(error.contains(message) && error.contains("a.jsonl"), "{error}");

@@ -11,9 +11,9 @@
 //!   targets                                [the  leaves]     target i is predicted at input[len - targets + i]
 //! ```
 
-use super::{TaskError, TaskTokens};
 use super::python::rstripped;
 use super::table::Question;
+use super::{TaskError, TaskTokens};
 use crate::config::tasks::TaskBos;
 use crate::hex::hex;
 use crate::load::{LoadError, Tokenizer};
@@ -67,11 +67,7 @@ struct At<'a> {
 
 impl Encoder<'_> {
     /// The items of a task, and the digest of all that they say.
-    pub fn items(
-        &self,
-        questions: &[(usize, Question)],
-        path: &Path,
-    ) -> Result<(Vec<TaskItem>, String), LoadError> {
+    pub fn items(&self, questions: &[(usize, Question)], path: &Path) -> Result<(Vec<TaskItem>, String), LoadError> {
         let item = |(row, question): &(usize, Question)| self.item(*row, question, path);
         let encoded: Vec<Result<TaskItem, LoadError>> = questions.par_iter().map(item).collect();
         // One after the other, so that the first error is told whatever the threads.

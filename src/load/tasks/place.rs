@@ -3,11 +3,11 @@
 use super::TaskError;
 use super::table::Spec;
 use crate::config::tasks::TaskName;
+use crate::load::LoadError;
 use crate::load::dataset::{Missing, files_of, is_shard};
 use crate::load::digest::sha256_of;
 use crate::load::hub::{Hub, RepoKind, Snapshot};
 use crate::load::text::TextInput;
-use crate::load::LoadError;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,11 @@ pub(super) struct SplitFile {
 
 impl Place {
     /// Of a task, in `folder` or on the hub.
-    pub fn find(spec: &Spec, folder: Option<&Path>, hub: impl FnOnce() -> Result<Hub, LoadError>) -> Result<Self, LoadError> {
+    pub fn find(
+        spec: &Spec,
+        folder: Option<&Path>,
+        hub: impl FnOnce() -> Result<Hub, LoadError>,
+    ) -> Result<Self, LoadError> {
         let Some(root) = folder else { return Ok(Self::Hub(hub()?.repo(RepoKind::Dataset, spec.repo, None)?)) };
         let path = root.join(spec.repo);
         if path.is_dir() { Ok(Self::Folder(path)) } else { Err(TaskError::NoDataset { path }.into()) }
@@ -62,7 +66,9 @@ impl Place {
             let found = found.map_err(|missing| self.missing(missing, spec, config, split))?;
             if found.len() > 1 && !found.iter().all(|file| is_shard(file)) {
                 let (first, second) = (found[0].to_owned(), found[1].to_owned());
-                return Err(TaskError::SeveralFiles { place: self.name(spec), split: split.into(), first, second }.into());
+                return Err(
+                    TaskError::SeveralFiles { place: self.name(spec), split: split.into(), first, second }.into()
+                );
             }
             found.into_iter().map(str::to_owned).collect()
         };

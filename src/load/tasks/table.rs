@@ -69,13 +69,7 @@ const SPECS: [Spec; 11] = [
     ),
     Spec {
         examples: Some("train"),
-        ..spec(
-            "gsm8k",
-            "openai/gsm8k",
-            ["main", "test"],
-            &[TaskMetric::StrictMatch, TaskMetric::FlexibleMatch],
-            gsm8k,
-        )
+        ..spec("gsm8k", "openai/gsm8k", ["main", "test"], &[TaskMetric::StrictMatch, TaskMetric::FlexibleMatch], gsm8k)
     },
     Spec { examples: Some("dev"), ..spec("mmlu", "cais/mmlu", ["", "test"], ACC, mmlu) },
 ];
@@ -334,14 +328,16 @@ mod tests {
 
     #[test]
     fn malformed_rows_are_named() {
-        let arc = |label: Value, key: &str| {
-            json!({"question": "q", "choices": {"text": ["x", "y"], "label": label}, "answerKey": key})
-        };
+        let arc = |label: Value, key: &str| json!({"question": "q", "choices": {"text": ["x", "y"], "label": label}, "answerKey": key});
         let cases: [(&str, Value, &str); 9] = [
             ("boolq", json!({"question": "q", "label": 1}), "row 3 of `t.parquet` has no column `passage`"),
             ("boolq", json!({"passage": "p", "question": "q", "label": -1}), "expected an integer from 0 to 1, not -1"),
             ("rte", json!({"sentence1": "p", "sentence2": null, "label": 1}), "`sentence2` of row 3"),
-            ("piqa", json!({"goal": "g", "sol1": "", "sol2": "b", "label": 0}), "`sol1` of row 3 of `t.parquet`: it is empty"),
+            (
+                "piqa",
+                json!({"goal": "g", "sol1": "", "sol2": "b", "label": 0}),
+                "`sol1` of row 3 of `t.parquet`: it is empty",
+            ),
             ("arc_easy", arc(json!(["A", "B"]), "C"), "expected one of `A`, `B`, not `C`"),
             ("arc_easy", arc(json!(["A"]), "A"), "2 texts and 1 labels"),
             ("winogrande", json!({"sentence": "no gap", "option1": "a", "option2": "b", "answer": "1"}), "no gap"),

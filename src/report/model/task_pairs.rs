@@ -16,8 +16,24 @@ use crate::report::figure::{Axis, Figure, Format, Marks, Panel, PointSeries, Rul
 use crate::report::table::{Table, Value};
 
 const COLUMNS: [&str; 18] = [
-    "task", "a", "b", "items", "both", "only_a", "only_b", "neither", "p", "p_holm", "metric", "shots", "difference",
-    "difference_se", "verdict", "model", "backend", "dtype",
+    "task",
+    "a",
+    "b",
+    "items",
+    "both",
+    "only_a",
+    "only_b",
+    "neither",
+    "p",
+    "p_holm",
+    "metric",
+    "shots",
+    "difference",
+    "difference_se",
+    "verdict",
+    "model",
+    "backend",
+    "dtype",
 ];
 /// All tasks together.
 const ALL: &str = "all";

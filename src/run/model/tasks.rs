@@ -5,8 +5,8 @@ use crate::config::experiment::TaskMetric;
 use crate::execute::SparseBackend;
 use crate::load::{TaskItem, TaskTokens, Tokenizer};
 use crate::measure::{
-    Asked, ForwardError, Scored, end_of_answer, last_number, likeliest, likeliest_by_length, mean_and_error, same_number,
-    score, strict_number, write_greedily,
+    Asked, ForwardError, Scored, end_of_answer, last_number, likeliest, likeliest_by_length, mean_and_error,
+    same_number, score, strict_number, write_greedily,
 };
 use crate::model::Decoder;
 use crate::record::{ItemRow, TaskNumbers, TaskValue};
