@@ -216,6 +216,16 @@ keywords! {
     }
 }
 
+impl TaskMetric {
+    /// Whether it is the share of items that are right.
+    pub fn is_share(self) -> bool {
+        match self {
+            Self::Acc | Self::AccNorm | Self::StrictMatch | Self::FlexibleMatch => true,
+            Self::Perplexity => false,
+        }
+    }
+}
+
 /// Whether the model's BOS token stands in front of every context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TaskBos {

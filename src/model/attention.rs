@@ -24,8 +24,8 @@ pub(super) fn attend<B: SparseBackend>(
     rotary: Option<&RotaryTable<B>>,
     kv: &mut KvBlock<B>,
 ) -> Tensor<B, 2> {
-    if let Some((grown, block)) = &kv.grown {
-        return grown.attend(*block, shape, &projected, rotary);
+    if let Some((shared, block)) = &kv.shared {
+        return shared.attend(*block, shape, &projected, rotary);
     }
     match B::ON_HOST {
         true => host::attend(shape, projected, places.spans(), rotary.map(RotaryTable::angles), &mut kv.host),

@@ -6,10 +6,12 @@
 //!                └─ on a device   the same, as tensors
 //! ```
 
-use super::architecture::Architecture;
-use super::decoder::tree::Grown;
+use super::architecture::{Architecture, Attention};
+use super::rotary::RotaryTable;
 use crate::execute::SparseBackend;
+use crate::execute::decode::Projected;
 use burn::tensor::Tensor;
+use std::fmt;
 use std::sync::Arc;
 
 /// The memory of a decoder that generates: sequences of equal length, with room for more.
@@ -29,7 +31,7 @@ impl<B: SparseBackend> KvCache<B> {
         let block = || KvBlock {
             host: if B::ON_HOST { HostKv::new(numbers) } else { HostKv::default() },
             device: None,
-            grown: None,
+            shared: None,
         };
         Self { sequences, capacity, past: 0, blocks: architecture.blocks.iter().map(|_| block()).collect() }
     }
@@ -65,14 +67,26 @@ pub(super) struct KvBlock<B: SparseBackend> {
     pub host: HostKv,
     /// Keys and values, made when the first come: see [`DecodeOps::attend`](crate::execute::DecodeOps::attend).
     pub device: Option<[Tensor<B, 1>; 2]>,
-    /// Of a pass over a tree: how its nodes lie, and which decoder block this is.
-    pub grown: Option<(Arc<Grown<B>>, usize)>,
+    /// Of a pass whose sequences share what they begin with: what attends instead, and which decoder block this is.
+    pub shared: Option<(Arc<dyn Shared<B>>, usize)>,
+}
+
+/// How tokens attend whose sequences share what they begin with.
+pub(super) trait Shared<B: SparseBackend>: fmt::Debug + Send + Sync {
+    /// What every token of the pass sees, in the decoder block of an index: `[tokens, heads * head_dim]`.
+    fn attend(
+        &self,
+        block: usize,
+        shape: &Attention,
+        projected: &Projected<B>,
+        rotary: Option<&RotaryTable<B>>,
+    ) -> Tensor<B, 2>;
 }
 
 impl<B: SparseBackend> KvBlock<B> {
     /// Memory for a pass that nothing follows: every decoder block in turn uses it.
     pub fn scratch() -> Self {
-        Self { host: HostKv::default(), device: None, grown: None }
+        Self { host: HostKv::default(), device: None, shared: None }
     }
 }
 

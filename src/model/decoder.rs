@@ -10,7 +10,7 @@
 //! ([`Decoder::extend`]): the same pass, whose attention begins at another place.
 
 mod stages;
-pub(in crate::model) mod tree;
+mod tree;
 
 pub use stages::{Activations, Stage};
 pub use tree::{Node, Tree};

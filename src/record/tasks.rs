@@ -63,16 +63,6 @@ pub struct ItemRow {
     pub written: Option<String>,
 }
 
-impl TaskMetric {
-    /// Whether it is the share of items that are right.
-    pub fn is_share(self) -> bool {
-        match self {
-            Self::Acc | Self::AccNorm | Self::StrictMatch | Self::FlexibleMatch => true,
-            Self::Perplexity => false,
-        }
-    }
-}
-
 impl TaskNumbers {
     /// With the digest of its items.
     pub fn new(task: TaskName, shots: usize, cut: usize, metrics: Vec<TaskValue>, rows: Vec<ItemRow>) -> Self {

@@ -7,7 +7,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sparsify_exp::load::{Request, TaskItem, TaskSets, TaskTokens};
 use sparsify_exp::measure::{Asked, Scored, likeliest, likeliest_by_length, mean_and_error, score};
-use sparsify_exp::model::Decoder;
+use sparsify_exp::model::{Batch, Decoder, DecoderError, KvCache, Node, Tree};
+use std::sync::Arc;
 
 /// Tasks of the fixtures.
 const NAMES: &str = "[\"boolq\", \"rte\", \"hellaswag\", \"winogrande\", \"arc_easy\", \"arc_challenge\", \"openbookqa\", \
@@ -134,4 +135,48 @@ fn what_shares_a_pass_has_no_say() {
             }
         }
     }
+}
+
+/// Rows of a tree, and of the whole sequences.
+#[test]
+fn a_tree_gives_what_its_sequences_give() {
+    for model in ["tiny-llama", "tiny-opt", "tiny-gptneox"] {
+        let mut decoder = decoder(model);
+        let ids = |start: u32, count: u32| (start..start + count).map(|i| 5 + i * 7 % 400).collect::<Vec<u32>>();
+        let (shared, stems) = (ids(3, 19), [ids(100, 9), ids(50, 1), ids(7, 14)]);
+        let twigs = [(0, ids(1, 4)), (0, ids(20, 1)), (2, ids(30, 6)), (2, ids(44, 2)), (2, ids(90, 9))];
+        let of_stem = |ids: &Vec<u32>| Node { above: None, ids: ids.clone() };
+        let of_twig = |(above, ids): &(usize, Vec<u32>)| Node { above: Some(*above), ids: ids.clone() };
+        let tree = Tree { waves: vec![stems.iter().map(of_stem).collect(), twigs.iter().map(of_twig).collect()] };
+        for front in [vec![], shared] {
+            let root = (!front.is_empty()).then(|| {
+                let mut cache = KvCache::new(decoder.architecture(), 1, front.len() + 3);
+                decoder.extend(&Batch::new([&front[..]]), &mut cache).unwrap();
+                Arc::new(cache)
+            });
+            let hidden = decoder.hidden_of_tree(&tree, root.as_ref()).unwrap();
+            let mut start = 0;
+            for (above, node) in tree.waves.iter().flatten().map(|node| (node.above, &node.ids)) {
+                let above = above.map_or_else(Vec::new, |above| stems[above].clone());
+                let whole = [front.clone(), above, node.clone()].concat();
+                let alone = decoder.hidden(&Batch::new([&whole[..]])).unwrap();
+                let alone = alone.narrow(0, whole.len() - node.len(), node.len());
+                let here = hidden.clone().narrow(0, start, node.len());
+                let difference = (alone - here).abs().max().into_scalar();
+                assert!(difference < 2e-5, "{model} {start}: {difference}");
+                start += node.len();
+            }
+            assert_eq!(start, hidden.dims()[0]);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_the_model_is_an_error() {
+    let mut decoder = decoder("tiny-llama");
+    let node = |above, count| Node { above, ids: vec![1; count] };
+    let tree = Tree { waves: vec![vec![node(None, 100)], vec![node(Some(0), 29)]] };
+    let error = decoder.hidden_of_tree(&tree, None).unwrap_err();
+    assert_eq!(error, DecoderError::TooLong { length: 129, positions: 128 });
+    assert_eq!(decoder.hidden_of_tree(&Tree::default(), None).unwrap_err(), DecoderError::Empty);
 }

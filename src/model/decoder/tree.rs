@@ -15,7 +15,7 @@ use crate::execute::SparseBackend;
 use crate::execute::decode::{Places, Projected, Span};
 use crate::model::architecture::Attention;
 use crate::model::attention::attend;
-use crate::model::cache::{HostKv, KvBlock, KvCache};
+use crate::model::cache::{HostKv, KvBlock, KvCache, Shared};
 use crate::model::rotary::RotaryTable;
 use burn::tensor::Tensor;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub struct Tree {
 
 /// How the nodes of a pass lie, and what they follow: what a decoder block attends by.
 #[derive(Debug)]
-pub(in crate::model) struct Grown<B: SparseBackend> {
+struct Grown<B: SparseBackend> {
     waves: Vec<Wave<B>>,
     root: Option<Arc<KvCache<B>>>,
 }
@@ -84,16 +84,15 @@ impl<B: SparseBackend> Decoder<B> {
         }
         let batch = Batch::new(tree.waves.iter().flatten().map(|node| node.ids.as_slice()));
         let spans = waves.iter().flat_map(|wave| wave.places.spans().to_vec()).collect();
-        let grown = Arc::new(Grown { waves, root: root.cloned() });
-        let block = |index| KvBlock { grown: Some((grown.clone(), index)), ..KvBlock::scratch() };
+        let grown: Arc<dyn Shared<B>> = Arc::new(Grown { waves, root: root.cloned() });
+        let block = |index| KvBlock { shared: Some((grown.clone(), index)), ..KvBlock::scratch() };
         let mut blocks: Vec<KvBlock<B>> = (0..self.architecture.blocks.len()).map(block).collect();
         self.pass(&batch, spans, &mut blocks)
     }
 }
 
-impl<B: SparseBackend> Grown<B> {
-    /// What every token of the pass sees, in the decoder block of an index.
-    pub fn attend(
+impl<B: SparseBackend> Shared<B> for Grown<B> {
+    fn attend(
         &self,
         block: usize,
         shape: &Attention,
@@ -160,68 +159,5 @@ impl HostKv {
             }
         }
         new
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::load::{Checkpoint, Loader};
-    use crate::model::Part;
-    use burn::backend::Flex;
-    use burn::tensor::DType;
-    use std::ops::ControlFlow;
-
-    fn decoder(model: &str) -> Decoder<Flex> {
-        let folder = format!("{}/tests/fixtures/golden/{model}/model", env!("CARGO_MANIFEST_DIR"));
-        let loader = Loader::new(true, Arc::new(|_: &str, _, _| ControlFlow::Continue(())));
-        let source = crate::config::source::ModelSource::Path(folder.into());
-        let checkpoint = Checkpoint::open(loader.find(&source).unwrap()).unwrap();
-        let read = |module, part: Part| checkpoint.read(module, part);
-        Decoder::load(checkpoint.architecture().clone(), DType::F32, &Default::default(), read).unwrap()
-    }
-
-    /// Rows of a tree, and of the whole sequences.
-    #[test]
-    fn a_tree_gives_what_its_sequences_give() {
-        for model in ["tiny-llama", "tiny-opt", "tiny-gptneox"] {
-            let mut decoder = decoder(model);
-            let ids = |start: u32, count: u32| (start..start + count).map(|i| 5 + i * 7 % 400).collect::<Vec<u32>>();
-            let (shared, stems) = (ids(3, 19), [ids(100, 9), ids(50, 1), ids(7, 14)]);
-            let twigs = [(0, ids(1, 4)), (0, ids(20, 1)), (2, ids(30, 6)), (2, ids(44, 2)), (2, ids(90, 9))];
-            let of_stem = |ids: &Vec<u32>| Node { above: None, ids: ids.clone() };
-            let of_twig = |(above, ids): &(usize, Vec<u32>)| Node { above: Some(*above), ids: ids.clone() };
-            let tree = Tree { waves: vec![stems.iter().map(of_stem).collect(), twigs.iter().map(of_twig).collect()] };
-            for front in [vec![], shared] {
-                let root = (!front.is_empty()).then(|| {
-                    let mut cache = KvCache::new(decoder.architecture(), 1, front.len() + 3);
-                    decoder.extend(&Batch::new([&front[..]]), &mut cache).unwrap();
-                    Arc::new(cache)
-                });
-                let hidden = decoder.hidden_of_tree(&tree, root.as_ref()).unwrap();
-                let mut start = 0;
-                for (above, node) in tree.waves.iter().flatten().map(|node| (node.above, &node.ids)) {
-                    let above = above.map_or_else(Vec::new, |above| stems[above].clone());
-                    let whole = [front.clone(), above, node.clone()].concat();
-                    let alone = decoder.hidden(&Batch::new([&whole[..]])).unwrap();
-                    let alone = alone.narrow(0, whole.len() - node.len(), node.len());
-                    let here = hidden.clone().narrow(0, start, node.len());
-                    let difference = (alone - here).abs().max().into_scalar();
-                    assert!(difference < 2e-5, "{model} {start}: {difference}");
-                    start += node.len();
-                }
-                assert_eq!(start, hidden.dims()[0]);
-            }
-        }
-    }
-
-    #[test]
-    fn what_does_not_fit_the_model_is_an_error() {
-        let mut decoder = decoder("tiny-llama");
-        let node = |above, count| Node { above, ids: vec![1; count] };
-        let tree = Tree { waves: vec![vec![node(None, 100)], vec![node(Some(0), 29)]] };
-        let error = decoder.hidden_of_tree(&tree, None).unwrap_err();
-        assert_eq!(error, DecoderError::TooLong { length: 129, positions: 128 });
-        assert_eq!(decoder.hidden_of_tree(&Tree::default(), None).unwrap_err(), DecoderError::Empty);
     }
 }
