@@ -7,6 +7,7 @@ use crate::record::StoreError;
 use crate::report::ReportError;
 use crate::report::database::DatabaseError;
 use crate::run::{ExportError, PrepareError, RunError};
+use crate::verify::VerifyError;
 
 /// Exit codes, as the documentation lists them.
 pub mod exit {
@@ -20,7 +21,7 @@ pub mod exit {
     pub const INPUT: u8 = 3;
     /// No cell is selected.
     pub const NOTHING: u8 = 4;
-    /// A cell failed, or an expectation was missed.
+    /// A cell failed, an expectation was missed, or a folder's numbers are not what comes out.
     pub const FAILED: u8 = 100;
     /// Stopped by Ctrl-C.
     pub const INTERRUPTED: u8 = 130;
@@ -137,6 +138,19 @@ impl From<ReportError> for CliError {
     fn from(error: ReportError) -> Self {
         let code = if matches!(error, ReportError::NoCells { .. }) { exit::INPUT } else { exit::UNEXPECTED };
         Self::new(code, &error, error.hint())
+    }
+}
+
+impl From<VerifyError> for CliError {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Missing { .. } | VerifyError::Nothing(_) => Self::new(exit::INPUT, &error, error.hint()),
+            VerifyError::Room(_) => Self::new(exit::UNEXPECTED, &error, error.hint()),
+            VerifyError::Store(error) => error.into(),
+            VerifyError::Prepare(error) => error.into(),
+            VerifyError::Run(error) => error.into(),
+            VerifyError::Report(error) => error.into(),
+        }
     }
 }
 

@@ -17,6 +17,7 @@
 //!   record    what is kept                    cells/ID.json, manifest
 //!   run       brings these together           cells ──> records
 //!   report    what others see                 records ──> tables, plots
+//!   verify    is it still so                  results folder ──> run again, number by number
 //!   cli       what the user types and sees
 //! ```
 //!
@@ -50,5 +51,6 @@ pub mod record;
 pub mod run;
 
 pub mod report;
+pub mod verify;
 
 pub mod cli;

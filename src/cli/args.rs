@@ -24,6 +24,12 @@ pub enum Verb {
     Check(CheckArgs),
     /// Make the tables and plots of results folders again, from the cells alone.
     Report(ReportArgs),
+    /// Put the same cells of two results folders, or two setups of one, side by side.
+    Compare(CompareArgs),
+    /// Run a results folder again from its manifest, and say of every number whether it came out the same.
+    Verify(VerifyArgs),
+    /// Take cells that another version of the program measured as current, with a record of who, when and why.
+    Accept(AcceptArgs),
     /// Prune one point of an experiment and write it as a Hugging Face checkpoint.
     Export(ExportArgs),
     /// List what an experiment file can name.
@@ -92,9 +98,9 @@ pub struct SelectionArgs {
     /// Use only the hub's local cache, not the network; the same as `HF_HUB_OFFLINE=1`.
     #[arg(long, help_heading = "Runner options")]
     pub offline: bool,
-    /// The folder that holds a folder for each experiment.
-    #[arg(long, value_name = "DIR", default_value = "results", help_heading = "Output options")]
-    pub results: PathBuf,
+    /// The folder that holds a folder for each experiment: `results`, unless the file is the one that such a folder keeps.
+    #[arg(long, value_name = "DIR", help_heading = "Output options")]
+    pub results: Option<PathBuf>,
 }
 
 /// Arguments of `check`.
@@ -117,6 +123,74 @@ pub struct ReportArgs {
     /// Write all tables into one DuckDB file too, `tables.duckdb`; needs the program `duckdb`.
     #[arg(long, help_heading = "Output options")]
     pub duckdb: bool,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, ClapArgs)]
+pub struct CompareArgs {
+    /// The folder of an experiment, `results/NAME`.
+    pub folder: PathBuf,
+    /// Another folder; or two conditions like those of `--only`, which say what to compare within the folder, for example
+    /// 'method=wanda' 'method=magnitude'.
+    #[arg(required = true, num_args = 1..=2, value_name = "FOLDER | EXPR EXPR")]
+    pub with: Vec<String>,
+    /// Only the cells with these values, for example `--only 'variant=masked'`; if repeated, the cells of any of them.
+    #[arg(long, value_name = "EXPR", help_heading = "Selection options")]
+    pub only: Vec<Only>,
+    /// Write the comparison into a file as well: .csv with every digit, .md or .tex.
+    #[arg(long, value_name = "FILE", help_heading = "Output options")]
+    pub output: Option<PathBuf>,
+    /// How the comparison goes to stdout.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output options")]
+    pub output_format: OutputFormat,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, ClapArgs)]
+pub struct VerifyArgs {
+    /// The folder of an experiment, `results/NAME`.
+    pub folder: PathBuf,
+    /// Set a key of the experiment, for example `-s model.source=path:DIR` where a model lies elsewhere by now; may be repeated.
+    #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Run only N cells again, which are drawn.
+    #[arg(long, value_name = "N", help_heading = "Selection options", value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample: Option<u64>,
+    /// Begin no further cell after M minutes; cells are drawn.
+    #[arg(long, value_name = "M", help_heading = "Selection options", value_parser = minutes)]
+    pub minutes: Option<f64>,
+    /// What decides which cells are drawn; without it nobody can know beforehand, and the record says it afterwards.
+    #[arg(long, value_name = "N", help_heading = "Selection options")]
+    pub seed: Option<u64>,
+    /// Use only the hub's local cache, not the network; the same as `HF_HUB_OFFLINE=1`.
+    #[arg(long, help_heading = "Runner options")]
+    pub offline: bool,
+    /// How the verdicts go to stdout.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output options")]
+    pub output_format: OutputFormat,
+}
+
+/// Minutes: a number above 0 that a clock can count to.
+fn minutes(text: &str) -> Result<f64, String> {
+    let most = 60.0 * 24.0 * 366.0;
+    let number = text.parse::<f64>().ok().filter(|minutes| *minutes > 0.0 && *minutes <= most);
+    number.ok_or_else(|| format!("expected minutes, a number above 0 and at most {most}"))
+}
+
+/// Arguments of `accept`.
+#[derive(Debug, ClapArgs)]
+pub struct AcceptArgs {
+    /// The folder of an experiment, `results/NAME`.
+    pub folder: PathBuf,
+    /// Why they are current, for example 'only messages have changed since'.
+    #[arg(long, value_name = "TEXT")]
+    pub why: String,
+    /// Who says so; the user's name by default.
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// Only the cells with these values, for example `--only 'method=magnitude'`; if repeated, the cells of any of them.
+    #[arg(long, value_name = "EXPR", help_heading = "Selection options")]
+    pub only: Vec<Only>,
 }
 
 /// Arguments of `export`.

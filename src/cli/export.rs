@@ -4,11 +4,10 @@ use super::args::{ExportArgs, SelectionArgs, WeightsForm};
 use super::interrupt::Interrupt;
 use super::output::Printer;
 use super::progress::{Progress, download_observer};
-use super::run::{counted, limit_threads, load_experiment, prepare_selection, warn_of_memory};
+use super::run::{counted, limit_threads, load_experiment, prepare_selection, store_of, warn_of_memory};
 use crate::error::{CliError, exit};
 use crate::load::Loader;
 use crate::plan::Rerun;
-use crate::record::{Store, experiment_folder};
 use crate::run::{self, ExportFormat, ExportOptions, Exported};
 use indicatif::HumanBytes;
 
@@ -16,7 +15,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<u8, CliError> {
     let selection = selection(args);
     let experiment = load_experiment(&selection)?;
     limit_threads(&experiment)?;
-    let store = Store::at(experiment_folder(&selection.results, &experiment.name));
+    let store = store_of(&selection, &experiment);
     let interrupt = Interrupt::listen(|_| Printer::note("interrupted: nothing was written"));
     let prepared = prepare_selection(experiment, &selection, &store, &interrupt, false)?;
     warn_of_memory(&prepared, "the export may fail for lack of it");
@@ -47,7 +46,7 @@ fn selection(args: &ExportArgs) -> SelectionArgs {
         rerun: Rerun::default(),
         limit: None,
         offline: args.offline,
-        results: "results".into(),
+        results: None,
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! Data goes to stdout, everything else to stderr. No other module prints.
 
+mod accept;
 mod args;
 mod check;
+mod compare;
 mod export;
 mod info;
 mod interrupt;
@@ -14,6 +16,7 @@ mod progress;
 mod report;
 mod run;
 mod schema;
+mod verify;
 
 pub use args::Args;
 pub use output::{Event, Printer};
@@ -31,6 +34,9 @@ pub fn dispatch(args: Args) -> Result<u8, CliError> {
         Verb::Plan(plan) => plan::plan(&plan),
         Verb::Check(check) => check::check(&check),
         Verb::Report(report) => report::report(&report),
+        Verb::Compare(compare) => compare::compare(&compare),
+        Verb::Verify(verify) => verify::verify(&verify),
+        Verb::Accept(accept) => accept::accept(&accept),
         Verb::Export(export) => export::export(&export),
         Verb::List { what } => list::list(what),
         Verb::Schema { name } => schema::schema(name),

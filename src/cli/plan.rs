@@ -3,10 +3,9 @@
 use super::args::{OutputFormat, PlanArgs};
 use super::interrupt::Interrupt;
 use super::output::Printer;
-use super::run::{counted, load_experiment, prepare_selection, warn_of_another_file, warn_of_memory};
+use super::run::{counted, load_experiment, prepare_selection, store_of, warn_of_another_file, warn_of_memory};
 use crate::error::{CliError, exit};
 use crate::plan::Planned;
-use crate::record::{Store, experiment_folder};
 use crate::report::table::Table;
 use crate::run::Prepared;
 use indicatif::HumanBytes;
@@ -15,7 +14,7 @@ use std::collections::HashMap;
 
 pub(super) fn plan(args: &PlanArgs) -> Result<u8, CliError> {
     let experiment = load_experiment(&args.selection)?;
-    let store = Store::at(experiment_folder(&args.selection.results, &experiment.name));
+    let store = store_of(&args.selection, &experiment);
     warn_of_another_file(&store, &experiment, &args.selection.file);
     let interrupt = Interrupt::listen(|_| {});
     let prepared = prepare_selection(experiment, &args.selection, &store, &interrupt, true)?;

@@ -5,21 +5,24 @@ use super::interrupt::Interrupt;
 use super::output::{Event, Printer};
 use super::progress::{Progress, download_observer};
 use crate::config;
-use crate::config::Experiment;
+use crate::config::{Experiment, Origin};
 use crate::diagnostic::RenderStyle;
 use crate::error::{CliError, exit};
 use crate::execute::kernels::cpu::Simd;
 use crate::load::Loader;
 use crate::plan::{CellId, Planned};
-use crate::record::{InputRecord, Machine, Manifest, Program, RunRecord, Store, experiment_folder, now, sha256};
+use crate::record::{Machine, Manifest, Program, RunRecord, Store, experiment_folder, now, sha256};
 use crate::report;
 use crate::run::{Outcome, PrepareError, PrepareOptions, Prepared, RunOptions, prepare, take_over};
 use std::path::Path;
 
+/// What a results folder calls the experiment file that it keeps.
+const KEPT: &str = "experiment.toml";
+
 pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
     let experiment = load_experiment(&args.selection)?;
     limit_threads(&experiment)?;
-    let store = Store::at(experiment_folder(&args.selection.results, &experiment.name));
+    let store = store_of(&args.selection, &experiment);
     if let Some(missing) = report::database::missing(experiment.queries.len()) {
         Printer::warning(&missing.to_string());
     }
@@ -102,7 +105,10 @@ pub(super) fn load_experiment(selection: &SelectionArgs) -> Result<Experiment, C
 /// Says so where the results folder is another experiment file's, which has the same name. A file that was changed
 /// since is still the same file.
 pub(super) fn warn_of_another_file(store: &Store, experiment: &Experiment, file: &Path) {
-    let stored = store.bytes(Path::new("experiment.toml"));
+    let stored = store.bytes(Path::new(KEPT));
+    if file == store.root().join(KEPT) {
+        return;
+    }
     let Ok(Some(manifest)) = store.manifest() else { return };
     if stored.is_none_or(|stored| stored == experiment.text.as_bytes()) {
         return;
@@ -123,14 +129,43 @@ pub(super) fn warn_of_another_file(store: &Store, experiment: &Experiment, file:
 }
 
 /// Reads the file; its mistakes are shown here, since they have a form of their own.
-pub(super) fn read_experiment(file: &std::path::Path, set: &[String]) -> Result<Experiment, CliError> {
-    config::load(file, set).map_err(|error| match error {
+pub(super) fn read_experiment(file: &Path, set: &[String]) -> Result<Experiment, CliError> {
+    let origin = kept_origin(file).unwrap_or_else(|| Origin::of(file));
+    config::load_from(file, origin, set).map_err(|error| match error {
         config::ConfigError::Invalid(diagnostics) => {
             Printer::note(&diagnostics.render(style()));
             CliError { code: exit::USAGE, message: String::new(), hint: None }
         }
         error => error.into(),
     })
+}
+
+/// What an experiment file that a results folder keeps says of where it came from.
+fn kept_origin(file: &Path) -> Option<Origin> {
+    if file.file_name()? != KEPT {
+        return None;
+    }
+    Store::at(folder_of(file)?).origin()
+}
+
+/// The folder that a file lies in; `.` of a bare name.
+fn folder_of(file: &Path) -> Option<&Path> {
+    file.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+}
+
+/// The results folder: of an experiment file that a folder keeps it is that folder, unless it is told otherwise.
+pub(super) fn store_of(selection: &SelectionArgs, experiment: &Experiment) -> Store {
+    let home = folder_of(&experiment.path).filter(|_| experiment.path != experiment.origin.file);
+    let renamed = selection.set.iter().any(|set| set.split('=').next().is_some_and(|key| key.trim() == "name"));
+    match (&selection.results, home) {
+        (Some(results), _) => Store::at(experiment_folder(results, &experiment.name)),
+        (None, Some(home)) if renamed => match home.file_name() {
+            Some(_) => Store::at(home.with_file_name(&experiment.name)),
+            None => Store::at(home.join("..").join(&experiment.name)),
+        },
+        (None, Some(home)) => Store::at(home),
+        (None, None) => Store::at(experiment_folder(Path::new("results"), &experiment.name)),
+    }
 }
 
 fn style() -> RenderStyle {
@@ -262,28 +297,12 @@ pub(super) fn counted(count: usize, noun: &str) -> String {
 }
 
 fn manifest(prepared: &Prepared, started: &RunRecord) -> Manifest {
-    let mut inputs = Vec::new();
-    for model in &prepared.models {
-        inputs.extend(model.files.inputs.iter().map(|file| InputRecord {
-            source: model.files.source.clone(),
-            file: Some(file.name.clone()),
-            sha256: file.sha256.clone(),
-            bytes: Some(file.bytes),
-            commit: model.files.commit.clone(),
-        }));
-    }
-    inputs.extend(prepared.texts.iter().cloned().map(|text| InputRecord {
-        source: text.source,
-        file: text.file,
-        sha256: text.sha256,
-        bytes: text.bytes,
-        commit: text.commit,
-    }));
     Manifest {
         format: 1,
         name: prepared.experiment.name.clone(),
         experiment_sha256: sha256(prepared.experiment.text.as_bytes()),
-        inputs,
+        origin: prepared.plan.origin.clone(),
+        inputs: prepared.inputs(),
         seeds: prepared.experiment.seeds.clone(),
         program: started.program.clone(),
         machine: started.machine.clone(),

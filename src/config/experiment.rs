@@ -16,7 +16,7 @@
 //! file, knows a device or a tensor.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::column::{Column, Value, key_column};
 pub use crate::config::analysis::AnalysisBlock;
@@ -44,7 +44,10 @@ pub struct Experiment {
     pub title: Option<String>,
     /// The experiment file.
     pub path: PathBuf,
-    /// The experiment file's text, byte for byte.
+    /// Where the file comes from, and what was laid over it.
+    pub origin: Origin,
+    /// The text that gives this experiment without a command line: the file's, byte for byte, or one written anew where
+    /// overrides have changed it.
     pub text: String,
     /// Axis: the seeds of everything random.
     pub seeds: Vec<u64>,
@@ -80,6 +83,22 @@ pub struct Experiment {
     pub queries: Vec<Query>,
     /// What looked wrong in the file without being an error.
     pub warnings: Diagnostics,
+}
+
+/// Where an experiment file comes from: it may be the copy that a results folder keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The file that somebody wrote; paths in it are seen from its folder.
+    pub file: PathBuf,
+    /// The overrides that were laid over it, in order.
+    pub set: Vec<String>,
+}
+
+impl Origin {
+    /// Of a file that is no copy.
+    pub fn of(file: &Path) -> Self {
+        Self { file: file.to_owned(), set: Vec::new() }
+    }
 }
 
 /// The `[data]` section.

@@ -16,6 +16,7 @@ pub mod expression;
 pub mod format;
 pub mod grammar;
 pub mod joining;
+mod kept;
 pub mod kernel;
 pub mod metric;
 pub mod overrides;
@@ -34,7 +35,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use toml::de::DeTable;
 
-pub use experiment::Experiment;
+pub use experiment::{Experiment, Origin};
 pub use reference::reference;
 pub use schema::json_schema;
 
@@ -85,9 +86,17 @@ impl ConfigError {
 /// [`ConfigError::Read`] if there is no text, [`ConfigError::Invalid`] with every mistake of the
 /// file and of the overrides.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Experiment, ConfigError> {
+    load_from(path, Origin::of(path), overrides)
+}
+
+/// The same of a file that may be a copy: its paths are seen from the folder of the file that it comes from.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_from(path: &Path, origin: Origin, overrides: &[String]) -> Result<Experiment, ConfigError> {
     let read_error = |source| ConfigError::Read { path: path.to_owned(), source };
     let text = input::read_to_string(path, input::SMALL).map_err(read_error)?;
-    parse(path, &text, overrides).map_err(ConfigError::Invalid)
+    parse_from(path, origin, &text, overrides).map_err(ConfigError::Invalid)
 }
 
 /// Checks the text of an experiment file; `path` is what messages call it, and its folder is what
@@ -96,14 +105,19 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Experiment, ConfigError
 /// # Errors
 /// Every mistake of the text and of the overrides.
 pub fn parse(path: &Path, text: &str, overrides: &[String]) -> Result<Experiment, Diagnostics> {
+    parse_from(path, Origin::of(path), text, overrides)
+}
+
+fn parse_from(path: &Path, mut origin: Origin, text: &str, overrides: &[String]) -> Result<Experiment, Diagnostics> {
     let mut sources = Sources::file(path.display().to_string(), text);
     let arguments: Vec<Span> = overrides.iter().map(|argument| sources.add_argument("-s ", argument)).collect();
     let sources = Arc::new(sources);
-    let (experiment, found) = check(&sources, path, text, &arguments);
+    let (experiment, found) = check(&sources, &origin, text, overrides, &arguments);
     let found = Diagnostics::new(Arc::clone(&sources), found);
     match experiment {
         Some(mut experiment) if found.errors() == 0 => {
-            experiment.warnings = found;
+            origin.set.extend_from_slice(overrides);
+            (experiment.path, experiment.origin, experiment.warnings) = (path.to_owned(), origin, found);
             Ok(experiment)
         }
         _ => Err(found),
@@ -111,8 +125,14 @@ pub fn parse(path: &Path, text: &str, overrides: &[String]) -> Result<Experiment
 }
 
 /// Everything that is wrong, and the experiment if it can be built.
-fn check(sources: &Sources, path: &Path, text: &str, arguments: &[Span]) -> (Option<Experiment>, Found) {
-    let (overrides, mut found) = parse_overrides(sources, arguments);
+fn check(
+    sources: &Sources,
+    origin: &Origin,
+    text: &str,
+    overrides: &[String],
+    arguments: &[Span],
+) -> (Option<Experiment>, Found) {
+    let (parsed, mut found) = parse_overrides(sources, arguments);
     let (root, syntax_errors) = DeTable::parse_recoverable(sources.text(0..text.len()));
     if !syntax_errors.is_empty() {
         // What the parser makes of the rest is a guess; complaints about it would mislead.
@@ -121,7 +141,11 @@ fn check(sources: &Sources, path: &Path, text: &str, arguments: &[Span]) -> (Opt
     }
     let span = root.span();
     let mut table = root.into_inner();
-    found.extend(overrides.iter().filter_map(|given| given.apply(&mut table).err()));
+    found.extend(parsed.iter().filter_map(|given| given.apply(&mut table).err()));
+    let kept = match overrides {
+        [] => Some(text.to_owned()),
+        overrides => kept::written_anew(&table, span.clone(), &origin.file.display().to_string(), overrides),
+    };
     let grammar::Findings { diagnostics, removed } = grammar::check(&mut table);
     found.append(diagnostics);
     let settings = settings::take(&mut table);
@@ -129,7 +153,7 @@ fn check(sources: &Sources, path: &Path, text: &str, arguments: &[Span]) -> (Opt
     match RawExperiment::deserialize(deserializer) {
         Ok(mut raw) => {
             settings::give(settings, &mut raw);
-            let (experiment, more) = validate::experiment(raw, path, text, removed);
+            let (experiment, more) = validate::experiment(raw, origin, &kept.unwrap_or_default(), removed);
             found.append(more);
             (experiment, found)
         }

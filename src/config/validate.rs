@@ -20,7 +20,7 @@ use std::str::FromStr;
 
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{
-    BackendChoice, BosAt, Data, Dtype, Experiment, Metric, NmPattern, PatternError, Variant,
+    BackendChoice, BosAt, Data, Dtype, Experiment, Metric, NmPattern, Origin, PatternError, Variant,
 };
 use crate::config::joining::Joining;
 use crate::config::raw::{RawData, RawDevice, RawExecute, RawExperiment, RawMeasure, RawModel};
@@ -36,13 +36,13 @@ use latency::RawLatency;
 /// wrong was already reported and taken out.
 pub fn experiment(
     raw: RawExperiment,
-    path: &Path,
+    origin: &Origin,
     text: &str,
     removed: BTreeSet<String>,
 ) -> (Option<Experiment>, Found) {
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = origin.file.parent().unwrap_or(Path::new(""));
     let mut validator = Validator { folder, removed, found: Found::default() };
-    let experiment = validator.experiment(raw, path, text);
+    let experiment = validator.experiment(raw, origin, text);
     (experiment, validator.found)
 }
 
@@ -80,7 +80,7 @@ fn section<T: Default>(section: Option<At<T>>) -> T {
 }
 
 impl Validator<'_> {
-    fn experiment(&mut self, mut raw: RawExperiment, path: &Path, text: &str) -> Option<Experiment> {
+    fn experiment(&mut self, mut raw: RawExperiment, origin: &Origin, text: &str) -> Option<Experiment> {
         let times_kernels = raw.kernel.as_ref().is_some_and(|blocks| !blocks.is_empty()) || self.was_removed("kernel");
         let analyses = raw.analysis.take().unwrap_or_default();
         let other_work = times_kernels || !analyses.is_empty() || self.was_removed("analysis");
@@ -123,7 +123,8 @@ impl Validator<'_> {
         Some(Experiment {
             name: name?,
             title: value(raw.title),
-            path: path.to_owned(),
+            path: origin.file.clone(),
+            origin: origin.clone(),
             text: text.to_owned(),
             seeds: values(seeds),
             models: models?,

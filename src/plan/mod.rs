@@ -28,6 +28,6 @@ pub use given::{BlockFiles, Given, GivenFile, GivenMatrix, OwnKernel};
 pub use identify::{CellId, NUMERICS_VERSION};
 pub use kernel::{KernelCell, TIMES, accompany, expand_kernels, kernel_inputs};
 pub use model::{Backend, Cell, GATE, LatencyPoint, PartInputs, PrunePoint, TimedOn, parts};
-pub use resume::{Decision, Existing, Failed, Known, Rerun, decide};
+pub use resume::{Accepted, Decision, Existing, Failed, Known, Rerun, decide};
 pub use select::{Only, Partition, SelectError};
 pub use task::{Inputs, Kind, Of, Part, Planned, Settings, Task};

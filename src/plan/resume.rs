@@ -5,6 +5,7 @@
 //! | is missing                                 | new    | new                | new      | new   |
 //! | has all that is wanted, by this program    | cached | cached             | cached   | rerun |
 //! | the same by another version or commit      | stale, kept | stale, kept   | rerun    | rerun |
+//! | the same, and accepted for this program    | cached | cached             | cached   | rerun |
 //! | lacks parts that are wanted                | add    | add                | add      | rerun |
 //! | says that parts that are wanted failed     | failed, kept | retry        | retry    | rerun |
 //! | can't be read, or is not this cell's       | retry  | retry              | retry    | rerun |
@@ -59,6 +60,32 @@ pub struct Known {
     pub inputs: Inputs,
     /// The program that measured it, version and commit.
     pub program: String,
+    /// Who has taken it as current, and for which programs.
+    pub accepted: Vec<Accepted>,
+}
+
+/// Somebody has taken a result of another program as current.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The program that it is current for.
+    pub program: String,
+    /// Who said so.
+    pub who: String,
+    /// When.
+    pub when: String,
+    /// Why.
+    pub why: String,
+}
+
+impl Known {
+    /// Who has said that it is current for a program.
+    fn accepted_for(&self, program: &str) -> Option<&Accepted> {
+        self.accepted.iter().rfind(|accepted| accepted.program == program && self.program != program)
+    }
+
+    fn is_current(&self, program: &str) -> bool {
+        self.program == program || self.accepted_for(program).is_some()
+    }
 }
 
 /// A measurement that failed.
@@ -90,10 +117,19 @@ pub enum Decision {
     },
     /// Keep.
     Cached,
+    /// Keep: another version or commit of the program wrote it, and somebody has said that it is current.
+    Accepted {
+        /// That program.
+        program: String,
+        /// Who has said so, when and why.
+        by: Accepted,
+    },
     /// Keep, although another version or commit of the program wrote it.
     Stale {
         /// That program.
         program: String,
+        /// The one that runs.
+        now: String,
     },
     /// Keep, although it failed.
     KeepFailed {
@@ -123,7 +159,7 @@ pub fn decide(existing: &Existing, parts: &[Part], program: &str, rerun: Rerun) 
     };
     let of = |part: &Part| known.iter().find(|known| known.id == part.id);
     let missing = |part: &&&Part| of(part).is_none();
-    let by_another = |part: &&&Part| of(part).is_some_and(|known| known.program != program);
+    let by_another = |part: &&&Part| of(part).is_some_and(|known| !known.is_current(program));
     let due = wanted.iter().filter(|part| missing(part) || (rerun == Rerun::Stale && by_another(part)));
     let due: Vec<&'static str> = due.map(|part| part.group).collect();
     let failed = failed.as_ref().filter(|failed| wanted.iter().filter(missing).any(|p| failed.parts.contains(&p.id)));
@@ -138,8 +174,16 @@ pub fn decide(existing: &Existing, parts: &[Part], program: &str, rerun: Rerun) 
             (Decision::Add { why }, due)
         }
         (None, Some(_)) if rerun == Rerun::Stale => (Decision::Rerun, due),
-        (None, Some(known)) => (Decision::Stale { program: known.program.clone() }, Vec::new()),
-        (None, None) => (Decision::Cached, Vec::new()),
+        (None, Some(known)) => {
+            (Decision::Stale { program: known.program.clone(), now: program.to_owned() }, Vec::new())
+        }
+        (None, None) => {
+            let accepted = wanted.iter().filter_map(|part| of(part)).find_map(|known| {
+                let by = known.accepted_for(program)?.clone();
+                Some(Decision::Accepted { program: known.program.clone(), by })
+            });
+            (accepted.unwrap_or(Decision::Cached), Vec::new())
+        }
     }
 }
 
@@ -157,7 +201,9 @@ impl Decision {
     pub fn runs(&self) -> bool {
         match self {
             Self::New { .. } | Self::Add { .. } | Self::Retry { .. } | Self::Rerun | Self::Beside => true,
-            Self::Copy { .. } | Self::Cached | Self::Stale { .. } | Self::KeepFailed { .. } => false,
+            Self::Copy { .. } | Self::Cached | Self::Accepted { .. } | Self::Stale { .. } | Self::KeepFailed { .. } => {
+                false
+            }
         }
     }
 
@@ -167,7 +213,7 @@ impl Decision {
             Self::New { .. } => "new",
             Self::Add { .. } => "add",
             Self::Copy { .. } => "copy",
-            Self::Cached => "cached",
+            Self::Cached | Self::Accepted { .. } => "cached",
             Self::Stale { .. } => "stale",
             Self::KeepFailed { .. } => "failed",
             Self::Retry { .. } => "retry",
@@ -180,13 +226,20 @@ impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())?;
         match self {
-            Self::New { why } if why.is_empty() => Ok(()),
+            Self::New { why } if why.is_empty() => f.write_str(": never measured"),
             Self::New { why } | Self::Add { why } => write!(f, ": {}", why.join(", ")),
             Self::Copy { from } => write!(f, ": measured in `{from}`"),
-            Self::Stale { program } => write!(f, ": made by {program}; `--rerun stale` measures it again"),
+            Self::Accepted { program, by: Accepted { who, when, why, .. } } => {
+                write!(f, ": made by {program}, accepted by {who} at {when}: {why}")
+            }
+            Self::Stale { program, now } => {
+                write!(f, ": made by {program}, and this is {now}; `--rerun stale` measures it again, ")?;
+                f.write_str("`sparsify-exp accept` takes it as current")
+            }
             Self::KeepFailed { message } | Self::Retry { message } => write!(f, ": {message}"),
             Self::Beside => write!(f, ": timed beside the sparse kernels that are compared with it"),
-            Self::Cached | Self::Rerun => Ok(()),
+            Self::Rerun => f.write_str(": `--rerun` asks for it"),
+            Self::Cached => Ok(()),
         }
     }
 }
@@ -205,7 +258,7 @@ mod tests {
 
     fn known(part: &Part, program: &str) -> Known {
         let Part { id, group, inputs, .. } = part.clone();
-        Known { id, group: group.into(), inputs, program: program.into() }
+        Known { id, group: group.into(), inputs, program: program.into(), accepted: Vec::new() }
     }
 
     fn parts() -> Vec<Part> {

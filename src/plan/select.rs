@@ -83,6 +83,11 @@ fn condition(text: &str) -> Result<Condition, SelectError> {
 }
 
 impl Only {
+    /// The columns that it is about.
+    pub fn columns(&self) -> Vec<&'static str> {
+        self.0.iter().map(|condition| condition.column).collect()
+    }
+
     /// Whether a cell is selected. No condition on a column that its kind of cell lacks holds.
     pub fn matches(&self, task: &Task) -> bool {
         self.0.iter().all(|condition| condition.holds(task))

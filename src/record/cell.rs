@@ -87,6 +87,7 @@ impl Record {
             group: part.result.group().into(),
             inputs: part.inputs.clone(),
             program: part.program.to_string(),
+            accepted: Vec::new(),
         };
         let failed = |failure: &Failure| Failed { parts: failure.parts.clone(), message: failure.message.clone() };
         Existing::There { known: self.results.iter().map(known).collect(), failed: self.failure.as_ref().map(failed) }

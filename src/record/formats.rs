@@ -1,5 +1,6 @@
 //! The formats of the files beside the cells: the plan, the runs, the manifest.
 
+use super::origin::OriginRecord;
 use super::provenance::{Machine, Program};
 use crate::config::query::Query;
 use crate::plan::{CellId, Part, Planned, Task};
@@ -14,6 +15,9 @@ pub struct PlanRecord {
     pub format: u32,
     /// The experiment's name.
     pub name: String,
+    /// Where the experiment file came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginRecord>,
     /// Its title.
     pub title: Option<String>,
     /// Every cell, in order.
@@ -132,6 +136,9 @@ pub struct Manifest {
     pub name: String,
     /// SHA-256 of `experiment.toml`.
     pub experiment_sha256: String,
+    /// Where that file came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginRecord>,
     /// Models and texts.
     pub inputs: Vec<InputRecord>,
     /// The seeds.

@@ -7,6 +7,7 @@
 //!     cells/ID.json     Record: what is known of a cell  │ so that a file is whole or missing
 //!     items/*.csv       what came out of single items    │
 //!     runs/*.json       RunRecord: one process           │
+//!     accepted/*.json   Acceptance: stale, but current   │
 //!     manifest.json     Manifest: where it comes from    ┘
 //! ```
 //!
@@ -16,19 +17,23 @@
 //! The only sign of an unfinished cell is that its file is missing, or lacks a group of results. This module knows files and
 //! their formats; it does not know models or devices.
 
+mod accepted;
 mod analysis;
 mod cell;
+mod events;
 mod folder;
 mod formats;
 mod kernel;
 mod model;
 mod numbers;
+mod origin;
 mod provenance;
 mod seal;
 mod store;
 mod tasks;
 
 pub use crate::measure::{Latency as LatencyRecord, LayerRow, Phase as PhaseRecord, Structure};
+pub use accepted::{Acceptance, Acceptances, AcceptedResult};
 pub use analysis::{
     AnalysisNumbers, AnalysisResult, Entry, Key, MatrixInfo, Picture, Row, StoredTable, TABLES, columns_of,
 };
@@ -38,6 +43,7 @@ pub use formats::{ExpectRecord, InputRecord, Manifest, PlanEntry, PlanPart, Plan
 pub use kernel::{KernelMeasured, KernelResult, Timed};
 pub use model::CellResult;
 pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Sizes, Ties};
+pub use origin::OriginRecord;
 pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};
 pub use store::{Mismatch, Stamp, Store, StoreError, cell_path, experiment_folder};
 pub use tasks::{ItemRow, TaskNumbers, TaskValue};

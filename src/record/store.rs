@@ -1,7 +1,7 @@
 //! A results folder: every file is written beside its place, synced and renamed.
 
 use super::cell::Record;
-use super::formats::{Manifest, PlanRecord, RunRecord};
+use super::formats::{Manifest, PlanRecord};
 use super::numbers::Numbers;
 use super::seal::{opened, reseal, sealed};
 use crate::input;
@@ -309,16 +309,6 @@ impl Store {
         self.write_json(Path::new("manifest.json"), manifest)
     }
 
-    /// Writes what a process did, under a name of its own.
-    ///
-    /// # Errors
-    /// When it can't be written.
-    pub fn write_run(&self, run: &RunRecord) -> Result<(), StoreError> {
-        let stamp: String = run.started.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
-        let path = Path::new("runs").join(format!("{stamp}-{}.json", std::process::id()));
-        self.write_json(&path, run)
-    }
-
     /// Writes a file of the folder, whole or not at all; an equal one is left as it is.
     ///
     /// # Errors
@@ -405,13 +395,13 @@ impl Store {
         }
     }
 
-    fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
+    pub(super) fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
         let Some(bytes) = read_bytes(path)? else { return Ok(None) };
         let parsed = serde_json::from_slice(&bytes);
         parsed.map(Some).map_err(|source| StoreError::Format { path: path.into(), source })
     }
 
-    fn write_json(&self, relative: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+    pub(super) fn write_json(&self, relative: &Path, value: &impl Serialize) -> Result<(), StoreError> {
         let path = &self.inside(relative)?;
         let error = |source: serde_json::Error| StoreError::Write { path: path.into(), source: source.into() };
         let mut bytes = serde_json::to_vec_pretty(value).map_err(error)?;

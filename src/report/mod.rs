@@ -7,6 +7,7 @@
 //!   model/  kernel/       what is shown of a kind of work          above
 //!   table/  figure  draw  stats                                    below, for all kinds
 //! ```
+//!   compare/              two sides side by side
 //!   database              what SQL makes of the tables           below too, but for its way into the folder
 //!   escape.rs             text of others, made harmless in each format
 //!
@@ -15,6 +16,7 @@
 
 mod analysis;
 mod columns;
+pub mod compare;
 pub mod database;
 pub mod draw;
 pub mod escape;

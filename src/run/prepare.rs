@@ -13,7 +13,7 @@ use crate::execute::device;
 use crate::execute::kernels::cpu::Simd;
 use crate::load::{Checkpoint, LoadError, Loader, TaskSets, TaskTokens, TextInput, Texts, Wanted};
 use crate::plan::{Cell, CellId, Of, Planned};
-use crate::record::{ExpectRecord, Machine, PlanEntry, PlanRecord, Store};
+use crate::record::{ExpectRecord, Machine, OriginRecord, PlanEntry, PlanRecord, Store};
 use std::cell::LazyCell;
 use std::collections::HashSet;
 
@@ -43,7 +43,7 @@ pub fn prepare(
         // Two sources of one model, say a folder and the hub, make one cell.
         cells.extend((kind.plan)(&ground)?.into_iter().filter(|planned| seen.insert(planned.id.clone())));
     }
-    let plan = plan_record(&experiment, &cells)?;
+    let plan = plan_record(&experiment, &cells, store)?;
     let unused = select(&mut cells, store, options)?;
     // The machine is looked at only where something is to run on it.
     let runs = cells.iter().any(Planned::runs);
@@ -111,7 +111,7 @@ fn prepare_model(
     Ok(PreparedModel { files, architecture, tokens, tasks, tokenizer, read })
 }
 
-fn plan_record(experiment: &Experiment, planned: &[Planned]) -> Result<PlanRecord, PrepareError> {
+fn plan_record(experiment: &Experiment, planned: &[Planned], store: &Store) -> Result<PlanRecord, PrepareError> {
     let mut expectations = Vec::new();
     for expect in &experiment.expects {
         // Expectations are about columns of `summary.csv`, which only models are in.
@@ -134,6 +134,7 @@ fn plan_record(experiment: &Experiment, planned: &[Planned]) -> Result<PlanRecor
     Ok(PlanRecord {
         format: PlanRecord::FORMAT,
         name: experiment.name.clone(),
+        origin: Some(OriginRecord::of(&experiment.origin, store.root())),
         title: experiment.title.clone(),
         cells: planned.iter().map(PlanEntry::of).collect(),
         expectations,

@@ -6,10 +6,10 @@ use super::model::Read;
 use crate::config::Experiment;
 use crate::config::arena::LaunchProblem;
 use crate::execute::device::DeviceError;
-use crate::load::{LoadError, ModelFiles, TaskTokens, TextInput, Tokenizer, Tokens};
+use crate::load::{InputFile, LoadError, ModelFiles, TaskTokens, TextInput, Tokenizer, Tokens};
 use crate::model::Architecture;
 use crate::plan::{CellId, Decision, Only, Partition, Planned, Rerun};
-use crate::record::PlanRecord;
+use crate::record::{InputRecord, PlanRecord};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -79,6 +79,25 @@ impl Prepared {
         let told = |decision: &Decision| decision.to_string() != decision.word();
         let all = self.selected().map(|planned| (&planned.id, &planned.decision));
         all.filter(move |(_, decision)| told(decision))
+    }
+
+    /// The files and texts that results depend on.
+    pub fn inputs(&self) -> Vec<InputRecord> {
+        let of_model = |model: &PreparedModel| {
+            let record = |file: &InputFile| InputRecord {
+                source: model.files.source.clone(),
+                file: Some(file.name.clone()),
+                sha256: file.sha256.clone(),
+                bytes: Some(file.bytes),
+                commit: model.files.commit.clone(),
+            };
+            model.files.inputs.iter().map(record).collect::<Vec<_>>()
+        };
+        let of_text = |text: &TextInput| {
+            let TextInput { source, file, sha256, bytes, commit } = text.clone();
+            InputRecord { source, file, sha256, bytes, commit }
+        };
+        self.models.iter().flat_map(of_model).chain(self.texts.iter().map(of_text)).collect()
     }
 
     /// How many of the cells this process will run.

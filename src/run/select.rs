@@ -33,9 +33,13 @@ pub(super) fn select(cells: &mut [Planned], store: &Store, options: &PrepareOpti
     let unused: Vec<CellId> = store.ids().into_iter().filter(|id| !known.contains(id)).collect();
     let earlier = LazyCell::new(|| Earlier::read(store, &unused));
     let siblings = LazyCell::new(|| Siblings::of(store));
-    let program = Program::current().to_string();
+    let (program, accepted) = (Program::current().to_string(), store.acceptances());
     // Reading what is there takes longest.
-    let decide = |planned: &Planned| decide(&store.existing(&planned.id), &planned.parts, &program, options.rerun);
+    let decide = |planned: &Planned| {
+        let mut existing = store.existing(&planned.id);
+        accepted.mark(&mut existing);
+        decide(&existing, &planned.parts, &program, options.rerun)
+    };
     let decided: Vec<_> = cells.par_iter().map(decide).collect();
     let (mut running, mut compared) = (0, 0);
     for ((planned, wanted), decided) in cells.iter_mut().zip(wanted).zip(decided) {

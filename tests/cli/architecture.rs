@@ -100,19 +100,20 @@ fn only_in(allowed: impl Fn(&Source) -> bool, words: &[&str]) {
 
 /// Each module, and the modules that it must not name.
 const MUST_NOT_NAME: &[(&str, &str)] = &[
-    ("config", "plan load model sparse execute measure record run report cli error"),
-    ("diagnostic", "config plan load model sparse prune execute measure record run report cli error"),
-    ("plan", "load model sparse execute measure record run report cli error"),
-    ("load", "plan sparse prune execute measure record run report cli error"),
-    ("model", "plan load prune measure record run report cli error"),
-    ("sparse", "config plan load model prune execute measure record run report cli error"),
-    ("prune", "config plan load model execute measure record run report cli error"),
-    ("analysis", "config plan load model prune execute measure record run report cli error"),
-    ("execute", "load model prune measure record run report cli error"),
-    ("measure", "plan load prune record run report cli error"),
-    ("record", "load model sparse prune execute run report cli error"),
-    ("run", "report cli error"),
-    ("report", "load model sparse prune execute measure run cli error"),
+    ("config", "plan load model sparse execute measure record run report verify cli error"),
+    ("diagnostic", "config plan load model sparse prune execute measure record run report verify cli error"),
+    ("plan", "load model sparse execute measure record run report verify cli error"),
+    ("load", "plan sparse prune execute measure record run report verify cli error"),
+    ("model", "plan load prune measure record run report verify cli error"),
+    ("sparse", "config plan load model prune execute measure record run report verify cli error"),
+    ("prune", "config plan load model execute measure record run report verify cli error"),
+    ("analysis", "config plan load model prune execute measure record run report verify cli error"),
+    ("execute", "load model prune measure record run report verify cli error"),
+    ("measure", "plan load prune record run report verify cli error"),
+    ("record", "load model sparse prune execute run report verify cli error"),
+    ("run", "report verify cli error"),
+    ("report", "load model sparse prune execute measure run verify cli error"),
+    ("verify", "cli error"),
 ];
 
 #[test]

@@ -2,17 +2,21 @@
 //!
 //! One test binary for all of it, since each links the whole program.
 
+mod accept;
 mod analyses;
 mod architecture;
 mod arena;
 mod calibration;
 mod checkpoints;
 mod circles;
+mod compare;
 mod documents;
 mod errors;
 mod export;
 mod fuzz_corpus;
 mod guards;
+mod histories;
+mod kept;
 mod kernels;
 mod latency;
 mod output;
@@ -24,3 +28,4 @@ mod snapshots;
 mod support;
 mod texts;
 mod verbs;
+mod verify;

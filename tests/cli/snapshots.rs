@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// Compares a text with the one that is kept under a name.
 #[track_caller]
-fn as_kept(name: &str, description: &str, text: &str) {
+pub fn as_kept(name: &str, description: &str, text: &str) {
     insta::with_settings!({
         snapshot_path => Path::new(ROOT).join("tests/snapshots"),
         prepend_module_to_snapshot => false,

@@ -125,8 +125,7 @@ impl Lab {
     /// Writes a cell as the program would have: with the digest of its content.
     pub fn write_cell(&self, id: &str, mut cell: Value) {
         cell.as_object_mut().unwrap().shift_remove("digest");
-        let digest: String = Sha256::digest(cell.to_string()).iter().map(|byte| format!("{byte:02x}")).collect();
-        cell["digest"] = digest.into();
+        cell["digest"] = sha256(cell.to_string().as_bytes()).into();
         self.write(&format!("results/e/cells/{id}.json"), cell.to_string());
     }
 
@@ -144,6 +143,11 @@ impl Lab {
         }
         cells
     }
+}
+
+/// The SHA-256 of some bytes, in hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The program.

@@ -21,7 +21,6 @@ fn overrides_win() {
     assert_eq!(experiment.backends, [BackendChoice::Flex]);
     assert_eq!((experiment.data.context, experiment.data.perplexity_windows), (None, 2));
     assert_eq!(experiment.name, "other");
-    assert_eq!(experiment.text, text);
     let block = overridden(&["prune=[{method='random',pattern='2:4'}]", "prune.pattern=1:4"]).prune;
     assert_eq!((block.len(), block[0].patterns[0].to_string().as_str()), (1, "1:4"));
     let repaired = given("name = \"t\"\nseed = \"x\"\n", &["seed=1", "model.source=builtin:tiny-opt"]).unwrap();
@@ -64,4 +63,31 @@ fn wrong_overrides_show_the_argument() {
 fn an_override_against_the_file_shows_both() {
     let text = format!("{MINIMAL}[[prune]]\nmethod = \"random\"\npattern = \"2:4\"\n");
     override_error(&text, "prune.sparsity=0.6", &["contradicts", "::: dir/e.toml:6:11"]);
+}
+
+/// An experiment without what says how it came to be.
+fn bare(mut experiment: Experiment) -> Experiment {
+    (experiment.origin, experiment.text, experiment.warnings) = Default::default();
+    experiment
+}
+
+#[test]
+fn the_kept_text_gives_the_same_experiment_without_a_command_line() {
+    let text = format!("# mine\n{MINIMAL}{BLOCKS}[data]\nagreement = \"file:a.txt\"\n");
+    let plain = given(&text, &[]).unwrap();
+    assert_eq!((plain.text.as_str(), plain.origin.set.len()), (text.as_str(), 0));
+    for overrides in [
+        &["prune.sparsity=[0.5,0.6]"][..],
+        &["prune.1.sparsity=5e-1", "seed=[0, 0x10]", "device.backend=flex"],
+        &["title='two\"quotes'", "data={perplexity_windows=2}", "prune.0.skip=[{method='random'}]"],
+        &["kernel=[{shape=[[8,8]], sparsity=0.5, tokens=1, format='csr'}]"],
+        &["title=\"\"\"a\nb = 1\"\"\""],
+    ] {
+        let with = given(&text, overrides).unwrap_or_else(|found| panic!("{found}"));
+        let again = given(&with.text, &[]).unwrap_or_else(|found| panic!("{found}\n{}", with.text));
+        assert_eq!(again.text, with.text);
+        assert!(with.text.starts_with("# ") && with.text.contains(" -s '"), "{}", with.text);
+        assert_eq!(with.origin.set, overrides);
+        assert_eq!(bare(again), bare(with));
+    }
 }
