@@ -500,6 +500,7 @@ pub(crate) mod tests {
             agreement: text("agreement", "a"),
             perplexity: text("perplexity", "p"),
             perplexity_bytes: 7,
+            tasks: Vec::new(),
             latency: None,
         }
     }
