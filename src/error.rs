@@ -6,8 +6,10 @@ use crate::load::hub::HubError;
 use crate::record::StoreError;
 use crate::report::ReportError;
 use crate::report::database::DatabaseError;
-use crate::run::{ExportError, PrepareError, RunError};
+use crate::report::pivot::PivotError;
+use crate::run::{ExportError, PrepareError, RunError, WorkerError};
 use crate::verify::VerifyError;
+use std::path::Path;
 
 /// Exit codes, as the documentation lists them.
 pub mod exit {
@@ -42,6 +44,14 @@ impl CliError {
     /// An error of the command line.
     pub fn usage(message: impl Into<String>, hint: Option<String>) -> Self {
         Self { code: exit::USAGE, message: message.into(), hint }
+    }
+
+    /// With the experiment file in the place of `FILE` in what to do about it.
+    #[must_use]
+    pub fn about(mut self, file: &Path) -> Self {
+        let line = format!("sparsify-exp fetch {}", file.display());
+        self.hint = self.hint.map(|hint| hint.replace("sparsify-exp fetch FILE", &line));
+        self
     }
 
     fn new(code: u8, error: &dyn std::error::Error, hint: Option<String>) -> Self {
@@ -92,7 +102,7 @@ impl From<PrepareError> for CliError {
             | PrepareError::Positions { .. }
             | PrepareError::Analysis { .. }
             | PrepareError::Expectation(_) => exit::USAGE,
-            PrepareError::NothingSelected => exit::NOTHING,
+            PrepareError::NothingSelected(_) => exit::NOTHING,
         };
         Self::new(code, &error, error.hint())
     }
@@ -103,6 +113,8 @@ impl From<RunError> for CliError {
         let code = match &error {
             RunError::Load(error) => load_code(error),
             RunError::Store(_) => exit::UNEXPECTED,
+            RunError::Worker(WorkerError::Failed { code, .. }) => *code,
+            RunError::Worker(WorkerError::Start(_) | WorkerError::Barren { .. }) => exit::UNEXPECTED,
         };
         Self::new(code, &error, error.hint())
     }
@@ -138,6 +150,12 @@ impl From<ReportError> for CliError {
     fn from(error: ReportError) -> Self {
         let code = if matches!(error, ReportError::NoCells { .. }) { exit::INPUT } else { exit::UNEXPECTED };
         Self::new(code, &error, error.hint())
+    }
+}
+
+impl From<&PivotError> for CliError {
+    fn from(error: &PivotError) -> Self {
+        Self::new(exit::USAGE, error, error.hint())
     }
 }
 

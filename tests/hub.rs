@@ -16,6 +16,8 @@ mod cache;
 mod datasets;
 #[path = "support/fake_hub.rs"]
 mod fake_hub;
+#[path = "hub/fetch.rs"]
+mod fetch;
 use fake_hub::{COMMIT, Content, FakeHub, File, OLD_NAME, REPO};
 
 const SMALL: &[u8] = b"{\"model_type\": \"opt\"}";

@@ -1,16 +1,31 @@
 //! Everything that can be typed.
 
-use crate::plan::{Only, Partition, Rerun};
+use super::until::Until;
+use crate::plan::{Only, Partition, Rerun, SelectError};
+use crate::record::Program;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 /// Declarative, fast and reproducible experiments on sparse language models.
 #[derive(Debug, Parser)]
-#[command(name = "sparsify-exp", version, max_term_width = 100)]
+#[command(name = "sparsify-exp", version = version(), max_term_width = 100)]
 pub struct Args {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// `0.1.0 (1a2b3c4), features: x86-v4`
+fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        let program = Program::current();
+        let features = if program.features.is_empty() { "none".into() } else { program.features.join(", ") };
+        format!("{program}, features: {features}")
+    });
+    &VERSION
 }
 
 /// The verbs.
@@ -22,6 +37,12 @@ pub enum Verb {
     Plan(PlanArgs),
     /// Parse and validate experiment files; needs no model and no network.
     Check(CheckArgs),
+    /// Show how far results folders are, also while others work on them.
+    Status(StatusArgs),
+    /// Download all that an experiment needs, for machines without network.
+    Fetch(FetchArgs),
+    /// Print a script that runs an experiment as an array job of Slurm, and then reports.
+    Slurm(SlurmArgs),
     /// Make the tables and plots of results folders again, from the cells alone.
     Report(ReportArgs),
     /// Put the same cells of two results folders, or two setups of one, side by side.
@@ -45,6 +66,14 @@ pub enum Verb {
     },
     /// Print versions, devices and cache paths.
     Info,
+    /// Measure for the process that has started this one.
+    #[command(hide = true)]
+    Worker(WorkerArgs),
+    /// Print a script that makes a shell complete what is typed.
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
 }
 
 /// Arguments of `run`.
@@ -56,12 +85,87 @@ pub struct RunArgs {
     /// Stop at the first failed cell.
     #[arg(long, help_heading = "Runner options")]
     pub fail_fast: bool,
+    /// Begin no cell after this time: seconds since 1970, or `2026-01-31T12:00:00Z`. If cells are left, the exit code is 130.
+    #[arg(long, value_name = "TIME", help_heading = "Runner options")]
+    pub until: Option<Until>,
     /// Measure cells that may take more memory than there is; without this, the run stops before it begins.
     #[arg(long, help_heading = "Runner options")]
     pub ignore_memory: bool,
     /// How results go to stdout.
     #[arg(long, value_enum, default_value_t, help_heading = "Output options")]
     pub output_format: OutputFormat,
+    /// Print errors and failed cells alone: no progress, no tables; with `--output-format json` events as ever.
+    #[arg(short, long, help_heading = "Output options")]
+    pub quiet: bool,
+}
+
+/// Arguments of `fetch`.
+#[derive(Debug, ClapArgs)]
+pub struct FetchArgs {
+    /// The experiment file.
+    pub file: PathBuf,
+    /// Set a key of the file, for example `-s model.source=\"hf:ORG/NAME\"`; may be repeated.
+    #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// How the list of files goes to stdout.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output options")]
+    pub output_format: OutputFormat,
+}
+
+/// Arguments of `slurm`.
+#[derive(Debug, ClapArgs)]
+pub struct SlurmArgs {
+    /// The experiment file.
+    pub file: PathBuf,
+    /// Set a key of the file, for example `-s prune.sparsity=[0.5,0.6]`; may be repeated.
+    #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Only the cells with these values, for example `--only 'method=magnitude, sparsity>=0.5'`; if repeated, the cells of any of them.
+    #[arg(long, value_name = "EXPR", value_parser = condition, help_heading = "Selection options")]
+    pub only: Vec<String>,
+    /// Into how many tasks the prune points and kernel matrices are divided.
+    #[arg(long, value_name = "N", default_value = "4", help_heading = "Selection options")]
+    pub tasks: NonZeroU32,
+    /// The folder that holds a folder for each experiment.
+    #[arg(long, value_name = "DIR", default_value = "results", help_heading = "Output options")]
+    pub results: PathBuf,
+    /// Options of `sbatch`, for example `-- --time=2:00:00 --gres=gpu:1`.
+    #[arg(last = true, value_name = "SLURM OPTIONS")]
+    pub options: Vec<String>,
+}
+
+/// Arguments of `worker`.
+#[derive(Debug, ClapArgs)]
+pub struct WorkerArgs {
+    /// The experiment file.
+    pub file: PathBuf,
+    /// What is set over the file's keys.
+    #[arg(short = 's', long = "set")]
+    pub set: Vec<String>,
+    /// The experiment's results folder.
+    #[arg(long)]
+    pub folder: PathBuf,
+    /// Stop at the first failed cell.
+    #[arg(long)]
+    pub fail_fast: bool,
+    /// Begin no cell after this time.
+    #[arg(long)]
+    pub until: Option<Until>,
+    /// Which of the workers this is.
+    #[arg(long)]
+    pub number: usize,
+    /// How many there are.
+    #[arg(long)]
+    pub of: usize,
+    /// Its GPU.
+    #[arg(long)]
+    pub gpu: Option<usize>,
+    /// Its CPU threads.
+    #[arg(long)]
+    pub threads: usize,
+    /// The CPU threads of all workers.
+    #[arg(long)]
+    pub all_threads: usize,
 }
 
 /// Arguments of `plan`.
@@ -112,6 +216,17 @@ pub struct CheckArgs {
     /// Set a key of every file, for example `-s prune.sparsity=0.5`; may be repeated.
     #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, ClapArgs)]
+pub struct StatusArgs {
+    /// Folders of experiments, `results/NAME`.
+    #[arg(required = true)]
+    pub folders: Vec<PathBuf>,
+    /// How it goes to stdout.
+    #[arg(long, value_enum, default_value_t, help_heading = "Output options")]
+    pub output_format: OutputFormat,
 }
 
 /// Arguments of `report`.
@@ -268,4 +383,9 @@ pub enum OutputFormat {
     Human,
     /// One JSON object on each line.
     Json,
+}
+
+/// A condition as it is written, if it is one.
+fn condition(text: &str) -> Result<String, SelectError> {
+    text.parse::<Only>().map(|_| text.to_owned())
 }

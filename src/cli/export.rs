@@ -19,13 +19,13 @@ pub(super) fn export(args: &ExportArgs) -> Result<u8, CliError> {
     let interrupt = Interrupt::listen(|_| Printer::note("interrupted: nothing was written"));
     let prepared = prepare_selection(experiment, &selection, &store, &interrupt, false)?;
     warn_of_memory(&prepared, "the export may fail for lack of it");
-    let loader = Loader::new(args.offline, download_observer(interrupt.clone()));
+    let loader = Loader::new(args.offline, download_observer(interrupt.clone(), false));
     let format = match args.format {
         WeightsForm::Dense => ExportFormat::Dense,
         WeightsForm::Sparse => ExportFormat::Sparse,
     };
     let options = ExportOptions { to: args.to.clone(), format, overwrite: args.overwrite };
-    let progress = Progress::new(1, false, interrupt.clone());
+    let progress = Progress::counting(1, interrupt.clone());
     let exported = run::export(&prepared, &loader, &options, &progress);
     progress.finish();
     if let Some(code) = interrupt.code().filter(|_| exported.is_err()) {

@@ -10,8 +10,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 static LOST: OnceLock<String> = OnceLock::new();
+static QUIET: AtomicBool = AtomicBool::new(false);
 
 /// Writes data and messages. A reader that has gone away is no error.
 pub struct Printer;
@@ -42,7 +44,9 @@ impl Printer {
 
     /// The tables of a report.
     pub fn report(report: &Report) {
-        let texts: Vec<String> = report.shown.iter().chain(&report.verdicts).map(|table| table.terminal()).collect();
+        let pivots = report.pivots.iter().map(|pivot| format!("{}: {}", pivot.id, pivot.terminal()));
+        let verdicts = report.verdicts.iter().map(|table| table.terminal());
+        let texts: Vec<String> = report.shown.iter().cloned().chain(pivots).chain(verdicts).collect();
         Self::data(&texts.join("\n"));
     }
 
@@ -52,21 +56,33 @@ impl Printer {
         report.warnings.iter().for_each(|warning| Self::warning(warning));
     }
 
-    /// Queries without an answer, as errors; the exit code, if there are any.
+    /// Queries without an answer and tables that can't be made, as errors; the exit code, if there are any.
     pub fn unanswered(report: &Report) -> Option<u8> {
-        report
-            .unanswered
-            .iter()
-            .map(|error| {
-                let error = CliError::from(error);
-                Self::error(&error);
-                error.code
-            })
-            .min()
+        let unanswered = report.unanswered.iter().map(CliError::from);
+        let not_pivoted = report.not_pivoted.iter().map(CliError::from);
+        let errors = unanswered.chain(not_pivoted);
+        errors.inspect(Self::error).map(|error| error.code).min()
     }
 
-    /// A message on a line of its own. What it quotes is shown and does nothing to the terminal.
+    /// From now on errors alone are told.
+    pub fn be_quiet() {
+        QUIET.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether errors alone are told.
+    pub fn is_quiet() -> bool {
+        QUIET.load(Ordering::Relaxed)
+    }
+
+    /// A message on a line of its own.
     pub fn note(text: &str) {
+        if !Self::is_quiet() {
+            Self::problem(text);
+        }
+    }
+
+    /// A message that is told in any case. What it quotes is shown and does nothing to the terminal.
+    pub fn problem(text: &str) {
         let text = if Self::coloured() { escape::coloured(text).into() } else { escape::lines(text) };
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
@@ -79,10 +95,10 @@ impl Printer {
     /// An error with its hint.
     pub fn error(error: &CliError) {
         if !error.message.is_empty() {
-            Self::note(&format!("{} {}", styled("31;1", "error:"), error.message));
+            Self::problem(&format!("{} {}", styled("31;1", "error:"), error.message));
         }
         if let Some(hint) = &error.hint {
-            Self::note(&format!("\n{} {hint}", styled("36;1", "hint:")));
+            Self::problem(&format!("\n{} {hint}", styled("36;1", "hint:")));
         }
     }
 
@@ -100,6 +116,31 @@ fn styled(code: &str, text: &str) -> String {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
+    /// Cells are about to be measured; those that were there already follow first.
+    Start {
+        /// Cells to measure.
+        cells: usize,
+        /// Selected cells that were there already.
+        kept: usize,
+        /// The results folder.
+        results: String,
+    },
+    /// A file is being downloaded: its beginning, and its end.
+    Download {
+        /// Its name.
+        file: String,
+        /// Bytes that are here.
+        bytes: u64,
+        /// Bytes of the whole, where that is known.
+        of: Option<u64>,
+    },
+    /// What is being done now. Of a phase that counts, at most one a second is told.
+    Phase {
+        /// The cell, or the model, in words.
+        what: String,
+        /// What is done: `loading`, `calibrating 3 of 6 blocks`.
+        phase: String,
+    },
     /// A cell was measured, or was there already.
     Cell {
         /// Its name.
@@ -116,6 +157,21 @@ pub enum Event {
         failure: Option<Failure>,
         /// How long it took.
         timings: Box<Timings>,
+        /// How many cells are measured by now, of one that was measured.
+        done: Option<usize>,
+        /// Of how many.
+        of: Option<usize>,
+        /// Seconds that the others will take, by those that are done.
+        seconds_left: Option<f64>,
+    },
+    /// The user stopped the run: run again to continue.
+    Interrupted {
+        /// Cells measured now.
+        ran: usize,
+        /// Of those, failed ones.
+        failed: usize,
+        /// Selected cells that were there already.
+        kept: usize,
     },
     /// The run is over.
     Done {
@@ -129,12 +185,42 @@ pub enum Event {
         expectations_missed: usize,
         /// The results folder.
         results: String,
+        /// The cells that failed, now or before.
+        failures: Vec<FailedCell>,
     },
 }
 
+/// A cell that failed, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FailedCell {
+    /// Its name.
+    pub id: CellId,
+    /// What it is, in words.
+    pub cell: String,
+    /// Why it failed.
+    pub message: String,
+}
+
+impl FailedCell {
+    /// Of a record, if its last measurement failed.
+    pub fn of(record: &Record) -> Option<Self> {
+        let failure = record.failure.as_ref()?;
+        Some(Self { id: record.id.clone(), cell: record.cell.to_string(), message: failure.message.clone() })
+    }
+}
+
 impl Event {
-    /// The event of a cell, of which the record has what is wanted.
-    pub fn cell(record: &Record, cached: bool) -> Self {
+    /// The event of a cell that was there already, of which the record has what is wanted.
+    pub fn cached(record: &Record) -> Self {
+        Self::cell(record, true, None, None)
+    }
+
+    /// The event of a cell that was measured, how many are by now, and what the others will take.
+    pub fn measured(record: &Record, done: (usize, usize), seconds_left: Option<f64>) -> Self {
+        Self::cell(record, false, Some(done), seconds_left)
+    }
+
+    fn cell(record: &Record, cached: bool, done: Option<(usize, usize)>, seconds_left: Option<f64>) -> Self {
         let groups: BTreeMap<String, Value> = record.results.iter().flat_map(|part| group(&part.result)).collect();
         Self::Cell {
             id: record.id.clone(),
@@ -144,6 +230,9 @@ impl Event {
             measured: Some(groups).filter(|groups| !groups.is_empty() && record.failure.is_none()),
             failure: record.failure.clone(),
             timings: Box::new(record.timings),
+            done: done.map(|(done, _)| done),
+            of: done.map(|(_, of)| of),
+            seconds_left,
         }
     }
 }

@@ -6,8 +6,9 @@ use super::output::Printer;
 use super::run::{counted, load_experiment, prepare_selection, store_of, warn_of_another_file, warn_of_memory};
 use crate::error::{CliError, exit};
 use crate::plan::Planned;
+use crate::record::Store;
 use crate::report::table::Table;
-use crate::run::Prepared;
+use crate::run::{Estimate, Prepared, estimate};
 use indicatif::HumanBytes;
 use serde_json::json;
 use std::collections::HashMap;
@@ -21,7 +22,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<u8, CliError> {
     warn_of_memory(&prepared, "`run` stops unless it is given `--ignore-memory`");
     match args.output_format {
         OutputFormat::Json => json_lines(&prepared),
-        OutputFormat::Human => show(&prepared),
+        OutputFormat::Human => show(&prepared, &store),
     }
     Ok(exit::OK)
 }
@@ -46,7 +47,7 @@ fn json_lines(prepared: &Prepared) {
     }
 }
 
-fn show(prepared: &Prepared) {
+fn show(prepared: &Prepared, store: &Store) {
     let tables = tables(&prepared.cells);
     Printer::data(&tables.iter().map(Table::terminal).collect::<Vec<_>>().join("\n"));
     reasons(prepared).iter().for_each(|reason| Printer::note(reason));
@@ -60,7 +61,24 @@ fn show(prepared: &Prepared) {
         count => format!("; {} of earlier settings in the folder, unused", counted(count, "cell")),
     };
     let total = counted(prepared.cells.len(), "cell");
-    Printer::note(&format!("{total}, {} to measure{memory}{unused}", prepared.running()));
+    let time = estimate(prepared, store).map_or_else(String::new, |estimate| format!(", {}", in_words(&estimate)));
+    Printer::note(&format!("{total}, {} to measure{time}{memory}{unused}", prepared.running()));
+}
+
+/// `about 3 minutes, judging by 16 cells already measured`
+fn in_words(estimate: &Estimate) -> String {
+    let Estimate { seconds, measured, unlike } = *estimate;
+    let time = match seconds {
+        _ if seconds < 1.0 => "less than a second".to_owned(),
+        _ if seconds < 100.0 => format!("about {seconds:.0} s"),
+        _ if seconds < 6000.0 => format!("about {:.0} minutes", seconds / 60.0),
+        _ => format!("about {:.1} hours", seconds / 3600.0),
+    };
+    let unlike = match unlike {
+        0 => String::new(),
+        count => format!(", without {count} that are like none of them"),
+    };
+    format!("{time}, judging by {} already measured{unlike}", counted(measured, "cell"))
 }
 
 /// Why cells run or not, where there is more to say than a word; the same reason is said once.
@@ -99,4 +117,21 @@ fn table(cells: &[Planned]) -> Table {
         table.rows.push(row);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_in_words() {
+        let of = |seconds, unlike| in_words(&Estimate { seconds, measured: 2, unlike });
+        assert_eq!(of(0.2, 0), "less than a second, judging by 2 cells already measured");
+        assert_eq!(of(99.0, 0), "about 99 s, judging by 2 cells already measured");
+        assert_eq!(
+            of(3601.0, 3),
+            "about 60 minutes, judging by 2 cells already measured, without 3 that are like none of them"
+        );
+        assert!(of(9000.0, 0).starts_with("about 2.5 hours"));
+    }
 }

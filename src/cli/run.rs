@@ -2,24 +2,33 @@
 
 use super::args::{OutputFormat, RunArgs, SelectionArgs};
 use super::interrupt::Interrupt;
-use super::output::{Event, Printer};
+use super::output::{Event, FailedCell, Printer};
+use super::presence::Presence;
 use super::progress::{Progress, download_observer};
+use super::until::Until;
 use crate::config;
+use crate::config::experiment::Workers;
 use crate::config::{Experiment, Origin};
 use crate::diagnostic::RenderStyle;
 use crate::error::{CliError, exit};
 use crate::execute::kernels::cpu::Simd;
-use crate::load::Loader;
-use crate::plan::{CellId, Planned};
-use crate::record::{Machine, Manifest, Program, RunRecord, Store, experiment_folder, now, sha256};
+use crate::load::{Loader, Observer};
+use crate::plan::{CellId, Decision, Planned};
+use crate::record::{Machine, Manifest, Program, RunRecord, Store, WorkerRecord, experiment_folder, host, now, sha256};
 use crate::report;
-use crate::run::{Outcome, PrepareError, PrepareOptions, Prepared, RunOptions, prepare, take_over};
-use std::path::Path;
+use crate::run::{
+    Outcome, PrepareError, PrepareOptions, Prepared, RunOptions, Start, prepare, run_by_workers, take_over, workers,
+};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 /// What a results folder calls the experiment file that it keeps.
 const KEPT: &str = "experiment.toml";
 
 pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
+    if args.quiet {
+        Printer::be_quiet();
+    }
     let experiment = load_experiment(&args.selection)?;
     limit_threads(&experiment)?;
     let store = store_of(&args.selection, &experiment);
@@ -27,70 +36,128 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
         Printer::warning(&missing.to_string());
     }
     warn_of_another_file(&store, &experiment, &args.selection.file);
-    let started = RunRecord {
+    let presence = Presence::new(store.clone(), beginning());
+    let interrupt = {
+        let presence = presence.clone();
+        Interrupt::listen(move |code| {
+            let _ = presence.end(code, None);
+            Printer::note("interrupted: run again to continue");
+        })
+    };
+    let result = measure_and_report(experiment, args, &store, &presence, &interrupt);
+    let (code, ended) = match &result {
+        Ok((code, outcome, workers)) => (*code, Some((*outcome, workers.clone()))),
+        Err(error) => (error.code, None),
+    };
+    let written = presence.end(code, ended);
+    // The first error is the one to tell.
+    if result.is_ok() {
+        written?;
+    }
+    result.map(|(code, ..)| code)
+}
+
+/// What is known of this process's run before it does anything.
+fn beginning() -> RunRecord {
+    RunRecord {
         argv: std::env::args().collect(),
         program: Program::current(),
         machine: Machine::current(Simd::detect().name()),
         started: now(),
-        ended: String::new(),
-        exit_code: 0,
+        host: host(),
+        pid: std::process::id(),
+        seen: None,
+        doing: None,
+        ended: None,
+        exit_code: None,
         ran: 0,
         failed: 0,
         kept: 0,
-    };
-    let interrupt = {
-        let (store, started) = (store.clone(), started.clone());
-        Interrupt::listen(move |code| {
-            let _ = store.write_run(&RunRecord { ended: now(), exit_code: code, ..started.clone() });
-            Printer::note("interrupted: run again to continue");
-        })
-    };
-    let result = measure_and_report(experiment, args, &store, &started, &interrupt);
-    let (code, outcome) = match &result {
-        Ok((code, outcome)) => (*code, *outcome),
-        Err(error) => (error.code, Outcome::default()),
-    };
-    // Before the folder is there, there is nothing to record; and the first error is the one to tell.
-    if store.root().join("runs").is_dir() {
-        let Outcome { ran, failed, kept, .. } = outcome;
-        let written = store.write_run(&RunRecord { ended: now(), exit_code: code, ran, failed, kept, ..started });
-        if result.is_ok() {
-            written?;
-        }
+        workers: Vec::new(),
     }
-    result.map(|(code, _)| code)
 }
 
-/// The run itself; the exit code and what became of the cells.
+/// The run itself; the exit code, what became of the cells, and the processes that measured them.
 fn measure_and_report(
     experiment: Experiment,
     args: &RunArgs,
     store: &Store,
-    started: &RunRecord,
+    presence: &Presence,
     interrupt: &Interrupt,
-) -> Result<(u8, Outcome), CliError> {
-    let prepared = prepare_selection(experiment, &args.selection, store, interrupt, false)?;
+) -> Result<(u8, Outcome, Vec<WorkerRecord>), CliError> {
+    let json = args.output_format == OutputFormat::Json;
+    let downloads = download_observer(interrupt.clone(), json);
+    let prepared = prepare_with(experiment, &args.selection, store, downloads, false)?;
     if let Some(too_large) = prepared.too_large.first().filter(|_| !args.ignore_memory) {
         return Err(PrepareError::TooLarge(too_large.clone()).into());
     }
     warn_of_memory(&prepared, "cells may fail for lack of it");
     store.create()?;
+    presence.begin()?;
     take_over(&prepared, store)?;
-    let json = args.output_format == OutputFormat::Json;
     if json {
+        let (cells, kept, results) = (prepared.running(), prepared.kept().count(), store.root().display().to_string());
+        Printer::json(&Event::Start { cells, kept, results });
         kept_events(&prepared, store)?;
     }
-    let progress = Progress::new(prepared.running(), json, interrupt.clone());
-    let outcome = crate::run::run(&prepared, store, RunOptions { fail_fast: args.fail_fast }, &progress);
+    let running = prepared.cells.iter().filter(|planned| planned.runs()).map(|planned| &planned.task);
+    let progress = Progress::new(running, json, interrupt.clone(), Some(presence.clone()));
+    let outcome = run_cells(&prepared, args, store, &progress);
     progress.finish();
-    let outcome = outcome?;
-    match interrupt.code() {
+    let (outcome, workers) = outcome?;
+    let code = match interrupt.code() {
         Some(code) => {
+            tell_failures(&progress.failures());
+            if json {
+                let Outcome { ran, failed, kept, .. } = outcome;
+                Printer::json(&Event::Interrupted { ran, failed, kept });
+            }
             Printer::note("interrupted: run again to continue");
-            Ok((code, outcome))
+            code
         }
-        None => Ok((finish(&prepared, store, started, outcome, json)?, outcome)),
+        None => {
+            let mut failures = progress.failures();
+            failures.extend(kept_failures(&prepared));
+            finish(&prepared, store, &presence.run(), outcome, failures, json)?
+        }
+    };
+    Ok((code, outcome, workers))
+}
+
+/// Runs the cells in this process, or has several run them.
+fn run_cells(
+    prepared: &Prepared,
+    args: &RunArgs,
+    store: &Store,
+    progress: &Progress,
+) -> Result<(Outcome, Vec<WorkerRecord>), CliError> {
+    let options = RunOptions { fail_fast: args.fail_fast, until: args.until.map(Until::instant) };
+    let workers = match prepared.experiment.workers {
+        Workers::Count(0 | 1) => 1,
+        Workers::Count(_) | Workers::All => workers(prepared)?,
+    };
+    let start = Start { program: this_program()?, args: worker_args(args, store), file: args.selection.file.clone() };
+    Ok(run_by_workers(prepared, store, options, progress, (&start, workers))?)
+}
+
+fn this_program() -> Result<PathBuf, CliError> {
+    std::env::current_exe().map_err(|error| CliError {
+        code: exit::UNEXPECTED,
+        message: format!("the program's own file can't be found: {error}"),
+        hint: None,
+    })
+}
+
+/// What a worker of a run is started with.
+fn worker_args(args: &RunArgs, store: &Store) -> Vec<OsString> {
+    let selection = &args.selection;
+    let mut all: Vec<OsString> = vec!["worker".into(), "--folder".into(), store.root().into()];
+    for set in &selection.set {
+        all.extend(["--set".into(), set.into()]);
     }
+    all.extend(args.fail_fast.then(|| "--fail-fast".into()));
+    all.extend(args.until.map(|until| format!("--until={until}").into()));
+    all
 }
 
 /// Reads the file, shows its warnings.
@@ -133,7 +200,7 @@ pub(super) fn read_experiment(file: &Path, set: &[String]) -> Result<Experiment,
     let origin = kept_origin(file).unwrap_or_else(|| Origin::of(file));
     config::load_from(file, origin, set).map_err(|error| match error {
         config::ConfigError::Invalid(diagnostics) => {
-            Printer::note(&diagnostics.render(style()));
+            Printer::problem(&diagnostics.render(style()));
             CliError { code: exit::USAGE, message: String::new(), hint: None }
         }
         error => error.into(),
@@ -180,7 +247,18 @@ pub(super) fn prepare_selection(
     interrupt: &Interrupt,
     explain: bool,
 ) -> Result<Prepared, CliError> {
-    let loader = Loader::new(selection.offline, download_observer(interrupt.clone()));
+    prepare_with(experiment, selection, store, download_observer(interrupt.clone(), false), explain)
+}
+
+/// Likewise, with somebody who is told of downloads.
+fn prepare_with(
+    experiment: Experiment,
+    selection: &SelectionArgs,
+    store: &Store,
+    downloads: Observer,
+    explain: bool,
+) -> Result<Prepared, CliError> {
+    let loader = Loader::new(selection.offline, downloads);
     let options = PrepareOptions {
         only: selection.only.clone(),
         partition: selection.partition,
@@ -188,7 +266,8 @@ pub(super) fn prepare_selection(
         limit: selection.limit,
         explain,
     };
-    let prepared = prepare(experiment, &loader, store, &options)?;
+    let prepared = prepare(experiment, &loader, store, &options);
+    let prepared = prepared.map_err(|error| CliError::from(error).about(&selection.file))?;
     for model in &prepared.models {
         for warning in &model.files.warnings {
             Printer::warning(warning);
@@ -198,6 +277,11 @@ pub(super) fn prepare_selection(
         Printer::warning(warning);
     }
     Ok(prepared)
+}
+
+/// What a worker prepares: all cells, whatever is to be run of them, and nothing is said.
+pub(super) fn prepare_quietly(experiment: Experiment, loader: &Loader, store: &Store) -> Result<Prepared, CliError> {
+    Ok(prepare(experiment, loader, store, &PrepareOptions::default())?)
 }
 
 /// Says which cells may take more memory than there is, and what follows.
@@ -214,7 +298,18 @@ pub(super) fn limit_threads(experiment: &Experiment) -> Result<(), CliError> {
         let message = format!("`device.threads` is {}, more than {MOST}", experiment.threads);
         return Err(CliError::usage(message, Some("0 takes all that the machine has".into())));
     }
-    let threads = rayon::ThreadPoolBuilder::new().num_threads(experiment.threads).build_global();
+    if let Workers::Count(count) = experiment.workers
+        && count > MOST
+    {
+        let message = format!("`device.workers` is {count}, more than {MOST}");
+        return Err(CliError::usage(message, Some("\"all\" takes a worker for each GPU or processor".into())));
+    }
+    build_threads(experiment.threads)
+}
+
+/// Starts the threads of the CPU.
+pub(super) fn build_threads(threads: usize) -> Result<(), CliError> {
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     threads.map_err(|error| CliError {
         code: exit::UNEXPECTED,
         message: format!("starting threads failed: {error}"),
@@ -225,7 +320,7 @@ pub(super) fn limit_threads(experiment: &Experiment) -> Result<(), CliError> {
 fn kept_events(prepared: &Prepared, store: &Store) -> Result<(), CliError> {
     for planned in prepared.cells.iter().filter(|planned| planned.selected && !planned.runs()) {
         if let Some(record) = store.cell(&planned.id)? {
-            Printer::json(&Event::cell(&record.only(&wanted(planned)), true));
+            Printer::json(&Event::cached(&record.only(&wanted(planned))));
         }
     }
     Ok(())
@@ -242,13 +337,14 @@ fn finish(
     store: &Store,
     started: &RunRecord,
     outcome: Outcome,
+    failures: Vec<FailedCell>,
     json: bool,
 ) -> Result<u8, CliError> {
     store.write_plan(&prepared.plan, &prepared.experiment.text)?;
     store.write_manifest(&manifest(prepared, started))?;
     let report = match report::report(store, report::Extras::default()) {
         // The one selected cell may have been `--limit 0` away.
-        Err(report::ReportError::NoCells { .. }) => return Ok(exit::OK),
+        Err(report::ReportError::NoCells { .. }) => return Ok(said_late(prepared, outcome).unwrap_or(exit::OK)),
         report => report?,
     };
     if json {
@@ -258,8 +354,9 @@ fn finish(
             kept: outcome.kept,
             expectations_missed: report.missed,
             results: store.root().display().to_string(),
+            failures: failures.clone(),
         });
-    } else {
+    } else if !Printer::is_quiet() {
         Printer::report(&report);
     }
     let Outcome { ran, failed, kept, kept_failed, .. } = outcome;
@@ -268,6 +365,7 @@ fn finish(
     if !stand_ins.is_empty() {
         Printer::note(&format!("\n{}: a stand-in, not a published model", stand_ins.join(", ")));
     }
+    tell_failures(&failures);
     let unfinished = match report.unfinished {
         0 => String::new(),
         count => format!(", {count} still to do"),
@@ -287,8 +385,59 @@ fn finish(
     ));
     Printer::findings(&report);
     let unanswered = Printer::unanswered(&report);
+    if let Some(code) = said_late(prepared, outcome) {
+        return Ok(code);
+    }
     let failed = failed + kept_failed + report.missed > 0;
     Ok(unanswered.unwrap_or(if failed { exit::FAILED } else { exit::OK }))
+}
+
+/// The cells that stay as they are although they failed before.
+fn kept_failures(prepared: &Prepared) -> impl Iterator<Item = FailedCell> {
+    prepared.cells.iter().filter(|planned| planned.selected).filter_map(|planned| match &planned.decision {
+        Decision::KeepFailed { message } => {
+            Some(FailedCell { id: planned.id.clone(), cell: planned.task.to_string(), message: message.clone() })
+        }
+        Decision::New { .. }
+        | Decision::Add { .. }
+        | Decision::Copy { .. }
+        | Decision::Cached
+        | Decision::Accepted { .. }
+        | Decision::Stale { .. }
+        | Decision::Retry { .. }
+        | Decision::Rerun
+        | Decision::Beside => None,
+    })
+}
+
+/// Says once more at the end which cells failed, and why; the same reason once.
+fn tell_failures(failures: &[FailedCell]) {
+    /// As many as a terminal shows beside the rest.
+    const MOST: usize = 20;
+    let mut reasons: Vec<(&FailedCell, usize)> = Vec::new();
+    for failed in failures {
+        match reasons.iter_mut().find(|(first, _)| first.message == failed.message) {
+            Some((_, count)) => *count += 1,
+            None => reasons.push((failed, 1)),
+        }
+    }
+    for (first, count) in reasons.iter().take(MOST) {
+        let more = if *count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        Printer::problem(&format!("failed: {} {}{more}: {}", first.id, first.cell, first.message));
+    }
+    if reasons.len() > MOST {
+        let others = reasons[MOST..].iter().map(|(_, count)| count).sum();
+        Printer::problem(&format!("failed: {}, for other reasons; `plan` tells all", counted(others, "cell")));
+    }
+}
+
+/// Says that cells are left because the time was over; then with the exit code.
+fn said_late(prepared: &Prepared, outcome: Outcome) -> Option<u8> {
+    let left = prepared.running().saturating_sub(outcome.ran);
+    (outcome.late && left > 0).then(|| {
+        Printer::note(&format!("the time is over and {} did not begin: run again to continue", counted(left, "cell")));
+        exit::INTERRUPTED
+    })
 }
 
 /// `1 cell`, `2 cells`

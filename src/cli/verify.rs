@@ -7,6 +7,7 @@ use super::progress::{Progress, download_observer};
 use super::run::{counted, limit_threads, read_experiment};
 use crate::error::{CliError, exit};
 use crate::load::Loader;
+use crate::plan::Task;
 use crate::record::Store;
 use crate::report::table::{Table, Value};
 use crate::run::Watch;
@@ -19,10 +20,12 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<u8, CliError> {
     let experiment = read_experiment(&args.folder.join("experiment.toml"), &args.set)?;
     limit_threads(&experiment)?;
     let interrupt = Interrupt::listen(|_| Printer::note("interrupted: nothing was compared"));
-    let loader = Loader::new(args.offline, download_observer(interrupt.clone()));
+    let loader = Loader::new(args.offline, download_observer(interrupt.clone(), false));
     let sample = args.sample.map(|sample| usize::try_from(sample).unwrap_or(usize::MAX));
     let draw = Draw { sample, minutes: args.minutes, seed: args.seed.unwrap_or_else(any_seed) };
-    let watch = |cells: usize| Box::new(Progress::new(cells, false, interrupt.clone())) as Box<dyn Watch>;
+    let watch = |tasks: &[&Task]| {
+        Box::new(Progress::new(tasks.iter().copied(), false, interrupt.clone(), None)) as Box<dyn Watch>
+    };
     let verified = Verifier { store: &store, loader: &loader, draw, watch: &watch }.verify(experiment);
     if let Some(code) = interrupt.code() {
         Printer::note("interrupted: nothing was compared");

@@ -1,5 +1,5 @@
-//! An axis: a value, or an array of values, wherever the file takes one of several. Every value
-//! remembers where it was written.
+//! An axis: a value, an array of values or, of numbers, a range, wherever the file takes one of several. Every value
+//! remembers where it was written; those of a range stand where the range does.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,8 +7,10 @@ use std::marker::PhantomData;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde::de::{Deserializer, IntoDeserializer, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 
+use crate::config::range;
 use crate::diagnostic::Span;
 
 /// A value and where it was written.
@@ -57,6 +59,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Axis<T> {
         let values = match value {
             OneOrMany::One(value) => vec![At { value, span: span.clone() }],
             OneOrMany::Many(values) => values,
+            OneOrMany::Range(values) => values.into_iter().map(|value| At { value, span: span.clone() }).collect(),
         };
         Ok(Self { values, span })
     }
@@ -74,13 +77,38 @@ impl<T: JsonSchema> JsonSchema for Axis<T> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let one = generator.subschema_for::<T>();
         let many = json_schema!({ "type": "array", "items": one, "minItems": 1 });
-        json_schema!({ "anyOf": [one, many] })
+        match one.get("type").and_then(|kind| kind.as_str()) {
+            Some("number" | "integer") => json_schema!({ "anyOf": [one, many, range_schema(&one)] }),
+            _ => json_schema!({ "anyOf": [one, many] }),
+        }
     }
+}
+
+/// A range of numbers, as editors see it.
+fn range_schema(number: &Schema) -> Schema {
+    let number = number.get("type");
+    let properties: serde_json::Map<String, serde_json::Value> =
+        range::KEYS.iter().map(|key| ((*key).to_owned(), serde_json::json!({ "type": number }))).collect();
+    json_schema!({
+        "type": "object",
+        "properties": properties,
+        "required": range::KEYS,
+        "additionalProperties": false,
+    })
 }
 
 enum OneOrMany<T> {
     One(T),
     Many(Vec<At<T>>),
+    Range(Vec<T>),
+}
+
+/// A range as written. What is wrong with it was said before, by the grammar.
+#[derive(Deserialize)]
+struct RawRange {
+    from: f64,
+    to: f64,
+    step: f64,
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
@@ -122,6 +150,19 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrManyVisitor<T> {
         }
         Ok(OneOrMany::Many(values))
     }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        let RawRange { from, to, step } = RawRange::deserialize(MapAccessDeserializer::new(map))?;
+        // The shortest text of a float has the digits that were written.
+        let ends = [from, to, step].map(|end| end.to_string());
+        let texts = range::values(ends.each_ref().map(String::as_str)).map_err(serde::de::Error::custom)?;
+        let value = |text: &String| match (text.parse::<i64>(), text.parse::<f64>()) {
+            (Ok(whole), _) => T::deserialize(whole.into_deserializer()),
+            (Err(_), Ok(number)) => T::deserialize(number.into_deserializer()),
+            (Err(_), Err(error)) => Err(serde::de::Error::custom(error)),
+        };
+        texts.iter().map(value).collect::<Result<_, _>>().map(OneOrMany::Range)
+    }
 }
 
 #[cfg(test)]
@@ -147,6 +188,15 @@ mod tests {
     #[test]
     fn every_element_knows_its_place() {
         assert_eq!(values("x = [0.5, 1]"), [(0.5, 5..8), (1.0, 10..11)]);
+    }
+
+    #[test]
+    fn a_range_has_the_decimals_that_stand_there() {
+        let range = values("x = { from = 0.1, to = 0.4, step = 0.1 }");
+        assert_eq!(range, [(0.1, 4..40), (0.2, 4..40), (0.3, 4..40), (0.4, 4..40)]);
+        let whole: Vec<f64> = values("x = {from = 5, to = 1, step = -2}").into_iter().map(|(x, _)| x).collect();
+        assert_eq!(whole, [5.0, 3.0, 1.0]);
+        assert!(toml::from_str::<Holder>("x = {from = 0, to = 1, step = 0.3}").is_err());
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //!             ├─ latency                  what is timed, if anything is
 //!             ├─ tasks                    what is asked, if anything is
 //!             ├─ expects: Vec<Expect>     numbers that must come out
-//!             └─ queries: Vec<Query>      what the report asks its tables
+//!             ├─ queries: Vec<Query>      what the report asks its tables
+//!             └─ pivots: Vec<PivotSpec>   tables for a paper, made of them
 //! ```
 //!
 //! Everything here is plain data. Turning it into cells is the plan's work; nothing here reads a
@@ -24,6 +25,8 @@ pub use crate::config::format::Format;
 pub use crate::config::joining::Joining;
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
 pub use crate::config::metric::{Metric, MetricColumn, Reads};
+pub use crate::config::pivot::{Best, PivotSpec};
+pub use crate::config::plots::PlotWidth;
 pub use crate::config::query::{Picture, Query, QueryPlot};
 pub use crate::config::source::{ModelSource, TextSource};
 pub use crate::config::tasks::{TaskBos, TaskMetric, TaskName, TaskSettings};
@@ -32,6 +35,7 @@ pub use crate::prune::{
     Budget, Method, MethodSettings, NmPattern, Owl, PatternError, Propagate, Scope, Setting, SettingValue,
 };
 
+pub use crate::config::workers::Workers;
 use crate::diagnostic::Diagnostics;
 use crate::keyword::{UnknownKeyword, keywords};
 
@@ -59,7 +63,9 @@ pub struct Experiment {
     pub backends: Vec<BackendChoice>,
     /// Which GPU, counted from 0.
     pub device_index: usize,
-    /// CPU threads; 0 means all.
+    /// How many processes measure at once.
+    pub workers: Workers,
+    /// CPU threads, of all processes together; 0 means all.
     pub threads: usize,
     /// The texts that behaviour is measured on.
     pub data: Data,
@@ -79,8 +85,12 @@ pub struct Experiment {
     pub tasks: TaskSettings,
     /// Numbers that the run must reproduce.
     pub expects: Vec<Expect>,
+    /// How wide figures are.
+    pub plot_width: PlotWidth,
     /// Questions to the tables, asked when the report is made.
     pub queries: Vec<Query>,
+    /// Tables for a paper, made when the report is.
+    pub pivots: Vec<PivotSpec>,
     /// What looked wrong in the file without being an error.
     pub warnings: Diagnostics,
 }

@@ -17,6 +17,7 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeArray, DeInteger, DeTable, DeValue};
 
+use crate::config::range::{self, RangeError};
 use crate::config::schema::json_schema;
 use crate::diagnostic::{Diagnostic, Found, Span, nearest};
 use crate::keyword::{backticked, one_of};
@@ -26,6 +27,8 @@ use crate::keyword::{backticked, one_of};
 pub enum Grammar {
     /// A table with these keys.
     Table(Vec<(String, Grammar)>),
+    /// A table with any keys, whose values are all of one grammar.
+    Map(Box<Grammar>),
     /// An array.
     List(Box<Grammar>),
     /// An array of exactly these, each with the name that messages call it.
@@ -60,6 +63,9 @@ impl Grammar {
         let boxed = |schema: &Value| Box::new(Self::from_schema(schema));
         let named = |schema: &Value| (schema["title"].as_str().unwrap_or("").to_owned(), Self::from_schema(schema));
         match schema["type"].as_str() {
+            Some("object") if schema["additionalProperties"].is_object() => {
+                Self::Map(boxed(&schema["additionalProperties"]))
+            }
             Some("object") => {
                 let properties = schema["properties"].as_object().into_iter().flatten();
                 let keys = properties.map(|(key, value)| (key.clone(), Self::from_schema(value)));
@@ -97,11 +103,27 @@ impl Grammar {
         keys.iter().map(|(key, _)| key.as_str())
     }
 
+    /// Whether an axis of it may be a range.
+    pub(super) fn has_ranges(&self) -> bool {
+        matches!(self, Self::Integer(_) | Self::Number)
+    }
+
     /// What an axis is an axis of; anything else is itself.
     fn item(&self) -> &Self {
         match self {
             Self::Axis(item) => item,
             other => other,
+        }
+    }
+
+    /// Whether a value is of the type that this wants, if not one that fits.
+    fn is_of_type(&self, value: &DeValue<'_>) -> bool {
+        match value {
+            DeValue::Integer(_) => matches!(self, Self::Integer(_)),
+            DeValue::String(_) => matches!(self, Self::Words(_)),
+            DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+                false
+            }
         }
     }
 
@@ -120,7 +142,7 @@ impl Grammar {
     /// What a message says was expected.
     fn expected(&self) -> String {
         match self {
-            Self::Table(_) => "a table".to_owned(),
+            Self::Table(_) | Self::Map(_) => "a table".to_owned(),
             Self::List(item) => format!("an array of {}", item.plural()),
             Self::Pair(parts) => {
                 let names: Vec<&str> = parts.iter().map(|(name, _)| name.as_str()).collect();
@@ -128,6 +150,7 @@ impl Grammar {
             }
             Self::Axis(item) => format!("{}, or an array of {}", item.expected(), item.plural()),
             Self::Either(choices) => choices.iter().map(Self::expected).collect::<Vec<_>>().join(" or "),
+            Self::Words(words) if words.len() == 1 => backticked(words),
             Self::Words(words) => format!("one of {}", backticked(words)),
             Self::Text => "a string".to_owned(),
             Self::Integer(minimum) if *minimum == i128::MIN => "an integer".to_owned(),
@@ -140,7 +163,7 @@ impl Grammar {
 
     fn plural(&self) -> &'static str {
         match self {
-            Self::Table(_) => "tables",
+            Self::Table(_) | Self::Map(_) => "tables",
             Self::List(_) | Self::Axis(_) => "arrays",
             Self::Pair(_) => "pairs",
             Self::Either(_) | Self::Words(_) => "them",
@@ -227,6 +250,19 @@ impl Findings {
         }
     }
 
+    /// The values of a table with any keys.
+    fn entries(&mut self, grammar: &Grammar, table: &mut DeTable<'_>, place: &Place) {
+        let keys: Vec<String> = table.iter().map(|(key, _)| key.get_ref().to_string()).collect();
+        for key in keys {
+            let place = place.key(&key);
+            let wrong = table.get_mut(key.as_str()).is_some_and(|value| !self.value(grammar, value, &place));
+            if wrong {
+                table.remove(key.as_str());
+                self.removed.insert(place.exact);
+            }
+        }
+    }
+
     fn unknown_key(&mut self, grammar: &Grammar, key: &str, span: Span, place: &Place) {
         let names: Vec<&str> = grammar.keys().collect();
         let meant = nearest(key, names.iter().copied());
@@ -260,6 +296,10 @@ impl Findings {
                 self.table(grammar, table, place);
                 true
             }
+            (Grammar::Map(item), DeValue::Table(table)) => {
+                self.entries(item, table, place);
+                true
+            }
             (Grammar::List(item), DeValue::Array(array)) => {
                 let given = array.len();
                 self.items(item, array, place);
@@ -278,6 +318,7 @@ impl Findings {
                 self.items(item, array, place);
                 !array.is_empty()
             }
+            (Grammar::Axis(item), DeValue::Table(table)) if item.has_ranges() => self.range(item, table, span, place),
             (Grammar::Pair(parts), DeValue::Array(array)) if parts.len() == array.len() => {
                 let mut all = true;
                 for ((_, part), item) in parts.iter().zip(array.iter_mut()) {
@@ -287,6 +328,60 @@ impl Findings {
             }
             (grammar, value) => fits(grammar.item(), value) || self.mismatch(grammar, value, span, place),
         }
+    }
+
+    /// Whether a range of numbers is one, and all its values fit.
+    fn range(&mut self, item: &Grammar, table: &DeTable<'_>, span: Span, place: &Place) -> bool {
+        let path = &place.shown;
+        let form = "write `{ from = 0.1, to = 0.9, step = 0.1 }`, or an array of values";
+        let other = table.keys().find(|key| !range::KEYS.contains(&key.get_ref().as_ref()));
+        if let Some(other) = other {
+            let title = format!("unknown key `{path}.{}`", other.get_ref());
+            self.diagnostics.push(Diagnostic::error(title).at(other.span(), one_of(&range::KEYS)).help(form));
+            return false;
+        }
+        let mut ends = ["", "", ""];
+        for (end, key) in ends.iter_mut().zip(range::KEYS) {
+            let Some(value) = table.get(key) else {
+                let title = format!("`{path}` lacks `{key}`");
+                self.diagnostics.push(Diagnostic::error(title).at(span, "a range has two ends and a step").help(form));
+                return false;
+            };
+            *end = match (item, value.get_ref()) {
+                (_, DeValue::Integer(number)) if number.radix() == 10 => number.as_str(),
+                (Grammar::Number, DeValue::Float(number)) => number.as_str(),
+                (_, other) => {
+                    let (title, expected) = (format!("wrong type of `{path}.{key}`"), item.expected());
+                    let label = format!("expected {expected}, found {}", found(other));
+                    self.diagnostics.push(Diagnostic::error(title).at(value.span(), label));
+                    return false;
+                }
+            };
+        }
+        let values = match range::values(ends) {
+            Ok(values) => values,
+            Err(error) => {
+                let at = table.get(error.key()).map_or(span, Spanned::span);
+                let help = match &error {
+                    RangeError::Misses { before, .. } => Some(format!("`to = {before}` ends the range there")),
+                    RangeError::Digits { .. } | RangeError::Step | RangeError::TooMany { .. } => None,
+                };
+                let title = format!("`{path}` is no range");
+                let label = format!("`{}` {error}", error.key());
+                self.diagnostics.push(Diagnostic::error(title).at(at, label).maybe_help(help));
+                return false;
+            }
+        };
+        let too_small = |value: &&String| match item {
+            Grammar::Integer(minimum) => value.parse::<i128>().is_ok_and(|value| value < *minimum),
+            _ => false,
+        };
+        if let Some(value) = values.iter().find(too_small) {
+            let label = format!("expected {}, and `{value}` is among them", item.expected());
+            self.diagnostics.push(Diagnostic::error(format!("`{path}` is out of range")).at(span, label));
+            return false;
+        }
+        true
     }
 
     fn items(&mut self, grammar: &Grammar, array: &mut DeArray<'_>, place: &Place) {
@@ -307,6 +402,11 @@ impl Findings {
 
     fn mismatch(&mut self, grammar: &Grammar, value: &DeValue<'_>, span: Span, place: &Place) -> bool {
         let path = &place.shown;
+        // Of a choice, what is wrong is told of the one that is of the value's type.
+        let grammar = match grammar {
+            Grammar::Either(choices) => choices.iter().find(|choice| choice.is_of_type(value)).unwrap_or(grammar),
+            grammar => grammar,
+        };
         let diagnostic = match (grammar.item(), value) {
             (Grammar::Words(words), DeValue::String(text)) => {
                 let meant = nearest(text, words.iter().map(String::as_str));

@@ -20,7 +20,10 @@ mod kept;
 pub mod kernel;
 pub mod metric;
 pub mod overrides;
+pub mod pivot;
+pub mod plots;
 pub mod query;
+pub mod range;
 pub mod raw;
 pub mod reference;
 pub mod schema;
@@ -28,6 +31,7 @@ mod settings;
 pub mod source;
 pub mod tasks;
 pub mod validate;
+pub mod workers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -195,9 +199,25 @@ fn syntax(text: &str, errors: &[toml::de::Error]) -> Vec<Diagnostic> {
             break;
         }
         last = Some(span.start);
-        found.push(Diagnostic::error("the file is not TOML").at(span, message));
+        let help = percentage(text, span.start);
+        found.push(Diagnostic::error("the file is not TOML").at(span, message).maybe_help(help));
     }
     found
+}
+
+/// What to write in place of a percentage, if one stands in the line from a place on.
+fn percentage(text: &str, start: usize) -> Option<String> {
+    let before = text.get(..start)?;
+    let line = &text[before.rfind('\n').map_or(0, |at| at + 1)..];
+    let line = line.lines().next()?;
+    let line = &line[..line.find('#').unwrap_or(line.len())];
+    let number = |(at, _): (usize, &str)| {
+        let digits = line[..at].trim_end().rsplit(|c: char| !c.is_ascii_digit() && c != '.').next()?;
+        digits.parse::<f64>().ok()
+    };
+    let percent = line.match_indices('%').find_map(number)?;
+    let fraction = validate::percent(percent);
+    Some(format!("a share is written as a fraction: `{fraction}` for {percent} %"))
 }
 
 /// A value that the schema lets pass and the raw structs don't. There should be none.

@@ -22,8 +22,11 @@ use crate::config::experiment::{
     Setting, SettingValue, Variant,
 };
 use crate::config::kernel::MatrixShape;
+use crate::config::pivot::RawPivot;
+use crate::config::plots::RawPlots;
 use crate::config::query::RawQuery;
 use crate::config::tasks::RawTasks;
+use crate::config::workers::Workers;
 
 /// An experiment on sparse language models. An array where a single value is expected is an axis;
 /// a block is the product of its axes; the experiment is the union of its blocks.
@@ -60,8 +63,12 @@ pub struct RawExperiment {
     pub tasks: Option<At<RawTasks>>,
     /// Published or earlier numbers that the run must reproduce.
     pub expect: Option<Vec<At<RawExpect>>>,
+    /// How figures are drawn.
+    pub plots: Option<At<RawPlots>>,
     /// Questions to the tables of the results folder. They are asked after the run, and decide nothing that is measured.
     pub query: Option<Vec<At<RawQuery>>>,
+    /// Tables for a paper: pivots of the tidy tables. They are made after the run, and decide nothing that is measured.
+    pub table: Option<Vec<At<RawPivot>>>,
 }
 
 /// The `[model]` section.
@@ -87,7 +94,12 @@ pub struct RawDevice {
     /// Which GPU, counted from 0. Default: 0.
     #[schemars(extend("default" = 0))]
     pub index: Option<At<usize>>,
-    /// CPU threads; 0 means all. Default: 0.
+    /// How many processes measure at once: one on each GPU from `index` upwards; on the CPU they share the threads.
+    /// `all` takes all GPUs from `index` on, or a process for each processor. Cells and their names are the same for
+    /// any number. Cells that are timed wait until all others are done, and then run one at a time. Default: 1.
+    #[schemars(extend("default" = 1))]
+    pub workers: Option<At<Workers>>,
+    /// CPU threads, of all processes together; 0 means all. Default: 0.
     #[schemars(extend("default" = 0))]
     pub threads: Option<At<usize>>,
 }

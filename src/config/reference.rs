@@ -15,7 +15,8 @@ change a text, change the doc comment in [`src/config/raw.rs`](../src/config/raw
 [`schemas/experiment.json`](../schemas/experiment.json).
 
 *An array where a single value is expected is an axis; a block is the product of its axes; the experiment is the union \
-of its blocks.* The keys of axes are marked **axis**. `-s prune.sparsity=[0.5,0.6]` on the command line sets any key by \
+of its blocks.* The keys of axes are marked **axis**; one of numbers may \
+be a range, `{ from = 0.1, to = 0.9, step = 0.1 }`, with both ends. `-s prune.sparsity=[0.5,0.6]` on the command line sets any key by \
 its dotted path.
 ";
 
@@ -90,7 +91,7 @@ fn description(key: &Value) -> &str {
 
 /// Whether a key takes one value or an array of such values.
 fn takes_several(key: &Value) -> bool {
-    key["anyOf"].as_array().is_some_and(|choices| choices.len() == 2 && choices[1]["items"] == choices[0])
+    key["anyOf"].as_array().is_some_and(|choices| choices.len() >= 2 && choices[1]["items"] == choices[0])
 }
 
 /// What a key takes where it takes one value.
@@ -127,6 +128,12 @@ fn takes(key: &Value) -> String {
     }
     if let Some([number, text]) = key["anyOf"].as_array().map(Vec::as_slice) {
         return format!("{} or {}", takes(number), if text["type"] == "string" { "expression" } else { "value" });
+    }
+    if let Some(choices) = key["oneOf"].as_array() {
+        return choices.iter().map(takes).collect::<Vec<_>>().join(" or ");
+    }
+    if key["additionalProperties"].is_object() {
+        return "a table of values, one or several of each key".into();
     }
     let kind = key["type"].as_str().unwrap_or("value");
     match (kind, &key["items"]) {

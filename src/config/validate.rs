@@ -9,6 +9,7 @@ mod expect;
 mod kernel;
 mod latency;
 mod method;
+mod pivot;
 mod prune;
 mod query;
 mod tasks;
@@ -92,7 +93,7 @@ impl Validator<'_> {
         let seeds = self.axis("seed", raw.seed, &[0]);
         let dtype = raw.model.as_ref().and_then(|model| model.value.dtype.clone());
         let models = if without_model { Some(Vec::new()) } else { self.models(raw.model) };
-        let RawDevice { backend, index, threads } = section(raw.device);
+        let RawDevice { backend, index, workers, threads } = section(raw.device);
         let backends = self.axis("device.backend", backend, &[BackendChoice::Auto]);
         self.dtype_on_backends(dtype.as_ref(), &backends);
         let kernel_blocks = raw.kernel.unwrap_or_default();
@@ -113,7 +114,10 @@ impl Validator<'_> {
         let latency = self.latency(RawLatency { warmup, repeats, batch, prompt, generate }, &metrics);
         let tasks = self.tasks(raw.tasks, &metrics);
         let expects = self.expects(raw.expect.unwrap_or_default(), &metrics);
-        let queries = self.queries(raw.query.unwrap_or_default());
+        let mut ids = Vec::new();
+        let queries = self.queries(raw.query.unwrap_or_default(), &mut ids);
+        let known = pivot::Known { metrics: &metrics, queries: &queries };
+        let pivots = self.pivots(raw.table.unwrap_or_default(), &known, &mut ids);
         let pruned = variants.iter().filter(|variant| variant.needs_pruning()).count();
         let models_on_backends = (models.as_ref().map_or(0, Vec::len) as u64).saturating_mul(backends.len() as u64);
         self.count_cells(&[
@@ -131,6 +135,7 @@ impl Validator<'_> {
             dtype: value(dtype),
             backends: values(backends),
             device_index: value(index).unwrap_or(0),
+            workers: value(workers).unwrap_or_default(),
             threads: value(threads).unwrap_or(0),
             data: data?,
             prune,
@@ -141,7 +146,9 @@ impl Validator<'_> {
             latency,
             tasks,
             expects,
+            plot_width: value(section(raw.plots).width).unwrap_or_default(),
             queries,
+            pivots,
             warnings: Diagnostics::default(),
         })
     }
@@ -469,7 +476,7 @@ impl Validator<'_> {
 }
 
 /// A percentage as a fraction, without the noise of binary division: 33.3 gives 0.333.
-fn percent(percentage: f64) -> f64 {
+pub(super) fn percent(percentage: f64) -> f64 {
     let rounded = format!("{:.8}", percentage / 100.0);
     f64::from_str(&rounded).unwrap_or(percentage / 100.0)
 }

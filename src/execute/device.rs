@@ -127,6 +127,17 @@ fn headers(cuda_path: Option<OsString>, exists: impl Fn(&Path) -> bool) -> Resul
     }
 }
 
+/// How many GPUs answer.
+///
+/// # Errors
+/// When none can be used.
+pub fn gpus() -> Result<usize, DeviceError> {
+    #[cfg(feature = "cuda")]
+    return super::cuda::probe::gpus();
+    #[cfg(not(feature = "cuda"))]
+    Err(DeviceError::CudaNotBuiltIn)
+}
+
 #[cfg(not(feature = "cuda"))]
 fn gpu(_index: usize) -> Result<(), DeviceError> {
     Err(DeviceError::CudaNotBuiltIn)

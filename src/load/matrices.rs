@@ -10,7 +10,7 @@
 
 use super::LoadError;
 use super::digest::sha256_of;
-use super::weights::{Files, MatrixFile, Weights};
+use super::weights::{BareTensor, Files, Weights};
 use std::path::{Path, PathBuf};
 
 /// The deepest folder that is searched: a link that leads back would go on for ever.
@@ -174,8 +174,8 @@ impl MatrixSource {
     /// # Errors
     /// When one can't be read, or does not fit the matrix.
     pub fn open(path: &Path, stems: &[String], masks: Option<&Path>, inputs: Option<&Path>) -> Result<Self, LoadError> {
-        let file = MatrixFile::open(path)?;
-        let (shape, dtype) = (file.shape(), file.dtype());
+        let file = BareTensor::open(path)?;
+        let (shape, dtype) = (file.matrix_shape()?, file.dtype());
         let digest = |path: &Path| sha256_of(path).map_err(|source| LoadError::Read { path: path.into(), source });
         let mut sha256 = digest(path)?;
         let mut beside = |other: Option<&Path>, fits: &dyn Fn(&[usize]) -> bool| {
@@ -202,7 +202,7 @@ impl MatrixSource {
     /// # Errors
     /// When a number is NaN or infinite, or the mask prunes a weight that is not 0.
     pub fn read(&self, with_inputs: bool) -> Result<LoadedMatrix, LoadError> {
-        let weights = MatrixFile::open(&self.path)?.read()?.into_owned();
+        let weights = BareTensor::open(&self.path)?.read()?.into_owned();
         finite(&weights, &self.path, "the matrix")?;
         let mask = match &self.mask {
             None => None,

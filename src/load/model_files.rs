@@ -61,13 +61,20 @@ pub type Observer = Arc<dyn Fn(&str, u64, Option<u64>) -> ControlFlow<()> + Send
 /// Finds the files of models and datasets.
 pub struct Loader {
     offline: bool,
+    /// Whether files of the hub's cache are read again and checked.
+    checks: bool,
     observer: Observer,
 }
 
 impl Loader {
     /// A loader that uses the network unless `offline` or the environment forbids it.
     pub fn new(offline: bool, observer: Observer) -> Self {
-        Self { offline, observer }
+        Self { offline, checks: false, observer }
+    }
+
+    /// A loader that reads what the hub's cache has and checks it against its hash; what is damaged is downloaded anew.
+    pub fn checking(observer: Observer) -> Self {
+        Self { offline: false, checks: true, observer }
     }
 
     /// Finds, and where needed downloads, the files of a model.
@@ -117,7 +124,8 @@ impl Loader {
     pub(super) fn hub(&self) -> Result<Hub, LoadError> {
         let observer = self.observer.clone();
         let settings = HubSettings::from_env(self.offline)?;
-        Ok(Hub::with_observer(settings, move |p| observer(p.file, p.received, p.total))?)
+        let hub = Hub::with_observer(settings, move |p| observer(p.file, p.received, p.total))?;
+        Ok(if self.checks { hub.checking() } else { hub })
     }
 }
 

@@ -1,7 +1,7 @@
 //! A matrix in a file of its own: a tensor that `torch.save` wrote, or the only tensor of a checkpoint's file.
 
 use super::digest::sha256_of;
-use super::weights::{Files, Weights, WeightsError};
+use super::weights::{BareTensor, FileProblem, Files, Weights, WeightsError};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -81,23 +81,34 @@ pub fn read_matrix(path: &Path) -> Result<MatrixFile, MatrixError> {
     let io = |error| MatrixError::Io { path: path.to_owned(), error };
     drop(crate::input::open(path).map_err(io)?);
     let sha256 = sha256_of(path).map_err(io)?;
+    let (shape, numbers) = match BareTensor::open(path) {
+        Ok(tensor) => (tensor.shape().to_vec(), tensor.read()?.into_owned()),
+        Err(WeightsError::File { problem: FileProblem::NotOneTensor | FileProblem::UnknownFormat, .. }) => {
+            only_tensor(path)?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let rows = shape.iter().rev().skip(1).product::<usize>();
+    let cols = match shape.last() {
+        Some(&cols) if shape.len() >= 2 && rows * cols > 0 => cols,
+        _ => return Err(MatrixError::Shape { path: path.to_owned(), shape }),
+    };
+    let count = numbers.iter().filter(|number| !number.is_finite()).count();
+    if count > 0 {
+        return Err(MatrixError::NotFinite { path: path.to_owned(), count });
+    }
+    Ok(MatrixFile { shape: [rows, cols], numbers, sha256 })
+}
+
+/// Shape and numbers of the only tensor of a checkpoint's file.
+fn only_tensor(path: &Path) -> Result<(Vec<usize>, Vec<f32>), MatrixError> {
     let weights = Weights::open_files(&Files { paths: vec![path.to_owned()], index: None })?;
     let names: Vec<&str> = weights.names().collect();
     let &[name] = names.as_slice() else {
         return Err(MatrixError::Tensors { path: path.to_owned(), count: names.len() });
     };
     let shape = weights.info(name).map(|info| info.shape.clone()).unwrap_or_default();
-    let rows = shape.iter().rev().skip(1).product::<usize>();
-    let cols = match shape.last() {
-        Some(&cols) if shape.len() >= 2 && rows * cols > 0 => cols,
-        _ => return Err(MatrixError::Shape { path: path.to_owned(), shape }),
-    };
-    let numbers = weights.read_f32(name)?.into_owned();
-    let count = numbers.iter().filter(|number| !number.is_finite()).count();
-    if count > 0 {
-        return Err(MatrixError::NotFinite { path: path.to_owned(), count });
-    }
-    Ok(MatrixFile { shape: [rows, cols], numbers, sha256 })
+    Ok((shape, weights.read_f32(name)?.into_owned()))
 }
 
 #[cfg(test)]

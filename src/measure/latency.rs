@@ -54,7 +54,7 @@ pub struct Latency {
     pub prefill: Phase,
     /// One more token of every sequence.
     pub decode: Phase,
-    /// On a CPU the most memory that the process had held by then, where the system says so. On a device the
+    /// On a CPU the most memory that the process had held since the cell was begun, where the system says so. On a device the
     /// most bytes of it that were in use after any prompt or token: tensors of the model and the cache, less the
     /// dense weights that a variant has replaced and that wait beside it; what a step needs only while it runs is
     /// not seen.
@@ -105,6 +105,11 @@ impl Phase {
     pub fn spread(&self) -> Spread {
         let s = &self.seconds;
         Spread { mean: mean(s), sd: sd(s), median: quantile(s, 0.5), p95: quantile(s, 0.95), min: quantile(s, 0.0) }
+    }
+
+    /// The seconds between which the middle half of the samples lies; none of fewer than two samples.
+    pub fn middle_half(&self) -> Option<(f64, f64)> {
+        (self.seconds.len() > 1).then(|| (quantile(&self.seconds, 0.25), quantile(&self.seconds, 0.75)))
     }
 }
 

@@ -39,7 +39,7 @@ pub use kernel::{
 };
 pub use latency::{Latency, Parts, Phase, Spread, Workload, latency};
 pub use likelihood::{Likelihood, likelihood};
-pub use memory::peak_rss_bytes;
+pub use memory::PeakRss;
 pub use stats::{mean, quantile, sd};
 pub use structure::{LayerRow, Stored, Structure, structure};
 pub use tasks::{Asked, Scored, score};

@@ -3,6 +3,7 @@
 use crate::model::{Architecture, Kind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// What a variant stores for one module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +25,13 @@ pub struct Stored {
 #[serde(deny_unknown_fields)]
 pub struct LayerRow {
     /// The Hugging Face name.
-    pub module_name: String,
+    #[serde(with = "shared")]
+    #[schemars(with = "String")]
+    pub module_name: Arc<str>,
     /// The module's group.
-    pub group: String,
+    #[serde(with = "shared")]
+    #[schemars(with = "String")]
+    pub group: Arc<str>,
     /// Parameters other than zero, bias included.
     pub nonzero: u64,
     /// Parameters, bias included.
@@ -38,9 +43,44 @@ pub struct LayerRow {
     /// Bytes stored, bias included.
     pub bytes: u64,
     /// How the weight is stored.
-    pub format: String,
+    #[serde(with = "shared")]
+    #[schemars(with = "String")]
+    pub format: Arc<str>,
     /// Whether another row counts the same weight: such a row is left out of totals.
     pub tied: bool,
+}
+
+/// Words that the rows of all cells have in common: those of a file that a thread has met before are kept once.
+mod shared {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::cell::RefCell;
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    /// More words than models have modules; a file of others may have any.
+    const MOST: usize = 100_000;
+
+    thread_local! {
+        static WORDS: RefCell<HashSet<Arc<str>>> = RefCell::new(HashSet::new());
+    }
+
+    pub fn serialize<S: Serializer>(word: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(word)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        Ok(WORDS.with_borrow_mut(|words| match words.get(word.as_str()) {
+            Some(known) => known.clone(),
+            None => {
+                let word: Arc<str> = word.into();
+                if words.len() < MOST {
+                    words.insert(word.clone());
+                }
+                word
+            }
+        }))
+    }
 }
 
 /// How large a model is.
@@ -74,7 +114,7 @@ pub fn structure(architecture: &Architecture, stored: &[Stored], bytes_per_numbe
             (Kind::Embedding | Kind::Norm, _) => 0,
         };
         LayerRow {
-            module_name: module.name.clone(),
+            module_name: module.name.as_str().into(),
             group: module.group.name().into(),
             nonzero: stored.nonzero + stored.nonzero_bias,
             total: weights + module.biases() as u64,
@@ -84,7 +124,7 @@ pub fn structure(architecture: &Architecture, stored: &[Stored], bytes_per_numbe
             },
             flops_per_token: flops,
             bytes: stored.weight_bytes + module.biases() as u64 * bytes_per_number,
-            format: stored.format.clone(),
+            format: stored.format.as_str().into(),
             tied: module.tied_to.is_some(),
         }
     });

@@ -2,6 +2,8 @@
 
 use super::task::Task;
 use crate::column::{Value, key_column};
+use crate::diagnostic::nearest;
+use crate::keyword::backticked;
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -13,14 +15,43 @@ pub enum SelectError {
     #[error("`{0}` is no condition, expected `column=value`, `column!=value`, or `<`, `<=`, `>`, `>=` with a number")]
     Condition(String),
     /// No such key column.
-    #[error("unknown column `{0}`, expected one of {known}", known = key_names().join(", "))]
-    Column(String),
+    #[error("unknown column `{name}`, expected one of {known}{}", meant(name), known = key_names().join(", "))]
+    Column {
+        /// As it is written.
+        name: String,
+    },
+    /// A percentage where a fraction stands.
+    #[error("`{0}` compares a share with a percentage: write `{1}`")]
+    Percent(String, String),
+    /// No cell of the plan has the value.
+    #[error("no cell has `{column}={value}`{}", suggestion(value, known))]
+    Value {
+        /// The column.
+        column: &'static str,
+        /// What was asked for.
+        value: String,
+        /// What cells have.
+        known: Vec<String>,
+    },
     /// An order on something that is no number.
     #[error("`{0}` compares with `<` or `>`, which needs a number")]
     Number(String),
     /// No `slice:M/N`.
     #[error("`{0}` is no partition, expected `slice:M/N` with 1 <= M <= N")]
     Partition(String),
+}
+
+/// `: did you mean `wanda`?` or the values that there are.
+fn suggestion(value: &str, known: &[String]) -> String {
+    match nearest(value, known.iter().map(String::as_str)) {
+        Some(meant) => format!(": did you mean `{meant}`?"),
+        None if known.is_empty() => String::new(),
+        None => format!(", which has {}", backticked(known)),
+    }
+}
+
+fn meant(name: &str) -> String {
+    nearest(name, key_names()).map_or_else(String::new, |meant| format!(": did you mean `{meant}`?"))
 }
 
 /// `--only`: conditions on the key columns, all of which must hold.
@@ -70,7 +101,12 @@ fn condition(text: &str) -> Result<Condition, SelectError> {
     let operator = OPERATORS.into_iter().find(|op| text[at..].starts_with(op)).ok_or_else(malformed)?;
     let (name, value) = (text[..at].trim(), text[at + operator.len()..].trim().trim_matches(['"', '\'']));
     let known = Task::key_columns().into_iter().find(|(known, _)| *known == key_column(name));
-    let (column, _) = known.ok_or_else(|| SelectError::Column(name.into()))?;
+    let (column, _) = known.ok_or_else(|| SelectError::Column { name: name.into() })?;
+    if let Some(percent) = value.strip_suffix('%').map(str::trim).and_then(|number| number.parse::<f64>().ok()) {
+        let fraction = format!("{:.8}", percent / 100.0);
+        let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
+        return Err(SelectError::Percent(text.trim().into(), format!("{name}{operator}{fraction}")));
+    }
     let test = match operator {
         "=" | "==" => Test::Is(value.into()),
         "!=" => Test::IsNot(value.into()),
@@ -91,6 +127,32 @@ impl Only {
     /// Whether a cell is selected. No condition on a column that its kind of cell lacks holds.
     pub fn matches(&self, task: &Task) -> bool {
         self.0.iter().all(|condition| condition.holds(task))
+    }
+
+    /// Says so where a value is one that no cell of a plan has, which is likely a slip.
+    ///
+    /// # Errors
+    /// The first such value.
+    pub fn known(&self, tasks: &[&Task]) -> Result<(), SelectError> {
+        /// The most values that a message lists.
+        const MOST: usize = 12;
+        for Condition { column, test } in &self.0 {
+            let (Test::Is(value) | Test::IsNot(value)) = test else { continue };
+            let entries = tasks.iter().flat_map(|task| task.kind().key()).filter(|(name, _)| name == column);
+            let mut known: Vec<String> = Vec::new();
+            let mut there = false;
+            for (_, entry) in entries {
+                there |= equal(&entry, value);
+                let text = entry.to_string();
+                if !text.is_empty() && known.len() < MOST && !known.contains(&text) {
+                    known.push(text);
+                }
+            }
+            if !there {
+                return Err(SelectError::Value { column, value: value.clone(), known });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -190,12 +252,27 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        assert_eq!("speed=1".parse::<Only>(), Err(SelectError::Column("speed".into())));
+        assert_eq!("speed=1".parse::<Only>(), Err(SelectError::Column { name: "speed".into() }));
         assert_eq!("csr".parse::<Only>(), Err(SelectError::Condition("csr".into())));
         assert_eq!("seed<x".parse::<Only>(), Err(SelectError::Number("seed<x".into())));
+        assert_eq!(
+            "sparsity>=50%".parse::<Only>().unwrap_err().to_string(),
+            "`sparsity>=50%` compares a share with a percentage: write `sparsity>=0.5`"
+        );
+        assert!("metod=x".parse::<Only>().unwrap_err().to_string().ends_with("did you mean `method`?"));
         for text in ["slice:0/2", "slice:3/2", "hash:1/2", "slice:1", "slice:a/b"] {
             assert_eq!(text.parse::<Partition>(), Err(SelectError::Partition(text.into())));
         }
+    }
+
+    #[test]
+    fn values_that_no_cell_has_are_named() {
+        let cells = [cell(0.5, Variant::Masked), cell(0.7, Variant::Masked)].map(Task::from);
+        let tasks: Vec<&Task> = cells.iter().collect();
+        let said = |text: &str| text.parse::<Only>().unwrap().known(&tasks).map_err(|error| error.to_string());
+        assert_eq!(said("method=magnitud").unwrap_err(), "no cell has `method=magnitud`: did you mean `magnitude`?");
+        assert_eq!(said("sparsity=50").unwrap_err(), "no cell has `sparsity_target=50`, which has `0.5`, `0.7`");
+        assert_eq!((said("sparsity=0.70"), said("sparsity<0.1")), (Ok(()), Ok(())));
     }
 
     #[test]
@@ -212,5 +289,81 @@ mod tests {
             assert_eq!(parts.iter().filter(|part| part[index]).count(), 1, "{cell}");
         }
         assert!(parts.iter().all(|part| (1..cells.len()).step_by(2).all(|i| part[i] == part[i + 1])));
+    }
+
+    mod properties {
+        use super::*;
+        use proptest::prelude::*;
+
+        /// Plans as `expand` makes them: models one after the other, of each a dense cell and points of a few variants.
+        fn plans() -> impl Strategy<Value = Vec<Task>> {
+            let points = proptest::collection::vec(1..4usize, 0..6);
+            proptest::collection::vec(points, 1..4).prop_map(|models| {
+                let mut tasks = Vec::new();
+                for (number, points) in models.into_iter().enumerate() {
+                    let of = |sparsity, variant| {
+                        let mut cell = cell(sparsity, variant);
+                        cell.model = format!("path:model-{number}");
+                        Task::from(cell)
+                    };
+                    tasks.push(of(0.0, Variant::Dense));
+                    for (point, variants) in points.into_iter().enumerate() {
+                        let all = [Variant::Masked, Variant::Sparse(Format::Csr), Variant::Sparse(Format::Bitmap)];
+                        tasks.extend(all[..variants].iter().map(|variant| of((point + 1) as f64 / 10.0, *variant)));
+                    }
+                }
+                tasks
+            })
+        }
+
+        proptest! {
+            /// No cell is in two slices and none in none; a point stays whole; a slice keeps the order, so that the cells
+            /// of a model stand together in it; and no slice has two points more than another.
+            #[test]
+            fn slices_make_the_whole(tasks in plans(), slices in 1..9usize) {
+                let tasks: Vec<&Task> = tasks.iter().collect();
+                let parts: Vec<Vec<bool>> =
+                    (1..=slices).map(|slice| Partition { slice, slices }.mine(&tasks)).collect();
+                for index in 0..tasks.len() {
+                    prop_assert_eq!(parts.iter().filter(|part| part[index]).count(), 1);
+                    let with_next = index + 1 < tasks.len() && tasks[index + 1].kind().belongs_with(tasks[index]);
+                    prop_assert!(!with_next || parts.iter().all(|part| part[index] == part[index + 1]));
+                }
+                let of = |part: &Vec<bool>| -> Vec<&Task> {
+                    tasks.iter().zip(part).filter(|(_, mine)| **mine).map(|(task, _)| *task).collect()
+                };
+                let counts = parts.iter().map(|part| {
+                    let mine = of(part);
+                    let models: Vec<&str> =
+                        mine.chunk_by(|a, b| a.kind().same_batch(b)).map(|batch| match batch[0] {
+                            Task::Model(cell) => cell.model.as_str(),
+                            Task::Kernel(_) | Task::Analysis(_) => "",
+                        }).collect();
+                    let mut once = models.clone();
+                    once.dedup();
+                    (mine.chunk_by(|a, b| b.kind().belongs_with(a)).count(), models == once)
+                });
+                let counts: Vec<(usize, bool)> = counts.collect();
+                prop_assert!(counts.iter().all(|(_, grouped)| *grouped));
+                let points = counts.iter().map(|(count, _)| *count);
+                prop_assert!(points.clone().max().unwrap() - points.min().unwrap() <= 1);
+            }
+
+            /// A condition and its opposite divide a plan.
+            #[test]
+            fn a_condition_and_its_opposite_select_everything_once(tasks in plans(), tenths in 0..8usize) {
+                let sparsity = tenths as f64 / 10.0;
+                for (one, other) in [("<", ">="), (">", "<="), ("=", "!=")] {
+                    let only = |operator: &str| format!("sparsity{operator}{sparsity}").parse::<Only>().unwrap();
+                    let (one, other) = (only(one), only(other));
+                    for task in &tasks {
+                        let dense = matches!(task, Task::Model(cell) if cell.prune.is_none());
+                        // An order is of a number, which a dense cell lacks.
+                        let either = usize::from(one.matches(task)) + usize::from(other.matches(task));
+                        prop_assert!(either == 1 || (dense && either == 0), "{task}");
+                    }
+                }
+            }
+        }
     }
 }

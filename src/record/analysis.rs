@@ -22,7 +22,9 @@ use crate::config::analysis::{AnalysisKind, FeatureAxis, Role};
 use crate::config::experiment::{Method, NmPattern, Scope};
 use crate::plan::{AnalysisCell, AnalysisSource, CellId, Of};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
 
 /// The numbers of an analysis cell.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -92,12 +94,18 @@ mod lines {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<Entry>>, D::Error> {
         let texts = Vec::<String>::deserialize(deserializer)?;
-        texts.iter().map(|text| serde_json::from_str(text).map_err(D::Error::custom)).collect()
+        let row = |text: &String| {
+            let mut row: Vec<Entry> = serde_json::from_str(text).map_err(D::Error::custom)?;
+            // There may be a million rows, and lists grow by doubling.
+            row.shrink_to_fit();
+            Ok(row)
+        };
+        texts.iter().map(row).collect()
     }
 }
 
 /// A value of a row.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Entry {
     /// Undefined.
@@ -110,6 +118,48 @@ pub enum Entry {
     Float(f64),
     /// A word.
     Text(String),
+}
+
+// What serde derives tries one variant after the other and makes an error of each that does not fit: of millions of
+// values, that takes longer than all else.
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyEntry)
+    }
+}
+
+struct AnyEntry;
+
+impl Visitor<'_> for AnyEntry {
+    type Value = Entry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("null, true, false, a number or a text")
+    }
+
+    fn visit_unit<E>(self) -> Result<Entry, E> {
+        Ok(Entry::Missing)
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Entry, E> {
+        Ok(Entry::Flag(flag))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Entry, E> {
+        Ok(Entry::Int(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Entry, E> {
+        Ok(i64::try_from(number).map_or(Entry::Float(number as f64), Entry::Int))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Entry, E> {
+        Ok(Entry::Float(number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Entry, E> {
+        Ok(Entry::Text(text.to_owned()))
+    }
 }
 
 impl From<f64> for Entry {
@@ -375,5 +425,12 @@ mod tests {
         let text = serde_json::to_string(&row).unwrap();
         assert_eq!(text, "[null,1.0,7,true,\"x\",null]");
         assert_eq!(serde_json::from_str::<Vec<Entry>>(&text).unwrap(), row);
+        let edges = "[-1, 9223372036854775807, 18446744073709551615, 1e300, -0.0, \"\\n\"]";
+        let read: Vec<Entry> = serde_json::from_str(edges).unwrap();
+        let large = Entry::Float(u64::MAX as f64);
+        let expected =
+            [Entry::Int(-1), Entry::Int(i64::MAX), large, Entry::Float(1e300), Entry::Float(-0.0), "\n".into()];
+        assert_eq!(read, expected);
+        assert!(serde_json::from_str::<Vec<Entry>>("[[1]]").unwrap_err().to_string().contains("a number or a text"));
     }
 }

@@ -46,6 +46,26 @@ pub struct Record {
     pub digest: String,
 }
 
+/// What a cell's file says of itself at a glance.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Outline {
+    /// The format's version.
+    pub format: u32,
+    /// The names of its groups of results.
+    pub results: Vec<PartOutline>,
+    /// Why the last measurement failed, if it did.
+    pub failure: Option<Failure>,
+    /// How long the last measurement took.
+    pub timings: Timings,
+}
+
+/// The name of a group of results.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct PartOutline {
+    /// Its name.
+    pub id: CellId,
+}
+
 /// A group of results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -179,6 +199,6 @@ pub struct Timings {
     pub compile_seconds: Option<f64>,
     /// Everything that `metrics` lists, and the gate.
     pub measure_seconds: f64,
-    /// The most memory that the process had held by then, where the system says so.
+    /// The most memory that the process held while it was measured, where the system says so.
     pub peak_rss_bytes: Option<u64>,
 }

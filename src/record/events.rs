@@ -7,21 +7,24 @@
 //! ```
 
 use super::accepted::Acceptances;
+use super::error::StoreError;
 use super::formats::RunRecord;
 use super::origin::OriginRecord;
-use super::store::{Store, StoreError};
+use super::store::Store;
 use crate::config::Origin;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 impl Store {
-    /// Writes what a process did, under a name of its own.
+    /// Writes what a process did or does, under a name of its own: again and again, while it lives.
     ///
     /// # Errors
     /// When it can't be written.
     pub fn write_run(&self, run: &RunRecord) -> Result<(), StoreError> {
-        self.write_event("runs", &run.started, run).map(drop)
+        let name = format!("{}-{}-{}.json", plain(&run.started), plain(&run.host), run.pid);
+        self.write_json(&Path::new("runs").join(name), run)
     }
 
     /// Writes what this process did at a time into a folder of such files, and says where.
@@ -29,29 +32,33 @@ impl Store {
     /// # Errors
     /// When it can't be written.
     pub fn write_event(&self, folder: &str, at: &str, event: &impl Serialize) -> Result<PathBuf, StoreError> {
-        let stamp: String = at.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
-        let path = Path::new(folder).join(format!("{stamp}-{}.json", std::process::id()));
+        let path = Path::new(folder).join(format!("{}-{}.json", plain(at), std::process::id()));
         self.write_json(&path, event)?;
         Ok(path)
     }
 
-    /// What the processes say that have run here, as far as their records can be read.
-    pub fn runs(&self) -> Vec<RunRecord> {
+    /// What each process did or does, and when it said so last by the clock of the file system.
+    pub fn runs(&self) -> Vec<(RunRecord, Option<SystemTime>)> {
         self.events("runs")
     }
 
     /// What has been accepted. A file that can't be read accepts nothing.
     pub fn acceptances(&self) -> Acceptances {
-        Acceptances::of(self.events("accepted"))
+        Acceptances::of(self.events("accepted").into_iter().map(|(acceptance, _)| acceptance).collect())
     }
 
-    /// The files of a folder that can be read, in the order of their names.
-    fn events<T: DeserializeOwned>(&self, folder: &str) -> Vec<T> {
+    /// The files of a folder in the order of their names, and when each was written. What can't be read is passed over:
+    /// no result depends on it.
+    fn events<T: DeserializeOwned>(&self, folder: &str) -> Vec<(T, Option<SystemTime>)> {
         let folder = Path::new(folder);
         let mut names = self.stems(folder, "json");
         names.sort();
-        let path = |name: String| self.root().join(folder).join(format!("{name}.json"));
-        names.into_iter().filter_map(|name| self.read(&path(name)).ok().flatten()).collect()
+        let paths = names.into_iter().map(|name| self.root().join(folder).join(format!("{name}.json")));
+        let event = |path: PathBuf| {
+            let written = std::fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
+            Some((self.read(&path).ok()??, written))
+        };
+        paths.filter_map(event).collect()
     }
 
     /// Where the experiment file that the folder keeps came from, as far as its plan or its manifest says so.
@@ -65,4 +72,9 @@ impl Store {
         let record = of("plan.json").or_else(|| of("manifest.json"))?;
         Some(record.seen_from(self.root()))
     }
+}
+
+/// The letters and digits of a text: what a file can be called anywhere.
+fn plain(text: &str) -> String {
+    text.chars().filter(char::is_ascii_alphanumeric).collect()
 }

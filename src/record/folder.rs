@@ -93,7 +93,7 @@ fn temporary(folder: &Path) -> io::Result<TempDir> {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(std::fs::Permissions::from_mode(0o777));
     }
-    builder.prefix(super::store::WRITING).tempdir_in(folder)
+    builder.prefix(super::atomic::WRITING).tempdir_in(folder)
 }
 
 #[cfg(test)]

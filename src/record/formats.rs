@@ -2,6 +2,8 @@
 
 use super::origin::OriginRecord;
 use super::provenance::{Machine, Program};
+use crate::config::pivot::PivotSpec;
+use crate::config::plots::PlotWidth;
 use crate::config::query::Query;
 use crate::plan::{CellId, Part, Planned, Task};
 use schemars::JsonSchema;
@@ -24,9 +26,15 @@ pub struct PlanRecord {
     pub cells: Vec<PlanEntry>,
     /// Numbers that the run must reproduce.
     pub expectations: Vec<ExpectRecord>,
+    /// How wide figures are.
+    #[serde(default, skip_serializing_if = "PlotWidth::is_default")]
+    pub plot_width: PlotWidth,
     /// Questions to the tables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub queries: Vec<Query>,
+    /// Tables for a paper.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pivots: Vec<PivotSpec>,
 }
 
 impl PlanRecord {
@@ -86,7 +94,7 @@ pub struct ExpectRecord {
     pub source: Option<String>,
 }
 
-/// `runs/*.json`: one process.
+/// `runs/*.json`: one process, written when it begins, now and then while it runs, and when it ends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunRecord {
@@ -98,16 +106,51 @@ pub struct RunRecord {
     pub machine: Machine,
     /// When it began.
     pub started: String,
-    /// When it ended.
-    pub ended: String,
-    /// Its exit code.
-    pub exit_code: u8,
+    /// The host that it ran on.
+    #[serde(default)]
+    pub host: String,
+    /// Its number there.
+    #[serde(default)]
+    pub pid: u32,
+    /// When it last gave a sign of life, while it runs.
+    #[serde(default)]
+    pub seen: Option<String>,
+    /// What it does, while it runs.
+    #[serde(default)]
+    pub doing: Option<String>,
+    /// When it ended; none of one that runs, or was killed.
+    pub ended: Option<String>,
+    /// Its exit code, once it has ended.
+    pub exit_code: Option<u8>,
     /// Cells that it ran.
     pub ran: usize,
     /// Of those, the ones that failed.
     pub failed: usize,
     /// Cells that were there already.
     pub kept: usize,
+    /// The processes that measured for this one, where there were several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<WorkerRecord>,
+}
+
+/// A process that measured for another one. Timed cells are measured after all have ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerRecord {
+    /// Its number in the system.
+    pub process: u32,
+    /// Its GPU, if it had one.
+    pub gpu: Option<usize>,
+    /// Its CPU threads.
+    pub threads: usize,
+    /// When it began.
+    pub started: String,
+    /// When it ended.
+    pub ended: String,
+    /// Cells that it ran.
+    pub cells: usize,
+    /// How it ended, as the system says.
+    pub end: String,
 }
 
 /// A file or text that results depend on.

@@ -9,8 +9,8 @@
 //! Owns the digest; the names that must follow from the content are store.rs's matter.
 
 use super::cell::Record;
+use super::error::{Mismatch, StoreError};
 use super::sha256;
-use super::store::{Mismatch, StoreError};
 use crate::hex::hex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -114,8 +114,12 @@ fn read_by_keys(bytes: &[u8], path: &Path) -> Result<Record, StoreError> {
     }
     let written = value.get(DIGEST).cloned();
     let digest = digest_of(&mut value);
-    let record = serde_json::from_value(value).map_err(damaged)?;
-    if written == Some(digest.into()) { Ok(record) } else { Err(foreign(Mismatch::Digest)) }
+    let record: Record = serde_json::from_value(value).map_err(damaged)?;
+    if written == Some(digest.clone().into()) {
+        Ok(Record { digest, ..record })
+    } else {
+        Err(foreign(Mismatch::Digest))
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! A results folder: every file is written beside its place, synced and renamed.
 
-use super::cell::Record;
+use super::atomic::{self, Stamp};
+use super::cell::{Outline, Record};
+use super::error::{Mismatch, StoreError};
 use super::formats::{Manifest, PlanRecord};
 use super::numbers::Numbers;
 use super::seal::{opened, reseal, sealed};
@@ -9,123 +11,20 @@ use crate::plan::{CellId, Existing};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
-use tempfile::NamedTempFile;
-use thiserror::Error;
 
 /// The largest file of a results folder that is read: a plan of as many cells as an experiment may have takes a tenth.
 const LARGEST: u64 = 1 << 30;
-
-/// Why the results folder can't be used.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// A file or folder can't be written.
-    #[error("failed to write `{}`", path.display())]
-    Write {
-        /// Which.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A part of the folder is a link that leads out of it: writing there would change what is not ours.
-    #[error("`{}` is a link to `{target}`, which is not in the results folder: nothing is written through it", path.display())]
-    Link {
-        /// The link.
-        path: PathBuf,
-        /// Where it leads.
-        target: String,
-    },
-    /// A file or folder can't be read.
-    #[error("failed to read `{}`", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A file is not what its name says.
-    #[error("`{}` is damaged or of another version of the program", path.display())]
-    Format {
-        /// Which.
-        path: PathBuf,
-        /// Where and why.
-        source: serde_json::Error,
-    },
-    /// A cell's file is whole, but not what this program wrote for that cell.
-    #[error("`{}` {mismatch}", path.display())]
-    Foreign {
-        /// Which.
-        path: PathBuf,
-        /// What does not match.
-        mismatch: Mismatch,
-    },
-}
-
-/// What shows that a cell's file is not what was written for that cell.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum Mismatch {
-    /// Written by a program with other files.
-    #[error("has the format {found}, and this program reads {}", Record::FORMAT)]
-    Format {
-        /// The format that it has.
-        found: String,
-    },
-    /// The content is not the one that was written.
-    #[error("was changed after it was written")]
-    Digest,
-    /// The file of one cell under the name of another.
-    #[error("is the file of cell `{0}`")]
-    Id(CellId),
-    /// The name does not follow from what the file says was run.
-    #[error("says that another cell was run")]
-    Cell,
-}
 
 /// Where a link leads.
 fn target(link: &Path) -> String {
     std::fs::read_link(link).map_or_else(|error| error.to_string(), |target| target.display().to_string())
 }
 
-impl StoreError {
-    /// Whether a cell's file can't be believed, so that the cell counts as not measured.
-    pub fn is_of_a_file(&self) -> bool {
-        match self {
-            Self::Format { .. } | Self::Foreign { .. } => true,
-            Self::Write { .. } | Self::Link { .. } | Self::Read { .. } => false,
-        }
-    }
-
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "free some space and run again: finished cells are kept".into()
-            }
-            Self::Write { .. } => "make the folder writable, or give another one with `--results DIR`".into(),
-            Self::Link { path, .. } => {
-                format!("remove the link `{}`, or put what it leads to in its place", path.display())
-            }
-            Self::Read { .. } => "check the path and its permissions".into(),
-            Self::Format { path, .. } | Self::Foreign { path, .. } => {
-                format!("move `{}` away and run again", path.display())
-            }
-        })
-    }
-}
-
 /// The folder of an experiment below the results folder.
 pub fn experiment_folder(results: &Path, name: &str) -> PathBuf {
     results.join(name)
-}
-
-/// What tells a file from one that takes its place: files are never changed, only renamed over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    bytes: u64,
-    modified: Option<SystemTime>,
-    inode: u64,
 }
 
 /// The results folder of one experiment.
@@ -155,7 +54,7 @@ impl Store {
             std::fs::create_dir_all(&path).map_err(|source| StoreError::Write { path: path.clone(), source })?;
             // A folder that exists may still be read-only: better known before an hour of work.
             tempfile::tempfile_in(&path).map_err(|source| StoreError::Write { path: path.clone(), source })?;
-            clear_leftovers(&path);
+            atomic::clear_leftovers(&path);
         }
         Ok(())
     }
@@ -217,6 +116,14 @@ impl Store {
         (record, lost)
     }
 
+    /// What a cell's file says of itself at a glance, if there is one: neither its numbers nor its digest are looked at.
+    ///
+    /// # Errors
+    /// When the file is there and can't be read.
+    pub fn outline(&self, id: &CellId) -> Result<Option<Outline>, StoreError> {
+        self.read(&self.root.join(cell_path(id)))
+    }
+
     /// The record that a cell's file holds, whatever its digest. For [`crate::fuzzing`].
     pub(crate) fn sealed_cell(bytes: &[u8]) -> Result<Record, StoreError> {
         let path = Path::new("cell.json");
@@ -276,12 +183,12 @@ impl Store {
     /// When the file is there and can't be read.
     pub fn plan(&self) -> Result<Option<PlanRecord>, StoreError> {
         let path = self.root.join("plan.json");
-        let Some(value) = self.read::<Value>(&path)? else { return Ok(None) };
-        if let Some(found) = value.get("format").filter(|found| **found != PlanRecord::FORMAT) {
-            let mismatch = Mismatch::Format { found: found.to_string() };
-            return Err(StoreError::Foreign { path, mismatch });
+        let Some(bytes) = read_bytes(&path)? else { return Ok(None) };
+        match serde_json::from_slice::<PlanRecord>(&bytes) {
+            Ok(plan) if plan.format == PlanRecord::FORMAT => Ok(Some(plan)),
+            // What it is instead is told by its keys.
+            Ok(_) | Err(_) => read_plan_by_keys(&bytes, path).map(Some),
         }
-        serde_json::from_value(value).map(Some).map_err(|source| StoreError::Format { path, source })
     }
 
     /// Writes the plan and the experiment file.
@@ -314,7 +221,7 @@ impl Store {
     /// # Errors
     /// When it can't be written.
     pub fn write(&self, relative: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        write_atomically(&self.inside(relative)?, bytes)
+        write_whole(self.inside(relative)?, bytes)
     }
 
     /// Writes a file of the folder piece by piece, whole or not at all; an equal one is left as it is.
@@ -326,25 +233,13 @@ impl Store {
         relative: &Path,
         content: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), StoreError> {
-        let path = &self.inside(relative)?;
-        let mut write = || {
-            let mut file = beside(path)?;
-            let mut buffered = BufWriter::new(&mut file);
-            content(&mut buffered)?;
-            buffered.flush()?;
-            drop(buffered);
-            if !same_content(file.path(), path).unwrap_or(false) {
-                finished(file, path)?;
-            }
-            Ok(())
-        };
-        write().map_err(|source: io::Error| StoreError::Write { path: path.clone(), source })
+        let path = self.inside(relative)?;
+        atomic::write_by(&path, content).map_err(|source| StoreError::Write { path, source })
     }
 
     /// What tells a file of the folder from one that takes its place; none where there is no file.
     pub fn stamp(&self, relative: &Path) -> Option<Stamp> {
-        let metadata = std::fs::metadata(self.root.join(relative)).ok()?;
-        Some(Stamp { bytes: metadata.len(), modified: metadata.modified().ok(), inode: inode(&metadata) })
+        Stamp::of(&self.root.join(relative))
     }
 
     /// A path of the folder that is to be written.
@@ -406,8 +301,25 @@ impl Store {
         let error = |source: serde_json::Error| StoreError::Write { path: path.into(), source: source.into() };
         let mut bytes = serde_json::to_vec_pretty(value).map_err(error)?;
         bytes.push(b'\n');
-        write_atomically(path, &bytes)
+        write_whole(path.clone(), &bytes)
     }
+}
+
+/// The plan of a file whose keys are others, or what is wrong with it.
+fn read_plan_by_keys(bytes: &[u8], path: PathBuf) -> Result<PlanRecord, StoreError> {
+    let value: Value = match serde_json::from_slice(bytes) {
+        Ok(value) => value,
+        Err(source) => return Err(StoreError::Format { path, source }),
+    };
+    if let Some(found) = value.get("format").filter(|found| **found != PlanRecord::FORMAT) {
+        let mismatch = Mismatch::Format { found: found.to_string() };
+        return Err(StoreError::Foreign { path, mismatch });
+    }
+    serde_json::from_value(value).map_err(|source| StoreError::Format { path, source })
+}
+
+fn write_whole(path: PathBuf, bytes: &[u8]) -> Result<(), StoreError> {
+    atomic::write(&path, bytes).map_err(|source| StoreError::Write { path, source })
 }
 
 /// The bytes of a file, if there is one.
@@ -422,86 +334,6 @@ fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 /// The path of a cell in its folder.
 pub fn cell_path(id: &CellId) -> PathBuf {
     Path::new("cells").join(format!("{id}.json"))
-}
-
-/// What a file is called while it is written.
-pub(super) const WRITING: &str = ".writing-";
-
-/// Removes files that a killed process was writing: whole days old, so that no living one misses them.
-fn clear_leftovers(folder: &Path) {
-    const OLD: Duration = Duration::from_secs(24 * 60 * 60);
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|modified| modified.elapsed().ok());
-        if entry.file_name().to_string_lossy().starts_with(WRITING) && age.is_some_and(|age| age > OLD) {
-            // It may be gone already, or not ours to remove: it does no harm.
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
-}
-
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    if input::read(path, bytes.len() as u64).is_ok_and(|old| old == bytes) {
-        return Ok(());
-    }
-    let write = || {
-        let mut file = beside(path)?;
-        file.write_all(bytes)?;
-        finished(file, path)
-    };
-    write().map_err(|source: io::Error| StoreError::Write { path: path.into(), source })
-}
-
-/// A new file in the folder of another.
-fn beside(path: &Path) -> io::Result<NamedTempFile> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        // A temporary file is private by default; results are to be shared, as far as the umask allows.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    builder.prefix(WRITING).tempfile_in(folder)
-}
-
-/// Gives a file its name, once all of it is on the disk.
-fn finished(file: NamedTempFile, path: &Path) -> io::Result<()> {
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
-}
-
-/// Whether two files hold the same bytes.
-fn same_content(a: &Path, b: &Path) -> io::Result<bool> {
-    let (a, b) = (input::open(a)?, input::open(b)?);
-    if a.metadata()?.len() != b.metadata()?.len() {
-        return Ok(false);
-    }
-    let (mut a, mut b) = (BufReader::new(a), BufReader::new(b));
-    loop {
-        let (left, right) = (a.fill_buf()?, b.fill_buf()?);
-        let length = left.len().min(right.len());
-        if left[..length] != right[..length] || left.is_empty() != right.is_empty() {
-            return Ok(false);
-        }
-        if length == 0 {
-            return Ok(true);
-        }
-        a.consume(length);
-        b.consume(length);
-    }
-}
-
-#[cfg(unix)]
-fn inode(metadata: &std::fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(metadata)
-}
-
-/// Elsewhere size and time have to do.
-#[cfg(not(unix))]
-fn inode(_: &std::fs::Metadata) -> u64 {
-    0
 }
 
 #[cfg(test)]

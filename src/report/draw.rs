@@ -1,4 +1,4 @@
-//! Draws a [`Figure`] as SVG and PNG.
+//! Draws a [`Figure`] as SVG, PNG and PDF.
 //!
 //! Owns the output formats; the only module that knows `plotters`. A figure is laid out once, as a
 //! list of shapes in logical pixels, and the list is replayed to a `plotters` backend, so that both
@@ -17,11 +17,12 @@ mod bars;
 mod display_list;
 mod font;
 mod heat;
-mod image;
+pub(in crate::report) mod image;
 mod layout;
 mod legend;
 mod number;
 mod panel;
+mod pdf;
 mod points;
 mod raster;
 mod style;
@@ -105,6 +106,12 @@ pub enum DrawError {
         /// The backend's message.
         message: String,
     },
+    /// The PDF could not be written.
+    #[error("the PDF could not be made: {message}")]
+    Pdf {
+        /// The converter's message.
+        message: String,
+    },
     /// The PNG could not be written.
     #[error("the PNG could not be encoded")]
     Encode(#[from] png::EncodingError),
@@ -126,6 +133,19 @@ impl DrawError {
 /// # Errors
 /// See [`DrawError`].
 pub fn svg(figure: &Figure) -> Result<String, DrawError> {
+    svg_with(figure, svg_image)
+}
+
+/// The figure as PDF, of vectors, with the letters of the embedded font.
+///
+/// # Errors
+/// See [`DrawError`].
+pub fn pdf(figure: &Figure) -> Result<Vec<u8>, DrawError> {
+    pdf::of(&svg_with(figure, pdf::image)?)
+}
+
+/// The figure as SVG, its images as `image` writes them.
+fn svg_with(figure: &Figure, image: fn(&Shape) -> Result<String, DrawError>) -> Result<String, DrawError> {
     let shapes = layout::shapes(figure)?;
     let mut document = String::new();
     let size = (scaled(figure.width, SVG_UNITS), scaled(figure.height, SVG_UNITS));
@@ -136,7 +156,7 @@ pub fn svg(figure: &Figure) -> Result<String, DrawError> {
     // The backend's root element has its units as size and no place for a title.
     let body = document.split_once('\n').map_or("", |(_, body)| body);
     // Images lie below everything else, so that they can stand in front of it.
-    let images: Result<String, DrawError> = shapes.iter().map(svg_image).collect();
+    let images: Result<String, DrawError> = shapes.iter().map(image).collect();
     Ok(format!("{}{}{body}", svg_root(figure, size), images?))
 }
 
@@ -186,7 +206,7 @@ fn svg_image(shape: &Shape) -> Result<String, DrawError> {
     let (x, y) = (unit(rect.left), unit(rect.top));
     Ok(format!(
         "<image x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{}\" preserveAspectRatio=\"none\" \
-         style=\"image-rendering:pixelated\" href=\"data:image/png;base64,{}\"/>\n",
+         image-rendering=\"pixelated\" href=\"data:image/png;base64,{}\"/>\n",
         unit(rect.right) - x,
         unit(rect.bottom) - y,
         image::base64(&image::grey(shades, *width)?),

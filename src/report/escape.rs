@@ -121,6 +121,17 @@ pub fn xml(text: &str) -> String {
     line(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
+/// Text of an HTML element or of an attribute in double quotes, with its lines and tabs.
+pub fn html(text: &str) -> String {
+    let text = visible(text, |c| matches!(c, '\n' | '\t'));
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+}
+
+/// JSON within a `<script>` element: no letters that end the element or begin a comment.
+pub fn json_in_html(json: &str) -> String {
+    json.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +179,12 @@ mod tests {
             latex("[1]*<x>|\\input{y}\n"),
             "{[}1{]}{*}\\textless{}x\\textgreater{}\\textbar{}\\textbackslash{}input\\{y\\}\\textbackslash{}n"
         );
+    }
+
+    #[test]
+    fn html_has_no_elements_and_ends_no_script() {
+        assert_eq!(html("<b class='x'>\"&\u{202e}\n\t"), "&lt;b class=&#39;x&#39;&gt;&quot;&amp;\\u{202e}\n\t");
+        assert_eq!(json_in_html("[\"</script><!--&\"]"), "[\"\\u003c/script\\u003e\\u003c!--\\u0026\"]");
     }
 
     #[test]

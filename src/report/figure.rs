@@ -16,6 +16,11 @@
 
 use super::escape;
 
+/// A column's width in logical pixels, 90 mm.
+pub const COLUMN: u32 = 340;
+/// Bounds closer than this share of a panel's largest value are not told apart.
+const UNSEEN: f64 = 0.004;
+
 /// A figure: panels in a grid, filled row by row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
@@ -31,6 +36,8 @@ pub struct Figure {
     pub width: u32,
     /// Height in logical pixels.
     pub height: u32,
+    /// What a reader should know and no mark says, a line each below everything else.
+    pub notes: Vec<String>,
 }
 
 /// One plot of a figure.
@@ -158,6 +165,8 @@ pub struct Category {
     pub label: String,
     /// The style of this category's bars in place of their series' style.
     pub style: Option<usize>,
+    /// Whether its bars show what another category has already: they are drawn open, with a hatch.
+    pub repeated: bool,
 }
 
 /// The bars of one series, one per category.
@@ -230,7 +239,25 @@ impl Figure {
     /// A figure of one row without a title.
     pub fn new(panels: Vec<Panel>, width: u32, height: u32) -> Self {
         let columns = panels.len().max(1);
-        Figure { title: String::new(), description: String::new(), columns, panels, width, height }
+        let notes = Vec::new();
+        Figure { title: String::new(), description: String::new(), columns, panels, width, height, notes }
+    }
+
+    /// The same panels below each other, as wide as a column of a page of two.
+    pub fn in_a_column(self) -> Self {
+        let rows = self.panels.len().div_ceil(self.columns.max(1)).max(1) as u32;
+        let height = self.height / rows * self.panels.len().max(1) as u32;
+        Figure { columns: 1, width: COLUMN, height, ..self }
+    }
+
+    /// Says which panels have bounds that are too close to be seen, so that nobody takes a bar without a whisker for one
+    /// that was measured once.
+    pub fn say_what_is_too_small(&mut self) {
+        let panels = self.panels.iter().filter(|panel| panel.bounds_are_too_close()).map(Panel::name);
+        let names: Vec<&str> = panels.collect();
+        if !names.is_empty() {
+            self.notes.push(format!("Spread too small to be drawn: {}", names.join("; ")));
+        }
     }
 
     /// What the figure draws as tidy CSV: `panel,series,x,y,lo,hi`, a row per value or rule.
@@ -252,6 +279,18 @@ impl Figure {
 }
 
 impl Panel {
+    /// Whether there are bounds, and none of them is far enough from its value to be seen.
+    fn bounds_are_too_close(&self) -> bool {
+        let values: Vec<&Value> = match &self.marks {
+            Marks::Bars { series, .. } => series.iter().flat_map(|s| &s.values).collect(),
+            Marks::Points(series) => series.iter().flat_map(|s| s.points.iter().map(|(_, value)| value)).collect(),
+            Marks::Heat(_) | Marks::Raster(_) => return false,
+        };
+        let largest = values.iter().filter_map(|value| value.finite()).fold(0.0, |most: f64, v| most.max(v.abs()));
+        let mut spans = values.iter().filter_map(|value| value.finite_bounds()).map(|(lo, hi)| hi - lo).peekable();
+        spans.peek().is_some() && spans.all(|span| span <= UNSEEN * largest)
+    }
+
     /// A panel without title, rules or legend.
     pub fn new(x: Axis, y: Axis, marks: Marks) -> Self {
         Panel { title: String::new(), x, y, marks, rules: Vec::new(), legend: false }
@@ -397,7 +436,7 @@ impl From<Option<f64>> for Value {
 
 impl<S: Into<String>> From<S> for Category {
     fn from(label: S) -> Self {
-        Category { label: label.into(), style: None }
+        Category { label: label.into(), style: None, repeated: false }
     }
 }
 

@@ -2,13 +2,17 @@
 //!
 //! ```text
 //!   Store ──> Read (records in the plan's order) ──section──> Table ──> .csv  .md  .tex  terminal
-//!                                   a kind of work each  └──> Figure ─> .svg  .png  .csv
+//!                                   a kind of work each  └──> Figure ─> .svg  .png  .pdf  .csv
+//!
+//!                                                    Tables ──pivot/──> Pivot ──> .tex .md .csv  terminal
 //!
 //!   model/  kernel/       what is shown of a kind of work          above
 //!   table/  figure  draw  stats                                    below, for all kinds
 //! ```
+//!   page                  report.html: all of it on one page    of what the others have made
 //!   compare/              two sides side by side
 //!   database              what SQL makes of the tables           below too, but for its way into the folder
+//!   status.rs             how far a folder is, at a glance
 //!   escape.rs             text of others, made harmless in each format
 //!
 //! This module reads `record/`. It does not know models, pruning or devices, and it runs nothing, so
@@ -23,26 +27,32 @@ pub mod escape;
 pub mod figure;
 mod kernel;
 mod model;
+mod overview;
+mod page;
+pub mod pivot;
+mod plot_files;
 mod stats;
+pub mod status;
 pub mod table;
 
 pub use columns::reference;
 
+use crate::config::experiment::PivotSpec;
+use crate::config::plots::PlotWidth;
 use crate::config::query::Query;
 use crate::plan::CellId;
-use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Record, Stamp, Store, StoreError, cell_path, sha256};
+use crate::record::{ExpectRecord, PlanEntry, PlanRecord, Record, Stamp, Store, StoreError, cell_path};
 use columns::Columns;
 use database::DatabaseError;
 use draw::DrawError;
 use figure::Figure;
+use pivot::{Pivot, PivotError, PointNames};
 use rayon::prelude::*;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use table::{LongTable, Table};
 use thiserror::Error;
 
-/// Pixels of a PNG to one of the figure: 300 to the inch.
-const PNG_SCALE: f64 = 3.125;
 /// Longer tables are written as CSV alone: nobody sets them in a text.
 const MOST_ROWS_IN_A_TEXT: usize = 200;
 /// Longer tables are written row by row, and not held.
@@ -92,8 +102,12 @@ fn left_out(damaged: &[String]) -> String {
 
 /// A report that is written.
 pub struct Report {
-    /// What a person wants to see first, a table a kind of work.
-    pub shown: Vec<Table>,
+    /// What a person wants to see first: the tables of the kinds of work, as text for a terminal.
+    pub shown: Vec<String>,
+    /// The tables of `[[table]]` blocks.
+    pub pivots: Vec<Pivot>,
+    /// Those that can't be made.
+    pub not_pivoted: Vec<PivotError>,
     /// Cells that should have had other numbers, among those that should have some.
     pub verdicts: Vec<Table>,
     /// What the tables say that a reader should not miss.
@@ -125,7 +139,9 @@ struct Section {
     long: Vec<LongTable>,
     /// Every figure with its file name.
     figures: Vec<(String, Figure)>,
-    shown: Option<Table>,
+    shown: Vec<String>,
+    /// What points of one method are called where their settings differ, by their cells.
+    names: PointNames,
     verdicts: Option<Table>,
     findings: Vec<String>,
     warnings: Vec<String>,
@@ -147,6 +163,8 @@ struct Read {
     title: Option<String>,
     expectations: Vec<ExpectRecord>,
     queries: Vec<Query>,
+    pivots: Vec<PivotSpec>,
+    plot_width: PlotWidth,
     unfinished: usize,
     damaged: Vec<String>,
 }
@@ -190,6 +208,7 @@ impl Seen {
 }
 
 fn write(store: &Store, read: &Read, records: Vec<Record>, extras: Extras) -> Result<Report, ReportError> {
+    let cells = overview::Cells::of(&records);
     let mut sections = sections(read, records);
     tell_tables_apart(&mut sections);
     let unanswered = ask(store, read, extras, &mut sections)?;
@@ -199,39 +218,60 @@ fn write(store: &Store, read: &Read, records: Vec<Record>, extras: Extras) -> Re
     for table in sections.iter().flat_map(|section| &section.long) {
         write_long(store, table)?;
     }
-    let mut drawn = HashSet::new();
-    for (name, figure) in sections.iter().flat_map(|section| &section.figures) {
-        let draw_error = |source| ReportError::Draw { name: name.clone(), source };
-        let path = |extension| plot_path(name, extension);
-        let svg = draw::svg(figure).map_err(draw_error)?;
-        // Pixels take a hundred times as long as the SVG of the same figure, so they carry its digest.
-        let digest = digest_of(svg.as_bytes());
-        if !store.mentions(&path("png"), digest.as_bytes()) {
-            store.write(&path("png"), &draw::png(figure, PNG_SCALE, &digest).map_err(draw_error)?)?;
-        }
-        store.write(&path("svg"), svg.as_bytes())?;
-        store.write(&path("csv"), figure.csv().as_bytes())?;
-        drawn.insert(name.clone());
-    }
-    remove_earlier(store, &drawn);
+    let (pivots, not_pivoted) = make_pivots(store, read, &sections)?;
+    let figures = sections.iter().flat_map(|section| &section.figures);
+    let drawn = plot_files::write_all(store, figures, read.plot_width)?;
     let mut report = Report {
         shown: Vec::new(),
+        pivots,
+        not_pivoted,
         verdicts: Vec::new(),
         findings: Vec::new(),
-        warnings: Vec::new(),
+        warnings: drawn.warnings.clone(),
         missed: 0,
         unfinished: read.unfinished,
         damaged: read.damaged.clone(),
         unanswered,
     };
-    for section in sections {
-        report.shown.extend(section.shown);
-        report.verdicts.extend(section.verdicts);
-        report.findings.extend(section.findings);
-        report.warnings.extend(section.warnings);
+    for section in &sections {
+        report.shown.extend(section.shown.clone());
+        report.verdicts.extend(section.verdicts.clone());
+        report.findings.extend(section.findings.clone());
+        report.warnings.extend(section.warnings.clone());
         report.missed += section.missed;
     }
+    let page = overview::page(store, read, &sections, &drawn.figures, &report, cells);
+    store.write(Path::new(page::FILE), page.as_bytes())?;
     Ok(report)
+}
+
+/// Makes and writes the tables of `[[table]]` blocks, and removes those that an earlier report wrote and this one does not.
+fn make_pivots(store: &Store, read: &Read, sections: &[Section]) -> Result<(Vec<Pivot>, Vec<PivotError>), StoreError> {
+    let asked = |table: &&LongTable| read.pivots.iter().any(|spec| spec.from == table.name);
+    let long: Vec<Table> =
+        sections.iter().flat_map(|section| &section.long).filter(asked).map(LongTable::held).collect();
+    let tables: Vec<&Table> = sections.iter().flat_map(|section| &section.tables).chain(&long).collect();
+    let names: PointNames = sections.iter().flat_map(|section| section.names.clone()).collect();
+    let (mut made, mut errors) = (Vec::new(), Vec::new());
+    for spec in &read.pivots {
+        match pivot::pivot(spec, &tables, &names) {
+            Ok(pivot) => made.push(pivot),
+            Err(error) => errors.push(error),
+        }
+    }
+    for pivot in &made {
+        let forms = [("tex", pivot.latex()), ("md", pivot.markdown()), ("csv", pivot.csv())];
+        for (extension, text) in forms {
+            store.write(&table_path(&pivot.id, extension), text.as_bytes())?;
+        }
+    }
+    for name in store.stems(Path::new("tables"), "tex") {
+        let is_made = made.iter().any(|pivot| pivot.id == name) || tables.iter().any(|table| table.name == name);
+        if !is_made && store.mentions(&table_path(&name, "tex"), pivot::MADE.as_bytes()) {
+            ["tex", "md", "csv"].iter().for_each(|extension| store.remove(&table_path(&name, extension)));
+        }
+    }
+    Ok((made, errors))
 }
 
 /// What the kinds of work give, each of its own cells. Tables that are no longer than others are held like them.
@@ -327,31 +367,13 @@ fn table_path(name: &str, extension: &str) -> PathBuf {
     Path::new("tables").join(format!("{name}.{extension}"))
 }
 
-fn plot_path(name: &str, extension: &str) -> PathBuf {
-    Path::new("plots").join(format!("{name}.{extension}"))
-}
-
-fn digest_of(svg: &[u8]) -> String {
-    format!("SVG with SHA-256 {}", sha256(svg))
-}
-
-/// Removes plots that an earlier report drew and this one does not, since they show other cells. What is not ours, or was
-/// changed by hand, stays: its pixels do not carry its digest.
-fn remove_earlier(store: &Store, drawn: &HashSet<String>) {
-    for name in store.stems(Path::new("plots"), "svg").iter().filter(|name| !drawn.contains(*name)) {
-        let svg = store.bytes(&plot_path(name, "svg")).unwrap_or_default();
-        if store.mentions(&plot_path(name, "png"), digest_of(&svg).as_bytes()) {
-            ["svg", "png", "csv"].iter().for_each(|extension| store.remove(&plot_path(name, extension)));
-        }
-    }
-}
-
 /// The cells of the plan, of each the results that are wanted; all cells of the folder, by name, where there is no plan.
 fn read(store: &Store, seen: &Seen) -> Result<(Read, Vec<Record>), StoreError> {
     let mut read = Read::default();
     let found: Vec<(Found, Vec<String>)> = match store.plan()? {
-        Some(PlanRecord { title, cells, expectations, queries, .. }) => {
-            (read.title, read.expectations, read.queries) = (title, expectations, queries);
+        Some(PlanRecord { title, cells, expectations, queries, pivots, plot_width, .. }) => {
+            (read.title, read.expectations) = (title, expectations);
+            (read.queries, read.pivots, read.plot_width) = (queries, pivots, plot_width);
             cells.into_par_iter().map(|entry| planned(store, entry)).collect::<Result<_, _>>()?
         }
         None => seen.cells.par_iter().map(|(id, _)| unplanned(store, id)).collect::<Result<_, _>>()?,

@@ -164,9 +164,10 @@ impl Table {
             cells.chain([self.columns[column].chars().count()]).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
+        let numeric: Vec<bool> = (0..self.columns.len()).map(|column| self.is_numeric(column)).collect();
         let mut out = String::new();
         for row in std::iter::once(&self.columns).chain(&rows) {
-            let cells = row.iter().enumerate().map(|(column, cell)| match self.is_numeric(column) {
+            let cells = row.iter().enumerate().map(|(column, cell)| match numeric[column] {
                 true => format!("{cell:>width$}", width = widths[column]),
                 false => format!("{cell:<width$}", width = widths[column]),
             });

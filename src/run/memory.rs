@@ -12,27 +12,32 @@ pub struct TooLarge {
     /// Where the memory is.
     place: &'static str,
     has: u64,
+    /// How many processes share that memory.
+    workers: u64,
 }
 
 impl fmt::Display for TooLarge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cell, needs, place, has } = self;
-        write!(f, "`{cell}` may take {} of memory, and {place} has {}", gib(*needs), gib(*has))
+        let Self { cell, needs, place, has, workers } = self;
+        write!(f, "`{cell}` may take {} of memory, and {place} has {}", gib(*needs), gib(*has))?;
+        if *workers > 1 { write!(f, " for {workers} workers") } else { Ok(()) }
     }
 }
 
-/// The largest cell of each device that may lack memory for cells that will run.
-pub(super) fn too_large(cells: &[Planned], machine: &Machine, device_index: usize) -> Vec<TooLarge> {
+/// The largest cell of each device that may lack memory for cells that will run. Workers have a GPU each, and share the
+/// machine's memory.
+pub(super) fn too_large(cells: &[Planned], machine: &Machine, device_index: usize, workers: usize) -> Vec<TooLarge> {
     let mut all = Vec::new();
     for on_gpu in [false, true] {
+        let workers = if on_gpu { 1 } else { workers.max(1) as u64 };
         let has = if on_gpu { machine.gpu_memory(device_index) } else { Some(machine.memory_bytes) };
         let here = cells.iter().filter(|planned| planned.runs() && planned.task.kind().backend().is_cpu() != on_gpu);
         let (Some(largest), Some(has)) = (here.max_by_key(|planned| planned.memory_bytes), has) else { continue };
         let needs = largest.memory_bytes;
         // What the system does not say is 0.
-        if has > 0 && needs > has {
+        if has > 0 && needs.saturating_mul(workers) > has {
             let place = if on_gpu { "the GPU" } else { "this machine" };
-            all.push(TooLarge { cell: largest.task.to_string(), needs, place, has });
+            all.push(TooLarge { cell: largest.task.to_string(), needs, place, has, workers });
         }
     }
     all
@@ -68,7 +73,7 @@ mod tests {
         let machine =
             Machine { memory_bytes: gib(8), gpus: vec!["NVIDIA X, 1.2, 16384 MiB".into()], ..Machine::current("") };
         let said = |cells: &[Planned]| -> Vec<String> {
-            too_large(cells, &machine, 0).iter().map(ToString::to_string).collect()
+            too_large(cells, &machine, 0, 1).iter().map(ToString::to_string).collect()
         };
         assert!(said(&[planned(Backend::Flex, gib(8)), planned(Backend::Cuda, gib(16))]).is_empty());
         let cells = [planned(Backend::Flex, gib(9)), planned(Backend::Flex, gib(12)), planned(Backend::Cuda, gib(17))];
@@ -81,10 +86,15 @@ mod tests {
                  16.0 GiB",
             ]
         );
+        // Workers share what the machine has, and have a GPU each.
+        let cells = [planned(Backend::Flex, gib(3)), planned(Backend::Cuda, gib(16))];
+        assert!(too_large(&cells, &machine, 0, 2).is_empty());
+        let [shared] = &too_large(&cells, &machine, 0, 3)[..] else { panic!("the CPU's cell alone is too large") };
+        assert!(shared.to_string().ends_with("may take 3.0 GiB of memory, and this machine has 8.0 GiB for 3 workers"));
         // What does not run needs nothing, and a machine that does not say what it has is not held against it.
         let kept = Planned { selected: false, ..planned(Backend::Flex, gib(12)) };
         assert!(said(&[kept]).is_empty());
         let silent = Machine { memory_bytes: 0, gpus: Vec::new(), ..machine.clone() };
-        assert!(too_large(&cells, &silent, 0).is_empty());
+        assert!(too_large(&cells, &silent, 0, 1).is_empty());
     }
 }

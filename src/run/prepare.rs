@@ -8,7 +8,7 @@ use super::prepared::{PrepareError, PrepareOptions, Prepared, PreparedModel};
 use super::select::select;
 use crate::config::Experiment;
 use crate::config::analysis::Work;
-use crate::config::experiment::{Data, Metric, ModelSource};
+use crate::config::experiment::{Data, Metric, ModelSource, Workers};
 use crate::execute::device;
 use crate::execute::kernels::cpu::Simd;
 use crate::load::{Checkpoint, LoadError, Loader, TaskSets, TaskTokens, TextInput, Texts, Wanted};
@@ -47,8 +47,17 @@ pub fn prepare(
     let unused = select(&mut cells, store, options)?;
     // The machine is looked at only where something is to run on it.
     let runs = cells.iter().any(Planned::runs);
-    let too_large = if runs { too_large(&cells, &machine, experiment.device_index) } else { Vec::new() };
+    let too_large =
+        if runs { too_large(&cells, &machine, experiment.device_index, sharing(&experiment)) } else { Vec::new() };
     Ok(Prepared { texts, experiment, models, cells, unused, plan, warnings, too_large })
+}
+
+/// How many processes share the machine's memory.
+fn sharing(experiment: &Experiment) -> usize {
+    match experiment.workers {
+        Workers::Count(count) => count,
+        Workers::All => rayon::current_num_threads(),
+    }
 }
 
 /// What an experiment reads.
@@ -79,7 +88,7 @@ fn prepare_models(experiment: &Experiment, loader: &Loader) -> Result<Loaded, Lo
 }
 
 /// The texts that the experiment needs.
-fn wanted(experiment: &Experiment) -> Wanted {
+pub(super) fn wanted(experiment: &Experiment) -> Wanted {
     let mut methods = experiment.prune.iter().flat_map(|block| &block.methods);
     let analyses = || experiment.analyses.iter();
     let seen = analyses().any(|block| block.sees_model_inputs());
@@ -138,6 +147,8 @@ fn plan_record(experiment: &Experiment, planned: &[Planned], store: &Store) -> R
         title: experiment.title.clone(),
         cells: planned.iter().map(PlanEntry::of).collect(),
         expectations,
+        plot_width: experiment.plot_width,
         queries: experiment.queries.clone(),
+        pivots: experiment.pivots.clone(),
     })
 }

@@ -8,7 +8,7 @@ use crate::config::arena::LaunchProblem;
 use crate::execute::device::DeviceError;
 use crate::load::{InputFile, LoadError, ModelFiles, TaskTokens, TextInput, Tokenizer, Tokens};
 use crate::model::Architecture;
-use crate::plan::{CellId, Decision, Only, Partition, Planned, Rerun};
+use crate::plan::{CellId, Decision, Only, Partition, Planned, Rerun, SelectError};
 use crate::record::{InputRecord, PlanRecord};
 use std::sync::Arc;
 use thiserror::Error;
@@ -189,8 +189,8 @@ pub enum PrepareError {
     #[error("{0}")]
     TooLarge(TooLarge),
     /// Nothing is selected.
-    #[error("no cell is selected")]
-    NothingSelected,
+    #[error("no cell is selected{}", .0.as_ref().map_or_else(String::new, |why| format!(": {why}")))]
+    NothingSelected(Option<SelectError>),
 }
 
 impl PrepareError {
@@ -217,7 +217,7 @@ impl PrepareError {
             Self::TooLarge(_) => {
                 Some("leave the cell out with `--only`, or measure it all the same with `--ignore-memory`".into())
             }
-            Self::NothingSelected => {
+            Self::NothingSelected(_) => {
                 Some("`sparsify-exp plan FILE` lists the cells; see `--only`, `--partition` and `--limit`".into())
             }
         }

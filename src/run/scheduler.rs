@@ -3,10 +3,12 @@
 use super::KINDS;
 use super::panics;
 use super::prepared::Prepared;
+use super::share::{Share, Sole};
 use super::shelf::Shelf;
 use crate::load::LoadError;
 use crate::plan::{CellId, Decision, Planned, Task};
 use crate::record::{Failure, Numbers, PartRecord, Program, Record, Store, StoreError, Timings, now};
+use std::time::Instant;
 use thiserror::Error;
 
 /// How cells are run.
@@ -14,6 +16,15 @@ use thiserror::Error;
 pub struct RunOptions {
     /// Stop at the first failed cell.
     pub fail_fast: bool,
+    /// Begin no cell after this.
+    pub until: Option<Instant>,
+}
+
+impl RunOptions {
+    /// Whether the time is over.
+    pub(super) fn late(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
 }
 
 /// Told how the run goes, and asked whether to stop. Called from one thread.
@@ -43,6 +54,21 @@ pub struct Outcome {
     pub kept_failed: usize,
     /// Of those, ones that were copied from another experiment.
     pub copied: usize,
+    /// Whether the time was over before all cells had begun.
+    pub late: bool,
+}
+
+impl Outcome {
+    /// What became of the cells that stay as they are.
+    pub(super) fn of_kept(prepared: &Prepared) -> Self {
+        let mut outcome = Self::default();
+        for (_, decision) in prepared.kept() {
+            outcome.kept += 1;
+            outcome.kept_failed += usize::from(matches!(decision, Decision::KeepFailed { .. }));
+            outcome.copied += usize::from(matches!(decision, Decision::Copy { .. }));
+        }
+        outcome
+    }
 }
 
 /// Why a run ended early.
@@ -54,6 +80,45 @@ pub enum RunError {
     /// A result can't be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A process that was to measure can't.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+}
+
+/// Why a process that was to measure can't.
+#[derive(Clone, Debug, Error)]
+pub enum WorkerError {
+    /// The system does not start it.
+    #[error("a worker can't be started: {0}")]
+    Start(String),
+    /// It ended before it took a cell, again and again.
+    #[error("a worker ended before it measured anything ({ended}){}", if .said.is_empty() { String::new() } else { format!(": {said}") })]
+    Barren {
+        /// How it ended.
+        ended: String,
+        /// What it said last.
+        said: String,
+    },
+    /// It ran into what ends a run.
+    #[error("{message}")]
+    Failed {
+        /// The exit code that this has.
+        code: u8,
+        /// What it is.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+}
+
+impl WorkerError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Start(_) => Some("set a smaller `device.workers`".into()),
+            Self::Barren { .. } => Some("run with `-s device.workers=1` to see where it ends".into()),
+            Self::Failed { hint, .. } => hint.clone(),
+        }
+    }
 }
 
 impl RunError {
@@ -62,6 +127,7 @@ impl RunError {
         match self {
             Self::Load(error) => error.hint(),
             Self::Store(error) => error.hint(),
+            Self::Worker(error) => error.hint(),
         }
     }
 }
@@ -120,25 +186,56 @@ fn known(store: &Store, planned: &Planned) -> Record {
 /// When a model can't be loaded or a result can't be stored. A cell that fails is no error: it is
 /// stored as failed and counted.
 pub fn run(prepared: &Prepared, store: &Store, options: RunOptions, watch: &dyn Watch) -> Result<Outcome, RunError> {
-    let mut desk =
-        Desk { prepared, shelf: Shelf::default(), store, options, watch, outcome: Outcome::default(), stopped: false };
-    for (_, decision) in prepared.kept() {
-        desk.outcome.kept += 1;
-        desk.outcome.kept_failed += usize::from(matches!(decision, Decision::KeepFailed { .. }));
-        desk.outcome.copied += usize::from(matches!(decision, Decision::Copy { .. }));
-    }
-    for kind in &KINDS {
-        let of_kind = |planned: &&Planned| planned.runs() && planned.task.kind().name() == kind.name;
-        let cells: Vec<&Planned> = prepared.cells.iter().filter(of_kind).collect();
-        let mut runner = (kind.runner)();
-        for batch in cells.chunk_by(|a, b| a.task.kind().same_batch(&b.task)) {
-            if desk.stop() {
-                return Ok(desk.outcome);
+    let mut outcome = Outcome::of_kept(prepared);
+    run_some(prepared, store, options, watch, &Sole, &Planned::runs, &mut outcome)?;
+    Ok(outcome)
+}
+
+/// Runs those of the chosen cells that are this process's, and adds to the outcome what becomes of them.
+pub(super) fn run_some(
+    prepared: &Prepared,
+    store: &Store,
+    options: RunOptions,
+    watch: &dyn Watch,
+    share: &dyn Share,
+    chosen: &dyn Fn(&Planned) -> bool,
+    outcome: &mut Outcome,
+) -> Result<(), RunError> {
+    let shelf = Shelf::default();
+    let mut desk = Desk { prepared, shelf, store, options, watch, share, outcome, stopped: false };
+    loop {
+        for kind in &KINDS {
+            let of_kind = |planned: &&Planned| chosen(planned) && planned.task.kind().name() == kind.name;
+            let cells: Vec<&Planned> = prepared.cells.iter().filter(of_kind).collect();
+            let mut batches: Vec<&[&Planned]> = cells.chunk_by(|a, b| a.task.kind().same_batch(&b.task)).collect();
+            let first = share.first(batches.len());
+            batches.rotate_left(first);
+            let mut runner = (kind.runner)();
+            for batch in batches {
+                if desk.stop() {
+                    return Ok(());
+                }
+                runner.run(&mut desk, batch)?;
             }
-            runner.run(&mut desk, batch)?;
+        }
+        if !share.again() {
+            return Ok(());
         }
     }
-    Ok(desk.outcome)
+}
+
+/// Records that a cell has failed without having been run to its end.
+pub(super) fn fail(
+    prepared: &Prepared,
+    store: &Store,
+    options: RunOptions,
+    watch: &dyn Watch,
+    outcome: &mut Outcome,
+    (planned, failure): (&Planned, Failure),
+) -> Result<(), RunError> {
+    let shelf = Shelf::default();
+    let mut desk = Desk { prepared, shelf, store, options, watch, share: &Sole, outcome, stopped: false };
+    desk.record(planned, Timings::default(), Err(failure))
 }
 
 /// Where runners hand in what they have measured.
@@ -147,17 +244,31 @@ pub(super) struct Desk<'a> {
     pub watch: &'a dyn Watch,
     /// Pruned models that cells of another kind will ask for.
     pub shelf: Shelf,
+    share: &'a dyn Share,
     store: &'a Store,
     options: RunOptions,
-    outcome: Outcome,
+    outcome: &'a mut Outcome,
     stopped: bool,
 }
 
 impl Desk<'_> {
     /// Whether no further cell is to begin.
     pub fn stop(&mut self) -> bool {
-        self.stopped |= self.watch.interrupted();
+        self.outcome.late |= self.options.late();
+        self.stopped |= self.watch.interrupted() || self.outcome.late;
         self.stopped
+    }
+
+    /// Those of some cells that belong together that this process is to run; none where another has them.
+    pub fn take<T: Copy>(&self, cells: &[T], planned: impl Fn(&T) -> &Planned) -> Vec<T> {
+        let ids: Vec<&CellId> = cells.iter().map(|cell| &planned(cell).id).collect();
+        let taken = self.share.take(&ids);
+        cells.iter().zip(taken).filter(|(_, taken)| *taken).map(|(cell, _)| *cell).collect()
+    }
+
+    /// Whether there is no other process, so that what is still to come is this one's too.
+    pub fn is_sole(&self) -> bool {
+        self.share.sole()
     }
 
     /// Stores a finished or failed cell and says so.

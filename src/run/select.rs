@@ -62,7 +62,12 @@ pub(super) fn select(cells: &mut [Planned], store: &Store, options: &PrepareOpti
         }
     }
     KINDS.iter().for_each(|kind| (kind.accompany)(cells));
-    if cells.iter().any(|planned| planned.selected) { Ok(unused.len()) } else { Err(PrepareError::NothingSelected) }
+    if cells.iter().any(|planned| planned.selected) {
+        return Ok(unused.len());
+    }
+    let tasks: Vec<&Task> = cells.iter().map(|planned| &planned.task).collect();
+    let why = options.only.iter().find_map(|only| only.known(&tasks).err());
+    Err(PrepareError::NothingSelected(why))
 }
 
 /// Takes over what another experiment has of a cell that lacks it here.

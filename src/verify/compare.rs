@@ -105,7 +105,7 @@ impl Arithmetic {
         let mut reasons = Vec::new();
         let here = Simd::detect().name();
         let then: BTreeSet<String> =
-            store.runs().into_iter().map(|run| run.machine.simd).chain([manifest.machine.simd.clone()]).collect();
+            store.runs().into_iter().map(|(run, _)| run.machine.simd).chain([manifest.machine.simd.clone()]).collect();
         if then.iter().any(|simd| simd != here) {
             let then: Vec<String> = then.into_iter().collect();
             reasons.push(format!("the instruction set is {here} here, and was {}", then.join(" and ")));
@@ -188,8 +188,14 @@ impl fmt::Display for Tolerance {
 /// Whether a name is that of a time, or of what follows from times or from the memory in use.
 pub fn is_timing(name: &str) -> bool {
     let units = ["seconds", "_ms", "_us", "_per_s"];
-    let others = ["gflops", "gbps", "roofline_fraction", "calls", "peak_bytes", "peak_rss_bytes"];
-    units.iter().any(|unit| name.ends_with(unit)) || others.contains(&name) || name.starts_with("speedup")
+    // Times are shared out among the cells of a run, which may be others.
+    let shared = ["load_cells", "calibrate_cells", "prune_cells"];
+    let others = ["gflops", "gbps", "roofline_fraction", "calls", "peak_bytes", "peak_rss_bytes", "same_kernels_as"];
+    let begins = ["speedup", "break_even"];
+    units.iter().any(|unit| name.ends_with(unit))
+        || others.contains(&name)
+        || shared.contains(&name)
+        || begins.iter().any(|begin| name.starts_with(begin))
 }
 
 /// An entry, of a file of JSON or of a table.
@@ -350,7 +356,7 @@ mod tests {
 
     #[test]
     fn times_are_known_by_their_units() {
-        for name in ["load_seconds", "seconds", "median_us", "sd_ms", "tokens_per_s", "speedup_vs_dense", "gflops"] {
+        for name in ["load_seconds", "load_cells", "median_us", "sd_ms", "tokens_per_s", "speedup_low", "break_even"] {
             assert!(is_timing(name), "{name}");
         }
         for name in ["perplexity", "bytes", "size_mb", "kl_nats", "max_rel_err", "tokens", "compute_ratio"] {

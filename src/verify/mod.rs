@@ -28,7 +28,7 @@ pub use sample::Draw;
 use crate::config::Experiment;
 use crate::config::experiment::BackendChoice;
 use crate::load::Loader;
-use crate::plan::{CellId, Planned};
+use crate::plan::{CellId, Planned, Task};
 use crate::record::{Manifest, PlanEntry, Program, Record, Store, StoreError, now};
 use crate::report::{self, ReportError};
 use crate::run::{self, PrepareError, PrepareOptions, Prepared, RunError, RunOptions, Watch, prepare};
@@ -84,6 +84,9 @@ impl VerifyError {
     }
 }
 
+/// A cell of the plan with what its file says: nothing where there is none, or why it can't be believed.
+type Kept = (PlanEntry, Result<Option<Record>, String>);
+
 /// What is verified, and how it is watched.
 pub struct Verifier<'a> {
     /// The folder.
@@ -92,8 +95,8 @@ pub struct Verifier<'a> {
     pub loader: &'a Loader,
     /// How many cells.
     pub draw: Draw,
-    /// Told how it goes, once it is known how many cells there are at most.
-    pub watch: &'a dyn Fn(usize) -> Box<dyn Watch>,
+    /// Told how it goes, once it is known which cells may be run.
+    pub watch: &'a dyn Fn(&[&Task]) -> Box<dyn Watch>,
 }
 
 impl Verifier<'_> {
@@ -127,7 +130,7 @@ impl Verifier<'_> {
     }
 
     /// The cells that the folder has, by the plan; with what their files say, or why these can't be believed.
-    fn cells(&self) -> Result<Vec<(PlanEntry, Result<Option<Record>, String>)>, VerifyError> {
+    fn cells(&self) -> Result<Vec<Kept>, VerifyError> {
         let Some(plan) = self.store.plan()? else { return Ok(Vec::new()) };
         let read = |entry: PlanEntry| {
             let record = match self.store.cell(&entry.id) {
@@ -145,7 +148,7 @@ impl Verifier<'_> {
         &self,
         mut prepared: Prepared,
         fresh: &Store,
-        cells: &[(PlanEntry, Result<Option<Record>, String>)],
+        cells: &[Kept],
         manifest: &Manifest,
         arithmetic: &Arithmetic,
         draft: &mut Draft,
@@ -216,7 +219,10 @@ impl Verifier<'_> {
     ) -> Result<HashSet<CellId>, VerifyError> {
         fresh.create()?;
         let mut drawing = Drawing::of(&self.draw, of);
-        let watch = (self.watch)(drawing.most());
+        let left = drawing.left();
+        let drawn = prepared.cells.iter().filter(|planned| left.contains(&planned.id));
+        let drawn: Vec<&Task> = drawn.map(|planned| &planned.task).collect();
+        let watch = (self.watch)(&drawn);
         let mut ran = HashSet::new();
         while let Some(chunk) = drawing.next_chunk() {
             let chunk: HashSet<CellId> = chunk.into_iter().collect();
@@ -238,7 +244,7 @@ fn wanted(entry: &PlanEntry) -> Vec<CellId> {
 }
 
 /// What `auto` became then is what it is now: the same cells are to be run, or refused.
-fn pin_backends(experiment: &mut Experiment, cells: &[(PlanEntry, Result<Option<Record>, String>)], store: &Store) {
+fn pin_backends(experiment: &mut Experiment, cells: &[Kept], store: &Store) {
     if !experiment.backends.contains(&BackendChoice::Auto) {
         return;
     }

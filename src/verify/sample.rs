@@ -6,6 +6,7 @@
 use crate::plan::CellId;
 use crate::record::sha256;
 use serde::Serialize;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// How many cells are run again, and which.
@@ -39,9 +40,9 @@ impl Drawing {
         Self { left, begun: Instant::now(), limit, done: 0 }
     }
 
-    /// How many cells there are at most.
-    pub fn most(&self) -> usize {
-        self.left.len()
+    /// The cells that may still be run.
+    pub fn left(&self) -> HashSet<&CellId> {
+        self.left.iter().collect()
     }
 
     /// The next cells; none once all are done or time is up. With a limit of time they come in ever larger groups, as
@@ -95,7 +96,8 @@ mod tests {
         let mut first = draw(1, 5, &forwards);
         assert_eq!(first.len(), 5);
         let mut again = draw(1, 5, &backwards);
-        (first.sort(), again.sort());
+        first.sort();
+        again.sort();
         assert_eq!(first, again);
         let mut other = draw(2, 5, &forwards);
         other.sort();

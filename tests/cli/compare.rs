@@ -41,7 +41,7 @@ fn two_setups_of_a_folder_stand_side_by_side() {
             let at = |of: &&std::collections::BTreeMap<String, String>| {
                 of["method"] == method
                     && of["variant"] == "masked"
-                    && row["sparsity_target"].to_string() == of["sparsity_target"]
+                    && row["sparsity_target"].as_f64() == of["sparsity_target"].parse().ok()
             };
             spread.iter().find(at).unwrap()
         };
@@ -161,7 +161,7 @@ fn a_comparison_goes_into_a_file_and_mistakes_have_their_codes() {
     let with = |more: &[&str]| compare(&lab, &[&sides[..], more].concat());
     with(&["--output", "c.csv"]).exits(0);
     let rows = lab.table("c.csv");
-    assert!(rows.iter().any(|row| row["metric"] == "kl_nats" && row["verdict"] != ""));
+    assert!(rows.iter().any(|row| row["metric"] == "kl_nats" && !row["verdict"].is_empty()));
     with(&["--output", "c.tex"]).exits(0);
     assert!(lab.read("c.tex").contains("\\toprule"));
     with(&["--output", "c.xls"]).exits(2).says(&["`c.xls` ends with none of `.csv`, `.md`, `.tex`"]);

@@ -82,9 +82,12 @@ fn tables_and_plots_have_the_names_of_the_interface() {
     assert_eq!(
         header("kernels"),
         "cell,format,backend,dtype,out_features,in_features,tokens,sparsity_target,sparsity,repeats,median_us,p95_us,\
-         min_us,bytes,gflops,gbps,roofline_fraction,speedup_vs_dense,max_rel_err,kernel"
+         min_us,bytes,gflops,gbps,roofline_fraction,speedup_vs_dense,max_rel_err,kernel,median_low_us,median_high_us"
     );
-    assert_eq!(header("break_even"), "format,backend,dtype,out_features,in_features,tokens,break_even_sparsity,note");
+    assert_eq!(
+        header("break_even"),
+        "format,backend,dtype,out_features,in_features,tokens,break_even_sparsity,note,break_even_low,break_even_high"
+    );
     let tables: Vec<String> = lab.files("results/e/tables").into_keys().collect();
     let named = |name: &str| ["csv", "md", "tex"].map(|extension| format!("{name}.{extension}"));
     assert_eq!(tables, [named("break_even"), named("kernels")].concat(), "no table about models");
@@ -141,7 +144,8 @@ fn dense_is_timed_again_beside_new_sparse_cells() {
     let plan = lab.run(["plan", "e.toml"].into_iter().chain(more));
     plan.exits(0).prints(&["format", "rerun", "dense", "64", "new", "csr"]).says(&[
         "rerun: timed beside the sparse kernels that are compared with it",
-        "12 cells, 2 to measure, at most about",
+        "12 cells, 2 to measure, ",
+        "at most about",
     ]);
     lab.run(["run", "e.toml"].into_iter().chain(more)).exits(0).says(&["2 cells measured, 0 cached"]);
     // Now both are there: the dense cell is in no one's company.
@@ -179,7 +183,7 @@ fn models_and_kernels_share_a_file() {
     let lab = Lab::tiny(&format!("{THREE_CELLS}{block}"));
     let run = lab.run(["run", "e.toml"]);
     run.exits(0).says(&["[1/5] path:model Dense", "[4/5] dense 16x8 2 tokens", "[5/5] csr 16x8 50 % 2 tokens"]);
-    run.prints(&["setup", "Dense", "CSR50", "\n\nformat", "dense-"]);
+    run.prints(&["size_mb", "dense", "masked", "csr", "\n\nformat", "dense-"]);
     assert_eq!(
         (lab.table("results/e/tables/summary.csv").len(), lab.table("results/e/tables/kernels.csv").len()),
         (3, 2)

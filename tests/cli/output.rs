@@ -35,16 +35,19 @@ fn a_failed_cell_is_an_event_too() {
     let events = lab.run(["run", "e.toml", "--output-format", "json"]).exits(100).json_lines();
     let schema = schema_of("events");
     events.iter().for_each(|event| conforms(event, &schema));
-    assert_eq!(events[1]["failure"]["kind"], "pruning");
-    assert!(events[1]["measured"].is_null() && events[0]["failure"].is_null());
-    assert_eq!(events[3]["failed"], 2);
+    let cells: Vec<_> = events.iter().filter(|event| event["event"] == "cell").collect();
+    assert_eq!(cells[1]["failure"]["kind"], "pruning");
+    assert!(cells[1]["measured"].is_null() && cells[0]["failure"].is_null());
+    let done = events.last().unwrap();
+    assert_eq!((&done["failed"], &done["failures"].as_array().unwrap().len()), (&2.into(), &2));
+    assert_eq!(done["failures"][0]["message"], cells[1]["failure"]["message"]);
 }
 
 #[test]
 fn the_table_goes_to_stdout_for_people() {
     let outcome = Lab::tiny(THREE_CELLS).run(["run", "e.toml"]);
-    outcome.exits(0).prints(&["setup", "nonzero", "top1_match", "Dense", "Masked50", "CSR50"]);
-    assert_eq!(outcome.stdout.lines().count(), 4, "{}", outcome.stdout);
+    outcome.exits(0).prints(&["top1_match", "method", "50 %", "dense", "magnitude", "size_mb", "masked", "csr"]);
+    assert_eq!(outcome.stdout.lines().count(), 10, "a pivot of quality and one of sizes: {}", outcome.stdout);
 }
 
 #[test]
@@ -83,7 +86,10 @@ fn tables_have_the_columns_of_the_interface() {
         ("summary", keyed(SUMMARY)),
         (
             "timings",
-            keyed("load_seconds,calibrate_seconds,prune_seconds,convert_seconds,measure_seconds,peak_rss_bytes"),
+            keyed(
+                "load_seconds,calibrate_seconds,prune_seconds,convert_seconds,measure_seconds,peak_rss_bytes,\
+                 load_cells,calibrate_cells,prune_cells",
+            ),
         ),
         ("layers", keyed("module_name,group,nonzero,total,sparsity,shape,flops_per_token,param_frac,bytes,format")),
         ("groups", keyed("group,nonzero,total,sparsity,flops_per_token,param_frac,bytes")),
@@ -201,7 +207,7 @@ fn plots_come_with_what_they_draw() {
     let files = lab.files("results/e/plots");
     let names: Vec<&str> = files.keys().filter_map(|name| name.strip_suffix(".svg")).collect();
     assert_eq!(names, ["groups", "heatmap", "setups", "sweep"]);
-    assert_eq!(files.len(), 3 * names.len(), "{:?}", files.keys());
+    assert_eq!(files.len(), 4 * names.len(), "{:?}", files.keys());
     for name in names {
         assert!(files[&format!("{name}.svg")].starts_with(b"<svg"));
         assert!(files[&format!("{name}.png")].starts_with(b"\x89PNG\r\n\x1a\n"));
@@ -317,7 +323,8 @@ fn seeds_are_an_axis_of_what_is_random() {
     assert_eq!((kl["seeds_a"].as_str(), kl["sd_a"].as_str(), kl["seeds_b"].as_str()), ("1", "0", "3"));
     let value = |column: &str| kl[column].parse::<f64>().unwrap();
     assert_eq!((value("mean_b"), value("sd_b"), value("spread")), (mean, sd, sd));
-    let verdict = if value("difference").abs() <= sd {
+    assert_eq!((kl["test"].as_str(), value("p") >= 0.0), ("welch", true));
+    let verdict = if value("difference").abs() <= sd || value("p") >= 0.05 {
         "inconclusive"
     } else if value("difference") < 0.0 {
         "magnitude"

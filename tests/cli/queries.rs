@@ -158,7 +158,7 @@ timeout = 0
         "missing key `query.id`",
         "`query.sql` is empty",
         "expected one of `bar`, `line`, `histogram`",
-        "two queries have the `id` `x`",
+        "two results have the `id` `x`",
         "`query.x` has no effect without `plot`",
         "`query.y` has no effect for `histogram`",
         "`query.id` is the name of a table of every report: `summary`",

@@ -63,6 +63,9 @@ fn number<'a>(cell: &'a mut Value, group: &str, pointer: &str) -> &'a mut Value 
     group.pointer_mut(pointer).unwrap()
 }
 
+/// What becomes of a number.
+type Attack = fn(&Value) -> Value;
+
 /// The next number that there is.
 fn next_up(number: &Value) -> Value {
     f64::from_bits(number.as_f64().unwrap().to_bits() + 1).into()
@@ -96,12 +99,12 @@ fn an_untouched_folder_passes_and_only_gets_a_record() {
 fn a_changed_digit_is_found_in_whatever_number() {
     let lab = measured();
     let cells = lab.files("results/e/cells");
-    let attacks: [(&str, &str, &str, &dyn Fn(&Value) -> Value); 5] = [
-        ("masked", "perplexity", "/perplexity", &|_| 3.0.into()),
-        ("csr", "perplexity", "/perplexity", &next_up),
-        ("masked", "agreement", "/agreement/kl_nats", &|number| (number.as_f64().unwrap() * 0.9).into()),
-        ("csr", "gate", "/gate/gate/max_logit", &next_up),
-        ("dense", "structure", "/structure/structure/nonzero", &|number| (number.as_u64().unwrap() - 1).into()),
+    let attacks: [(&str, &str, &str, Attack); 5] = [
+        ("masked", "perplexity", "/perplexity", |_| 3.0.into()),
+        ("csr", "perplexity", "/perplexity", next_up),
+        ("masked", "agreement", "/agreement/kl_nats", |number| (number.as_f64().unwrap() * 0.9).into()),
+        ("csr", "gate", "/gate/gate/max_logit", next_up),
+        ("dense", "structure", "/structure/structure/nonzero", |number| (number.as_u64().unwrap() - 1).into()),
     ];
     for (variant, group, pointer, change) in attacks {
         let id = forge(&lab, variant, |cell| {

@@ -61,6 +61,7 @@ fn groups() -> Vec<(&'static str, Vec<Case>)> {
         ("analysis_sources", analyses::analysis_sources()),
         ("queries", analyses::queries()),
         ("tasks", tasks()),
+        ("tables", analyses::tables()),
         ("overrides", overrides()),
         ("sizes", sizes()),
     ]
@@ -83,6 +84,8 @@ fn syntax() -> Vec<Case> {
         whole("name = \"t\nseed = [0]\n\n[model]\nsource = = 3\n"),
         more("source = \"builtin:tiny-opt\"\n"),
         more("[data\n"),
+        random("sparsity = 50%"),
+        random("sparsity = [0.5, 62.5 %] # 10 %"),
     ]
 }
 
@@ -126,6 +129,12 @@ fn keys_and_types() -> Vec<Case> {
 
 fn values() -> Vec<Case> {
     vec![
+        random("sparsity = { from = 0.1, to = 0.95, step = 0.1 }"),
+        random("sparsity = { from = 0.1, to = 0.9, step = -0.1 }"),
+        random("sparsity = { from = 0.1, to = 0.9 }"),
+        random("sparsity = { from = 0.1, to = 0.9, by = 0.1 }"),
+        random("sparsity = { from = 0.1, to = \"0.9\", step = 0.1 }"),
+        kernel("[8, 8]", "{ from = -1, to = 3, step = 1 }", "format = \"dense\""),
         more("[device]\nindex = -1\n"),
         more("[device]\nindex = 99999999999999999999\n"),
         more("[device]\nbackend = []\n"),
@@ -154,6 +163,8 @@ fn pruning() -> Vec<Case> {
         random("sparsity = 0.5\nskip = [{ sparsity = 50 }]"),
         random("sparsity = 0.5\nskip = [{ pattern = \"3:2\" }]"),
         random("sparsity = 0.5\nskip = [{ method = \"magnitude\" }]"),
+        more("[[prune]]\nmethod = [\"magnitude\", \"wanda\"]\nsparsity = 0.5\n"),
+        more("[[prune]]\nmethod = \"magnitude\"\nsparsity = 0.5\n[[prune]]\nmethod = \"sparsegpt\"\nsparsity = 0.5\n"),
     ]
 }
 
@@ -181,6 +192,9 @@ fn devices_and_variants() -> Vec<Case> {
         more("[execute]\nvariants = [\"dense\", \"masked\", \"csr\"]\n"),
         more(format!("[execute]\nvariants = [\"dense\"]\n{pruned}")),
         more(format!("[execute]\nvariants = [\"dense\", \"maskd\"]\n{pruned}")),
+        more("[device]\nworkers = 0\n"),
+        more("[device]\nworkers = \"al\"\n"),
+        more("[device]\nworkers = 1.5\n"),
     ]
 }
 

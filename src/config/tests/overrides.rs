@@ -79,7 +79,7 @@ fn the_kept_text_gives_the_same_experiment_without_a_command_line() {
     for overrides in [
         &["prune.sparsity=[0.5,0.6]"][..],
         &["prune.1.sparsity=5e-1", "seed=[0, 0x10]", "device.backend=flex"],
-        &["title='two\"quotes'", "data={perplexity_windows=2}", "prune.0.skip=[{method='random'}]"],
+        &["title='two\"quotes'", "data={perplexity_windows=2}", "prune.0.exclude=['lm_head', '*.fc1']"],
         &["kernel=[{shape=[[8,8]], sparsity=0.5, tokens=1, format='csr'}]"],
         &["title=\"\"\"a\nb = 1\"\"\""],
     ] {

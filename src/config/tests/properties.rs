@@ -151,6 +151,8 @@ proptest! {
         let (written, mut overridden) = (written.unwrap(), overridden.unwrap());
         overridden.text.clone_from(&written.text);
         overridden.warnings = written.warnings.clone();
+        // Only what was typed is remembered apart.
+        overridden.origin = written.origin.clone();
         prop_assert_eq!(written, overridden);
     }
 }

@@ -13,8 +13,36 @@ const DEFAULT_EXCLUDE: &[&str] = &["lm_head"];
 
 impl Validator<'_> {
     pub(super) fn prune_blocks(&mut self, blocks: Vec<At<RawPrune>>) -> Vec<PruneBlock> {
+        self.magnitude_among_others(&blocks);
         let block = |(index, block): (usize, At<RawPrune>)| self.prune_block(index, block);
         blocks.into_iter().enumerate().map(block).collect()
+    }
+
+    /// Magnitude competes globally by default, as in the notebooks; the papers of methods that calibrate, which all work
+    /// layer by layer, compare with magnitude within a layer.
+    fn magnitude_among_others(&mut self, blocks: &[At<RawPrune>]) {
+        let methods = |block: &'_ At<RawPrune>| {
+            block.value.method.iter().flat_map(|axis| axis.values.clone()).collect::<Vec<_>>()
+        };
+        let Some(other) = blocks.iter().flat_map(methods).find(|at| at.value.calibrates()) else { return };
+        for block in blocks.iter().filter(|block| block.value.scope.is_none()) {
+            let patterns = block.value.pattern.as_ref().map(|axis| &axis.values);
+            let free = patterns.is_none_or(|all| all.iter().any(|at| at.value == NmPattern::Unstructured.to_string()));
+            let all = methods(block);
+            let Some(magnitude) = all.iter().find(|at| at.value == Method::Magnitude).filter(|_| free) else {
+                continue;
+            };
+            let own = if all.len() > 1 { "give `magnitude` a `[[prune]]` block of its own with" } else { "write" };
+            self.report(
+                Diagnostic::warning("`magnitude` competes over the whole model here, since `scope` is missing")
+                    .at(magnitude.span.clone(), "`scope` is `global` by default")
+                    .context(other.span.clone(), format!("`{}` works layer by layer", other.value))
+                    .help(format!(
+                        "the papers of Wanda and SparseGPT compare with magnitude within each layer: {own} `scope = \"layer\"`, \
+                         or `scope = \"global\"` if that is meant"
+                    )),
+            );
+        }
     }
 
     fn prune_block(&mut self, index: usize, block: At<RawPrune>) -> PruneBlock {

@@ -10,7 +10,7 @@ const MAX_QUERIES: usize = 1000;
 /// The most letters of an `id`, which names files.
 const MAX_ID: usize = 64;
 /// Tables that reports have. The names that are missing here are refused when the report is made.
-const TABLES: &[&str] = &[
+pub(super) const TABLES: &[&str] = &[
     "summary",
     "timings",
     "spread",
@@ -60,12 +60,11 @@ const TIMEOUT: u32 = 60;
 
 impl Validator<'_> {
     /// The blocks that are right.
-    pub(super) fn queries(&mut self, raw: Vec<At<RawQuery>>) -> Vec<Query> {
+    pub(super) fn queries(&mut self, raw: Vec<At<RawQuery>>, ids: &mut Vec<(String, Span)>) -> Vec<Query> {
         if !self.few_enough("query", "blocks", MAX_QUERIES, &raw) {
             return Vec::new();
         }
-        let mut ids: Vec<(String, Span)> = Vec::new();
-        let query = |(index, block)| self.query(index, block, &mut ids);
+        let query = |(index, block)| self.query(index, block, ids);
         raw.into_iter().enumerate().filter_map(query).collect()
     }
 
@@ -84,33 +83,33 @@ impl Validator<'_> {
             self.report(diagnostic);
         }
         if let Some(id) = &raw.id {
-            self.query_id(id, ids);
+            self.file_id("query", id, ids);
         }
         let (id, sql, timeout) = (value(raw.id.clone()), value(raw.sql.clone()), value(raw.timeout.clone()));
         let picture = self.picture(raw);
         Some(Query { id: id?, sql: sql?, picture, timeout: timeout.unwrap_or(TIMEOUT) })
     }
 
-    /// A name of files that no other query has. Not every file system tells capital letters from others.
-    fn query_id(&mut self, id: &At<String>, ids: &mut Vec<(String, Span)>) {
+    /// A name of files that no earlier query or table has. Not every file system tells capital letters from others.
+    pub(super) fn file_id(&mut self, kind: &str, id: &At<String>, ids: &mut Vec<(String, Span)>) {
         let At { value: name, span } = id;
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         if name.is_empty() || name.len() > MAX_ID || !name.chars().all(allowed) {
             let expected = format!("expected at most {MAX_ID} of the letters a to z and A to Z, digits, `_` and `-`");
-            let title = format!("`query.id` can't name a table: `{}`", name.escape_debug());
+            let title = format!("`{kind}.id` can't name a table: `{}`", name.escape_debug());
             return self.report(Diagnostic::error(title).at(span.clone(), expected));
         }
         let lower = name.to_ascii_lowercase();
         if TABLES.contains(&&*lower) {
-            let title = format!("`query.id` is the name of a table of every report: `{name}`");
+            let title = format!("`{kind}.id` is the name of a table of every report: `{name}`");
             return self.report(Diagnostic::error(title).at(span.clone(), "expected another name"));
         }
         match ids.iter().find(|(earlier, _)| *earlier == lower) {
             Some((_, first)) => self.report(
-                Diagnostic::error(format!("two queries have the `id` `{name}`"))
+                Diagnostic::error(format!("two results have the `id` `{name}`"))
                     .at(span.clone(), "given again here")
                     .context(first.clone(), "first given here")
-                    .help("every query needs an `id` of its own; capital letters make no difference"),
+                    .help("every `[[query]]` and `[[table]]` needs an `id` of its own; capital letters make no difference"),
             ),
             None => ids.push((lower, span.clone())),
         }

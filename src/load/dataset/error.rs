@@ -108,7 +108,7 @@ impl DatasetError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoConfig { cached: true, .. } | Self::NoSplit { cached: true, .. } => {
-                Some("only the cache was looked at: run once with network, without `--offline`".into())
+                Some("only the cache was looked at: run once with network, `sparsify-exp fetch FILE`".into())
             }
             Self::NoConfig { config: given, known, .. } | Self::NoSplit { split: given, known, .. } => {
                 match nearest(given, known.iter().map(String::as_str)) {

@@ -152,6 +152,24 @@ pub(super) fn sha256_of(path: &Path) -> Option<String> {
     name.sha256().map(str::to_owned)
 }
 
+/// Checks a cached file against the name of its blob; where that says nothing of the bytes, there is nothing to check.
+///
+/// # Errors
+/// [`HubError::Damaged`], [`HubError::CacheNotReadable`].
+pub(super) fn check(path: &Path, file: &str) -> Result<(), HubError> {
+    let unreadable = |source| HubError::CacheNotReadable { path: path.to_owned(), source };
+    let blob = fs::canonicalize(path).map_err(unreadable)?;
+    let named = blob.parent().and_then(Path::file_name).is_some_and(|folder| folder == "blobs");
+    let id = blob.file_name().and_then(|name| name.to_str()).filter(|_| named).and_then(BlobId::from_etag);
+    match id.map(|id| id.verify(&blob, file)) {
+        Some(Err(HubError::WrongHash { algorithm, expected, found, .. })) => {
+            Err(HubError::Damaged { path: blob, algorithm, expected, found })
+        }
+        Some(result) => result,
+        None => Ok(()),
+    }
+}
+
 /// The bytes of a blob so far, in a file that belongs to this download alone. Dropped, it is deleted.
 #[derive(Debug)]
 pub(super) struct Partial {

@@ -179,6 +179,18 @@ pub enum HubError {
         /// Why.
         source: io::Error,
     },
+    /// A file that has lain in the cache is not what it was when it came.
+    #[error("`{}` in the hub's cache is damaged: its {algorithm} is {found}, not {expected}", path.display())]
+    Damaged {
+        /// The file with the bytes.
+        path: PathBuf,
+        /// `sha256` or `git sha1`.
+        algorithm: &'static str,
+        /// What its name says, in hexadecimal digits.
+        expected: String,
+        /// What is in it, in hexadecimal digits.
+        found: String,
+    },
     /// The caller asked to stop. What had arrived is kept and used the next time.
     #[error("the download of `{file}` was interrupted")]
     Interrupted {
@@ -283,6 +295,7 @@ impl HubError {
             Self::TooManyRedirects { .. } | Self::BadAnswer { .. } => {
                 "check `HF_ENDPOINT` and the proxy settings".to_owned()
             }
+            Self::Damaged { .. } => online_hint("it anew"),
             Self::DiskFull { .. } => "free some space, or set `HF_HUB_CACHE` to a folder on a larger disk".to_owned(),
             Self::CacheNotWritable { .. } | Self::CacheNotReadable { .. } => {
                 "check the folder's permissions, or set `HF_HUB_CACHE` to a folder of your own".to_owned()
@@ -326,8 +339,8 @@ fn of_bytes(expected: Option<u64>) -> String {
 
 fn online_hint(what: &str) -> String {
     format!(
-        "run once with network to download {what}: without `--offline` and with `HF_HUB_OFFLINE` unset; \
-         or set `HF_HUB_CACHE` to the cache that has it"
+        "run once with network: `sparsify-exp fetch FILE` downloads {what}; so does `run` without `--offline` and with \
+         `HF_HUB_OFFLINE` unset; or set `HF_HUB_CACHE` to the cache that has it"
     )
 }
 

@@ -49,6 +49,7 @@ pub type Observer = dyn Fn(Progress<'_>) -> ControlFlow<()> + Send + Sync;
 #[derive(Clone)]
 pub struct Hub {
     inner: Arc<Inner>,
+    checks: bool,
 }
 
 struct Inner {
@@ -76,7 +77,13 @@ impl Hub {
     ) -> Result<Self, HubError> {
         let inner = Inner { transport: Transport::new(settings.clone())?, settings, observer: Box::new(observer) };
         let inner = Arc::new(inner);
-        Ok(Self { inner })
+        Ok(Self { inner, checks: false })
+    }
+
+    /// The same, but files that are in the cache already are read and checked, and downloaded anew where they are damaged.
+    #[must_use]
+    pub fn checking(self) -> Self {
+        Self { checks: true, ..self }
     }
 
     /// What it was made with.
@@ -197,7 +204,9 @@ impl Snapshot {
     /// Those of [`Snapshot::get`], a missing file excepted.
     pub fn find(&self, file: &str) -> Result<Option<PathBuf>, HubError> {
         names::check_file(file)?;
-        if let Some(path) = self.cache.find(&self.commit, file) {
+        if let Some(path) = self.cache.find(&self.commit, file)
+            && self.is_whole(&path, file)?
+        {
             // A cache that others share may be read-only, and is of use all the same.
             let _ = self.note_revision();
             return Ok(Some(path));
@@ -237,6 +246,22 @@ impl Snapshot {
     /// content is its sha256, and it was checked if the file was downloaded here. `None` for all others.
     pub fn sha256(&self, path: &Path) -> Option<String> {
         cache::sha256_of(path)
+    }
+
+    /// Whether a cached file is what its name says, where that is to be known. A damaged one is taken away if the hub can
+    /// send another.
+    fn is_whole(&self, path: &Path, file: &str) -> Result<bool, HubError> {
+        if !self.hub.checks {
+            return Ok(true);
+        }
+        match (cache::check(path, file), &self.listing) {
+            (Ok(()), _) => Ok(true),
+            (Err(HubError::Damaged { path: blob, .. }), Listing::Hub(_)) => {
+                std::fs::remove_file(&blob).map_err(|source| HubError::write(&blob, source))?;
+                Ok(false)
+            }
+            (Err(error), Listing::Hub(_) | Listing::Cache(_)) => Err(error),
+        }
     }
 
     fn warn(&mut self) {

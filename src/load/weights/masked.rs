@@ -9,6 +9,7 @@
 use super::error::TensorProblem;
 use super::view::View;
 use safetensors::Dtype;
+use std::fmt::Display;
 
 /// What the two tensors are called after the weight's name: weight, mask.
 pub(super) const SUFFIXES: [&str; 2] = ["_orig", "_mask"];
@@ -47,21 +48,31 @@ impl Masked {
 
     /// Which elements the mask keeps, row-major.
     pub fn kept(&self, file: &[u8]) -> Result<Vec<bool>, TensorProblem> {
-        let wrong = |value: &dyn std::fmt::Display| TensorProblem::Masked(format!("the mask has {value}, not 0 or 1"));
-        match self.mask.info.dtype {
-            Dtype::BOOL | Dtype::U8 | Dtype::I8 => {
-                let bytes = self.mask.raw(file, 1)?;
-                let wrong = |byte: &u8| wrong(byte);
-                bytes.iter().map(|byte| if *byte < 2 { Ok(*byte == 1) } else { Err(wrong(byte)) }).collect()
-            }
-            _ => {
-                let one = |number: &f32| match *number {
-                    0.0 => Ok(false),
-                    1.0 => Ok(true),
-                    _ => Err(wrong(number)),
-                };
-                self.mask.read(file)?.iter().map(one).collect()
-            }
+        ones(&self.mask, file, &|value| TensorProblem::Masked(format!("the mask has {value}, not 0 or 1")))
+    }
+}
+
+/// Which elements of a tensor of 0 and 1 are 1, row-major, whatever its type; `wrong` says what another value is.
+///
+/// # Errors
+/// When it can't be read, or has another value.
+pub(super) fn ones(
+    view: &View,
+    file: &[u8],
+    wrong: &dyn Fn(&dyn Display) -> TensorProblem,
+) -> Result<Vec<bool>, TensorProblem> {
+    match view.info.dtype {
+        Dtype::BOOL | Dtype::U8 | Dtype::I8 => {
+            let one = |byte: &u8| if *byte < 2 { Ok(*byte == 1) } else { Err(wrong(byte)) };
+            view.raw(file, 1)?.iter().map(one).collect()
+        }
+        _ => {
+            let one = |number: &f32| match *number {
+                0.0 => Ok(false),
+                1.0 => Ok(true),
+                _ => Err(wrong(number)),
+            };
+            view.read(file)?.iter().map(one).collect()
         }
     }
 }

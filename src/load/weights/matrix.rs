@@ -1,31 +1,33 @@
-//! A file of `torch.save` that is one matrix and nothing else, and masks in safetensors files.
+//! A file of `torch.save` that is one tensor and nothing else, and masks in safetensors files.
 //!
 //! ```text
-//!   torch.save(linear.weight, FILE)    a tensor of two dimensions, of any strides, also as a Parameter
+//!   torch.save(linear.weight, FILE)    a tensor of any strides, also as a Parameter: no state dict, so no checkpoint
 //! ```
 //! The pickle executes nothing, as in every other file.
 
 use super::error::{FileProblem, TensorProblem};
+use super::masked::ones;
 use super::torch_file::{self, BARE, Content as Holds};
 use super::view::View;
 use super::{Bytes, Content, LFS_MAGIC, TensorInfo, Weights, WeightsError, map, tensor_error};
 use safetensors::Dtype;
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-/// An open file with one matrix.
+/// An open file with one tensor.
 #[derive(Debug)]
-pub struct MatrixFile {
+pub struct BareTensor {
     path: PathBuf,
     bytes: Bytes,
     view: View,
 }
 
-impl MatrixFile {
+impl BareTensor {
     /// Opens a file and reads its description.
     ///
     /// # Errors
-    /// If it can't be read, is damaged, holds something else than one tensor, or one that is no matrix of weights.
+    /// If it can't be read, is damaged, or holds something else than one tensor of numbers.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let bytes = map(path)?;
         let tensors = match &*bytes {
@@ -37,21 +39,25 @@ impl MatrixFile {
         };
         let file_error = |problem| WeightsError::File { path: path.into(), problem };
         let (_, view) = tensors.map_err(file_error)?.pop().ok_or_else(|| file_error(FileProblem::NoTensors))?;
-        let check = || {
-            let shape = &view.info.shape;
-            if shape.len() != 2 || shape.contains(&0) {
-                return Err(TensorProblem::NotAMatrix(shape.clone()));
-            }
-            view.check_bounds()?;
-            view.check_readable()
-        };
-        check().map_err(|problem| tensor_error(path, BARE, problem))?;
+        let checked = view.check_bounds().and_then(|()| view.check_readable());
+        checked.map_err(|problem| tensor_error(path, BARE, problem))?;
         Ok(Self { path: path.into(), bytes, view })
     }
 
+    /// Its dimensions.
+    pub fn shape(&self) -> &[usize] {
+        &self.view.info.shape
+    }
+
     /// `[out_features, in_features]`.
-    pub fn shape(&self) -> [usize; 2] {
-        [self.view.info.shape[0], self.view.info.shape[1]]
+    ///
+    /// # Errors
+    /// If it is no matrix of weights.
+    pub fn matrix_shape(&self) -> Result<[usize; 2], WeightsError> {
+        match *self.shape() {
+            [rows, cols] if rows * cols > 0 => Ok([rows, cols]),
+            _ => Err(tensor_error(&self.path, BARE, TensorProblem::NotAMatrix(self.shape().to_vec()))),
+        }
     }
 
     /// The type that the file has.
@@ -75,22 +81,15 @@ impl Weights {
     /// If there is no such tensor, or it has other numbers.
     pub fn read_mask(&self, name: &str) -> Result<Vec<bool>, WeightsError> {
         let (file, content) = self.find(name)?;
-        let bytes = match (content, &content.info().dtype) {
-            (Content::Whole(view), Dtype::BOOL | Dtype::U8 | Dtype::I8) => view.raw(&file.bytes, 1),
-            _ => {
-                let one = |number: &f32| match *number {
-                    0.0 => Ok(false),
-                    1.0 => Ok(true),
-                    _ => Err(tensor_error(&file.path, name, TensorProblem::NotAMask)),
-                };
-                return self.read_f32(name)?.iter().map(one).collect();
-            }
+        let wrong = |_: &dyn Display| TensorProblem::NotAMask;
+        let ones = match content {
+            Content::Whole(view) => ones(view, &file.bytes, &wrong),
+            Content::Packed(_) | Content::Masked(_) => self.expanded(file, content).and_then(|bytes| {
+                let TensorInfo { dtype, shape } = content.info().clone();
+                ones(&View::contiguous(dtype, shape, 0..bytes.len()), &bytes, &wrong)
+            }),
         };
-        let bytes = bytes.map_err(|problem| tensor_error(&file.path, name, problem))?;
-        match bytes.iter().all(|&byte| byte < 2) {
-            true => Ok(bytes.iter().map(|&byte| byte == 1).collect()),
-            false => Err(tensor_error(&file.path, name, TensorProblem::NotAMask)),
-        }
+        ones.map_err(|problem| tensor_error(&file.path, name, problem))
     }
 
     /// Which weights a tensor keeps, row-major, where the files say so themselves: by a mask, or by a bitmap.

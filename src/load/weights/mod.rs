@@ -41,7 +41,7 @@ mod write;
 
 pub use error::{DEQUANTISE, FileProblem, GGUF, MERGE, TensorProblem, WeightsError};
 pub use files::{Files, Index, SPARSE_FILE, WEIGHT_FILES, find_files};
-pub use matrix::MatrixFile;
+pub use matrix::BareTensor;
 pub use packed::{SUFFIXES, bitmap, mask, values};
 pub use pickle::PickleError;
 pub use safetensors::Dtype;

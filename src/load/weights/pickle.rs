@@ -196,12 +196,9 @@ pub(super) fn unpickle(bytes: &[u8], start: usize) -> Result<Unpickled<'_>, Pick
 }
 
 impl<'a> Unpickled<'a> {
-    /// The tensors of a state dict, also of one that is an entry of the outermost dict; a tensor that was saved alone is
-    /// `tensor`. Other entries are left out; of a name that is repeated the last counts, as in Python.
+    /// The tensors of a state dict, also of one that is an entry of the outermost dict. Other entries are left out; of a
+    /// name that is repeated the last counts, as in Python.
     pub fn state_dict(&self) -> Result<Vec<(&'a str, &Tensor<'a>)>, PickleError> {
-        if let Some(tensor) = self.tensor() {
-            return Ok(vec![("tensor", tensor)]);
-        }
         let Value::Dict(root) = self.root else { return Err(PickleError::NotAStateDict) };
         let mut tensors = self.tensors_of(root)?;
         let inner = |key: &&str| match self.get(key) {

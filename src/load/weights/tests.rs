@@ -93,6 +93,9 @@ fn refuses_other_pickles_by_name() {
         (fixture!("module.bin"), "`torch.nn.modules.linear.Linear`"),
         (fixture!("protocol4.bin"), "protocol 4"),
         (fixture!("list.bin"), "not a state dict"),
+        // A tensor alone is a matrix for analyses and kernels, and no checkpoint.
+        (fixture!("matrix.pt"), "not a state dict"),
+        (fixture!("matrix-bf16.pt"), "not a state dict"),
     ] {
         let error = open(bytes).unwrap_err();
         assert!(error.to_string().starts_with("`file.bin` has a pickle"), "{error}");

@@ -32,7 +32,10 @@ pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
     }
     Section {
         figures: plots::plots(&results, read.title.as_deref()),
-        shown: shown.map(|table| table.without_constant_columns(&["analysis", "source", "verdict"])),
+        shown: shown
+            .map(|table| table.without_constant_columns(&["analysis", "source", "verdict"]).terminal())
+            .into_iter()
+            .collect(),
         long: tables::all(&results),
         tables,
         warnings,

@@ -3,9 +3,9 @@
 //! Owns how bars share the width of a plot. Knows nothing of other panels.
 
 use super::axis::Mapping;
-use super::display_list::{Anchor, Rect, Shape, Text, clip_segment};
+use super::display_list::{Anchor, Color, Rect, Shape, Text, clip_segment};
 use super::font;
-use super::style::{BLACK, DARK, FAINT, Hatch, Look, TICK, VALUE, WHITE};
+use super::style::{BLACK, DARK, FAINT, Look, Run, TICK, VALUE, WHITE};
 use crate::report::draw::number;
 use crate::report::figure::{BarSeries, Category, Format, Value};
 
@@ -21,6 +21,8 @@ const LONGEST_VALUE: f64 = 0.4;
 const LABEL_GAP: f64 = 3.0;
 /// Smaller digits can't be read in print: 4 points.
 const SMALLEST: f64 = 5.4;
+/// Shorter whiskers can't be seen.
+const SHORTEST_WHISKER: f64 = 0.7;
 
 /// The bars of a panel in a plot of known width.
 pub(super) struct Bars<'a> {
@@ -115,7 +117,11 @@ impl<'a> Bars<'a> {
                 let (base, end) = (y.baseline(), end.clamp(plot.top, plot.bottom));
                 let (top, bottom) = (base.min(end), base.max(end));
                 let rect = Rect { left: left + gap, top, right: left + self.bar - gap, bottom };
-                draw_bar(&rect, &Look::of(category.style.unwrap_or(series.style)), out);
+                let look = Look::of(category.style.unwrap_or(series.style));
+                match category.repeated {
+                    true => draw_open_bar(&rect, &look, out),
+                    false => draw_bar(&rect, &look, out),
+                }
                 let reach = draw_whisker(&value, left + self.bar / 2.0, y, plot, out);
                 let down = number < 0.0 && end >= base;
                 let from = match reach {
@@ -220,21 +226,43 @@ impl<'a> Bars<'a> {
 /// A bar in its colour and hatch; also the swatch of a legend.
 pub(super) fn draw_bar(rect: &Rect, look: &Look, out: &mut Vec<Shape>) {
     out.push(Shape::Box { rect: *rect, color: look.color, alpha: 1.0 });
-    let slope = match look.hatch {
-        Hatch::Plain => return,
-        Hatch::Rising => -1.0,
-        Hatch::Falling => 1.0,
-    };
+    for run in look.hatch {
+        hatch(rect, *run, look.over, out);
+    }
+}
+
+/// A bar of what another bar shows already: an outline with a wide hatch.
+fn draw_open_bar(rect: &Rect, look: &Look, out: &mut Vec<Shape>) {
+    out.push(Shape::Box { rect: *rect, color: WHITE, alpha: 1.0 });
+    hatch(rect, Run::Rising, look.color, out);
+    let Rect { left, top, right, bottom } = *rect;
+    let points = vec![(left, bottom), (left, top), (right, top), (right, bottom), (left, bottom)];
+    out.push(Shape::Stroke { points, width: 0.9, color: look.color });
+}
+
+/// Parallel lines across a rectangle.
+fn hatch(rect: &Rect, run: Run, color: Color, out: &mut Vec<Shape>) {
+    const APART: f64 = 5.0;
+    let Rect { left, top, right, bottom } = *rect;
     let (width, height) = (rect.width(), rect.height());
+    let reach = match run {
+        Run::Rising | Run::Falling => width + height,
+        Run::Level => height,
+        Run::Upright => width,
+    };
     let mut offset = 4.0;
-    while offset < width + height {
-        let (x0, x1) = (rect.left + offset - height, rect.left + offset);
-        let (y0, y1) = if slope < 0.0 { (rect.bottom, rect.top) } else { (rect.top, rect.bottom) };
-        // Lines run from lower left to upper right, or from upper left to lower right.
-        if let Some((from, to)) = clip_segment((x0, y0), (x1, y1), rect) {
-            out.push(Shape::line(from, to, 0.9, WHITE));
+    while offset < reach {
+        let (from, to) = match run {
+            Run::Rising => ((left + offset - height, bottom), (left + offset, top)),
+            Run::Falling => ((left + offset - height, top), (left + offset, bottom)),
+            // Counted from the base, so that bars of different heights match.
+            Run::Level => ((left, bottom - offset), (right, bottom - offset)),
+            Run::Upright => ((left + offset, top), (left + offset, bottom)),
+        };
+        if let Some((from, to)) = clip_segment(from, to, rect) {
+            out.push(Shape::line(from, to, 0.9, color));
         }
-        offset += 5.0;
+        offset += APART;
     }
 }
 
@@ -250,6 +278,10 @@ pub(super) fn draw_whisker(
     let top = y.position(hi)?.clamp(plot.top, plot.bottom);
     // A lower bound of 0 or less is off the bottom of a logarithmic axis.
     let bottom = y.position(lo).unwrap_or(plot.bottom).clamp(plot.top, plot.bottom);
+    // Two caps on top of each other would look like a mark of its own; the figure says so instead.
+    if (bottom - top).abs() < SHORTEST_WHISKER {
+        return None;
+    }
     // A light line under the dark one keeps it visible on dark bars.
     for (width, color) in [(2.4, WHITE), (1.0, BLACK)] {
         let cap = 2.0 + width / 2.0;

@@ -19,10 +19,11 @@ pub(super) const DESCENT: f64 = 0.24;
 /// Distance of two baselines, in em.
 pub(super) const LINE: f64 = 1.2;
 
-static FONT: LazyLock<FontRef<'static>> = LazyLock::new(|| {
-    FontRef::try_from_slice(include_bytes!("../../../assets/fonts/DejaVuSans-subset.ttf"))
-        .expect("the embedded font parses")
-});
+/// The font's file.
+pub(super) const FILE: &[u8] = include_bytes!("../../../assets/fonts/DejaVuSans-subset.ttf");
+
+static FONT: LazyLock<FontRef<'static>> =
+    LazyLock::new(|| FontRef::try_from_slice(FILE).expect("the embedded font parses"));
 
 fn units_per_em() -> f64 {
     FONT.units_per_em().map_or(2048.0, f64::from)

@@ -4,7 +4,7 @@
 
 use super::display_list::{Anchor, Rect, Shape, Text};
 use super::panel::{self, Frame, Margins};
-use super::style::TITLE;
+use super::style::{DARK, TITLE, VALUE};
 use super::{DrawError, font, legend};
 use crate::report::figure::{Axis, Figure, Marks, Panel, Scale};
 
@@ -12,6 +12,8 @@ use crate::report::figure::{Axis, Figure, Marks, Panel, Scale};
 const SMALLEST_PLOT: (f64, f64) = (40.0, 30.0);
 /// Above the figure's title.
 const TITLE_MARGIN: f64 = 5.0;
+/// Around the notes.
+const NOTE_MARGIN: f64 = 6.0;
 /// Labels depend on the plot's size, which depends on the labels' size. Margins only ever grow, so
 /// that this settles, mostly in the third round.
 const ROUNDS: usize = 12;
@@ -33,9 +35,25 @@ pub(super) fn shapes(figure: &Figure) -> Result<Vec<Shape>, DrawError> {
         out.push(Shape::Text(Text::centered(line, at, TITLE, Anchor::Middle)));
         area.top += TITLE * font::LINE;
     }
+    area.bottom = draw_notes(figure, &area, &mut out);
     let cells = draw_legends(figure, area, &mut out);
     draw_panels(figure, &cells, &mut out)?;
     Ok(out)
+}
+
+/// Draws the notes at the bottom; what is above them is free.
+fn draw_notes(figure: &Figure, area: &Rect, out: &mut Vec<Shape>) -> f64 {
+    let room = area.width() - 2.0 * NOTE_MARGIN;
+    let lines: Vec<String> = figure.notes.iter().flat_map(|note| font::wrap(note, VALUE, room)).collect();
+    if lines.is_empty() {
+        return area.bottom;
+    }
+    let top = area.bottom - lines.len() as f64 * VALUE * font::LINE - NOTE_MARGIN;
+    for (row, line) in lines.into_iter().enumerate() {
+        let at = (area.left + NOTE_MARGIN, top + (row as f64 + 0.5) * VALUE * font::LINE);
+        out.push(Shape::Text(Text::centered(line, at, VALUE, Anchor::Start).color(DARK)));
+    }
+    top
 }
 
 /// Draws one legend below all panels or, where they contradict each other, one below each; the
@@ -61,12 +79,16 @@ fn draw_legends(figure: &Figure, mut area: Rect, out: &mut Vec<Shape>) -> Vec<Re
     cells
 }
 
-/// Equal cells, row by row.
+/// Cells row by row, equal but for those of a last row that is not full: they share its width, so that no hole is left.
 fn grid(figure: &Figure, area: &Rect) -> Vec<Rect> {
-    let columns = figure.columns.min(figure.panels.len());
-    let rows = figure.panels.len().div_ceil(columns);
-    let (width, height) = (area.width() / columns as f64, area.height() / rows as f64);
+    let panels = figure.panels.len();
+    let columns = figure.columns.min(panels);
+    let rows = panels.div_ceil(columns);
+    let height = area.height() / rows as f64;
+    let last = panels - (rows - 1) * columns;
     let cell = |index: usize| {
+        let in_row = if index / columns + 1 == rows { last } else { columns };
+        let width = area.width() / in_row as f64;
         let left = area.left + (index % columns) as f64 * width;
         let top = area.top + (index / columns) as f64 * height;
         Rect { left, top, right: left + width, bottom: top + height }

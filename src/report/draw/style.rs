@@ -91,32 +91,48 @@ enum Marker {
     Polygon(&'static [Point]),
 }
 
-/// How a bar is hatched over its colour.
+/// Parallel lines over a bar's colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hatch {
-    Plain,
+pub(super) enum Run {
+    /// From lower left to upper right.
     Rising,
+    /// From upper left to lower right.
     Falling,
+    Level,
+    Upright,
 }
+
+/// How bars are hatched: the first two are told apart by lightness, all others by their lines.
+const HATCHES: [&[Run]; 8] = [
+    &[],
+    &[],
+    &[Run::Rising],
+    &[Run::Falling],
+    &[Run::Rising, Run::Falling],
+    &[Run::Level],
+    &[Run::Upright],
+    &[Run::Level, Run::Upright],
+];
 
 /// The look of a series.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Look {
     pub color: Color,
     pub dash: &'static [f64],
-    pub hatch: Hatch,
+    pub hatch: &'static [Run],
+    /// The colour of the hatch's lines.
+    pub over: Color,
     marker: Marker,
 }
 
 impl Look {
     /// The look of a style index; indices beyond the palette repeat colours with other markers.
     pub(super) fn of(style: usize) -> Self {
-        let hatch = match style % 8 {
-            0..=2 => Hatch::Plain,
-            3..=5 => Hatch::Rising,
-            _ => Hatch::Falling,
-        };
-        Look { color: COLORS[style % 8], dash: DASHES[style % 5], hatch, marker: MARKERS[style % 7] }
+        let color = COLORS[style % 8];
+        // Styles of one colour differ in their hatch too.
+        let hatch = HATCHES[(style % 8 + style / 8) % 8];
+        let over = if color == COLORS[7] { DARK } else { WHITE };
+        Look { color, dash: DASHES[style % 5], hatch, over, marker: MARKERS[style % 7] }
     }
 
     /// The marker at a position, with a white rim that keeps crowded markers apart.
@@ -158,6 +174,19 @@ mod tests {
         let looks: Vec<Look> = (0..56).map(Look::of).collect();
         for (i, look) in looks.iter().enumerate() {
             assert!(looks[..i].iter().all(|other| (other.color, other.marker) != (look.color, look.marker)), "{i}");
+        }
+    }
+
+    /// Black and the first colour are bare; every other bar of a figure has lines of its own, also those of one colour.
+    #[test]
+    fn no_two_bars_share_a_hatch() {
+        let hatches: Vec<&[Run]> = (1..8).map(|style| Look::of(style).hatch).collect();
+        for (i, hatch) in hatches.iter().enumerate() {
+            assert!(!hatches[..i].contains(hatch), "{i}");
+        }
+        for color in 1..8 {
+            let of_one: Vec<&[Run]> = [0, 24, 48].map(|later| Look::of(color + later).hatch).to_vec();
+            assert!(of_one[0] != of_one[1] && of_one[1] != of_one[2] && of_one[0] != of_one[2], "{color}");
         }
     }
 }

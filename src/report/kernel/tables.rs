@@ -6,10 +6,21 @@ use crate::config::format::style;
 use crate::plan::KernelCell;
 use crate::record::{KernelResult, Timed};
 use crate::report::columns::Columns;
+use crate::report::stats::median_bounds;
 use crate::report::table::{Table, Value};
 
-const BREAK_EVEN: [&str; 8] =
-    ["format", "backend", "dtype", "out_features", "in_features", "tokens", "break_even_sparsity", "note"];
+const BREAK_EVEN: [&str; 10] = [
+    "format",
+    "backend",
+    "dtype",
+    "out_features",
+    "in_features",
+    "tokens",
+    "break_even_sparsity",
+    "note",
+    "break_even_low",
+    "break_even_high",
+];
 
 /// Every table, where there are kernel cells.
 pub(super) fn all(records: &[KernelResult]) -> Vec<Table> {
@@ -66,7 +77,22 @@ const KERNELS: &[Column<KernelResult>] = &[
         get: |record| of(record, |t| t.measured.max_rel_err),
     },
     Column { name: "kernel", help: "the code path that ran", get: |record| of(record, |t| t.measured.kernel.clone()) },
+    Column {
+        name: "median_low_us",
+        help: "lower end of the median's interval at 90 %, from the repeats",
+        get: |record| bounds(record).map(|(low, _)| low * 1e6).into(),
+    },
+    Column {
+        name: "median_high_us",
+        help: "upper end of that interval",
+        get: |record| bounds(record).map(|(_, high)| high * 1e6).into(),
+    },
 ];
+
+/// The interval of a kernel's median, in seconds.
+fn bounds(record: &KernelResult) -> Option<(f64, f64)> {
+    median_bounds(&record.measured.as_ref()?.seconds)
+}
 
 fn kernels(records: &[KernelResult]) -> Table {
     // The seed is left out: it says only which random weight was timed.
@@ -83,6 +109,10 @@ fn kernels(records: &[KernelResult]) -> Table {
 }
 
 fn break_even(records: &[KernelResult]) -> Table {
+    /// No more digits than there is to know.
+    fn rounded(sparsity: f64) -> f64 {
+        (sparsity * 1e4).round() / 1e4
+    }
     let mut table = Table::new("break_even", BREAK_EVEN);
     for curve in curves(records) {
         let cell = curve.cell;
@@ -91,6 +121,8 @@ fn break_even(records: &[KernelResult]) -> Table {
             BreakEven::Below(sparsity) => (Some(sparsity), Some("not slower from the smallest sparsity measured on")),
             BreakEven::At(sparsity) => (Some(sparsity), None),
         };
+        let ends = curve.bounds.map(|[slow, fast]| [fast, slow].map(|points| BreakEven::of(&points).sparsity()));
+        let [low, high] = ends.unwrap_or_default();
         table.rows.push(vec![
             cell.label().into(),
             cell.backend.name().into(),
@@ -98,11 +130,36 @@ fn break_even(records: &[KernelResult]) -> Table {
             cell.shape[0].into(),
             cell.shape[1].into(),
             cell.tokens.into(),
-            sparsity.into(),
+            sparsity.map(rounded).into(),
             note.into(),
+            low.map(rounded).into(),
+            high.map(rounded).into(),
         ]);
     }
     table
+}
+
+/// Break-even for a person: where it lies, and from where to where the repeats allow it to.
+pub(super) fn terminal_break_even(records: &[KernelResult]) -> Option<Table> {
+    let table = break_even(records);
+    let column = |name: &str| table.columns.iter().position(|column| column == name);
+    let (at, low, high) = (column("break_even_sparsity")?, column("break_even_low")?, column("break_even_high")?);
+    let note = column("note")?;
+    let mut shown = Table::new("break_even", table.columns[..at].iter().cloned().chain(["break-even".to_owned()]));
+    for row in &table.rows {
+        let percent = |value: &Value| value.number().map(|share| format!("{:.1} %", share * 100.0));
+        let words = match (percent(&row[at]), percent(&row[low]), percent(&row[high])) {
+            (Some(at), Some(low), Some(high)) => format!("{at} ({low} to {high})"),
+            (Some(at), Some(low), None) => format!("{at} (from {low} on, or nowhere)"),
+            (Some(at), None, _) => at,
+            (None, Some(low), _) => format!("nowhere measured, or from {low} on"),
+            (None, None, _) => "nowhere measured".into(),
+        };
+        let words =
+            if row[at].number().is_some() && row[note] != Value::Missing { format!("below {words}") } else { words };
+        shown.rows.push(row[..at].iter().cloned().chain([words.into()]).collect());
+    }
+    (!shown.rows.is_empty()).then(|| shown.without_constant_columns(&["format", "break-even"]))
 }
 
 /// The speed-up of a format over the sparsity.
@@ -111,6 +168,8 @@ pub(super) struct Curve<'a> {
     pub cell: &'a KernelCell,
     /// Target sparsity and mean speed-up over seeds, ascending; at least one.
     pub points: Vec<(f64, f64)>,
+    /// The least and the largest speed-ups that the repeats allow, likewise, where there are repeats enough.
+    bounds: Option<[Vec<(f64, f64)>; 2]>,
 }
 
 /// The curve of every backend, dtype, shape, number of tokens and format, in order of first appearance.
@@ -120,22 +179,46 @@ pub(super) fn curves(records: &[KernelResult]) -> Vec<Curve<'_>> {
         (a.backend, a.dtype, a.shape, a.tokens) == (b.backend, b.dtype, b.shape, b.tokens)
             && (a.label(), weight(a)) == (b.label(), weight(b))
     };
-    let mut groups: Vec<(&KernelCell, Vec<(f64, f64)>)> = Vec::new();
+    let mut groups: Vec<(&KernelCell, Vec<Speedup>)> = Vec::new();
     for timed in records.iter().filter_map(KernelResult::timed) {
-        let (Some(sparsity), Some(speedup)) = (timed.cell.sparsity, timed.speedup()) else { continue };
+        let (Some(sparsity), Some(middle)) = (timed.cell.sparsity, timed.speedup()) else { continue };
+        let speedup = Speedup { sparsity, middle, ends: ends(records, timed) };
         match groups.iter_mut().find(|(cell, _)| same(cell, timed.cell)) {
-            Some((_, points)) => points.push((sparsity, speedup)),
-            None => groups.push((timed.cell, vec![(sparsity, speedup)])),
+            Some((_, points)) => points.push(speedup),
+            None => groups.push((timed.cell, vec![speedup])),
         }
     }
-    let curve = |(cell, mut points): (_, Vec<(f64, f64)>)| {
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mean = |seeds: &[(f64, f64)]| {
-            (seeds[0].0, seeds.iter().map(|(_, speedup)| speedup).sum::<f64>() / seeds.len() as f64)
+    let curve = |(cell, mut points): (_, Vec<Speedup>)| {
+        points.sort_by(|a, b| a.sparsity.total_cmp(&b.sparsity));
+        let mean = |of: &dyn Fn(&Speedup) -> f64| -> Vec<(f64, f64)> {
+            let mean = |seeds: &[Speedup]| (seeds[0].sparsity, seeds.iter().map(of).sum::<f64>() / seeds.len() as f64);
+            points.chunk_by(|a, b| a.sparsity == b.sparsity).map(mean).collect()
         };
-        Curve { cell, points: points.chunk_by(|a, b| a.0 == b.0).map(mean).collect() }
+        let end = |of: fn((f64, f64)) -> f64| mean(&|point| point.ends.map_or(f64::NAN, of));
+        let bounds = points.iter().all(|point| point.ends.is_some());
+        let bounds = bounds.then(|| [end(|(least, _)| least), end(|(_, most)| most)]);
+        Curve { cell, points: mean(&|point| point.middle), bounds }
     };
     groups.into_iter().map(curve).collect()
+}
+
+/// The speed-up at a sparsity, and what the repeats allow it to be.
+struct Speedup {
+    sparsity: f64,
+    middle: f64,
+    ends: Option<(f64, f64)>,
+}
+
+/// The least and the largest speed-up that the intervals of both medians allow; dense is timed beside it, by itself.
+fn ends(records: &[KernelResult], timed: Timed<'_>) -> Option<(f64, f64)> {
+    let own = median_bounds(&timed.measured.seconds)?;
+    let alike = |cell: &KernelCell| {
+        let of = |cell: &KernelCell| (cell.backend, cell.dtype, cell.shape, cell.tokens, cell.seed);
+        cell.format == KernelFormat::Dense && of(cell) == of(timed.cell) && cell.given.weight == timed.cell.given.weight
+    };
+    let dense = records.iter().filter_map(KernelResult::timed).find(|dense| alike(dense.cell))?;
+    let dense = median_bounds(&dense.measured.seconds)?;
+    Some((dense.0 / own.1, dense.1 / own.0))
 }
 
 /// From which sparsity on a format is not slower than dense.
@@ -150,6 +233,14 @@ pub(super) enum BreakEven {
 }
 
 impl BreakEven {
+    /// Where it is, if anywhere.
+    fn sparsity(self) -> Option<f64> {
+        match self {
+            Self::Never => None,
+            Self::Below(sparsity) | Self::At(sparsity) => Some(sparsity),
+        }
+    }
+
     /// Of points in ascending order: where the speed-up crosses 1 for the last time.
     pub fn of(points: &[(f64, f64)]) -> Self {
         let slower = points.iter().rposition(|(_, speedup)| *speedup < 1.0);

@@ -1,21 +1,22 @@
 //! Two methods at one point: which is better, and whether the seeds allow to say so.
 //!
-//! Owns `comparisons.csv`. A difference of means counts when it is larger than the spread, the root of the sum of
-//! both variances over seeds. What depends on no seed has no spread; what depends on one and ran with one only has
-//! an unknown one.
+//! Owns `comparisons.csv`. Seeds that both sides have are compared one by one, since they share what the seed draws; else
+//! the spread is the root of the sum of both variances. A difference counts when it is larger than the spread and its
+//! p is below 0.05, of three seeds at least; what depends on no seed has no spread.
 
 use super::Cells;
 use super::plots::runs;
 use super::series_names::{Names, Seeds, points, targets};
 use crate::config::experiment::MetricColumn;
-use crate::report::stats::{mean, sd};
+use crate::record::CellResult;
+use crate::report::stats::{Contrast, Sample, Test};
 use crate::report::table::{Table, Value};
 
 /// The columns that are compared, and whether more of them is better.
 const METRICS: [(MetricColumn, bool); 3] =
     [(MetricColumn::Perplexity, false), (MetricColumn::Top1Match, true), (MetricColumn::KlNats, false)];
 
-const COLUMNS: [&str; 19] = [
+const COLUMNS: [&str; 21] = [
     "setup",
     "model",
     "pattern",
@@ -35,12 +36,16 @@ const COLUMNS: [&str; 19] = [
     "difference",
     "spread",
     "verdict",
+    "test",
+    "p",
 ];
+/// The place of the verdict.
+const VERDICT: usize = 18;
 
-/// The difference is no larger than the spread.
+/// The difference is no larger than the spread, or its p is not small.
 const INCONCLUSIVE: &str = "inconclusive";
-/// A side depends on the seed and has one only.
-const SINGLE_SEED: &str = "single seed";
+/// A side depends on the seed and has too few.
+const FEW_SEEDS: &str = "fewer than 3 seeds";
 /// Two deterministic sides agree.
 const EQUAL: &str = "equal";
 
@@ -61,50 +66,46 @@ pub(super) fn table(cells: &Cells) -> Option<Table> {
     (!table.rows.is_empty()).then_some(table)
 }
 
-/// How many comparisons there are, and how many of them are inconclusive.
-fn counts(table: &Table) -> (usize, usize) {
-    let inconclusive = table.rows.iter().filter(|row| row.last() == Some(&INCONCLUSIVE.into()));
-    (table.rows.len(), inconclusive.count())
+/// How many comparisons have a verdict.
+fn count(table: &Table, verdict: &str) -> usize {
+    table.rows.iter().filter(|row| row[VERDICT] == verdict.into()).count()
 }
 
 /// What a reader should not miss of them.
-pub(super) fn finding(table: &Table) -> Option<String> {
-    let (comparisons, inconclusive) = counts(table);
-    (inconclusive > 0).then(|| {
+pub(super) fn findings(table: &Table) -> Vec<String> {
+    let comparisons = table.rows.len();
+    let (inconclusive, few) = (count(table, INCONCLUSIVE), count(table, FEW_SEEDS));
+    let inconclusive = (inconclusive > 0).then(|| {
         format!(
-            "{inconclusive} of {comparisons} comparisons of methods are inconclusive, the difference no larger than \
-             the spread over seeds: see tables/comparisons.csv"
+            "{inconclusive} of {comparisons} comparisons of methods are inconclusive, the difference within the spread \
+             over seeds or p at least 0.05: see tables/comparisons.csv"
         )
-    })
+    });
+    let few = (few > 0).then(|| {
+        format!(
+            "{few} of {comparisons} comparisons of methods have fewer than 3 seeds, which say nothing of chance: write \
+             `seed = [0, 1, 2]`"
+        )
+    });
+    inconclusive.into_iter().chain(few).collect()
 }
 
 /// A number of a point, over its seeds.
-struct Side {
-    mean: f64,
-    /// 0 for what depends on no seed, nothing for one seed of what does.
-    sd: Option<f64>,
-    seeds: usize,
-}
-
-impl Side {
-    fn of(point: &Seeds<'_>, column: MetricColumn) -> Option<Self> {
-        let values: Vec<f64> = point.cells.iter().filter_map(|record| record.column(column).number()).collect();
-        let seeded = point.cells.iter().any(|record| record.cell.seed.is_some());
-        let sd = if seeded { sd(&values) } else { Some(0.0) };
-        Some(Self { mean: mean(&values)?, sd, seeds: values.len() })
-    }
+fn sample(point: &Seeds<'_>, column: MetricColumn) -> Sample {
+    let value = |record: &&CellResult| Some((record.cell.seed, record.column(column).number()?));
+    Sample { values: point.cells.iter().filter_map(value).collect() }
 }
 
 fn row(a: &Seeds<'_>, b: &Seeds<'_>, (column, more_is_better): (MetricColumn, bool)) -> Option<Vec<Value>> {
-    let (left, right) = (Side::of(a, column)?, Side::of(b, column)?);
-    let difference = left.mean - right.mean;
-    let spread = left.sd.zip(right.sd).map(|(a, b)| a.hypot(b));
-    let better = if (difference > 0.0) == more_is_better { &a.name } else { &b.name };
-    let verdict = match spread {
-        None => SINGLE_SEED,
-        Some(0.0) if difference == 0.0 => EQUAL,
-        Some(spread) if difference.abs() <= spread => INCONCLUSIVE,
-        Some(_) => better,
+    let (left, right) = (sample(a, column), sample(b, column));
+    let contrast = Contrast::of(&left, &right)?;
+    let better = if (contrast.difference > 0.0) == more_is_better { &a.name } else { &b.name };
+    let verdict = match contrast.test {
+        _ if contrast.decided() => better,
+        Test::Exact => EQUAL,
+        Test::Paired | Test::Welch if contrast.too_few => FEW_SEEDS,
+        Test::Paired | Test::Welch if contrast.difference == 0.0 && contrast.spread == Some(0.0) => EQUAL,
+        Test::Paired | Test::Welch => INCONCLUSIVE,
     };
     let cell = &a.cells[0].cell;
     Some(vec![
@@ -118,15 +119,17 @@ fn row(a: &Seeds<'_>, b: &Seeds<'_>, (column, more_is_better): (MetricColumn, bo
         column.into(),
         a.name.clone().into(),
         b.name.clone().into(),
-        (left.seeds as u64).into(),
-        (right.seeds as u64).into(),
-        left.mean.into(),
-        right.mean.into(),
-        left.sd.into(),
-        right.sd.into(),
-        difference.into(),
-        spread.into(),
+        (left.seeds() as u64).into(),
+        (right.seeds() as u64).into(),
+        left.mean().into(),
+        right.mean().into(),
+        left.sd().into(),
+        right.sd().into(),
+        contrast.difference.into(),
+        contrast.spread.into(),
         verdict.into(),
+        contrast.test.name().into(),
+        contrast.p.into(),
     ])
 }
 
@@ -157,24 +160,46 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_counts_beyond_the_spread() {
-        // Mean 20, standard deviation 2.
-        assert_eq!(verdicts(17.0, &[18.0, 20.0, 22.0]), [(-3.0, Some(2.0), "magnitude".into())]);
-        assert_eq!(verdicts(25.0, &[18.0, 20.0, 22.0]), [(5.0, Some(2.0), "random".into())]);
+    fn a_difference_counts_beyond_the_spread_and_chance() {
+        // Mean 20, standard deviation 2; scipy.stats.ttest_1samp gives p = 0.0131, 0.1217 and 0.2254.
+        assert_eq!(verdicts(10.0, &[18.0, 20.0, 22.0]), [(-10.0, Some(2.0), "magnitude".into())]);
+        assert_eq!(verdicts(30.0, &[18.0, 20.0, 22.0]), [(10.0, Some(2.0), "random".into())]);
+        assert_eq!(verdicts(17.0, &[18.0, 20.0, 22.0]), [(-3.0, Some(2.0), INCONCLUSIVE.into())]);
         assert_eq!(verdicts(18.0, &[18.0, 20.0, 22.0]), [(-2.0, Some(2.0), INCONCLUSIVE.into())]);
-        assert_eq!(verdicts(20.0, &[20.0, 20.0]), [(0.0, Some(0.0), EQUAL.into())]);
+        assert_eq!(verdicts(20.0, &[20.0, 20.0, 20.0]), [(0.0, Some(0.0), EQUAL.into())]);
     }
 
     #[test]
-    fn one_seed_says_nothing_of_the_spread() {
-        assert_eq!(verdicts(17.0, &[18.0]), [(-1.0, None, SINGLE_SEED.into())]);
+    fn few_seeds_say_nothing_of_chance() {
+        assert_eq!(verdicts(17.0, &[18.0]), [(-1.0, None, FEW_SEEDS.into())]);
+        assert_eq!(verdicts(17.0, &[30.0, 30.1]).first().map(|(.., verdict)| verdict.clone()), Some(FEW_SEEDS.into()));
         assert!(verdicts(17.0, &[]).is_empty());
     }
 
     #[test]
-    fn inconclusive_rows_are_counted() {
-        let mut table = Table::new("comparisons", ["verdict"]);
-        table.rows = [INCONCLUSIVE, "magnitude", INCONCLUSIVE].map(|word| vec![word.into()]).to_vec();
-        assert_eq!(counts(&table), (3, 2));
+    fn seeds_that_both_sides_have_are_compared_one_by_one() {
+        let masked = |method, seed| cell("m", method, 0.5, Variant::Masked, Some(seed));
+        let mut records = Vec::new();
+        // The seeds differ by 10, the methods by 1 at every seed.
+        for (seed, perplexity) in [20.0, 30.0, 40.0].into_iter().enumerate() {
+            records.push(record(masked(Method::Wanda, seed as u64), perplexity, &[]));
+            records.push(record(masked(Method::Random, seed as u64), perplexity + 1.0 + 0.01 * seed as f64, &[]));
+        }
+        let table = table(&Cells { records, ..Default::default() }).unwrap();
+        let verdict = &table.rows[0][VERDICT..];
+        assert_eq!(verdict[..2], ["wanda".into(), "paired".into()]);
+        assert!(verdict[2].number().unwrap() < 1e-3, "{verdict:?}");
+    }
+
+    #[test]
+    fn what_is_not_decided_is_counted() {
+        let mut table = Table::new("comparisons", COLUMNS);
+        for word in [INCONCLUSIVE, "magnitude", FEW_SEEDS] {
+            let mut row = vec![Value::Missing; COLUMNS.len()];
+            row[VERDICT] = word.into();
+            table.rows.push(row);
+        }
+        let said = findings(&table);
+        assert!(said[0].starts_with("1 of 3 comparisons") && said[1].contains("fewer than 3 seeds"), "{said:?}");
     }
 }

@@ -8,6 +8,7 @@ use crate::config::experiment::Variant;
 use crate::plan::Cell;
 use crate::record::{CellResult, LatencyRecord, PhaseRecord};
 use crate::report::figure::{Axis, BarSeries, Category, Figure, Marks, Panel, Value as Mark};
+use crate::report::stats::{median, median_bounds};
 use crate::report::table::Table;
 
 const MILLI: f64 = 1e3;
@@ -46,6 +47,13 @@ impl<'a> Timed<'a> {
 
     fn median(&self) -> f64 {
         self.phase.spread().median
+    }
+
+    /// The interval of the median, at 90 %, from the runs: tokens of one run share its luck, so each run counts once.
+    fn bounds(&self) -> Option<(f64, f64)> {
+        let of_run = self.phase.seconds.len() / self.repeats.max(1);
+        let runs: Vec<f64> = self.phase.seconds.chunks(of_run.max(1)).map(median).collect();
+        median_bounds(&runs)
     }
 
     fn tokens_per_second(&self) -> f64 {
@@ -92,11 +100,18 @@ fn latency(cells: &Cells) -> Table {
         "tokens_per_s",
         "speedup_vs_dense",
         "peak_bytes",
+        "median_low_ms",
+        "median_high_ms",
+        "speedup_low",
+        "speedup_high",
+        "same_kernels_as",
     ];
     let mut table = keyed("latency", &columns);
     for record in &cells.records {
         for timed in timed(record) {
             let spread = timed.phase.spread();
+            let (own, dense) = (timed.bounds(), dense_of(cells, record, &timed));
+            let speedup = own.zip(dense.as_ref().and_then(Timed::bounds));
             let values = [
                 timed.name.into(),
                 (timed.batch as u64).into(),
@@ -108,8 +123,13 @@ fn latency(cells: &Cells) -> Table {
                 (spread.p95 * MILLI).into(),
                 (spread.min * MILLI).into(),
                 timed.tokens_per_second().into(),
-                dense_median(cells, record, &timed).map(|dense| dense / spread.median).into(),
+                dense.map(|dense| dense.median() / spread.median).into(),
                 timed.peak_bytes.into(),
+                own.map(|(low, _)| low * MILLI).into(),
+                own.map(|(_, high)| high * MILLI).into(),
+                speedup.map(|(own, dense)| dense.0 / own.1).into(),
+                speedup.map(|(own, dense)| dense.1 / own.0).into(),
+                same_kernels(cells, record).map(|other| other.cell.setup()).into(),
             ];
             table.rows.push(row(record, values));
         }
@@ -117,8 +137,34 @@ fn latency(cells: &Cells) -> Table {
     table
 }
 
-/// The dense model's median of the same work on the same machine.
-fn dense_median(cells: &Cells, record: &CellResult, timed_here: &Timed<'_>) -> Option<f64> {
+/// An earlier variant of the same point that ran the very same kernels: the times of both differ by chance alone.
+fn same_kernels<'a>(cells: &'a Cells, record: &CellResult) -> Option<&'a CellResult> {
+    let kernels = |record: &CellResult| {
+        let mut all = record.measured.as_ref()?.kernels.clone();
+        all.sort_by(|a, b| (&a.kernel, a.tokens).cmp(&(&b.kernel, b.tokens)));
+        (!all.is_empty()).then_some(all)
+    };
+    let own = kernels(record)?;
+    let earlier = cells.records.iter().take_while(|other| other.id != record.id);
+    earlier.filter(|other| other.cell.same_point(&record.cell)).find(|other| kernels(other).as_ref() == Some(&own))
+}
+
+/// What a reader should know of times: which differ by chance alone.
+pub(super) fn finding(cells: &Cells) -> Option<String> {
+    let timed: Vec<&CellResult> = cells.records.iter().filter(|record| timed(record).next().is_some()).collect();
+    let same: Vec<String> = timed
+        .iter()
+        .filter_map(|record| Some(format!("{} and {}", same_kernels(cells, record)?.cell.setup(), record.cell.setup())))
+        .collect();
+    let first = same.first()?;
+    let more = if same.len() > 1 { format!(" (and {} more pairs)", same.len() - 1) } else { String::new() };
+    Some(format!(
+        "{first}{more} ran the same kernels: their times differ by chance alone, see `same_kernels_as` in tables/latency.csv"
+    ))
+}
+
+/// The dense model's times of the same work on the same machine.
+fn dense_of<'a>(cells: &'a Cells, record: &CellResult, timed_here: &Timed<'_>) -> Option<Timed<'a>> {
     let alike = |a: &CellResult, b: &CellResult| {
         let machine = |result: &CellResult| {
             let of = |key: &str| result.timed_on.as_ref().and_then(|timed_on| timed_on.get(key).cloned());
@@ -128,7 +174,7 @@ fn dense_median(cells: &Cells, record: &CellResult, timed_here: &Timed<'_>) -> O
         model(&a.cell) == model(&b.cell) && machine(a) == machine(b)
     };
     let dense = cells.records.iter().find(|other| other.cell.variant == Variant::Dense && alike(other, record))?;
-    timed(dense).find(|timed| timed.same_work(timed_here)).map(|timed| timed.median())
+    timed(dense).find(|timed| timed.same_work(timed_here))
 }
 
 fn parts(cells: &Cells) -> Table {
@@ -169,24 +215,37 @@ pub(super) fn figure(records: &[&CellResult]) -> Option<Figure> {
     };
     let panels = [panel("decode", "Decode (tokens/s)"), panel("prefill", "Prefill (tokens/s)")];
     let panels: Vec<Panel> = panels.into_iter().flatten().collect();
-    (!work.is_empty() && !panels.is_empty()).then(|| Figure { columns: 1, ..Figure::new(panels, PAGE, 500) })
+    let bars = panels.iter().any(|panel| matches!(panel.marks, Marks::Bars { .. }));
+    let says = bars.then(|| "Bars: the median sample; whiskers: the middle half of all samples".to_owned());
+    let notes = says.into_iter().collect();
+    (!work.is_empty() && !panels.is_empty()).then(|| Figure { columns: 1, notes, ..Figure::new(panels, PAGE, 510) })
 }
 
 /// One bar a setup for each batch size and prompt length.
 fn bars(records: &[&CellResult], work: &[&Timed<'_>], axis: Axis) -> Panel {
     let several = work.len() > 1;
     let category = |(label, record): (String, &&CellResult)| Category {
-        label,
         style: (!several).then(|| variant_style(record.cell.variant)),
+        ..Category::from(label)
     };
     let series = work.iter().enumerate().map(|(index, work)| BarSeries {
         name: work.label(),
         style: index + 1,
-        values: records.iter().map(|record| Mark::from(speed(record, work))).collect(),
+        values: records.iter().map(|record| mark(record, work)).collect(),
     });
     let categories = labels(records).into_iter().zip(records).map(category).collect();
     let marks = Marks::Bars { categories, series: series.collect() };
     Panel { legend: several, ..Panel::new(Axis::linear(""), axis, marks) }
+}
+
+/// The speed of the median sample, with those of the middle half of all samples on each side.
+fn mark(record: &CellResult, work: &Timed<'_>) -> Mark {
+    let Some(timed) = timed(record).find(|timed| timed.same_work(work)) else { return Mark::MISSING };
+    let speed = |seconds: f64| timed.tokens_per_sample as f64 / seconds;
+    match timed.phase.middle_half() {
+        Some((fast, slow)) => Mark::with_bounds(timed.tokens_per_second(), speed(slow), speed(fast)),
+        None => timed.tokens_per_second().into(),
+    }
 }
 
 fn speed(record: &CellResult, work: &Timed<'_>) -> Option<f64> {

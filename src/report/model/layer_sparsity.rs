@@ -2,7 +2,7 @@
 //!
 //! Owns what a module's name says of its place in the network, and which points have room in a figure.
 
-use super::plots::{PAGE, over_seeds};
+use super::plots::{Made, PAGE, across, over_seeds};
 use super::series_names::{Names, Seeds, Target, points, spread_out, target_labels, targets};
 use super::tables::sparsity;
 use crate::record::CellResult;
@@ -35,7 +35,7 @@ struct Matrix<'a> {
 /// The linears within blocks.
 fn matrices(record: &CellResult) -> impl Iterator<Item = Matrix<'_>> {
     let layers = record.measured.iter().flat_map(|measured| &measured.structure.layers);
-    let linears = layers.filter(|layer| matches!(layer.group.as_str(), "attention_linear" | "mlp_linear"));
+    let linears = layers.filter(|layer| matches!(&*layer.group, "attention_linear" | "mlp_linear"));
     linears.filter_map(|layer| {
         let (block, kind) = place(&layer.module_name)?;
         Some(Matrix { block, kind, nonzero: layer.nonzero, total: layer.total })
@@ -70,26 +70,65 @@ fn blocks_of(points: &[Seeds<'_>]) -> Vec<usize> {
     if blocks.len() > MOST_BLOCKS { Vec::new() } else { blocks.into_iter().collect() }
 }
 
-/// Sparsity of every block, a panel a target, a line a method. Where some targets have unequal blocks, only these
-/// are shown.
-pub(super) fn layers(records: &[&CellResult], names: &Names) -> Option<Figure> {
+/// Sparsity of every block, a panel a target, a line a method. What is the same in every block is said and not drawn:
+/// methods that are flat at every target, and targets at which all methods are.
+pub(super) fn layers(records: &[&CellResult], names: &Names) -> Made {
     let points = points(records, names);
     let blocks = blocks_of(&points);
     if blocks.len() < 2 {
-        return None;
+        return Made::Nothing;
     }
     let targets = targets(&points);
     let titled = targets.iter().zip(target_labels(&targets));
     let mut panels: Vec<Panel> =
         titled.map(|(target, title)| Panel { title, ..lines(&points, target, &blocks, names) }).collect();
-    if panels.iter().any(|panel| !has_equal_blocks(panel)) {
-        panels.retain(|panel| !has_equal_blocks(panel));
+    let even: Vec<String> = panels.iter().filter(|panel| has_equal_blocks(panel)).map(|p| p.title.clone()).collect();
+    panels.retain(|panel| !has_equal_blocks(panel));
+    if panels.is_empty() {
+        return Made::Undrawn("at every target, all blocks have the same share of zeros".into());
+    }
+    let mut notes = Vec::new();
+    if !even.is_empty() {
+        notes.push(format!("The same in every block, and not drawn: {}", even.join("; ")));
+    }
+    let flat = flat_lines(&panels);
+    if !flat.is_empty() {
+        notes.push(format!("The same in every block: {}", flat.join("; ")));
+    }
+    for panel in &mut panels {
+        if let Marks::Points(series) = &mut panel.marks {
+            series.retain(|line| !flat.contains(&line.name));
+        }
+        panel.y.range = Some(room(lines_of(panel).iter().flat_map(|s| &s.points).flat_map(|(_, value)| ends(value))));
     }
     let panels = spread_out(panels, MOST_LINES);
-    let columns = panels.len().min(2);
-    let rows = panels.len().div_ceil(columns.max(1)) as u32;
+    let columns = across(panels.len(), true);
+    let rows = panels.len().div_ceil(columns) as u32;
     let width = if columns > 1 { PAGE } else { PAGE * 7 / 10 };
-    Some(Figure { columns, ..Figure::new(panels, width, 230 * rows + 20) })
+    Made::Figure(Figure { columns, notes, ..Figure::new(panels, width, 230 * rows + 40) })
+}
+
+fn lines_of(panel: &Panel) -> &[PointSeries] {
+    match &panel.marks {
+        Marks::Points(series) => series,
+        Marks::Bars { .. } | Marks::Heat(_) | Marks::Raster(_) => &[],
+    }
+}
+
+fn is_flat(line: &PointSeries) -> bool {
+    is_uniform(line.points.iter().filter_map(|(_, value)| value.finite()))
+}
+
+/// The methods whose lines are flat in every panel.
+fn flat_lines(panels: &[Panel]) -> Vec<String> {
+    let mut flat: Vec<String> = Vec::new();
+    for line in panels.iter().flat_map(lines_of) {
+        let everywhere = || panels.iter().flat_map(lines_of).filter(|l| l.name == line.name).all(is_flat);
+        if !flat.contains(&line.name) && everywhere() {
+            flat.push(line.name.clone());
+        }
+    }
+    flat
 }
 
 fn lines(points: &[Seeds<'_>], target: &Target, blocks: &[usize], names: &Names) -> Panel {
@@ -111,8 +150,7 @@ fn lines(points: &[Seeds<'_>], target: &Target, blocks: &[usize], names: &Names)
 
 /// Whether every line of a panel is flat.
 fn has_equal_blocks(panel: &Panel) -> bool {
-    let Marks::Points(series) = &panel.marks else { return true };
-    series.iter().all(|line| is_uniform(line.points.iter().filter_map(|(_, value)| value.finite())))
+    lines_of(panel).iter().all(is_flat)
 }
 
 /// Whether some shares are one.
@@ -143,27 +181,35 @@ fn block_ticks(blocks: &[usize]) -> Vec<f64> {
     blocks.iter().step_by(stride).map(|&block| block as f64).collect()
 }
 
-/// Sparsity of every matrix of every block, a panel a point. Where some points spread their zeros unevenly over the
-/// matrices, only these are shown.
-pub(super) fn heatmap(records: &[&CellResult], names: &Names) -> Option<Figure> {
+/// Sparsity of every matrix of every block, a panel a point. Points whose matrices are all alike are said and not drawn.
+pub(super) fn heatmap(records: &[&CellResult], names: &Names) -> Made {
     let points = points(records, names);
     let blocks = blocks_of(&points);
     if blocks.is_empty() {
-        return None;
+        return Made::Nothing;
     }
     let labels = target_labels(&points.iter().map(|point| point.target).collect::<Vec<_>>());
     let maps =
         points.iter().zip(labels).map(|(point, label)| (format!("{}, {label}", point.name), rows(point, &blocks)));
     let mut maps: Vec<(String, Rows)> = maps.collect();
-    if maps.iter().any(|(_, rows)| !rows.is_uniform()) {
-        maps.retain(|(_, rows)| !rows.is_uniform());
+    // One that has no room is not filled in, and says nothing of how alike its matrices are.
+    maps.retain(|(_, rows)| !rows.values.is_empty());
+    if maps.is_empty() {
+        return Made::Nothing;
+    }
+    let even: Vec<String> = maps.iter().filter(|(_, rows)| rows.is_uniform()).map(|(title, _)| title.clone()).collect();
+    maps.retain(|(_, rows)| !rows.is_uniform());
+    if maps.is_empty() {
+        return Made::Undrawn("of every point, all matrices have the same share of zeros".into());
     }
     let kinds = maps.iter().map(|(_, rows)| rows.kinds.len()).max().unwrap_or(0);
-    let height = u32::try_from(kinds).ok()?.checked_mul(17)?.checked_add(68)?;
-    let across = if blocks.len() > WIDE { 1 } else { 2 };
-    let maps = spread_out(maps, MOST_MAPS.min((MOST_HEIGHT / height) as usize * across));
+    let Some(height) = u32::try_from(kinds).ok().and_then(|kinds| kinds.checked_mul(17)?.checked_add(68)) else {
+        return Made::Nothing;
+    };
+    let most = if blocks.len() > WIDE { 1 } else { 2 };
+    let maps = spread_out(maps, MOST_MAPS.min((MOST_HEIGHT / height) as usize * most));
     if maps.is_empty() {
-        return None;
+        return Made::Nothing;
     }
     // One range for all, so that a colour means the same in every panel.
     let range = colour_range(maps.iter().flat_map(|(_, rows)| rows.numbers()));
@@ -174,10 +220,20 @@ pub(super) fn heatmap(records: &[&CellResult], names: &Names) -> Option<Figure> 
         Panel { title, legend: true, ..Panel::new(Axis::linear("Block"), Axis::linear(""), Marks::Heat(map)) }
     };
     let panels: Vec<Panel> = maps.into_iter().map(panel).collect();
-    let columns = panels.len().min(across);
+    let columns = if most == 1 { 1 } else { across(panels.len(), blocks.len() <= WIDE / 2) };
     let figure_rows = panels.len().div_ceil(columns) as u32;
-    let width = if panels.len() > 1 || across == 1 { PAGE } else { PAGE * 7 / 10 };
-    Some(Figure { columns, ..Figure::new(panels, width, height * figure_rows + 24) })
+    let width = if panels.len() > 1 || most == 1 { PAGE } else { PAGE * 7 / 10 };
+    let notes: Vec<String> = (!even.is_empty()).then(|| same_everywhere(&even)).into_iter().collect();
+    let tall = height * figure_rows + 24 + if notes.is_empty() { 0 } else { 20 };
+    Made::Figure(Figure { columns, notes, ..Figure::new(panels, width, tall) })
+}
+
+/// What is said in the place of maps of one colour.
+fn same_everywhere(points: &[String]) -> String {
+    const MOST: usize = 6;
+    let named = points[..points.len().min(MOST)].join("; ");
+    let more = if points.len() > MOST { format!("; and {} more", points.len() - MOST) } else { String::new() };
+    format!("The same in every matrix, and not drawn: {named}{more}")
 }
 
 /// Shares of zeros, a row a kind of matrix, a column a block.
@@ -288,13 +344,10 @@ mod tests {
         ];
         let records: Vec<&CellResult> = records.iter().collect();
         let names = Names::among(records.iter().map(|record| &record.cell));
-        let figure = layers(&records, &names).unwrap();
-        let Marks::Points(series) = &figure.panels[0].marks else { panic!("no lines") };
-        assert_eq!(figure.panels.len(), 1);
-        let shares = |index: usize| series[index].points.iter().map(|(_, v)| v.y.unwrap()).collect::<Vec<_>>();
-        assert_eq!((shares(0), shares(1)), (vec![0.5, 0.5], vec![0.5, 0.5]));
-        assert!(series[0].points[0].1.bounds.is_none() && series[1].points[0].1.bounds.is_some());
-        let figure = heatmap(&records, &names).unwrap();
+        let Made::Undrawn(why) = layers(&records, &names) else { panic!("all blocks are half zeros") };
+        assert!(why.contains("all blocks have the same share"), "{why}");
+        let Made::Figure(figure) = heatmap(&records, &names) else { panic!("no map") };
+        assert_eq!(figure.notes, ["The same in every matrix, and not drawn: random, 50 %"]);
         let [Panel { title, marks: Marks::Heat(map), .. }] = &figure.panels[..] else { panic!("one map") };
         assert_eq!(title, "magnitude, 50 %", "random is even");
         assert_eq!(map.rows, ["fc1", "fc2"]);
@@ -303,31 +356,56 @@ mod tests {
         assert_eq!(map.scale.range, Some((0.2, 0.8)));
         let uneven = cell("m", Method::Magnitude, 0.7, Variant::Masked, None);
         let uneven = record(uneven, 1.0, &[("layers.0.fc1", 20), ("layers.1.fc1", 40)]);
-        let figure = layers(&[records[0], &uneven], &names).unwrap();
+        let Made::Figure(figure) = layers(&[records[0], &uneven], &names) else { panic!("no lines") };
         assert_eq!(figure.panels.iter().map(|p| p.title.as_str()).collect::<Vec<_>>(), ["70 %"], "50 % is even");
-        let even = heatmap(&records[1..], &names).unwrap();
-        assert_eq!(even.panels.len(), 1, "a map of one colour is better than none");
+        assert_eq!(figure.notes, ["The same in every block, and not drawn: 50 %"]);
+        assert!(matches!(heatmap(&records[1..], &names), Made::Undrawn(_)), "a map of one colour says nothing");
+    }
+
+    #[test]
+    fn a_method_that_is_flat_everywhere_is_said() {
+        let records = [
+            point(Method::Magnitude, None, [60, 60, 20, 20]),
+            point(Method::Random, Some(0), [49, 50, 50, 50]),
+            point(Method::Random, Some(1), [50, 50, 50, 50]),
+        ];
+        let names = Names::among(records.iter().map(|record| &record.cell));
+        let both: Vec<&CellResult> = records.iter().collect();
+        let Made::Figure(figure) = layers(&both, &names) else { panic!("no lines") };
+        let drawn: Vec<&str> = lines_of(&figure.panels[0]).iter().map(|line| line.name.as_str()).collect();
+        assert_eq!((drawn, figure.notes), (vec!["magnitude"], vec!["The same in every block: random".to_owned()]));
+        let Marks::Points(series) = &figure.panels[0].marks else { panic!("no lines") };
+        assert_eq!(series[0].points.iter().map(|(_, v)| v.y.unwrap()).collect::<Vec<_>>(), [0.4, 0.8]);
+        let uneven =
+            [point(Method::Random, Some(0), [90, 90, 10, 10]), point(Method::Random, Some(1), [80, 80, 10, 10])];
+        let with_uneven: Vec<&CellResult> = records[..1].iter().chain(&uneven).collect();
+        let Made::Figure(figure) = layers(&with_uneven, &names) else { panic!("no lines") };
+        let lines = lines_of(&figure.panels[0]);
+        assert!(figure.notes.is_empty() && lines.len() == 2 && lines[1].points[0].1.bounds.is_some());
     }
 
     #[test]
     fn numbers_of_blocks_size_nothing() {
         let figures = |names: &[String]| {
-            let linears: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 40)).collect();
+            let kept = |at: usize| 40 + 20 * (at as u64 % 2);
+            let linears: Vec<(&str, u64)> =
+                names.iter().enumerate().map(|(at, name)| (name.as_str(), kept(at))).collect();
             let record = record(cell("m", Method::Magnitude, 0.5, Variant::Masked, None), 1.0, &linears);
             let names = Names::among([&record.cell]);
             (layers(&[&record], &names), heatmap(&[&record], &names))
         };
         for huge in [4_000_000_000, usize::MAX] {
             let (lines, map) = figures(&["layers.3.fc1".into(), format!("layers.{huge}.fc1")]);
-            let Marks::Points(series) = &lines.unwrap().panels[0].marks else { panic!("no lines") };
+            let (Made::Figure(lines), Made::Figure(map)) = (lines, map) else { panic!("not drawn") };
+            let Marks::Points(series) = &lines.panels[0].marks else { panic!("no lines") };
             assert_eq!(series[0].points.iter().map(|(x, _)| *x).collect::<Vec<_>>(), [3.0, huge as f64]);
-            let Marks::Heat(map) = &map.unwrap().panels[0].marks else { panic!("no map") };
+            let Marks::Heat(map) = &map.panels[0].marks else { panic!("no map") };
             assert_eq!(map.columns, ["3".to_owned(), huge.to_string()]);
         }
         // More blocks or kinds of matrices than there is room for are in no figure.
         let many: Vec<String> = (0..1001).map(|block| format!("layers.{block}.fc1")).collect();
-        assert_eq!(figures(&many), (None, None));
+        assert_eq!(figures(&many), (Made::Nothing, Made::Nothing));
         let kinds: Vec<String> = (0..3000).map(|kind| format!("layers.0.fc{kind}")).collect();
-        assert_eq!(figures(&kinds), (None, None));
+        assert_eq!(figures(&kinds), (Made::Nothing, Made::Nothing));
     }
 }

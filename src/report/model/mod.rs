@@ -4,6 +4,7 @@
 //!   tables.rs       which columns, and which number goes where      comparisons.rs, latency.rs: tables too
 //!   tasks.rs, task_pairs.rs  zero-shot tasks, item by item: tables, and a figure
 //!   series_names.rs what prune points are called, and how they look
+//!   terminal.rs     which numbers are shown first, as pivots
 //!   plots.rs        which figures there are                         quality.rs, layer_sparsity.rs, latency.rs: figures
 //! ```
 
@@ -16,11 +17,14 @@ mod series_names;
 mod tables;
 mod task_pairs;
 mod tasks;
+mod terminal;
 
 use super::columns::Columns;
 use super::{Read, Section};
 use crate::record::{CellResult, ExpectRecord, Record};
 use crate::report::figure::Figure;
+use crate::report::pivot::PointNames;
+use plots::Made;
 use series_names::Names;
 use std::sync::Arc;
 
@@ -48,7 +52,8 @@ pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
     let find = |name: &str| tables.iter().find(|table| table.name == name);
     let missed = tables::missed(&cells);
     let mut findings = Vec::new();
-    findings.extend(find("comparisons").and_then(comparisons::finding));
+    findings.extend(find("comparisons").map(comparisons::findings).unwrap_or_default());
+    findings.extend(latency::finding(&cells));
     findings.extend(find("task_pairs").and_then(task_pairs::finding));
     if missed > 0 {
         let noun = if missed == 1 { "expectation" } else { "expectations" };
@@ -62,10 +67,14 @@ pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
              `ties` in tables/summary.csv"
         ));
     }
+    let names = point_names(&cells);
+    let (figures, undrawn) = figures(&cells);
+    findings.extend(undrawn);
     Section {
-        shown: tables::terminal_summary(&cells),
+        shown: terminal::shown(&cells, &tables, &names),
+        names,
         verdicts: find("expectations").map(|table| table.clone().without_constant_columns(&["verdict"])),
-        figures: figures(&cells),
+        figures,
         tables,
         long: tables::long(&cells),
         findings,
@@ -74,34 +83,56 @@ pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
     }
 }
 
-/// Every figure with its file name.
-fn figures(cells: &Cells) -> Vec<(String, Figure)> {
+/// What points are called where their method does not say it all, by their cells.
+fn point_names(cells: &Cells) -> PointNames {
+    let mut all = PointNames::new();
+    for records in plots::runs(&cells.records) {
+        let names = Names::among(records.iter().map(|record| &record.cell));
+        let named = |record: &&CellResult| {
+            let point = record.cell.prune.as_ref()?;
+            let name = names.of(point);
+            (name != point.method.name()).then(|| (record.id.as_str().to_owned(), name))
+        };
+        all.extend(records.iter().filter_map(named));
+    }
+    all
+}
+
+/// Every figure with its file name, and what is said of those that are not drawn.
+fn figures(cells: &Cells) -> (Vec<(String, Figure)>, Vec<String>) {
     let runs = plots::runs(&cells.records);
     let files = plots::file_names(&runs.iter().map(|records| &records[0].cell).collect::<Vec<_>>());
     let several = runs.len() > 1;
-    let mut figures = Vec::new();
+    let (mut figures, mut undrawn) = (Vec::new(), Vec::new());
     for (records, file) in runs.into_iter().zip(files) {
         let names = Names::among(records.iter().map(|record| &record.cell));
         let made = [
-            ("setups", plots::setups(&records)),
-            ("groups", plots::groups(&records)),
-            ("sweep", quality::sweep(&records, &names)),
-            ("perplexity", quality::perplexity(&records, &names)),
+            ("setups", plots::setups(&records).into()),
+            ("groups", plots::groups(&records).into()),
+            ("sweep", quality::sweep(&records, &names).into()),
+            ("perplexity", quality::perplexity(&records, &names).into()),
             ("layers", layer_sparsity::layers(&records, &names)),
             ("heatmap", layer_sparsity::heatmap(&records, &names)),
-            ("latency", latency::figure(&records)),
-            ("tasks", task_pairs::figure(&records)),
+            ("latency", latency::figure(&records).into()),
+            ("tasks", task_pairs::figure(&records).into()),
         ];
         for (name, figure) in made {
-            let Some(mut figure) = figure else { continue };
+            let file_name = if several { format!("{name}-{file}") } else { name.into() };
+            let mut figure = match figure {
+                Made::Figure(figure) => figure,
+                Made::Undrawn(why) => {
+                    undrawn.push(format!("plots/{file_name} is not drawn: {why}"));
+                    continue;
+                }
+                Made::Nothing => continue,
+            };
             let cell = &records[0].cell;
             let run = format!("{}, {} {}", cell.model, cell.backend, cell.dtype.name());
             figure.description = cells.title.iter().cloned().chain([run]).collect::<Vec<_>>().join(": ");
-            let name = if several { format!("{name}-{file}") } else { name.into() };
-            figures.push((name, figure));
+            figures.push((file_name, figure));
         }
     }
-    figures
+    (figures, undrawn)
 }
 
 #[cfg(test)]

@@ -14,8 +14,27 @@ use std::collections::HashMap;
 
 /// The most bars of a panel that stay legible.
 pub(super) const MOST_BARS: usize = 16;
+/// The most bars of a panel that stay legible in a third of a page.
+const FEW_BARS: usize = 8;
 /// A page's width in logical pixels, 180 mm.
 pub(super) const PAGE: u32 = 680;
+
+/// What becomes of a figure.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Made {
+    /// It is drawn.
+    Figure(Figure),
+    /// It would show one and the same number everywhere: this is said in its place.
+    Undrawn(String),
+    /// There is nothing to show.
+    Nothing,
+}
+
+impl From<Option<Figure>> for Made {
+    fn from(figure: Option<Figure>) -> Self {
+        figure.map_or(Self::Nothing, Self::Figure)
+    }
+}
 
 /// The finished cells, by model, backend and dtype.
 pub(super) fn runs(records: &[CellResult]) -> Vec<Vec<&CellResult>> {
@@ -64,7 +83,7 @@ pub(super) fn setups(records: &[&CellResult]) -> Option<Figure> {
     let labels = labels(&setups.iter().map(|cells| cells[0]).collect::<Vec<_>>());
     let categories = labels.into_iter().zip(&setups);
     let categories: Vec<Category> = categories
-        .map(|(label, cells)| Category { label, style: Some(variant_style(cells[0].cell.variant)) })
+        .map(|(label, cells)| Category { style: Some(variant_style(cells[0].cell.variant)), ..Category::from(label) })
         .collect();
     let panel = |column: MetricColumn, axis: Axis| {
         let value = |cells: &Vec<&CellResult>| over_seeds(cells, &|record| record.column(column).number());
@@ -84,8 +103,14 @@ pub(super) fn setups(records: &[&CellResult]) -> Option<Figure> {
     .into_iter()
     .flatten()
     .collect();
-    let rows = panels.len().div_ceil(2) as u32;
-    Some(Figure { columns: 2, ..Figure::new(panels, PAGE, 250 * rows) })
+    let columns = across(panels.len(), setups.len() <= FEW_BARS);
+    let rows = panels.len().div_ceil(columns) as u32;
+    Some(Figure { columns, ..Figure::new(panels, PAGE, 250 * rows) })
+}
+
+/// Panels in a row: two, or all three of three where they are slim.
+pub(super) fn across(panels: usize, slim: bool) -> usize {
+    if panels == 3 && slim { 3 } else { panels.clamp(1, 2) }
 }
 
 /// The mean of a number over seeds, with one standard deviation on each side.
@@ -148,7 +173,9 @@ pub(super) fn groups(records: &[&CellResult]) -> Option<Figure> {
     let labels = labels(&setups.iter().map(|cells| cells[0]).collect::<Vec<_>>());
     let first = setups[0][0].measured.as_ref()?;
     let names: Vec<&str> = group_sums(first).into_keys().collect();
-    let panel = |axis: Axis, value: &dyn Fn(&Measured, GroupSum) -> f64| {
+    let repeated: Vec<&str> = names.iter().copied().filter(|name| is_repeated(first, name)).collect();
+    // What is stored once is counted once; it is multiplied as often as it is used.
+    let panel = |axis: Axis, stored: bool, value: &dyn Fn(&Measured, GroupSum) -> f64| {
         let of = |cells: &Vec<&CellResult>, name: &str| {
             over_seeds(cells, &|record| {
                 let measured = record.measured.as_ref()?;
@@ -160,19 +187,32 @@ pub(super) fn groups(records: &[&CellResult]) -> Option<Figure> {
             style,
             values: names.iter().map(|name| of(cells, name)).collect(),
         });
-        let categories = names.iter().map(|&name| Category::from(name)).collect();
+        let category = |name: &&str| Category { repeated: stored && repeated.contains(name), ..Category::from(*name) };
+        let categories = names.iter().map(category).collect();
         let marks = Marks::Bars { categories, series: series.collect() };
         Panel { legend: true, ..Panel::new(Axis::linear(""), axis, marks) }
     };
     let from_zero = |label: &str| Axis { from_zero: true, ..Axis::linear(label) };
     let percent = |label: &str| Axis { format: Format::Percent(0), ..from_zero(label) };
     let panels = vec![
-        panel(percent("Sparsity"), &|_, sum| sparsity(sum.nonzero, sum.total)),
-        panel(percent("Share of parameters"), &|measured, sum| sum.total as f64 / measured.structure.total as f64),
-        panel(from_zero("MFLOP per token"), &|_, sum| sum.flops_per_token as f64 / 1e6),
-        panel(from_zero("Stored size (MiB)"), &|_, sum| sum.bytes as f64 / f64::from(1 << 20)),
+        panel(percent("Sparsity"), false, &|_, sum| sparsity(sum.nonzero, sum.total)),
+        panel(percent("Share of parameters"), true, &|measured, sum| {
+            sum.total as f64 / measured.structure.total as f64
+        }),
+        panel(from_zero("MFLOP per token"), false, &|_, sum| sum.flops_per_token as f64 / 1e6),
+        panel(from_zero("Stored size (MiB)"), true, &|_, sum| sum.bytes as f64 / f64::from(1 << 20)),
     ];
-    Some(Figure { columns: 1, ..Figure::new(panels, PAGE, 840) })
+    let says = (!repeated.is_empty()).then(|| {
+        let names = repeated.join(", ");
+        format!("Hatched: {names} has the same weights as the embedding; they are stored, and counted in a total, once")
+    });
+    Some(Figure { columns: 1, notes: says.into_iter().collect(), ..Figure::new(panels, PAGE, 860) })
+}
+
+/// Whether another group has all weights of this one: those of a tied head are the embedding's.
+fn is_repeated(measured: &Measured, group: &str) -> bool {
+    let mut layers = measured.structure.layers.iter().filter(|layer| *layer.group == *group).peekable();
+    layers.peek().is_some() && layers.all(|layer| layer.tied)
 }
 
 #[cfg(test)]

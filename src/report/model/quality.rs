@@ -1,9 +1,10 @@
 //! Numbers against sparsity, one line a method: quality, size and speed; quality at the patterns.
 
-use super::plots::{MOST_BARS, PAGE, over_seeds, variant_style};
+use super::plots::{MOST_BARS, PAGE, across, over_seeds, variant_style};
 use super::series_names::{Names, Seeds, Target, points, target_labels, targets};
 use super::tables::by_seed;
 use crate::config::experiment::{MetricColumn, Variant};
+use crate::plan::PrunePoint;
 use crate::record::CellResult;
 use crate::report::figure::{
     Axis, BarSeries, Category, Figure, Format, Marks, Panel, PointSeries, Rule, RuleAxis, Scale, Trace, Value,
@@ -47,8 +48,8 @@ fn lines<'a>(points: impl Iterator<Item = (String, usize, f64, Vec<&'a CellResul
     lines
 }
 
-/// The unstructured cells of the first method, one line a variant: size and speed depend on how the kept weights
-/// are stored, hardly on which they are.
+/// The unstructured cells, one line a variant: size and speed depend on how the kept weights are stored, hardly on
+/// which they are. The first method has the word; where it was not run at a sparsity, the next one has.
 fn variant_lines<'a>(
     records: &[&'a CellResult],
     name: impl Fn(Variant) -> String,
@@ -58,12 +59,19 @@ fn variant_lines<'a>(
     let point =
         |cells: &[&'a CellResult]| cells[0].cell.prune.as_ref().filter(|point| Target::of(point).free().is_some());
     let Some(first) = points.iter().find_map(|cells| point(cells)) else { return Vec::new() };
-    let like_first = points.iter().filter_map(|cells| {
-        let point = point(cells).filter(|point| (point.method, point.scope) == (first.method, first.scope))?;
-        Some((cells[0].cell.variant, point.sparsity, cells.clone()))
-    });
+    let is_first = |point: &PrunePoint| (point.method, point.scope) == (first.method, first.scope);
+    let mut found: Vec<(Variant, f64, Vec<&'a CellResult>)> = Vec::new();
+    for wanted in [true, false] {
+        for cells in &points {
+            let Some(point) = point(cells).filter(|point| is_first(point) == wanted) else { continue };
+            let (variant, sparsity) = (cells[0].cell.variant, point.sparsity);
+            if found.iter().all(|(of, at, _)| (*of, *at) != (variant, sparsity)) {
+                found.push((variant, sparsity, cells.clone()));
+            }
+        }
+    }
     let mut styles: Vec<(Variant, usize)> = Vec::new();
-    lines(like_first.map(|(variant, sparsity, cells)| {
+    lines(found.into_iter().map(|(variant, sparsity, cells)| {
         let known = styles.iter().find(|(of, _)| *of == variant).map(|(_, style)| *style);
         let style = known.unwrap_or_else(|| {
             let new = style(variant);
@@ -107,6 +115,7 @@ pub(super) fn sweep(records: &[&CellResult], names: &Names) -> Option<Figure> {
     let column = |lines: &[Line<'_>], column: MetricColumn, y| {
         panel(lines, y, records, &|record: &CellResult| record.column(column).number())
     };
+    let size = Axis { from_zero: true, ..Axis::linear("Stored size (MiB)") };
     let panels: Vec<Panel> = [
         column(&behaviour, MetricColumn::Perplexity, Axis::log10("Perplexity")),
         column(
@@ -115,13 +124,34 @@ pub(super) fn sweep(records: &[&CellResult], names: &Names) -> Option<Figure> {
             Axis { range: Some((0.0, 1.0)), ..Axis::linear("Top-1 agreement") },
         ),
         column(&behaviour, MetricColumn::KlNats, Axis { from_zero: true, ..Axis::linear("KL from dense (nats)") }),
-        column(&storage, MetricColumn::SizeMb, Axis { from_zero: true, ..Axis::linear("Stored size (MiB)") }),
+        column(&storage, MetricColumn::SizeMb, size).map(without_dense_lines),
     ]
     .into_iter()
     .flatten()
     .collect();
-    let rows = panels.len().div_ceil(2) as u32;
-    (!panels.is_empty()).then(|| Figure { columns: 2, ..Figure::new(panels, PAGE, 290 * rows) })
+    let columns = across(panels.len(), true);
+    let rows = panels.len().div_ceil(columns) as u32;
+    (!panels.is_empty()).then(|| Figure { columns, ..Figure::new(panels, PAGE, 290 * rows) })
+}
+
+/// Leaves out lines that lie on the dense model's, and names them beside it: masked weights take as much room.
+fn without_dense_lines(mut panel: Panel) -> Panel {
+    let (Some(rule), Marks::Points(series)) = (panel.rules.first_mut(), &mut panel.marks) else { return panel };
+    let on_it = |line: &PointSeries| {
+        let mut values = line.points.iter().filter_map(|(_, value)| value.finite());
+        values.all(|value| (value - rule.at).abs() <= 1e-9 * rule.at.abs())
+    };
+    let (same, others): (Vec<PointSeries>, Vec<PointSeries>) = series.drain(..).partition(on_it);
+    if others.is_empty() {
+        // A panel of a rule alone has no data.
+        *series = same;
+        return panel;
+    }
+    for line in same {
+        rule.label.push_str(&format!(", {}", line.name.trim_start_matches("stored ")));
+    }
+    *series = others;
+    panel
 }
 
 /// Perplexity alone: against sparsity, one line a method; and at the patterns, and at a sparsity that stands

@@ -9,7 +9,7 @@ use crate::record::{CellResult, LayerRow, Measured, Timings};
 use crate::report::columns::Columns;
 use crate::report::stats::{mean, sd};
 use crate::report::table::{LongTable, Table, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Every table of model cells, where there are any or could be.
@@ -57,21 +57,6 @@ fn of_each<T: 'static>(
             }
         }
     })
-}
-
-/// What a person wants to see first, where there are model cells.
-pub(super) fn terminal_summary(cells: &Cells) -> Option<Table> {
-    let mut table = summary(cells);
-    let shown = |name: &str| !["cell", "variant", "total", "gate_max_logit", "ties"].contains(&name);
-    let mut kept: Vec<usize> = (0..table.columns.len()).filter(|&c| shown(&table.columns[c])).collect();
-    // What was asked for is over the pruned linears, so that what they reached stands beside what the whole model did.
-    let place = |name: &str, kept: &[usize]| kept.iter().position(|&c| table.columns[c] == name);
-    if let (Some(linears), Some(model)) = (place("linear_sparsity", &kept), place("sparsity", &kept)) {
-        kept[model + 1..=linears].rotate_right(1);
-    }
-    table.rows = table.rows.iter().map(|row| kept.iter().map(|&c| row[c].clone()).collect()).collect();
-    table.columns = kept.iter().map(|&c| table.columns[c].clone()).collect();
-    (!cells.records.is_empty()).then(|| table.without_constant_columns(&["setup"]))
 }
 
 /// What the columns of the tables say.
@@ -141,30 +126,78 @@ fn summary(cells: &Cells) -> Table {
     table
 }
 
-/// How long a cell took.
-const TIMINGS: &[Column<Timings>] = &[
-    Column { name: "load_seconds", help: "reading the model, shared by its cells", get: |t| t.load_seconds.into() },
+/// How long a cell took: its share of what it did together with others, and with how many.
+struct Took {
+    timings: Timings,
+    load_cells: usize,
+    calibrate_cells: usize,
+    prune_cells: usize,
+}
+
+/// A cell's share of a time.
+fn share(seconds: Option<f64>, cells: usize) -> Value {
+    seconds.map(|seconds| seconds / cells.max(1) as f64).into()
+}
+
+const TIMINGS: &[Column<Took>] = &[
+    Column {
+        name: "load_seconds",
+        help: "reading the model: the cell's share, of `load_cells` cells",
+        get: |t| share(Some(t.timings.load_seconds), t.load_cells),
+    },
     Column {
         name: "calibrate_seconds",
-        help: "the passes of the calibration text, shared by the cells of a point",
-        get: |t| t.calibrate_seconds.into(),
+        help: "the passes of the calibration text: the cell's share, of `calibrate_cells` cells",
+        get: |t| share(t.timings.calibrate_seconds, t.calibrate_cells),
     },
-    Column { name: "prune_seconds", help: "pruning, shared by the cells of a point", get: |t| t.prune_seconds.into() },
+    Column {
+        name: "prune_seconds",
+        help: "pruning: the cell's share, of `prune_cells` cells",
+        get: |t| share(t.timings.prune_seconds, t.prune_cells),
+    },
     Column {
         name: "convert_seconds",
         help: "storing the weights in the variant's form",
-        get: |t| t.convert_seconds.into(),
+        get: |t| t.timings.convert_seconds.into(),
     },
-    Column { name: "measure_seconds", help: "measuring", get: |t| t.measure_seconds.into() },
+    Column { name: "measure_seconds", help: "measuring", get: |t| t.timings.measure_seconds.into() },
     Column {
         name: "peak_rss_bytes",
-        help: "the most memory that the process had until then",
-        get: |t| t.peak_rss_bytes.into(),
+        help: "the most memory that the process held while the cell was measured, with what it shares with others",
+        get: |t| t.timings.peak_rss_bytes.into(),
+    },
+    Column { name: "load_cells", help: "cells that shared the reading of the model", get: |t| t.load_cells.into() },
+    Column {
+        name: "calibrate_cells",
+        help: "cells that shared the passes of the calibration text",
+        get: |t| t.timings.calibrate_seconds.map(|_| t.calibrate_cells).into(),
+    },
+    Column {
+        name: "prune_cells",
+        help: "cells that shared the pruning",
+        get: |t| t.timings.prune_seconds.map(|_| t.prune_cells).into(),
     },
 ];
 
+/// Cells that did something together say the same time of it, to the last bit.
 fn timings(cells: &Cells) -> Table {
-    keyed_table("timings", TIMINGS, cells.records.iter().map(|record| (record, record.timings)))
+    let mut counts: HashMap<(usize, u64), usize> = HashMap::new();
+    let shared = |timings: &Timings| {
+        [Some(timings.load_seconds), timings.calibrate_seconds, timings.prune_seconds]
+            .map(|time| time.map(f64::to_bits))
+    };
+    for record in &cells.records {
+        for (kind, time) in shared(&record.timings).into_iter().enumerate() {
+            time.into_iter().for_each(|time| *counts.entry((kind, time)).or_default() += 1);
+        }
+    }
+    let took = |record: &CellResult| {
+        let timings = record.timings;
+        let count =
+            |kind: usize| shared(&timings)[kind].and_then(|time| counts.get(&(kind, time))).copied().unwrap_or(1);
+        Took { timings, load_cells: count(0), calibrate_cells: count(1), prune_cells: count(2) }
+    };
+    keyed_table("timings", TIMINGS, cells.records.iter().map(|record| (record, took(record))))
 }
 
 /// Mean and standard deviation over seeds.
@@ -211,8 +244,8 @@ struct Layer {
 }
 
 const LAYERS: &[Column<Layer>] = &[
-    Column { name: "module_name", help: "the module's Hugging Face name", get: |l| l.row.module_name.clone().into() },
-    Column { name: "group", help: "what it belongs to, such as `mlp_linear`", get: |l| l.row.group.clone().into() },
+    Column { name: "module_name", help: "the module's Hugging Face name", get: |l| (&*l.row.module_name).into() },
+    Column { name: "group", help: "what it belongs to, such as `mlp_linear`", get: |l| (&*l.row.group).into() },
     Column { name: "nonzero", help: "parameters other than zero, bias included", get: |l| l.row.nonzero.into() },
     Column { name: "total", help: "parameters, bias included", get: |l| l.row.total.into() },
     Column { name: "sparsity", help: "1 - nonzero / total", get: |l| sparsity(l.row.nonzero, l.row.total).into() },
@@ -232,7 +265,7 @@ const LAYERS: &[Column<Layer>] = &[
         get: |l| (l.row.total as f64 / l.of as f64).into(),
     },
     Column { name: "bytes", help: "stored bytes, bias included", get: |l| l.row.bytes.into() },
-    Column { name: "format", help: "how the weight is stored", get: |l| l.row.format.clone().into() },
+    Column { name: "format", help: "how the weight is stored", get: |l| (&*l.row.format).into() },
 ];
 
 fn layers(measured: &Measured) -> Vec<Layer> {

@@ -12,7 +12,7 @@ use crate::config::analysis::RoleThreshold;
 use crate::execute::{ReadError, SparseBackend};
 use crate::load::Tokens;
 use crate::measure::{ForwardError, agreement, all_logits, likelihood};
-use crate::model::{Batch, Decoder};
+use crate::model::{Batch, Decoder, Stage};
 use crate::plan::AnalysisCell;
 use crate::run::model::{CellError, Stopped};
 use crate::run::scheduler::Watch;
@@ -54,8 +54,9 @@ pub(super) fn walk<B: SparseBackend>(
         batches.push(decoder.begin(&batch).map_err(|error| CellError::from(ForwardError::from(error)))?);
     }
     let decoder = &*decoder;
-    for stage in decoder.architecture().stages() {
-        watch.stage(&format!("looking at inputs: {stage:?}"));
+    let stages: Vec<Stage> = decoder.architecture().stages().collect();
+    for (at, &stage) in stages.iter().enumerate() {
+        watch.stage(&format!("looking at inputs, part {} of {}", at + 1, stages.len()));
         let mut problem: Option<ReadError> = None;
         let mut advanced = Vec::with_capacity(batches.len());
         for batch in batches {

@@ -53,23 +53,32 @@ impl Runner for Analyses {
 /// Runs cells that need no model.
 fn of_folders(desk: &mut Desk<'_>, cells: &[(&Planned, &AnalysisCell)]) -> Result<(), RunError> {
     let mut opened = Opened::default();
-    for (planned, cell) in cells {
-        if desk.stop() {
-            return Ok(());
-        }
-        desk.watch.begins(&planned.task);
-        let start = Instant::now();
-        let result = caught(|| {
-            let experiment = &desk.prepared.experiment;
-            let matrices = cell.sources.iter().map(|source| {
-                let folder = of_folder(experiment, cell, source, &mut opened);
-                folder.and_then(|matrix| matrix.ok_or_else(|| LoadError::NoMatrices(source.name.clone().into())))
+    for place in places(cells) {
+        for (planned, cell) in desk.take(place, |(planned, _)| planned) {
+            if desk.stop() {
+                return Ok(());
+            }
+            desk.watch.begins(&planned.task);
+            let start = Instant::now();
+            let result = caught(|| {
+                let experiment = &desk.prepared.experiment;
+                let matrices = cell.sources.iter().map(|source| {
+                    let folder = of_folder(experiment, cell, source, &mut opened);
+                    folder.and_then(|matrix| matrix.ok_or_else(|| LoadError::NoMatrices(source.name.clone().into())))
+                });
+                Ok(numbers::numbers(cell, &matrices.collect::<Result<Vec<Matrix>, LoadError>>()?))
             });
-            Ok(numbers::numbers(cell, &matrices.collect::<Result<Vec<Matrix>, LoadError>>()?))
-        });
-        record(desk, planned, start, 0.0, flat(result))?;
+            record(desk, planned, start, 0.0, flat(result))?;
+        }
     }
     Ok(())
+}
+
+/// The cells of each place, which one process runs.
+fn places<'c, 'p>(
+    cells: &'c [(&'p Planned, &'p AnalysisCell)],
+) -> impl Iterator<Item = &'c [(&'p Planned, &'p AnalysisCell)]> {
+    cells.chunk_by(|(a, _), (b, _)| b.task.kind().belongs_with(&a.task))
 }
 
 /// The result of a piece of work that may have panicked.

@@ -3,6 +3,7 @@
 use super::activations::{Cut, behaviour, first_tokens, input_norms, inputs_of, thresholds_of};
 use super::matrix::{Matrix, Opened, Raw, head_dim, slot_of};
 use super::numbers;
+use super::places;
 use super::sheet::Sheet;
 use super::slots::slots;
 use super::source::{of_folder, record};
@@ -37,49 +38,56 @@ impl OnBackend for Batch<'_, '_> {
 
     fn on<B: SparseBackend>(self, device: B::Device) -> Self::Output {
         let Self { desk, model, cells } = self;
-        let (_, first) = cells[0];
-        desk.watch.loading(&model.files.source, first.backend.name());
-        let dtype = first.dtype.unwrap_or(model.files.dtype());
-        let load = || {
-            let checkpoint = Checkpoint::open(model.files.clone())?;
-            Session::<B>::load(checkpoint, model.tokens.clone(), dtype, &device)
-        };
-        let session = match (caught(load), panics::take()) {
-            (Ok(Err(error)), None) => return Err(RunError::Load(error)),
-            (Ok(Ok(session)), None) => session,
-            (_, Some(message)) | (Err(message), _) => {
-                for (planned, _) in cells {
-                    if desk.stop() {
-                        break;
-                    }
-                    desk.watch.begins(&planned.task);
-                    let failure = Failure::new(FailureKind::Other, format!("loading the model failed: {message}"));
-                    record(desk, planned, Instant::now(), 0.0, Err(failure))?;
-                }
-                return Ok(());
-            }
-        };
-        let load_seconds = session.load_seconds;
-        let mut state = State { session, model, cells, known: HashMap::new(), norms: HashMap::new(), inputs: None };
+        let mut state: Option<Result<State<'_, B>, String>> = None;
         let mut opened = Opened::default();
-        for (planned, cell) in cells {
-            if desk.stop() {
-                return Ok(());
+        for place in places(cells) {
+            let taken = desk.take(place, |(planned, _)| planned);
+            if !taken.is_empty() && state.is_none() {
+                state = Some(load(desk, model, cells, &device)?);
             }
-            desk.watch.begins(&planned.task);
-            let start = Instant::now();
-            let mut result = match caught(|| state.numbers(desk, cell, &mut opened)) {
-                Ok(Err(Stopped::Interrupted)) => return Ok(()),
-                Ok(Err(Stopped::Failed(error))) => Err(error.failure()),
-                Ok(Ok(numbers)) => Ok(numbers),
-                Err(message) => Err(Failure::new(FailureKind::Other, message)),
-            };
-            if panicked(&mut result) {
-                (state.norms, state.inputs) = (HashMap::new(), None);
+            for (planned, cell) in taken {
+                if desk.stop() {
+                    return Ok(());
+                }
+                desk.watch.begins(&planned.task);
+                match state.as_mut() {
+                    Some(Ok(state)) => {
+                        let Some(result) = state.cell(desk, cell, &mut opened) else { return Ok(()) };
+                        let (start, result) = result;
+                        record(desk, planned, start, state.session.load_seconds, result)?;
+                    }
+                    Some(Err(message)) => {
+                        let failure = Failure::new(FailureKind::Other, format!("loading the model failed: {message}"));
+                        record(desk, planned, Instant::now(), 0.0, Err(failure))?;
+                    }
+                    None => unreachable!("it was loaded above"),
+                }
             }
-            record(desk, planned, start, load_seconds, result)?;
         }
         Ok(())
+    }
+}
+
+/// The model, or what the device says.
+fn load<'a, B: SparseBackend>(
+    desk: &Desk<'_>,
+    model: &'a PreparedModel,
+    cells: &'a [(&'a Planned, &'a AnalysisCell)],
+    device: &B::Device,
+) -> Result<Result<State<'a, B>, String>, RunError> {
+    let (_, first) = cells[0];
+    desk.watch.loading(&model.files.source, first.backend.name());
+    let dtype = first.dtype.unwrap_or(model.files.dtype());
+    let load = || {
+        let checkpoint = Checkpoint::open(model.files.clone())?;
+        Session::<B>::load(checkpoint, model.tokens.clone(), dtype, device)
+    };
+    match (caught(load), panics::take()) {
+        (Ok(Err(error)), None) => Err(RunError::Load(error)),
+        (Ok(Ok(session)), None) => {
+            Ok(Ok(State { session, model, cells, known: HashMap::new(), norms: HashMap::new(), inputs: None }))
+        }
+        (_, Some(message)) | (Err(message), _) => Ok(Err(message)),
     }
 }
 
@@ -113,7 +121,25 @@ fn failed(failure: &Failure) -> Stopped {
     Stopped::Failed(CellError::Point(failure.message.clone()))
 }
 
+/// When a cell began, and its numbers or why there are none.
+type Numbered = (Instant, Result<AnalysisNumbers, Failure>);
+
 impl<B: SparseBackend> State<'_, B> {
+    /// Runs a cell; none where the user wants to stop.
+    fn cell(&mut self, desk: &Desk<'_>, cell: &AnalysisCell, opened: &mut Opened) -> Option<Numbered> {
+        let start = Instant::now();
+        let mut result = match caught(|| self.numbers(desk, cell, opened)) {
+            Ok(Err(Stopped::Interrupted)) => return None,
+            Ok(Err(Stopped::Failed(error))) => Err(error.failure()),
+            Ok(Ok(numbers)) => Ok(numbers),
+            Err(message) => Err(Failure::new(FailureKind::Other, message)),
+        };
+        if panicked(&mut result) {
+            (self.norms, self.inputs) = (HashMap::new(), None);
+        }
+        Some((start, result))
+    }
+
     fn numbers(
         &mut self,
         desk: &Desk<'_>,

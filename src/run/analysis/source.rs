@@ -4,7 +4,6 @@ use super::matrix::{Matrix, Opened};
 use crate::config::Experiment;
 use crate::config::analysis::{SourceFrom, Work};
 use crate::load::{LoadError, MatrixName, MatrixSource};
-use crate::measure::peak_rss_bytes;
 use crate::plan::{AnalysisCell, AnalysisSource, MatrixFrom, Planned};
 use crate::record::{AnalysisNumbers, Failure, Numbers, Timings};
 use crate::run::scheduler::{Desk, RunError};
@@ -19,12 +18,7 @@ pub(super) fn record(
     load_seconds: f64,
     result: Result<AnalysisNumbers, Failure>,
 ) -> Result<(), RunError> {
-    let timings = Timings {
-        load_seconds,
-        measure_seconds: start.elapsed().as_secs_f64(),
-        peak_rss_bytes: peak_rss_bytes(),
-        ..Timings::default()
-    };
+    let timings = Timings { load_seconds, measure_seconds: start.elapsed().as_secs_f64(), ..Timings::default() };
     desk.record(planned, timings, result.map(|numbers| vec![Numbers::Analysis(Box::new(numbers))]))
 }
 

@@ -20,7 +20,7 @@ use crate::config::kernel::{kernel_dtypes, kernel_formats};
 use crate::execute::{KERNEL_POLICY_VERSION, OwnError, PackError, Peaks, SparseBackend};
 use crate::load::normals;
 use crate::measure::{
-    Compared, KernelError, Product, Traffic, input_threshold, masked_input, max_rel_err, peak_rss_bytes, quantile,
+    Compared, KernelError, PeakRss, Product, Traffic, input_threshold, masked_input, max_rel_err, quantile,
     rotated_copies, time_calls,
 };
 use crate::plan::{
@@ -135,6 +135,7 @@ impl Runner for Kernels {
     fn run(&mut self, desk: &mut Desk<'_>, batch: &[&Planned]) -> Result<(), RunError> {
         let cells: Vec<(&Planned, &KernelCell)> =
             batch.iter().filter_map(|planned| Some((*planned, KernelCell::of(&planned.task)?))).collect();
+        let cells = desk.take(&cells, |(planned, _)| planned);
         let Some((_, first)) = cells.first() else { return Ok(()) };
         let (backend, index) = (first.backend, desk.prepared.experiment.device_index);
         on_backend(backend, index, Matrix { desk, peaks: &mut self.peaks, cells: &cells })
@@ -162,7 +163,7 @@ impl OnBackend for Matrix<'_, '_> {
                     return Ok(());
                 }
                 desk.watch.begins(&planned.task);
-                let mut timings = Timings::default();
+                let (peak, mut timings) = (PeakRss::begin(), Timings::default());
                 let stage = |stage: &str| desk.watch.stage(stage);
                 let result = caught(|| {
                     if bench.is_none() {
@@ -187,7 +188,7 @@ impl OnBackend for Matrix<'_, '_> {
                     // Whatever is on the device, and times that sparse cells would be compared with.
                     (bench, weight, *peaks) = (None, None, KnownPeaks::default());
                 }
-                timings.peak_rss_bytes = peak_rss_bytes();
+                timings.peak_rss_bytes = peak.bytes();
                 let numbers = result.map(|measured| vec![Numbers::Times(Box::new(measured))]);
                 desk.record(planned, timings, numbers)?;
             }

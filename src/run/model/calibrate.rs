@@ -220,7 +220,7 @@ impl<B: SparseBackend> Engine<'_, B> {
         let mut batches = self.advance(&self.session.decoder, Stage::Entry, batches.to_vec());
         for block in 0..architecture.blocks.len() {
             let stage = Stage::Block(block);
-            self.enter("looking for outliers", stage)?;
+            self.enter("looking for outliers in", stage)?;
             let groups = architecture.linears_of(stage);
             let wanted = wanted(&groups, spread.iter().map(|&i| &work[i]), |_| Needs::Norms);
             let (inputs, advanced) = self.look(stage, &groups, &wanted, batches, true)?;
@@ -365,7 +365,7 @@ impl<B: SparseBackend> Engine<'_, B> {
             Stage::Block(index) => index + 1,
             Stage::Exit => blocks,
         };
-        self.watch.stage(&format!("{doing}: block {at}/{blocks}"));
+        self.watch.stage(&format!("{doing} {at} of {blocks} blocks"));
         Ok(())
     }
 

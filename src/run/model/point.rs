@@ -9,8 +9,8 @@ use crate::config::experiment::{Dtype, LatencySettings, Metric, Variant};
 use crate::execute::{LayerShape, ReadError, SparseBackend, SparseWeight};
 use crate::load::{TaskTokens, Tokenizer};
 use crate::measure::{
-    Agreement, ForwardError, Latency, Stored, Workload, agreement, all_logits, decoded_logits, gate, latency,
-    likelihood, peak_rss_bytes, structure,
+    Agreement, ForwardError, Latency, PeakRss, Stored, Workload, agreement, all_logits, decoded_logits, gate, latency,
+    likelihood, structure,
 };
 use crate::model::{Decoder, LinearWeight};
 use crate::plan::{Cell, PrunePoint};
@@ -48,7 +48,7 @@ pub(super) fn dense<B: SparseBackend>(
     stage: Stage<'_>,
 ) -> (Timings, Result<Measured, CellError>) {
     let mut timings = Timings { load_seconds: session.load_seconds, ..Default::default() };
-    let start = Instant::now();
+    let (peak, start) = (PeakRss::begin(), Instant::now());
     let mut measure = || {
         let mut measured = sizes(session, job.cell, &session.stored);
         if job.measures(Metric::Agreement) {
@@ -65,7 +65,7 @@ pub(super) fn dense<B: SparseBackend>(
     };
     let measured = measure();
     timings.measure_seconds = start.elapsed().as_secs_f64();
-    timings.peak_rss_bytes = peak_rss_bytes();
+    timings.peak_rss_bytes = peak.bytes();
     (timings, measured)
 }
 
@@ -109,6 +109,7 @@ impl Point {
         job: &Job<'_>,
         stage: Stage<'_>,
     ) -> (Timings, Result<Measured, CellError>) {
+        let peak = PeakRss::begin();
         let mut timings = Timings {
             load_seconds: session.load_seconds,
             calibrate_seconds: self.calibrate_seconds,
@@ -120,7 +121,7 @@ impl Point {
             Variant::Sparse(_) | Variant::Auto => self.sparse(session, job, &mut timings, stage),
         };
         let measured = measured.map(|measured| Measured { ties: self.ties, pruned: Some(self.pruned()), ..measured });
-        timings.peak_rss_bytes = peak_rss_bytes();
+        timings.peak_rss_bytes = peak.bytes();
         // The variant is gone, and with it what a device's memory pools keep of it should be.
         B::memory_cleanup(session.decoder.device());
         (timings, measured)
@@ -364,8 +365,8 @@ fn read_text<B: SparseBackend>(
     let any = Metric::ALL.iter().any(|metric| wanted(metric.value));
     let Some(windows) = session.tokens.perplexity.as_ref().filter(|_| any) else { return Ok(()) };
     stage("perplexity");
-    let tokens: usize = windows.tokens.iter().map(Vec::len).sum();
-    let done = |done: usize| stage(&format!("perplexity {done}/{tokens} tokens"));
+    let (all, length) = (windows.tokens.len(), windows.tokens.first().map_or(1, Vec::len).max(1));
+    let done = |tokens: usize| stage(&format!("perplexity, window {} of {all}", tokens.div_ceil(length)));
     measured.set_text(&likelihood(decoder, &windows.tokens, windows.overlap, windows.bytes, done)?, wanted);
     Ok(())
 }
@@ -391,7 +392,7 @@ fn latency_of<B: SparseBackend>(
     for &batch in batch {
         for &prompt in prompt {
             let workload = Workload { batch, prompt, generate: *generate, warmup: *warmup, repeats: *repeats };
-            let done = |run, runs| stage(&format!("latency, batch {batch}, prompt {prompt}: run {run}/{runs}"));
+            let done = |run, runs| stage(&format!("latency of batch {batch}, prompt {prompt}: run {run} of {runs}"));
             latencies.push(latency(decoder, &workload, done)?);
         }
     }

@@ -65,33 +65,50 @@ impl OnBackend for Batch<'_, '_> {
 }
 
 impl Batch<'_, '_> {
-    /// Runs the cells of one model on one backend.
+    /// Runs the cells of one model on one backend. The model is loaded where the first of them is this process's.
     fn group<B: SparseBackend>(&mut self, device: &B::Device) -> Result<(), RunError> {
-        let (model, cells) = (self.model, self.cells);
-        self.desk.watch.loading(&model.files.source, cells[0].cell.backend.name());
-        let load = || {
-            let checkpoint = Checkpoint::open(model.files.clone())?;
-            let session = Session::<B>::load(checkpoint, model.tokens.clone(), cells[0].cell.dtype, device)?;
-            // A device may still be at it, or have failed.
-            Ok(B::sync(device).map(|()| session).map_err(|error| error.to_string()))
-        };
-        let mut session = match (caught(load), panics::take()) {
-            (Ok(Err(error)), None) => return Err(RunError::Load(error)),
-            (Ok(Ok(Ok(session))), None) => session,
-            (_, Some(message)) | (Err(message), _) | (Ok(Ok(Err(message))), _) => {
-                recover::<B>(device);
-                return self.all_fail(cells, &format!("loading `{}` failed: {message}", model.files.source));
+        let mut session: Option<Result<Session<B>, String>> = None;
+        let mut rest = self.cells;
+        for point in self.cells.chunk_by(|a, b| a.cell.same_point(b.cell)) {
+            let taken = self.desk.take(point, |planned| planned.planned);
+            if !taken.is_empty() {
+                if session.is_none() {
+                    session = Some(self.load::<B>(device)?);
+                }
+                match session.as_mut() {
+                    // Points to come are calibrated with this one, unless another process may take them.
+                    Some(Ok(session)) if self.desk.is_sole() => self.point(session, &taken, rest)?,
+                    Some(Ok(session)) => self.point(session, &taken, &taken)?,
+                    Some(Err(message)) => self.all_fail(&taken, &message.clone())?,
+                    None => unreachable!("it was loaded above"),
+                }
             }
-        };
-        let mut rest = cells;
-        for point in cells.chunk_by(|a, b| a.cell.same_point(b.cell)) {
-            self.point(&mut session, point, rest)?;
             if self.desk.stop() {
                 break;
             }
             rest = &rest[point.len()..];
         }
         Ok(())
+    }
+
+    /// The model on the device, or what the device says.
+    fn load<B: SparseBackend>(&self, device: &B::Device) -> Result<Result<Session<B>, String>, RunError> {
+        let (model, first) = (self.model, self.cells[0].cell);
+        self.desk.watch.loading(&model.files.source, first.backend.name());
+        let load = || {
+            let checkpoint = Checkpoint::open(model.files.clone())?;
+            let session = Session::<B>::load(checkpoint, model.tokens.clone(), first.dtype, device)?;
+            // A device may still be at it, or have failed.
+            Ok(B::sync(device).map(|()| session).map_err(|error| error.to_string()))
+        };
+        match (caught(load), panics::take()) {
+            (Ok(Err(error)), None) => Err(RunError::Load(error)),
+            (Ok(Ok(Ok(session))), None) => Ok(Ok(session)),
+            (_, Some(message)) | (Err(message), _) | (Ok(Ok(Err(message))), _) => {
+                recover::<B>(device);
+                Ok(Err(format!("loading `{}` failed: {message}", model.files.source)))
+            }
+        }
     }
 
     /// Records the same failure for all of some cells.

@@ -1,4 +1,4 @@
-//! Bad `[[analysis]]` and `[[query]]` blocks.
+//! Bad `[[analysis]]`, `[[query]]` and `[[table]]` blocks.
 
 use super::{Case, more, whole};
 
@@ -66,5 +66,26 @@ pub(super) fn queries() -> Vec<Case> {
         query("q", "[[query]]\nid = \"Q\"\nsql = \"SELECT 1\""),
         query("q", "x = \"setup\""),
         query("q", "plot = \"histogram\"\nx = \"sparsity\"\ny = \"nonzero\""),
+    ]
+}
+
+/// A table of `summary`.
+fn table(rest: &str) -> Case {
+    more(format!("[[table]]\n{rest}\n"))
+}
+
+pub(super) fn tables() -> Vec<Case> {
+    let main = |rest: &str| table(&format!("id = \"main\"\nrows = \"method\"\nvalue = \"top1_match\"\n{rest}"));
+    vec![
+        table(""),
+        main("columns = [\"sparsty\", \"perplexity\"]"),
+        main("columns = [\"sparsity\", \"sparsity_target\"]"),
+        main("from = \"group\""),
+        main("best = \"low\""),
+        main("digits = 13"),
+        main("where = { varient = \"masked\", seed = [true] }"),
+        table("id = \"a b\"\nrows = \"method\"\nvalue = \"perplexity\""),
+        table("id = \"groups\"\nrows = \"method\"\nvalue = \"kl\""),
+        main("[[query]]\nid = \"Main\"\nsql = \"SELECT 1\""),
     ]
 }

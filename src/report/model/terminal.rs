@@ -1,0 +1,105 @@
+//! What a person wants to see first of model cells: small pivots in place of long tables.
+//!
+//! Owns which numbers are shown, and what heads them: methods down, sparsities across, so that a column is a comparison.
+//! Quality stands once for all variants of a point, which share it; sizes and times stand for each variant.
+
+use super::Cells;
+use super::tables::finished;
+use crate::config::experiment::{Best, MetricColumn, PivotSpec};
+use crate::plan::Cell;
+use crate::report::pivot::{PointNames, pivot};
+use crate::report::table::{Table, Value};
+
+/// More sparsities than this stand one below the other.
+const MOST_ACROSS: usize = 8;
+
+/// What is shown of quality, where it was measured, and which of it is best.
+const QUALITY: [(MetricColumn, Best); 3] = [
+    (MetricColumn::Perplexity, Best::Min),
+    (MetricColumn::BitsPerByte, Best::Min),
+    (MetricColumn::Top1Match, Best::Max),
+];
+
+/// The pivots as text, in the order of what they are about.
+pub(super) fn shown(cells: &Cells, tables: &[Table], names: &PointNames) -> Vec<String> {
+    if finished(cells).next().is_none() {
+        return Vec::new();
+    }
+    let measured = |column: MetricColumn| cells.records.iter().any(|record| record.column(column).number().is_some());
+    let quality = QUALITY.iter().filter(|(column, _)| measured(*column));
+    let mut specs: Vec<PivotSpec> =
+        quality.map(|(column, best)| spec(cells, "summary", column.name(), Some(*best), &["method"], &[])).collect();
+    if specs.is_empty() {
+        specs.push(spec(cells, "summary", "sparsity", None, &["method"], &[]));
+        if measured(MetricColumn::LinearSparsity) {
+            specs.push(spec(cells, "summary", "linear_sparsity", None, &["method"], &[]));
+        }
+    }
+    specs.push(spec(cells, "summary", "size_mb", None, &["method", "variant"], &[]));
+    if tables.iter().any(|table| table.name == "latency") {
+        let work = ["phase", "batch", "tokens"];
+        let works: Vec<&str> =
+            work.iter().copied().filter(|name| *name == "phase" || varies(tables, "latency", name)).collect();
+        specs.push(spec(cells, "latency", "median_ms", None, &["method", "variant"], &works));
+        specs.push(spec(cells, "latency", "speedup_vs_dense", None, &["method", "variant"], &works));
+    }
+    let tables: Vec<&Table> = tables.iter().collect();
+    let text = |spec: &PivotSpec| match pivot(spec, &tables, names) {
+        Ok(pivot) => pivot.terminal(),
+        // Cells that no key tells apart, or too many of them.
+        Err(_) => format!("{}: more than a small table can show, see tables/{}.csv\n", spec.value, spec.from),
+    };
+    specs.iter().map(text).collect()
+}
+
+/// A pivot of a number: with whatever else tells the cells apart as outer rows.
+fn spec(cells: &Cells, from: &str, value: &str, best: Option<Best>, inner: &[&str], outer: &[&str]) -> PivotSpec {
+    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let different = |name: &&str| {
+        let column = Cell::KEY.iter().find(|column| column.name == *name);
+        let Some(column) = column else { return false };
+        let mut values = cells.records.iter().map(|record| (column.get)(&record.cell));
+        let first = values.next();
+        values.any(|value| Some(value) != first)
+    };
+    let runs: Vec<&str> = ["model", "backend", "dtype"].into_iter().filter(different).collect();
+    let (across, down) = if targets(cells) > MOST_ACROSS {
+        (inner, &["sparsity_target"][..])
+    } else {
+        (&["sparsity_target"][..], inner)
+    };
+    let rows = owned(&[&runs, outer, down].concat());
+    let (id, columns) = (String::new(), owned(across));
+    PivotSpec { id, rows, columns, value: value.into(), from: from.into(), best, digits: None, r#where: Vec::new() }
+}
+
+/// How many sparsities and patterns there are.
+fn targets(cells: &Cells) -> usize {
+    let mut all: Vec<(String, Option<f64>)> = Vec::new();
+    for point in cells.records.iter().filter_map(|record| record.cell.prune.as_ref()) {
+        let target = (point.pattern.to_string(), point.target());
+        if !all.contains(&target) {
+            all.push(target);
+        }
+    }
+    all.len()
+}
+
+/// Whether a column of a table has different values.
+fn varies(tables: &[Table], table: &str, column: &str) -> bool {
+    let Some(table) = tables.iter().find(|known| known.name == table) else { return false };
+    let Some(at) = table.columns.iter().position(|name| name == column) else { return false };
+    // The phases have tokens of their own.
+    let phase = table.columns.iter().position(|name| name == "phase");
+    let mut seen: Vec<(&Value, Option<&Value>)> = Vec::new();
+    for row in &table.rows {
+        let entry = (&row[at], phase.map(|phase| &row[phase]));
+        if seen.iter().any(|(value, of)| *of == entry.1 && *value != entry.0) {
+            return true;
+        }
+        if !seen.contains(&entry) {
+            seen.push(entry);
+        }
+    }
+    false
+}
