@@ -325,14 +325,28 @@ pub fn percent(sparsity: f64) -> String {
 pub struct Expect {
     /// The cells that it is about.
     pub r#where: Conditions,
-    /// The column of `summary.csv`.
-    pub metric: MetricColumn,
+    /// What the number is.
+    pub metric: Expected,
     /// The expected value, in the column's unit.
     pub value: f64,
     /// The largest accepted absolute difference.
     pub tolerance: f64,
     /// Where the number comes from.
     pub source: Option<String>,
+}
+
+/// Which number of a cell is expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// A column of `summary.csv`.
+    Column(MetricColumn),
+    /// A number of `tasks.csv`.
+    Task {
+        /// A task, or a mean of tasks.
+        task: String,
+        /// Which number of it.
+        metric: TaskMetric,
+    },
 }
 
 keywords! {

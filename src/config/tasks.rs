@@ -96,6 +96,8 @@ pub const SUBJECTS: [&str; 57] = [
 
 /// The task of all subjects.
 pub const MMLU: &str = "mmlu";
+/// The plain mean over all tasks of a cell.
+pub const MEAN: &str = "mean";
 /// What stands in front of a subject in a task's name.
 const OF_MMLU: &str = "mmlu_";
 
@@ -148,6 +150,13 @@ impl TaskName {
             return Some(tasks.iter().filter_map(|name| Self::of(name)).flatten().collect());
         }
         all().find(|task| task.0 == name).map(|task| vec![task])
+    }
+
+    /// Words for people: every name that `tasks.names` takes, subjects of MMLU apart.
+    pub fn words() -> Vec<(&'static str, &'static str)> {
+        let sets = SETS.iter().map(|(set, help, _)| (*set, *help));
+        let mmlu = [(MMLU, "knowledge of 57 subjects; `mmlu_SUBJECT` is one of them")];
+        TASKS.iter().copied().chain(mmlu).chain(sets).collect()
     }
 
     /// The known name that is most like a text.

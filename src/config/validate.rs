@@ -113,7 +113,7 @@ impl Validator<'_> {
         let metrics = values(self.axis("measure.metrics", metrics, &defaults));
         let latency = self.latency(RawLatency { warmup, repeats, batch, prompt, generate }, &metrics);
         let tasks = self.tasks(raw.tasks, &metrics);
-        let expects = self.expects(raw.expect.unwrap_or_default(), &metrics);
+        let expects = self.expects(raw.expect.unwrap_or_default(), &metrics, &tasks.names);
         let mut ids = Vec::new();
         let queries = self.queries(raw.query.unwrap_or_default(), &mut ids);
         let known = pivot::Known { metrics: &metrics, queries: &queries };

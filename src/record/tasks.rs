@@ -49,7 +49,7 @@ pub struct TaskValue {
 }
 
 /// What came out of an item.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ItemRow {
     /// Its row in the dataset, from 1.
     pub row: usize,

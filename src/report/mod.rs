@@ -29,6 +29,7 @@ mod kernel;
 mod model;
 mod overview;
 mod page;
+mod paired;
 pub mod pivot;
 mod plot_files;
 mod stats;

@@ -8,7 +8,7 @@ use super::prepared::{PrepareError, PrepareOptions, Prepared, PreparedModel};
 use super::select::select;
 use crate::config::Experiment;
 use crate::config::analysis::Work;
-use crate::config::experiment::{Data, Metric, ModelSource, Workers};
+use crate::config::experiment::{Data, Expected, Metric, ModelSource, Workers};
 use crate::execute::device;
 use crate::execute::kernels::cpu::Simd;
 use crate::load::{Checkpoint, LoadError, Loader, TaskSets, TaskTokens, TextInput, Texts, Wanted};
@@ -131,10 +131,15 @@ fn plan_record(experiment: &Experiment, planned: &[Planned], store: &Store) -> R
         if cells.is_empty() {
             return Err(PrepareError::Expectation(expect.r#where.to_string()));
         }
+        let (metric, task) = match &expect.metric {
+            Expected::Column(column) => (column.name().into(), None),
+            Expected::Task { task, metric } => (metric.name().into(), Some(task.clone())),
+        };
         expectations.push(ExpectRecord {
             r#where: expect.r#where.to_string(),
             cells,
-            metric: expect.metric.name().into(),
+            metric,
+            task,
             value: expect.value,
             tolerance: expect.tolerance,
             source: expect.source.clone(),

@@ -69,6 +69,9 @@ fn groups() -> Vec<(&'static str, Vec<Case>)> {
 
 fn tasks() -> Vec<Case> {
     let tasks = |keys: &str| more(format!("[measure]\nmetrics = [\"tasks\"]\n[tasks]\n{keys}\n"));
+    let expect = |keys: &str| {
+        tasks(&format!("names = \"rte\"\n[[expect]]\nvalue = 0.5\ntolerance = 0.1\n{keys}"))
+    };
     vec![
         more("[measure]\nmetrics = [\"tasks\"]\n"),
         more("[tasks]\nnames = \"boolq\"\n"),
@@ -76,6 +79,11 @@ fn tasks() -> Vec<Case> {
         tasks("names = [\"hellswag\", \"squad\"]"),
         tasks("names = [\"boolq\", \"mmlu\"]\nshots = 5"),
         tasks("names = \"rte\"\nbos = \"yes\""),
+        expect("metric = \"acc\""),
+        expect("metric = \"total\"\ntask = \"rte\""),
+        expect("metric = \"acc\"\ntask = \"boolq\""),
+        expect("metric = \"acc\"\ntask = \"hellswag\""),
+        expect("metric = \"acc\"\ntask = \"mean\""),
     ]
 }
 

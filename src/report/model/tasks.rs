@@ -7,7 +7,7 @@ use super::Cells;
 use super::tables::{finished, keyed_table};
 use crate::column::Column;
 use crate::config::experiment::TaskMetric;
-use crate::config::tasks::{MMLU, SETS, SUBJECTS};
+use crate::config::tasks::{MEAN, MMLU, SETS, SUBJECTS};
 use crate::record::{Measured, TaskNumbers};
 use crate::report::table::Table;
 
@@ -60,10 +60,15 @@ pub(super) fn rows(measured: &Measured) -> Vec<TaskRow> {
     let means: Vec<TaskRow> =
         SETS.iter().filter_map(|(set, _, tasks)| mean(set, tasks.iter().map(|task| find(&rows, task)))).collect();
     let alone = |row: &&TaskRow| row.metric == TaskMetric::Acc && !row.task.starts_with("mmlu_");
-    let all = mean("mean", rows.iter().filter(alone).map(Some));
+    let all = mean(MEAN, rows.iter().filter(alone).map(Some));
     rows.extend(means);
     rows.extend(all);
     rows
+}
+
+/// A number of a task, or of a mean of tasks.
+pub(super) fn value(measured: &Measured, task: &str, metric: TaskMetric) -> Option<f64> {
+    rows(measured).into_iter().find(|row| row.task == task && row.metric == metric).map(|row| row.value)
 }
 
 fn find<'a>(rows: &'a [TaskRow], task: &str) -> Option<&'a TaskRow> {
