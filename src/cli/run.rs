@@ -68,6 +68,7 @@ fn beginning() -> RunRecord {
         pid: std::process::id(),
         seen: None,
         doing: None,
+        at_once: None,
         ended: None,
         exit_code: None,
         ran: 0,

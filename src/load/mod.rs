@@ -36,6 +36,6 @@ pub use model_files::{COMPANIONS, Companion, InputFile, Loader, ModelFiles, Obse
 pub use synthetic::normals;
 pub use tasks::{Request, TaskError, TaskItem, TaskSets, TaskTokens};
 pub use tensor::{MatrixError, MatrixFile, read_matrix};
-pub use text::{TextInput, Texts, Tokens, Wanted};
+pub use text::{Reach, TextInput, Texts, Tokens, Wanted};
 pub use tokenizer::Tokenizer;
 pub use windows::Windows;

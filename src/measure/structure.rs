@@ -38,7 +38,8 @@ pub struct LayerRow {
     pub total: u64,
     /// The weight's shape, where it has two dimensions.
     pub shape: Option<[usize; 2]>,
-    /// 2 · out · in for a dense linear, 2 · entries for a sparse one, else 0.
+    /// 2 · out · in for a dense linear, 2 · entries for a sparse one, else 0; of an expert times the share of tokens
+    /// that pass it on average.
     pub flops_per_token: u64,
     /// Bytes stored, bias included.
     pub bytes: u64,
@@ -109,8 +110,10 @@ pub fn structure(architecture: &Architecture, stored: &[Stored], bytes_per_numbe
     let rows = architecture.modules.iter().zip(stored).map(|(module, stored)| {
         let weights = module.weights() as u64;
         let flops = match (module.kind, stored.entries) {
-            (Kind::Linear, Some(entries)) => 2 * entries,
-            (Kind::Linear, None) => 2 * weights,
+            // A token passes some of the experts: each is used by so many of all tokens on average.
+            (Kind::Linear | Kind::Router, entries) => {
+                2 * entries.unwrap_or(weights) * module.used[0] as u64 / module.used[1] as u64
+            }
             (Kind::Embedding | Kind::Norm, _) => 0,
         };
         LayerRow {

@@ -55,7 +55,8 @@ pub fn score<B: SparseBackend>(
     items: &[Vec<Asked<'_>>],
     mut done: impl FnMut(usize),
 ) -> Result<Vec<Vec<Scored>>, ForwardError> {
-    let shares = B::ON_HOST;
+    let longest = items.iter().flatten().map(|asked| asked.input.len()).max().unwrap_or(0);
+    let shares = decoder.shares_beginnings(longest);
     let root = if shares { common_root(items) } else { &[] };
     let mut plans: Vec<ItemPlan<'_>> =
         items.iter().enumerate().map(|(index, item)| ItemPlan::new(index, item, root, shares)).collect();
@@ -67,7 +68,7 @@ pub fn score<B: SparseBackend>(
     };
     let mut scores: Vec<Vec<Scored>> = items.iter().map(|item| vec![Scored::default(); item.len()]).collect();
     let mut finished = 0;
-    for part in passes(&plans, TOKENS[usize::from(!shares)]) {
+    for part in passes(&plans, TOKENS[usize::from(!B::ON_HOST)]) {
         let root = root.as_ref().filter(|_| part[0].root > 0);
         score_pass(decoder, items, part, root, &mut scores)?;
         finished += part.len();

@@ -6,10 +6,11 @@
 //!                └─ on a device   the same, as tensors
 //! ```
 
-use super::architecture::{Architecture, Attention};
+use super::architecture::Architecture;
 use super::rotary::RotaryTable;
 use crate::execute::SparseBackend;
 use crate::execute::decode::Projected;
+use crate::execute::kernels::attention::Heads;
 use burn::tensor::Tensor;
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use std::sync::Arc;
 pub struct KvCache<B: SparseBackend> {
     sequences: usize,
     capacity: usize,
-    past: usize,
+    /// The tokens of each sequence.
+    seen: Vec<Vec<u32>>,
     pub(super) blocks: Vec<KvBlock<B>>,
 }
 
@@ -33,7 +35,8 @@ impl<B: SparseBackend> KvCache<B> {
             device: None,
             shared: None,
         };
-        Self { sequences, capacity, past: 0, blocks: architecture.blocks.iter().map(|_| block()).collect() }
+        let seen = vec![Vec::new(); sequences];
+        Self { sequences, capacity, seen, blocks: architecture.blocks.iter().map(|_| block()).collect() }
     }
 
     /// Sequences.
@@ -48,16 +51,22 @@ impl<B: SparseBackend> KvCache<B> {
 
     /// Tokens of each sequence that the decoder has seen.
     pub fn past(&self) -> usize {
-        self.past
+        self.seen.first().map_or(0, Vec::len)
+    }
+
+    /// Those tokens, sequence by sequence.
+    pub(super) fn seen(&self) -> &[Vec<u32>] {
+        &self.seen
     }
 
     /// Forgets every token, and keeps the memory.
     pub fn clear(&mut self) {
-        self.past = 0;
+        self.seen.iter_mut().for_each(Vec::clear);
     }
 
-    pub(super) fn grow(&mut self, tokens: usize) {
-        self.past += tokens;
+    /// Notes the tokens that each sequence has more.
+    pub(super) fn grow<'a>(&mut self, new: impl Iterator<Item = &'a [u32]>) {
+        self.seen.iter_mut().zip(new).for_each(|(seen, new)| seen.extend_from_slice(new));
     }
 }
 
@@ -77,7 +86,7 @@ pub(super) trait Shared<B: SparseBackend>: fmt::Debug + Send + Sync {
     fn attend(
         &self,
         block: usize,
-        shape: &Attention,
+        shape: &Heads,
         projected: &Projected<B>,
         rotary: Option<&RotaryTable<B>>,
     ) -> Tensor<B, 2>;

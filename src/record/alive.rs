@@ -74,6 +74,7 @@ mod tests {
             pid,
             seen: Some(now()),
             doing: None,
+            at_once: None,
             ended: None,
             exit_code: None,
             ran: 0,

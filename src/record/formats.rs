@@ -121,6 +121,9 @@ pub struct RunRecord {
     /// What it does, while it runs.
     #[serde(default)]
     pub doing: Option<String>,
+    /// How many processes measure for it, while it runs, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_once: Option<usize>,
     /// When it ended; none of one that runs, or was killed.
     pub ended: Option<String>,
     /// Its exit code, once it has ended.

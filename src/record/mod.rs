@@ -42,13 +42,13 @@ pub use analysis::{
     AnalysisNumbers, AnalysisResult, Entry, Key, MatrixInfo, Picture, Row, StoredTable, TABLES, columns_of,
 };
 pub use atomic::Stamp;
-pub use cell::{Failure, FailureKind, Outline, PartRecord, Record, Timings};
+pub use cell::{Failure, FailureKind, Outline, PartOutline, PartRecord, Record, Timings};
 pub use error::{Mismatch, StoreError};
 pub use folder::{NewFolder, WriteError};
 pub use formats::{ExpectRecord, InputRecord, Manifest, PlanEntry, PlanPart, PlanRecord, RunRecord, WorkerRecord};
 pub use kernel::{KernelMeasured, KernelResult, Timed};
 pub use model::CellResult;
-pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Sizes, Ties};
+pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Scarce, Sizes, Ties};
 pub use origin::OriginRecord;
 pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};
 pub use store::{Store, cell_path, experiment_folder};

@@ -106,6 +106,39 @@ pub struct PrunedLinears {
     pub nonzero: u64,
     /// Weights.
     pub total: u64,
+    /// Linears of experts that few tokens of the calibration reach, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scarce: Option<Scarce>,
+}
+
+/// Linears of experts that few tokens of the calibration reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scarce {
+    /// Linears with fewer than 64 tokens.
+    pub linears: u64,
+    /// Those of them that no token reached: all of their inputs count alike.
+    pub unreached: u64,
+    /// Of how many of experts that were pruned.
+    pub of: u64,
+}
+
+impl Scarce {
+    /// Fewer tokens than this are few.
+    pub const FEW: usize = 64;
+
+    /// Counts some linears that read the same input.
+    pub fn add(&mut self, linears: usize, tokens: usize) {
+        let linears = linears as u64;
+        self.of += linears;
+        self.linears += if tokens < Self::FEW { linears } else { 0 };
+        self.unreached += if tokens == 0 { linears } else { 0 };
+    }
+
+    /// None where every linear saw enough.
+    pub fn found(self) -> Option<Self> {
+        (self.linears > 0).then_some(self)
+    }
 }
 
 /// Weights about which the order of equal scores decided: beyond those that were to go, but of the score of the last.

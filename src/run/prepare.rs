@@ -11,7 +11,7 @@ use crate::config::analysis::Work;
 use crate::config::experiment::{Data, Expected, Metric, ModelSource, Workers};
 use crate::execute::device;
 use crate::execute::kernels::cpu::Simd;
-use crate::load::{Checkpoint, LoadError, Loader, TaskSets, TaskTokens, TextInput, Texts, Wanted};
+use crate::load::{Checkpoint, LoadError, Loader, Reach, TaskSets, TaskTokens, TextInput, Texts, Wanted};
 use crate::plan::{Cell, CellId, Of, Planned};
 use crate::record::{ExpectRecord, Machine, OriginRecord, PlanEntry, PlanRecord, Store};
 use std::cell::LazyCell;
@@ -113,9 +113,10 @@ fn prepare_model(
     files.warnings.extend_from_slice(checkpoint.warnings());
     let architecture = checkpoint.architecture().clone();
     let tokenizer = files.tokenizer()?;
-    let (positions, vocabulary) = (architecture.max_positions, architecture.vocabulary);
-    let tokens = texts.encode(&tokenizer, &files.source, positions, vocabulary)?;
-    let tasks = tasks.encode(&tokenizer, &files.source, positions, vocabulary)?;
+    let vocabulary = architecture.vocabulary;
+    let reach = Reach { positions: architecture.max_positions, longest: architecture.longest };
+    let tokens = texts.encode(&tokenizer, &files.source, reach, vocabulary)?;
+    let tasks = tasks.encode(&tokenizer, &files.source, architecture.max_positions, vocabulary)?;
     let read = Read::new(files.digest(), data, &tokens, &tasks);
     Ok(PreparedModel { files, architecture, tokens, tasks, tokenizer, read })
 }

@@ -29,6 +29,8 @@ impl RunOptions {
 
 /// Told how the run goes, and asked whether to stop. Called from one thread.
 pub trait Watch {
+    /// What follows is of this one of several workers; none: of this process itself.
+    fn worker(&self, _number: Option<usize>) {}
     /// A model is being loaded.
     fn loading(&self, model: &str, backend: &str);
     /// A cell begins.

@@ -13,7 +13,8 @@
 use super::{Batch, Decoder, DecoderError};
 use crate::execute::SparseBackend;
 use crate::execute::decode::{Places, Projected, Span};
-use crate::model::architecture::Attention;
+use crate::execute::kernels::attention::Heads;
+use crate::model::architecture::Positions;
 use crate::model::attention::attend;
 use crate::model::cache::{HostKv, KvBlock, KvCache, Shared};
 use crate::model::rotary::RotaryTable;
@@ -50,6 +51,16 @@ struct Wave<B: SparseBackend> {
 }
 
 impl<B: SparseBackend> Decoder<B> {
+    /// Whether sequences of up to `longest` tokens may share what they begin with: here, and turned in the same way
+    /// whatever their length.
+    pub fn shares_beginnings(&self, longest: usize) -> bool {
+        let alike = match &self.architecture.positions {
+            Positions::Rotary(all) => all.iter().all(|of| of.scaling.turned_as(longest) == of.scaling.turned_as(1)),
+            Positions::Learned { .. } | Positions::Alibi(_) => true,
+        };
+        B::ON_HOST && alike
+    }
+
     /// As [`Decoder::hidden`], for the nodes of a tree behind the one sequence of `root`: `[tokens, width]`, wave by
     /// wave.
     ///
@@ -95,7 +106,7 @@ impl<B: SparseBackend> Shared<B> for Grown<B> {
     fn attend(
         &self,
         block: usize,
-        shape: &Attention,
+        shape: &Heads,
         projected: &Projected<B>,
         rotary: Option<&RotaryTable<B>>,
     ) -> Tensor<B, 2> {

@@ -67,6 +67,10 @@ pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
              `ties` in tables/summary.csv"
         ));
     }
+    if let [first, others @ ..] = &tables::scarce(&cells)[..] {
+        let more = if others.is_empty() { String::new() } else { format!(" (and {} more points)", others.len()) };
+        warnings.push(format!("{first}{more}: those are pruned as if all of their inputs were alike"));
+    }
     let names = point_names(&cells);
     let (figures, undrawn) = figures(&cells);
     findings.extend(undrawn);

@@ -5,7 +5,7 @@ use super::{comparisons, latency, task_pairs, tasks};
 use crate::column::Column;
 use crate::config::experiment::{MetricColumn, TaskMetric, Variant};
 use crate::plan::Cell;
-use crate::record::{CellResult, ExpectRecord, LayerRow, Measured, Timings};
+use crate::record::{CellResult, ExpectRecord, LayerRow, Measured, Scarce, Timings};
 use crate::report::columns::Columns;
 use crate::report::stats::{mean, sd};
 use crate::report::table::{LongTable, Table, Value};
@@ -112,6 +112,25 @@ pub(super) fn many_ties(cells: &Cells) -> Vec<String> {
         let point = Cell { variant: Variant::Masked, ..record.cell.clone() };
         let text = format!("{point}: {:.1} % of the weights tie with the last that went", share * 100.0);
         if share > MANY && !said.contains(&text) {
+            said.push(text);
+        }
+    }
+    said
+}
+
+/// What to say of points that pruned experts that few tokens of the calibration reach.
+pub(super) fn scarce(cells: &Cells) -> Vec<String> {
+    let mut said = Vec::new();
+    for (record, measured) in finished(cells) {
+        let Some(scarce) = measured.pruned.and_then(|pruned| pruned.scarce) else { continue };
+        let point = Cell { variant: Variant::Masked, ..record.cell.clone() };
+        let Scarce { linears, unreached, of } = scarce;
+        let few = Scarce::FEW;
+        let text = format!(
+            "{point}: fewer than {few} tokens of the calibration reach {linears} of {of} matrices of experts, and none \
+             reaches {unreached}"
+        );
+        if !said.contains(&text) {
             said.push(text);
         }
     }

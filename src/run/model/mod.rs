@@ -81,7 +81,7 @@ fn timed_on(machine: &Machine, experiment: &Experiment, backend: Backend) -> Tim
 }
 
 fn timed_tokens_fit(experiment: &Experiment, model: &PreparedModel) -> Result<(), PrepareError> {
-    let (generate, positions) = (experiment.latency.generate, model.architecture.max_positions);
+    let (generate, positions) = (experiment.latency.generate, model.architecture.longest);
     match experiment.latency.prompt.iter().find(|prompt| prompt.saturating_add(generate) > positions) {
         Some(&prompt) => {
             Err(PrepareError::Positions { model: model.files.source.clone(), prompt, generate, positions })

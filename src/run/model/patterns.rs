@@ -85,6 +85,8 @@ pub(super) struct Prunable<'a, B: SparseBackend> {
     pub rows: usize,
     /// Input features.
     pub cols: usize,
+    /// Whether it is an expert's, which some tokens pass and others don't.
+    pub is_expert: bool,
     weight: &'a DenseWeight<B>,
     /// Weights other than zero of the dense model.
     nonzero: u64,
@@ -183,6 +185,7 @@ pub(super) fn prunable<'a, B: SparseBackend>(
         cols: module.shape[1],
         weight: session.dense(index),
         nonzero: session.stored[index].nonzero,
+        is_expert: module.used[0] < module.used[1],
     });
     let prunable: Vec<_> = prunable.collect();
     if prunable.is_empty() { Err(CellError::NothingToPrune(point.exclude.join(", "))) } else { Ok(prunable) }

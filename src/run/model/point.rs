@@ -14,7 +14,7 @@ use crate::measure::{
 };
 use crate::model::{Decoder, LinearWeight};
 use crate::plan::{Cell, PrunePoint};
-use crate::record::{KernelUse, Measured, PrunedLinears, TaskNumbers, Ties, Timings};
+use crate::record::{KernelUse, Measured, PrunedLinears, Scarce, TaskNumbers, Ties, Timings};
 use crate::run::backend::{burn_dtype, bytes_per_number};
 use std::time::Instant;
 
@@ -75,6 +75,7 @@ pub(super) struct Point {
     calibrate_seconds: Option<f64>,
     prune_seconds: f64,
     ties: Option<Ties>,
+    scarce: Option<Scarce>,
     /// The masked variant's [`gate_logits`].
     masked: Option<Vec<f32>>,
 }
@@ -89,12 +90,14 @@ impl Point {
     ) -> Result<Self, CellError> {
         let start = Instant::now();
         let (layers, ties) = patterns(session, point, seed, dtype)?;
-        Ok(Self { layers, calibrate_seconds: None, prune_seconds: start.elapsed().as_secs_f64(), ties, masked: None })
+        let prune_seconds = start.elapsed().as_secs_f64();
+        Ok(Self { layers, calibrate_seconds: None, prune_seconds, ties, scarce: None, masked: None })
     }
 
     /// Takes what calibration decided.
-    pub fn calibrated(Calibrated { layers, calibrate_seconds, prune_seconds, ties }: Calibrated) -> Self {
-        Self { layers, calibrate_seconds: Some(calibrate_seconds), prune_seconds, ties, masked: None }
+    pub fn calibrated(calibrated: Calibrated) -> Self {
+        let Calibrated { layers, calibrate_seconds, prune_seconds, ties, scarce } = calibrated;
+        Self { layers, calibrate_seconds: Some(calibrate_seconds), prune_seconds, ties, scarce, masked: None }
     }
 
     /// Its pruned linears.
@@ -132,6 +135,7 @@ impl Point {
         PrunedLinears {
             nonzero: self.layers.iter().map(|layer| layer.kept).sum(),
             total: self.layers.iter().map(total).sum(),
+            scarce: self.scarce,
         }
     }
 
