@@ -3,8 +3,8 @@
 use super::args::What;
 use super::output::Printer;
 use crate::config::experiment::{BackendChoice, Method, Metric, Variant};
-use crate::config::tasks::TaskName;
 use crate::config::source::{BUILTIN_MODELS, MODEL_FORMS, SYNTHETIC_MODELS};
+use crate::config::tasks::TaskName;
 use crate::error::{CliError, exit};
 use crate::execute::device;
 use crate::keyword::Keyword;

@@ -140,7 +140,12 @@ mod tests {
         use crate::config::tasks::TaskMetric;
         use crate::record::{ItemRow, TaskNumbers, TaskValue};
         let numbers = |likelihoods: [f64; 2], choice| {
-            let row = ItemRow { row: 1, answers: vec![(Some(choice), choice == 0)], log_likelihoods: likelihoods.into(), ..Default::default() };
+            let row = ItemRow {
+                row: 1,
+                answers: vec![(Some(choice), choice == 0)],
+                log_likelihoods: likelihoods.into(),
+                ..Default::default()
+            };
             let value = TaskValue { metric: TaskMetric::Acc, value: 0.5, stderr: None };
             Numbers::Task(Box::new(TaskNumbers::new("piqa".parse().unwrap(), 0, 0, vec![value], vec![row])))
         };

@@ -31,7 +31,11 @@ fn tasks_of(datasets: &str, model: &str, names: &str, keys: &str) -> Vec<TaskTok
 }
 
 fn decoder(model: &str) -> Decoder<Flex> {
-    let (_, checkpoint) = checkpoint(&fixture(&format!("golden/{model}/model")));
+    decoder_of(&format!("golden/{model}/model"))
+}
+
+fn decoder_of(folder: &str) -> Decoder<Flex> {
+    let (_, checkpoint) = checkpoint(&fixture(folder));
     let read = |module, part| checkpoint.read(module, part);
     Decoder::load(checkpoint.architecture().clone(), DType::F32, &Default::default(), read).unwrap()
 }
@@ -147,9 +151,12 @@ fn what_shares_a_pass_has_no_say() {
 /// Rows of a tree, and of the whole sequences.
 #[test]
 fn a_tree_gives_what_its_sequences_give() {
-    for model in ["tiny-llama", "tiny-opt", "tiny-gptneox"] {
-        let mut decoder = decoder(model);
-        let ids = |start: u32, count: u32| (start..start + count).map(|i| 5 + i * 7 % 400).collect::<Vec<u32>>();
+    let golden = ["tiny-llama", "tiny-opt", "tiny-gptneox"].map(|model| format!("golden/{model}/model"));
+    // Windows, experts, fused rows, and angles that are stretched.
+    let families = ["mistral-window", "olmoe", "phi3", "llama3-rope"].map(|model| format!("families/{model}"));
+    for model in golden.into_iter().chain(families) {
+        let mut decoder = decoder_of(&model);
+        let ids = |start: u32, count: u32| (start..start + count).map(|i| 5 + i * 7 % 150).collect::<Vec<u32>>();
         let (shared, stems) = (ids(3, 19), [ids(100, 9), ids(50, 1), ids(7, 14)]);
         let twigs = [(0, ids(1, 4)), (0, ids(20, 1)), (2, ids(30, 6)), (2, ids(44, 2)), (2, ids(90, 9))];
         let of_stem = |ids: &Vec<u32>| Node { above: None, ids: ids.clone() };

@@ -69,9 +69,7 @@ fn groups() -> Vec<(&'static str, Vec<Case>)> {
 
 fn tasks() -> Vec<Case> {
     let tasks = |keys: &str| more(format!("[measure]\nmetrics = [\"tasks\"]\n[tasks]\n{keys}\n"));
-    let expect = |keys: &str| {
-        tasks(&format!("names = \"rte\"\n[[expect]]\nvalue = 0.5\ntolerance = 0.1\n{keys}"))
-    };
+    let expect = |keys: &str| tasks(&format!("names = \"rte\"\n[[expect]]\nvalue = 0.5\ntolerance = 0.1\n{keys}"));
     vec![
         more("[measure]\nmetrics = [\"tasks\"]\n"),
         more("[tasks]\nnames = \"boolq\"\n"),

@@ -19,13 +19,7 @@ impl Validator<'_> {
         raw.into_iter().enumerate().filter_map(expect).collect()
     }
 
-    fn expect(
-        &mut self,
-        index: usize,
-        block: At<RawExpect>,
-        metrics: &[Metric],
-        tasks: &[TaskName],
-    ) -> Option<Expect> {
+    fn expect(&mut self, index: usize, block: At<RawExpect>, metrics: &[Metric], tasks: &[TaskName]) -> Option<Expect> {
         let At { value: raw, span: header } = block;
         let mut missing = |key: &str, given: bool, help: &str| {
             if !given {

@@ -58,8 +58,9 @@ impl Place {
     /// The files of a split, in order.
     pub fn split(&self, spec: &Spec, task: TaskName, split: &str) -> Result<Vec<SplitFile>, LoadError> {
         let (config, files) = (spec.config(task), self.files());
-        let known = spec.file(config, split);
-        let names: Vec<String> = if files.contains(&known) {
+        // `dev` is a name of its own in these datasets, where the hub's library takes it for `validation`.
+        let known = [spec.file(config, split), format!("{config}/{split}.parquet"), format!("{config}/{split}.jsonl")];
+        let names: Vec<String> = if let Some(known) = known.into_iter().find(|file| files.contains(file)) {
             vec![known]
         } else {
             let found = files_of(&files, config, split);

@@ -6,8 +6,8 @@ use super::Cells;
 use super::plots::{PAGE, labels, runs};
 use crate::config::experiment::{TaskMetric, Variant};
 use crate::record::{CellResult, TaskNumbers};
-use crate::report::paired::{ALIKE, LEVEL, Pair, holm};
 use crate::report::figure::{Axis, Figure, Format, Marks, Panel, PointSeries, Rule, RuleAxis, Trace, Value as Point};
+use crate::report::paired::{ALIKE, LEVEL, Pair, holm};
 use crate::report::table::{Table, Value};
 
 const COLUMNS: [&str; 18] = [
