@@ -12,8 +12,10 @@
 mod blocks;
 mod experts;
 mod stages;
+mod tree;
 
 pub use stages::{Activations, Stage};
+pub use tree::{Node, Tree};
 
 use super::architecture::*;
 use super::cache::{KvBlock, KvCache};

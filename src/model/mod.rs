@@ -38,7 +38,7 @@ pub use architecture::{
 pub use cache::KvCache;
 pub use clock::SectionTimes;
 pub use config::architecture;
-pub use decoder::{Activations, Batch, Decoder, DecoderError, Part, Stage};
+pub use decoder::{Activations, Batch, Decoder, DecoderError, Node, Part, Stage, Tree};
 pub use error::ConfigError;
 pub use families::{FAMILIES, Family};
 pub use halves::{Halves, Numbers};

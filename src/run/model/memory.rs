@@ -6,6 +6,7 @@
 //!     activations of the calibration windows
 //!   + a linear once more           on a device: what is expanded or sent
 //!   + cache and logits
+//!   + a pass over items of tasks, where there are any
 //! ```
 
 use crate::config::experiment::{Dtype, Format, LatencySettings, Propagate, Variant};
@@ -32,7 +33,25 @@ pub(super) fn memory(cell: &Cell, model: &PreparedModel, timed: Option<&LatencyS
         true => model.files.inputs.iter().map(|input| input.bytes).sum::<u64>().clamp(wide / 2, wide),
         false => wide,
     };
-    estimate(cell, &model.architecture, dense, positions as u64, calibration, timed)
+    let needed = estimate(cell, &model.architecture, dense, positions as u64, calibration, timed)
+    let inputs = model.tasks.iter().flat_map(|task| &task.items).flat_map(|item| &item.requests);
+    let longest = inputs.map(|request| request.input.len()).max();
+    needed.saturating_add(longest.map_or(0, |longest| asking(&model.architecture, longest, cell.dtype)))
+}
+
+/// Bytes of a pass over the items of tasks, of which the longest has `longest` tokens.
+fn asking(architecture: &Architecture, longest: usize, dtype: Dtype) -> u64 {
+    /// Tokens of a pass, unless an item is longer.
+    const PASS: usize = 1024;
+    /// Residuals, projections, gates and what they give, in widths of the network.
+    const WIDTHS: u64 = 12;
+    /// Logits, on the device and as they are read.
+    const LOGITS: u64 = 128 << 20;
+    let pass = WIDTHS * activations(architecture, longest.max(PASS), dtype);
+    // What items begin with, and what their own tokens follow, in every block.
+    let attention = architecture.attention;
+    let of_token = 4 * (architecture.blocks.len() * attention.kv_heads * attention.head_dim) as u64;
+    pass + LOGITS + longest as u64 * of_token * bytes_per_number(dtype)
 }
 
 /// `dense` bytes hold the dense model, `positions` tokens have their logits compared, `calibration` tokens run through the model while it is pruned.

@@ -13,7 +13,7 @@ use super::point::{Job, Point, dense};
 use super::session::{Keep, Session};
 use crate::config::experiment::{LatencySettings, Metric, Variant};
 use crate::execute::SparseBackend;
-use crate::load::Checkpoint;
+use crate::load::{Checkpoint, TaskTokens};
 use crate::plan::{Cell, Of, Planned, PrunePoint};
 use crate::record::{Failure, FailureKind, Measured, Timings};
 use crate::run::PreparedModel;
@@ -252,15 +252,19 @@ impl Batch<'_, '_> {
     }
 
     /// What is to be measured of a cell.
-    fn job<'c>(&self, planned: &Planning<'c>) -> Job<'c>
-    where
-        Self: 'c,
-    {
+    fn job<'c>(&'c self, planned: &Planning<'c>) -> Job<'c> {
         let experiment = &self.desk.prepared.experiment;
         let due = |metric: &Metric| planned.planned.due.contains(&metric.name());
         let timed: Option<&LatencySettings> =
             experiment.metrics.contains(&Metric::Latency).then_some(&experiment.latency);
-        Job { cell: planned.cell, due: experiment.metrics.iter().copied().filter(due).collect(), timed: timed.cloned() }
+        let is_due = |task: &&TaskTokens| planned.planned.due.contains(&task.task.name());
+        Job {
+            cell: planned.cell,
+            due: experiment.metrics.iter().copied().filter(due).collect(),
+            timed: timed.cloned(),
+            tasks: self.model.tasks.iter().filter(is_due).collect(),
+            tokenizer: &self.model.tokenizer,
+        }
     }
 }
 
