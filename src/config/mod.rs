@@ -29,6 +29,7 @@ pub mod reference;
 pub mod schema;
 mod settings;
 pub mod source;
+pub mod tasks;
 pub mod validate;
 pub mod workers;
 

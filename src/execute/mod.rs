@@ -38,7 +38,7 @@ pub use backend::{
     ColumnWeight, KERNEL_POLICY_VERSION, LayerShape, Operand, PackError, Packing, Peaks, ReadError, SparseBackend,
     SparseWeight,
 };
-pub use convert::{narrow, widen};
+pub use convert::{narrow, wide_bf16, wide_f16, widen};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaWeight, cuda_device};
 pub use decode::DecodeOps;

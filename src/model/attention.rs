@@ -23,6 +23,9 @@ pub(super) fn attend<B: SparseBackend>(
     rotary: Option<&RotaryTable<B>>,
     kv: &mut KvBlock<B>,
 ) -> Tensor<B, 2> {
+    if let Some((shared, block)) = &kv.shared {
+        return shared.attend(*block, shape, &projected, rotary);
+    }
     if !B::ON_HOST {
         return attend_on_device(shape, projected, places, rotary, kv);
     }

@@ -8,9 +8,13 @@
 
 use super::architecture::Architecture;
 use super::decoder::Known;
+use super::rotary::RotaryTable;
 use crate::execute::SparseBackend;
+use crate::execute::decode::Projected;
+use crate::execute::kernels::attention::Heads;
 use burn::tensor::Tensor;
 use std::fmt;
+use std::sync::Arc;
 
 /// The memory of a decoder that generates: sequences of equal length, with room for more.
 pub struct KvCache<B: SparseBackend> {
@@ -35,8 +39,11 @@ impl<B: SparseBackend> KvCache<B> {
     pub fn new(architecture: &Architecture, sequences: usize, capacity: usize) -> Self {
         let attention = architecture.attention;
         let numbers = sequences * attention.kv_heads * capacity * attention.head_dim;
-        let block =
-            || KvBlock { host: if B::ON_HOST { HostKv::new(numbers) } else { HostKv::default() }, device: None };
+        let block = || KvBlock {
+            host: if B::ON_HOST { HostKv::new(numbers) } else { HostKv::default() },
+            device: None,
+            shared: None,
+        };
         Self {
             sequences,
             capacity,
@@ -90,12 +97,26 @@ pub(super) struct KvBlock<B: SparseBackend> {
     pub host: HostKv,
     /// Keys and values, made when the first come: see [`DecodeOps::attend`](crate::execute::DecodeOps::attend).
     pub device: Option<[Tensor<B, 1>; 2]>,
+    /// Of a pass whose sequences share what they begin with: what attends instead, and which decoder block this is.
+    pub shared: Option<(Arc<dyn Shared<B>>, usize)>,
+}
+
+/// How tokens attend whose sequences share what they begin with.
+pub(super) trait Shared<B: SparseBackend>: fmt::Debug + Send + Sync {
+    /// What every token of the pass sees, in the decoder block of an index: `[tokens, heads * head_dim]`.
+    fn attend(
+        &self,
+        block: usize,
+        shape: &Heads,
+        projected: &Projected<B>,
+        rotary: Option<&RotaryTable<B>>,
+    ) -> Tensor<B, 2>;
 }
 
 impl<B: SparseBackend> KvBlock<B> {
     /// Memory for a pass that nothing follows: every decoder block in turn uses it.
     pub fn scratch() -> Self {
-        Self { host: HostKv::default(), device: None }
+        Self { host: HostKv::default(), device: None, shared: None }
     }
 }
 

@@ -13,19 +13,21 @@ mod blocks;
 mod experts;
 mod next;
 mod stages;
+mod tree;
 
 pub(super) use next::Known;
 pub use stages::{Activations, Stage};
+pub use tree::{Node, Tree};
 
 use super::architecture::*;
 use super::cache::{KvBlock, KvCache};
 use super::clock::{Clock, Section, SectionTimes};
+use super::halves::Numbers;
 use super::linear::{DenseWeight, Linear, LinearWeight, tensor};
 use super::rotary::RotaryTable;
 use crate::execute::SparseBackend;
 use crate::execute::decode::{Column, Places, Span};
 use burn::tensor::{DType, Tensor};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -136,7 +138,7 @@ fn new_weights() -> u64 {
 
 #[derive(Clone, Debug)]
 enum Loaded<B: SparseBackend> {
-    Embedding(Tensor<B, 2>),
+    Embedding(DenseWeight<B>),
     Linear(Linear<B>),
     Norm { gain: Tensor<B, 1>, bias: Option<Tensor<B, 1>> },
 }
@@ -167,40 +169,42 @@ impl<B: SparseBackend> Residuals<B> {
 
 impl<B: SparseBackend> Decoder<B> {
     /// Builds the network, asking `read` for each tensor once, by module and part; a tied weight is not asked for.
+    /// Matrices of 16 bits stay so, which is for backends in host memory at f32 alone.
     ///
     /// # Errors
     /// What `read` returns.
-    pub fn load<'a, E>(
+    pub fn load<'a, E, N: Into<Numbers<'a>>>(
         architecture: Arc<Architecture>,
         dtype: DType,
         device: &B::Device,
-        mut read: impl FnMut(usize, Part) -> Result<Cow<'a, [f32]>, E>,
+        mut read: impl FnMut(usize, Part) -> Result<N, E>,
     ) -> Result<Self, E> {
+        let mut read = |module, part| read(module, part).map(Into::<Numbers<'a>>::into);
         let mut modules: Vec<Loaded<B>> = Vec::with_capacity(architecture.modules.len());
         for (index, module) in architecture.modules.iter().enumerate() {
             let bias = match module.bias {
                 true => {
                     let bias = read(index, Part::Bias)?;
-                    Some(tensor(bias, [module.biases()], dtype, device))
+                    Some(tensor(bias.wide(), [module.biases()], dtype, device))
                 }
                 false => None,
             };
             let loaded = match (module.kind, module.tied_to) {
                 (Kind::Linear | Kind::Router, Some(table)) => {
                     let Loaded::Embedding(table) = &modules[table] else { unreachable!("heads are tied to tables") };
-                    Loaded::Linear(Linear { weight: LinearWeight::Dense(DenseWeight::shared(table)), bias })
+                    Loaded::Linear(Linear { weight: LinearWeight::Dense(table.clone()), bias })
                 }
                 (Kind::Linear | Kind::Router, None) => {
                     let weight = read(index, Part::Weight)?;
-                    let weight = DenseWeight::new(weight, [module.shape[0], module.shape[1]], dtype, device);
+                    let weight = DenseWeight::of(weight, [module.shape[0], module.shape[1]], dtype, device);
                     Loaded::Linear(Linear { weight: LinearWeight::Dense(weight), bias })
                 }
                 (Kind::Embedding, _) => {
                     let table = read(index, Part::Weight)?;
-                    Loaded::Embedding(tensor(table, [module.shape[0], module.shape[1]], dtype, device))
+                    Loaded::Embedding(DenseWeight::of(table, [module.shape[0], module.shape[1]], dtype, device))
                 }
                 (Kind::Norm, _) => {
-                    let mut gain = read(index, Part::Weight)?;
+                    let mut gain = read(index, Part::Weight)?.wide();
                     if architecture.constants.gains_less_one {
                         gain.to_mut().iter_mut().for_each(|gain| *gain += 1.0);
                     }
@@ -401,7 +405,7 @@ impl<B: SparseBackend> Decoder<B> {
 
     /// Rows of the token table.
     fn look_up(&self, places: &Places<B>) -> Tensor<B, 2> {
-        let x = B::table_rows(None, self.table(self.architecture.tokens), places, Column::Id, 0);
+        let x = self.table(self.architecture.tokens).rows(None, places, Column::Id, 0);
         scaled(x, self.architecture.constants.embedding)
     }
 
@@ -415,7 +419,7 @@ impl<B: SparseBackend> Decoder<B> {
             x = self.product(project, x);
         }
         if let Positions::Learned { table, offset } = self.architecture.positions {
-            x = B::table_rows(Some(x), self.table(table), places, Column::Position, offset);
+            x = self.table(table).rows(Some(x), places, Column::Position, offset);
         }
         x
     }
@@ -437,7 +441,7 @@ impl<B: SparseBackend> Decoder<B> {
         x
     }
 
-    fn table(&self, module: usize) -> &Tensor<B, 2> {
+    fn table(&self, module: usize) -> &DenseWeight<B> {
         let Loaded::Embedding(table) = &self.modules[module] else { unreachable!("tables are embeddings") };
         table
     }

@@ -7,7 +7,7 @@
 //!                                                                    │  and how a block uses them
 //!   weights ────────────────────────────────────────────────────> Decoder<B>: forward
 //!                                                                    │
-//!                                                ├─ linear.rs: Dense | Sparse, the one swap point
+//!                                                ├─ linear.rs: Dense | Sparse, the one swap point (halves.rs: 16 bits)
 //!                                                └─ attention.rs, on what cache.rs remembers
 //! ```
 //!
@@ -24,6 +24,7 @@ mod defaults;
 mod error;
 mod families;
 mod fields;
+mod halves;
 mod host;
 mod linear;
 mod presets;
@@ -37,9 +38,10 @@ pub use architecture::{
 pub use cache::KvCache;
 pub use clock::SectionTimes;
 pub use config::architecture;
-pub use decoder::{Activations, Batch, Decoder, DecoderError, Part, Stage};
+pub use decoder::{Activations, Batch, Decoder, DecoderError, Node, Part, Stage, Tree};
 pub use error::ConfigError;
 pub use families::{FAMILIES, Family};
+pub use halves::{Halves, Numbers};
 pub(crate) use linear::transpose;
 pub use linear::{DenseWeight, Linear, LinearWeight};
 pub use presets::published;

@@ -3,7 +3,7 @@
 //! ```text
 //!   batch    model, backend           loaded once
 //!     point  and dtype, prune, seed   pruned once, stays in one partition
-//!       cell and variant              parts: structure, agreement, perplexity, latency; gate, of sparse variants
+//!       cell and variant              parts: structure, agreement, perplexity, latency, tasks; gate, of sparse variants
 //! ```
 
 use super::identify::{CellId, NUMERICS_VERSION};
@@ -11,7 +11,7 @@ use super::task::{Inputs, Kind, Of, Part, Task};
 use crate::column::{self, Column};
 use crate::config::experiment::{
     BackendChoice, Dtype, LatencySettings, Method, MethodSettings, Metric, NmPattern, Owl, Propagate, Reads, Scope,
-    SettingValue, Variant, percent,
+    SettingValue, TaskName, Variant, percent,
 };
 use crate::prune::Request;
 use schemars::JsonSchema;
@@ -235,6 +235,8 @@ pub struct PartInputs {
     pub perplexity: Inputs,
     /// Bytes of that text that its scored tokens stand for.
     pub perplexity_bytes: usize,
+    /// The items of each task.
+    pub tasks: Vec<(TaskName, Inputs)>,
     /// What is timed, where something is.
     pub latency: Option<LatencyPoint>,
 }
@@ -252,6 +254,11 @@ pub fn parts(id: &CellId, cell: &Cell, metrics: &[Metric], inputs: &PartInputs) 
             Reads::PerplexityText => inputs.perplexity.clone(),
             Reads::PerplexityBytes => {
                 inputs.perplexity.clone().with("bytes", [("bytes", inputs.perplexity_bytes.into())])
+            }
+            Reads::Tasks => {
+                let part = |(task, inputs): &(TaskName, Inputs)| Part::new(id, task.name(), inputs.clone());
+                parts.extend(inputs.tasks.iter().map(part));
+                continue;
             }
             Reads::Clock => inputs.latency.as_ref().map(LatencyPoint::inputs).unwrap_or_default(),
         };
@@ -493,6 +500,7 @@ pub(crate) mod tests {
             agreement: text("agreement", "a"),
             perplexity: text("perplexity", "p"),
             perplexity_bytes: 7,
+            tasks: Vec::new(),
             latency: None,
         }
     }

@@ -84,8 +84,11 @@ pub struct ExpectRecord {
     pub r#where: String,
     /// The cells themselves.
     pub cells: Vec<CellId>,
-    /// A column of `summary.csv`.
+    /// A column of `summary.csv`, or a metric of the task.
     pub metric: String,
+    /// The task, or the mean of tasks, that it is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
     /// The value.
     pub value: f64,
     /// The largest accepted difference.

@@ -5,6 +5,7 @@
 //!     experiment.toml   the file, byte for byte          ┐
 //!     plan.json         PlanRecord: the frozen cells     │ store.rs, atomic.rs: written beside and renamed,
 //!     cells/ID.json     Record: what is known of a cell  │ so that a file is whole or missing
+//!     items/*.csv       what came out of single items    │
 //!     runs/*.json       RunRecord: one process           │
 //!     accepted/*.json   Acceptance: stale, but current   │
 //!     manifest.json     Manifest: where it comes from    ┘
@@ -32,6 +33,7 @@ mod origin;
 mod provenance;
 mod seal;
 mod store;
+mod tasks;
 
 pub use crate::measure::{Latency as LatencyRecord, LayerRow, Phase as PhaseRecord, Structure};
 pub use accepted::{Acceptance, Acceptances, AcceptedResult};
@@ -50,3 +52,4 @@ pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Scarce, 
 pub use origin::OriginRecord;
 pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};
 pub use store::{Store, cell_path, experiment_folder};
+pub use tasks::{ItemRow, TaskNumbers, TaskValue};

@@ -1,7 +1,8 @@
 //! Folders of checkpoints with what transformers computes from them: a table of what agrees.
 //!
 //! Each folder has `model/`, `nb1.json`, `linears.json`, `argmax.safetensors`, `logits.safetensors` and `greedy.json`.
-//! Not in the repository: `SPARSIFY_FAMILIES=DIR cargo test --release --test numerics -- --ignored every_folder`.
+//! Not in the repository: `SPARSIFY_FAMILIES=DIR cargo test --release --test numerics -- --ignored every_folder`. With the
+//! feature `cuda` and `SPARSIFY_FAMILIES_CUDA=1` on a GPU.
 
 use crate::checkpoint;
 use crate::kin::greedy;
@@ -169,6 +170,16 @@ fn names_of(checkpoint: &Checkpoint, linears: &Value) -> bool {
     found == wanted
 }
 
+type Run = fn(&Path) -> Result<String, String>;
+
+fn backends() -> Vec<(&'static str, Run)> {
+    #[cfg(feature = "cuda")]
+    if std::env::var_os("SPARSIFY_FAMILIES_CUDA").is_some() {
+        return vec![("cuda", folder::<sparsify_exp::execute::Cuda>)];
+    }
+    vec![("flex", folder::<Flex>), ("ndarray", folder::<NdArray<f32>>)]
+}
+
 #[test]
 #[ignore = "needs an archive of checkpoints: set SPARSIFY_FAMILIES"]
 fn every_folder_of_the_archive() {
@@ -179,7 +190,7 @@ fn every_folder_of_the_archive() {
     let mut bad = 0;
     for path in &folders {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        for (backend, run) in [("flex", folder::<Flex> as fn(&Path) -> _), ("ndarray", folder::<NdArray<f32>>)] {
+        for (backend, run) in backends() {
             let result = std::panic::catch_unwind(|| run(path));
             let line = match result {
                 Ok(Ok(line)) => line,

@@ -64,7 +64,7 @@ fn tensor(network: &Architecture, module: usize, part: Part) -> Vec<f32> {
 }
 
 fn decoder<B: SparseBackend>(network: &Arc<Architecture>) -> Decoder<B> {
-    let read = |module, part| Ok::<_, Infallible>(tensor(network, module, part).into());
+    let read = |module, part| Ok::<Vec<f32>, Infallible>(tensor(network, module, part));
     let Ok(decoder) = Decoder::load(network.clone(), DType::F32, &Default::default(), read);
     decoder
 }

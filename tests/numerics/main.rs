@@ -6,6 +6,7 @@ mod export;
 mod families;
 mod golden;
 mod kin;
+mod tasks;
 mod texts;
 
 use sparsify_exp::config;

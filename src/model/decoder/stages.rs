@@ -185,7 +185,7 @@ mod tests {
             let described = &architecture.modules[module];
             let count = if part == Part::Bias { described.biases() } else { described.weights() };
             let number = |i: usize| ((i * 37 + module * 101) % 113) as f32 / 113.0 - 0.4;
-            Ok::<_, Infallible>((0..count).map(number).collect::<Vec<f32>>().into())
+            Ok::<Vec<f32>, Infallible>((0..count).map(number).collect())
         };
         let Ok(decoder) = Decoder::load(architecture.clone(), DType::F32, &Default::default(), numbers);
         decoder

@@ -4,15 +4,17 @@ use super::error::CellError;
 use super::patterns::patterns;
 use super::pruned::{Calibrated, Pruned};
 use super::session::Session;
+use super::tasks::ask;
 use crate::config::experiment::{Dtype, LatencySettings, Metric, Variant};
 use crate::execute::{LayerShape, ReadError, SparseBackend, SparseWeight};
+use crate::load::{TaskTokens, Tokenizer};
 use crate::measure::{
     Agreement, ForwardError, Latency, PeakRss, Stored, Workload, agreement, all_logits, decoded_logits, gate, latency,
     likelihood, structure,
 };
 use crate::model::{Decoder, LinearWeight};
 use crate::plan::{Cell, PrunePoint};
-use crate::record::{KernelUse, Measured, PrunedLinears, Scarce, Ties, Timings};
+use crate::record::{KernelUse, Measured, PrunedLinears, Scarce, TaskNumbers, Ties, Timings};
 use crate::run::backend::{burn_dtype, bytes_per_number};
 use std::time::Instant;
 
@@ -24,6 +26,10 @@ pub(super) struct Job<'a> {
     pub due: Vec<Metric>,
     /// What the experiment times, whether or not it is due: kernels are listed for it too.
     pub timed: Option<LatencySettings>,
+    /// The tasks that are asked.
+    pub tasks: Vec<&'a TaskTokens>,
+    /// The model's.
+    pub tokenizer: &'a Tokenizer,
 }
 
 impl Job<'_> {
@@ -53,6 +59,7 @@ pub(super) fn dense<B: SparseBackend>(
         }
         let mut decoder = session.decoder.clone();
         read_text(&mut measured, session, &mut decoder, job, stage)?;
+        measured.tasks = tasks_of(&mut decoder, job, stage)?;
         measured.latency = latency_of(&mut decoder, job, stage)?;
         Ok(measured)
     };
@@ -158,6 +165,7 @@ impl Point {
             measured.agreement = Some(agreement_of(session, logits, vocabulary)?);
         }
         read_text(&mut measured, session, &mut decoder, job, stage)?;
+        measured.tasks = tasks_of(&mut decoder, job, stage)?;
         measured.latency = self.own_memory::<B>(latency_of(&mut decoder, job, stage)?, cell);
         timings.measure_seconds = start.elapsed().as_secs_f64();
         Ok(measured)
@@ -202,6 +210,7 @@ impl Point {
         }
         drop(logits);
         read_text(&mut measured, session, &mut decoder, job, stage)?;
+        measured.tasks = tasks_of(&mut decoder, job, stage)?;
         measured.latency = self.own_memory::<B>(latency_of(&mut decoder, job, stage)?, cell);
         timings.measure_seconds = start.elapsed().as_secs_f64();
         Ok(measured)
@@ -364,6 +373,15 @@ fn read_text<B: SparseBackend>(
     let done = |tokens: usize| stage(&format!("perplexity, window {} of {all}", tokens.div_ceil(length)));
     measured.set_text(&likelihood(decoder, &windows.tokens, windows.overlap, windows.bytes, done)?, wanted);
     Ok(())
+}
+
+/// The tasks that are due.
+fn tasks_of<B: SparseBackend>(
+    decoder: &mut Decoder<B>,
+    job: &Job<'_>,
+    stage: Stage<'_>,
+) -> Result<Vec<TaskNumbers>, CellError> {
+    job.tasks.iter().map(|task| ask(decoder, task, job.tokenizer, stage)).collect()
 }
 
 /// The times of every batch size and prompt length, where they are asked for.

@@ -1,7 +1,7 @@
 //! What the cells of a model read: digests, and the settings that say how the texts were cut.
 
 use crate::config::experiment::Data;
-use crate::load::Tokens;
+use crate::load::{TaskTokens, Tokens};
 use crate::plan::{Cell, Inputs, PartInputs};
 use serde_json::json;
 
@@ -17,7 +17,7 @@ pub(in crate::run) struct Read {
 
 impl Read {
     /// Of a model's files, and the texts as it sees them.
-    pub fn new(model: String, data: &Data, tokens: &Tokens) -> Self {
+    pub fn new(model: String, data: &Data, tokens: &Tokens, tasks: &[TaskTokens]) -> Self {
         let shared = Inputs::default().with("model", [("sha256", json!(model))]);
         let of_seed = |seed| {
             let settings = [
@@ -51,6 +51,7 @@ impl Read {
             agreement: Inputs::default().with("agreement", agreement),
             perplexity: Inputs::default().with("perplexity", perplexity),
             perplexity_bytes: tokens.perplexity.as_ref().map_or(0, |windows| windows.bytes),
+            tasks: tasks.iter().map(|task| (task.task, of_task(task))).collect(),
             latency: None,
         };
         Self { shared, calibration, parts }
@@ -75,4 +76,15 @@ impl Read {
         let seed = cell.seed.filter(|_| cell.prune.as_ref().is_some_and(|point| point.method.calibrates()));
         self.with_windows(seed)
     }
+}
+
+/// The items of a task, and for people how they were asked.
+fn of_task(task: &TaskTokens) -> Inputs {
+    let settings = [
+        ("sha256", json!(task.sha256)),
+        ("text", json!(task.source)),
+        ("shots", json!(task.shots)),
+        ("items", json!(task.items.len())),
+    ];
+    Inputs::default().with(task.task.name(), settings)
 }
