@@ -197,14 +197,23 @@ pub(super) fn warn_of_another_file(store: &Store, experiment: &Experiment, file:
 
 /// Reads the file; its mistakes are shown here, since they have a form of their own.
 pub(super) fn read_experiment(file: &Path, set: &[String]) -> Result<Experiment, CliError> {
-    let origin = kept_origin(file).unwrap_or_else(|| Origin::of(file));
-    config::load_from(file, origin, set).map_err(|error| match error {
-        config::ConfigError::Invalid(diagnostics) => {
-            Printer::problem(&diagnostics.render(style()));
-            CliError { code: exit::USAGE, message: String::new(), hint: None }
-        }
-        error => error.into(),
-    })
+    config::load_from(file, origin_of(file), set).map_err(told)
+}
+
+/// What is wrong with an experiment file, shown.
+pub(super) fn told(error: config::ConfigError) -> CliError {
+    let (diagnostics, code) = match error {
+        config::ConfigError::Invalid(diagnostics) => (diagnostics, exit::USAGE),
+        config::ConfigError::Base(diagnostics) => (diagnostics, exit::INPUT),
+        error @ config::ConfigError::Read { .. } => return error.into(),
+    };
+    Printer::problem(&diagnostics.render(style()));
+    CliError { code, message: String::new(), hint: None }
+}
+
+/// Where a file comes from, which may be the copy that a results folder keeps.
+pub(super) fn origin_of(file: &Path) -> Origin {
+    kept_origin(file).unwrap_or_else(|| Origin::of(file))
 }
 
 /// What an experiment file that a results folder keeps says of where it came from.

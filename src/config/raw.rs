@@ -36,6 +36,10 @@ pub struct RawExperiment {
     /// Name of the results folder, `results/NAME/`: at most 128 of the letters a to z and A to Z, digits, `.`, `_` and `-`. Required.
     #[schemars(required, extend("pattern" = "^[A-Za-z0-9._-]+$", "examples" = ["s1"]))]
     pub name: Option<At<String>>,
+    /// A file beside this one, from which all is taken that this one does not say itself, `name` and `title` left out. Sections
+    /// are merged key by key; values, arrays and the blocks of a kind are one file's, whole. `check --resolved` shows what comes from where.
+    #[schemars(extend("examples" = ["base.toml"]))]
+    pub extends: Option<At<String>>,
     /// A line for people; the description inside every SVG begins with it.
     pub title: Option<At<String>>,
     /// Axis: the seeds of everything random. A cell that depends on no seed is measured once. Default: 0.

@@ -11,6 +11,7 @@ use super::source::{ModelSource, TextSource};
 use super::*;
 
 mod arena;
+mod extends;
 mod kernel;
 mod limits;
 mod messages;

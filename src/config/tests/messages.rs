@@ -10,6 +10,8 @@ mod analyses;
 
 /// A bad file, and what `-s` lays over it.
 struct Case {
+    /// Where it lies, `dir` if it matters to none.
+    folder: &'static str,
     text: String,
     overrides: &'static [&'static str],
 }
@@ -21,7 +23,7 @@ fn more(text: impl AsRef<str>) -> Case {
 
 /// A whole file.
 fn whole(text: impl Into<String>) -> Case {
-    Case { text: text.into(), overrides: &[] }
+    Case { folder: "dir", text: text.into(), overrides: &[] }
 }
 
 /// The minimal file with a `[[prune]]` block of random masks.
@@ -62,6 +64,7 @@ fn groups() -> Vec<(&'static str, Vec<Case>)> {
         ("queries", analyses::queries()),
         ("tables", analyses::tables()),
         ("overrides", overrides()),
+        ("extends", extends()),
         ("sizes", sizes()),
     ]
 }
@@ -283,6 +286,25 @@ fn overrides() -> Vec<Case> {
     ]
 }
 
+/// Beside the files of `tests/fixtures/extends`.
+fn extends() -> Vec<Case> {
+    let of = |base: &str| Case {
+        folder: "tests/fixtures/extends",
+        ..whole(format!("extends = {base}\nname = \"t\"\n[data]\ncontext = 1\n"))
+    };
+    vec![
+        of("1"),
+        of("\"../base.toml\""),
+        of("\"e.toml\""),
+        of("\"no-such.toml\""),
+        of("\"broken.toml\""),
+        of("\"chained.toml\""),
+        of("\"misspelt.toml\""),
+        Case { overrides: &["extends=base.toml"], ..of("\"base.toml\"") },
+        Case { overrides: &["data.context=1.5"], ..of("\"base.toml\"") },
+    ]
+}
+
 fn sizes() -> Vec<Case> {
     let fractions = |count: usize| list(count, |i| format!("{}", i as f64 / count as f64));
     let counted = |count| list(count, |i| (i + 1).to_string());
@@ -303,7 +325,8 @@ fn sizes() -> Vec<Case> {
 }
 
 fn checked(case: &Case) -> Diagnostics {
-    match given(&case.text, case.overrides) {
+    let overrides: Vec<String> = case.overrides.iter().map(ToString::to_string).collect();
+    match parse(&Path::new(case.folder).join("e.toml"), &case.text, &overrides) {
         Ok(experiment) => experiment.warnings,
         Err(found) => found,
     }
