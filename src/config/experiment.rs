@@ -232,6 +232,8 @@ pub struct PruneBlock {
     pub owl: Option<Owl>,
     /// What calibrated methods look at.
     pub propagate: Propagate,
+    /// What points of `given` are compared with, if not with their own checkpoint.
+    pub reference: Option<ModelSource>,
 }
 
 impl PruneBlock {

@@ -210,6 +210,10 @@ pub struct RawPrune {
     /// and pattern. Default: `pruned`.
     #[schemars(extend("default" = "pruned"))]
     pub propagate: Option<At<Propagate>>,
+    /// For `given`: the model that agreement and compute ratio are against, in place of the checkpoint itself, whose weights
+    /// are pruned already: `hf:ORG/NAME`, `path:DIR` or another model source. It must see the texts as the same tokens.
+    #[schemars(extend("examples" = ["hf:facebook/opt-125m"]))]
+    pub reference: Option<At<String>>,
     /// The keys that methods declare, each with its value. They are taken out of the table before it is read.
     #[serde(skip)]
     #[schemars(skip)]

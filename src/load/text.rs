@@ -175,7 +175,15 @@ impl Texts {
     }
 
     /// The texts of the comparison, each from its start up to the context.
-    fn agreement_tokens(&self, tokenizer: &Tokenizer, model: &str, context: usize) -> Result<Vec<Vec<u32>>, LoadError> {
+    ///
+    /// # Errors
+    /// When there are none, or the tokenizer can't be used.
+    pub fn agreement_tokens(
+        &self,
+        tokenizer: &Tokenizer,
+        model: &str,
+        context: usize,
+    ) -> Result<Vec<Vec<u32>>, LoadError> {
         let texts = self.agreement.texts().into_iter().filter(|text| !text.trim().is_empty());
         let mut sequences = Vec::new();
         for text in texts {

@@ -82,7 +82,8 @@ fn prune_point(block: &PruneBlock, point: Point) -> PrunePoint {
     let budget = block.owl.filter(|_| method.uses("budget") && pattern == NmPattern::Unstructured);
     let propagate = method.calibrates().then_some(block.propagate);
     let exclude = block.exclude.clone();
-    PrunePoint { method, scope, pattern, sparsity, exclude, settings, budget, propagate, calibration: None }
+    let reference = block.reference.as_ref().filter(|_| method.uses("reference")).map(ToString::to_string);
+    PrunePoint { method, scope, pattern, sparsity, exclude, settings, budget, propagate, calibration: None, reference }
 }
 
 #[cfg(test)]

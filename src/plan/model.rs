@@ -86,6 +86,9 @@ pub struct PrunePoint {
     /// Which calibration it sees, of methods that calibrate, where the experiment has several. Its windows decide, and
     /// are among what the cell reads; this says which are meant.
     pub calibration: Option<CalibrationChoice>,
+    /// The model that it is compared with, as the file spells it, where that is not the dense model itself. Its files are
+    /// among what the cell reads.
+    pub reference: Option<String>,
 }
 
 impl PrunePoint {
@@ -93,7 +96,18 @@ impl PrunePoint {
     pub fn new(method: Method, scope: Option<Scope>, pattern: NmPattern, sparsity: f64, exclude: Vec<String>) -> Self {
         let settings = method.settings(&MethodSettings::default());
         let (budget, propagate) = (None, method.calibrates().then_some(Propagate::Pruned));
-        Self { method, scope, pattern, sparsity, exclude, settings, budget, propagate, calibration: None }
+        Self {
+            method,
+            scope,
+            pattern,
+            sparsity,
+            exclude,
+            settings,
+            budget,
+            propagate,
+            calibration: None,
+            reference: None,
+        }
     }
 
     /// The share of weights that it aims at; none where the method takes none.
@@ -206,6 +220,9 @@ impl fmt::Display for Cell {
             }
             if point.budget.is_some() {
                 write!(f, " owl")?;
+            }
+            if let Some(reference) = &point.reference {
+                write!(f, " against {reference}")?;
             }
             if let Some(calibration) = &point.calibration {
                 write!(f, " ({calibration})")?;
@@ -363,6 +380,11 @@ impl Cell {
             get: |cell| cell.calibration().and_then(|choice| choice.length).map(|length| length as u64).into(),
         },
     ];
+
+    /// The model that it is compared with, where that is not the dense model itself.
+    pub fn reference(&self) -> Option<&str> {
+        self.prune.as_ref()?.reference.as_deref()
+    }
 
     /// Which of several calibrations it saw.
     pub fn calibration(&self) -> Option<&CalibrationChoice> {

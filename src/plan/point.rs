@@ -37,17 +37,31 @@ pub(super) struct Stored {
     /// Which calibration it sees, where the experiment has several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     calibration: Option<CalibrationChoice>,
+    /// The model that it is compared with, where that is not the dense model itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
 }
 
 impl From<PrunePoint> for Stored {
     fn from(point: PrunePoint) -> Self {
-        let PrunePoint { method, scope, pattern, sparsity, exclude, settings, budget, propagate, calibration } = point;
+        let PrunePoint {
+            method,
+            scope,
+            pattern,
+            sparsity,
+            exclude,
+            settings,
+            budget,
+            propagate,
+            calibration,
+            reference,
+        } = point;
         let value = |value| match value {
             SettingValue::Real(number) => Value::from(number),
             SettingValue::Count(count) => Value::from(count),
         };
         let settings = settings.iter().map(|(name, of)| (name.to_owned(), value(of))).collect();
-        Self { method, scope, pattern, sparsity, exclude, settings, budget, propagate, calibration }
+        Self { method, scope, pattern, sparsity, exclude, settings, budget, propagate, calibration, reference }
     }
 }
 
@@ -57,8 +71,18 @@ impl TryFrom<Stored> for PrunePoint {
     /// # Errors
     /// When there is a key that is no method's, or has a value that no method takes.
     fn try_from(stored: Stored) -> Result<Self, String> {
-        let Stored { method, scope, pattern, sparsity, exclude, settings: given, budget, propagate, calibration } =
-            stored;
+        let Stored {
+            method,
+            scope,
+            pattern,
+            sparsity,
+            exclude,
+            settings: given,
+            budget,
+            propagate,
+            calibration,
+            reference,
+        } = stored;
         let known = settings();
         let mut of_method = MethodSettings::default();
         for (name, value) in given {
@@ -72,7 +96,18 @@ impl TryFrom<Stored> for PrunePoint {
             };
             of_method = of_method.with(setting, value.ok_or_else(|| format!("`{name}` is no number that it takes"))?);
         }
-        Ok(Self { method, scope, pattern, sparsity, exclude, settings: of_method, budget, propagate, calibration })
+        Ok(Self {
+            method,
+            scope,
+            pattern,
+            sparsity,
+            exclude,
+            settings: of_method,
+            budget,
+            propagate,
+            calibration,
+            reference,
+        })
     }
 }
 

@@ -54,6 +54,7 @@ fn groups() -> Vec<(&'static str, Vec<Case>)> {
         ("values", values()),
         ("pruning", pruning()),
         ("methods", methods()),
+        ("references", references()),
         ("devices_and_variants", devices_and_variants()),
         ("data_and_measures", data_and_measures()),
         ("expectations", expectations()),
@@ -171,6 +172,13 @@ fn methods() -> Vec<Case> {
         block("\"wanda\"", "sparsity = 0.5\nowl_m = 7"),
         block("\"wanda\"", "sparsity = 0.5\nbudget = \"owl\"\nowl_lambda = 0"),
         block("\"wanda\"", "pattern = \"2:4\"\nbudget = \"owl\""),
+    ]
+}
+
+fn references() -> Vec<Case> {
+    vec![
+        random("sparsity = 0.5\nreference = \"hf:a/b\""),
+        more("[[prune]]\nmethod = \"given\"\nreference = \"facebook/opt-125m\"\n"),
     ]
 }
 

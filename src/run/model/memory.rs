@@ -70,7 +70,9 @@ fn estimate(
         Backend::NdArray => 3 * logits + dense / 2,
         Backend::Cuda => largest + logits.min(DEVICE_LOGITS),
     };
-    (dense + variant + more).saturating_add(cache)
+    // What it is compared with may lie beside it.
+    let reference = if cell.reference().is_some() { dense } else { 0 };
+    (dense + reference + variant + more).saturating_add(cache)
 }
 
 /// Bytes that the points of a calibration may take together.

@@ -11,6 +11,8 @@ pub(in crate::run) struct Read {
     shared: Inputs,
     /// The calibration windows of each calibration and seed.
     calibration: Vec<(CalibrationChoice, u64, Inputs)>,
+    /// The models that given points are compared with, by their spelling.
+    references: Vec<(String, String)>,
     /// What the parts read.
     pub parts: PartInputs,
 }
@@ -56,7 +58,12 @@ impl Read {
             perplexity_bytes: tokens.perplexity.as_ref().map_or(0, |windows| windows.bytes),
             latency: None,
         };
-        Self { shared, calibration, parts }
+        Self { shared, calibration, references: Vec::new(), parts }
+    }
+
+    /// With the digest of a model that points are compared with.
+    pub fn compared_with(&mut self, reference: String, sha256: String) {
+        self.references.push((reference, sha256));
     }
 
     /// The model, and the calibration windows of a seed where one is given: of a choice among several calibrations, or of
@@ -79,6 +86,10 @@ impl Read {
     /// What a cell reads.
     pub fn of(&self, cell: &Cell) -> Inputs {
         let seed = cell.seed.filter(|_| cell.prune.as_ref().is_some_and(|point| point.method.calibrates()));
-        self.with_windows(cell.calibration(), seed)
+        let inputs = self.with_windows(cell.calibration(), seed);
+        match self.references.iter().find(|(source, _)| Some(source.as_str()) == cell.reference()) {
+            Some((source, sha256)) => inputs.with("reference", [("sha256", json!(sha256)), ("text", json!(source))]),
+            None => inputs,
+        }
     }
 }

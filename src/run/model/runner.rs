@@ -97,7 +97,8 @@ impl Batch<'_, '_> {
         self.desk.watch.loading(&model.files.source, first.backend.name());
         let load = || {
             let checkpoint = Checkpoint::open(model.files.clone())?;
-            let session = Session::<B>::load(checkpoint, model.tokens.clone(), first.dtype, device)?;
+            let mut session = Session::<B>::load(checkpoint, model.tokens.clone(), first.dtype, device)?;
+            session.compare_with(&self.desk.prepared.references);
             // A device may still be at it, or have failed.
             Ok(B::sync(device).map(|()| session).map_err(|error| error.to_string()))
         };
