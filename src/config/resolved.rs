@@ -17,6 +17,7 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::experiment::{Method, NmPattern, Scope};
 use super::grammar::{Grammar, experiment};
 use super::reference::{description, inner_table, properties, toml, words};
 use super::{ConfigError, Experiment, Origin, Written, json_schema, parse_from, range};
@@ -152,10 +153,19 @@ impl Page {
 }
 
 /// Without what differs between two texts of one experiment.
-fn bare(mut experiment: Experiment) -> Experiment {
+pub(super) fn bare(mut experiment: Experiment) -> Experiment {
     experiment.text.clear();
     experiment.origin = Origin::default();
     experiment.warnings = Diagnostics::default();
+    for block in &mut experiment.prune {
+        // A scope that is every method's default says what no scope says.
+        let of = |&method: &Method| block.scopes_for(method, NmPattern::Unstructured);
+        let all: Vec<Vec<Option<Scope>>> = block.methods.iter().map(of).collect();
+        let free = block.patterns.contains(&NmPattern::Unstructured);
+        if let Some(first) = all.first().filter(|first| free && all.iter().all(|scopes| scopes == *first)) {
+            block.scopes = first.iter().copied().flatten().collect();
+        }
+    }
     experiment
 }
 

@@ -10,9 +10,10 @@ use super::identify::{CellId, NUMERICS_VERSION};
 use super::task::{Inputs, Kind, Of, Part, Task};
 use crate::column::{self, Column};
 use crate::config::experiment::{
-    BackendChoice, Dtype, LatencySettings, Method, MethodSettings, Metric, NmPattern, Owl, Propagate, Reads, Scope,
-    SettingValue, Variant, percent,
+    BackendChoice, CalibrationChoice, Dtype, LatencySettings, Method, MethodSettings, Metric, NmPattern, Owl,
+    Propagate, Reads, Scope, SettingValue, Variant, percent,
 };
+use crate::config::pivot::CALIBRATION_KEY;
 use crate::prune::Request;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -82,6 +83,12 @@ pub struct PrunePoint {
     pub budget: Option<Owl>,
     /// Which inputs calibration looks at; of methods that calibrate.
     pub propagate: Option<Propagate>,
+    /// Which calibration it sees, of methods that calibrate, where the experiment has several. Its windows decide, and
+    /// are among what the cell reads; this says which are meant.
+    pub calibration: Option<CalibrationChoice>,
+    /// The model that it is compared with, as the file spells it, where that is not the dense model itself. Its files are
+    /// among what the cell reads.
+    pub reference: Option<String>,
 }
 
 impl PrunePoint {
@@ -89,7 +96,18 @@ impl PrunePoint {
     pub fn new(method: Method, scope: Option<Scope>, pattern: NmPattern, sparsity: f64, exclude: Vec<String>) -> Self {
         let settings = method.settings(&MethodSettings::default());
         let (budget, propagate) = (None, method.calibrates().then_some(Propagate::Pruned));
-        Self { method, scope, pattern, sparsity, exclude, settings, budget, propagate }
+        Self {
+            method,
+            scope,
+            pattern,
+            sparsity,
+            exclude,
+            settings,
+            budget,
+            propagate,
+            calibration: None,
+            reference: None,
+        }
     }
 
     /// The share of weights that it aims at; none where the method takes none.
@@ -203,6 +221,12 @@ impl fmt::Display for Cell {
             if point.budget.is_some() {
                 write!(f, " owl")?;
             }
+            if let Some(reference) = &point.reference {
+                write!(f, " against {reference}")?;
+            }
+            if let Some(calibration) = &point.calibration {
+                write!(f, " ({calibration})")?;
+            }
         }
         if let Some(seed) = self.seed {
             write!(f, " seed {seed}")?;
@@ -310,7 +334,8 @@ impl Kind for Cell {
     }
 
     fn key(&self) -> Vec<(&'static str, column::Value)> {
-        column::entries(Self::KEY, self)
+        let calibration = if self.calibration().is_some() { Self::CALIBRATION } else { &[] };
+        [Self::KEY, calibration].into_iter().flat_map(|columns| column::entries(columns, self)).collect()
     }
 }
 
@@ -336,6 +361,35 @@ impl Cell {
         Column { name: "backend", help: "what it ran on", get: |cell| cell.backend.name().into() },
         Column { name: "dtype", help: "the number format", get: |cell| cell.dtype.into() },
     ];
+
+    /// What tells model cells apart too where calibration is an axis.
+    pub const CALIBRATION: &[Column<Self>] = &[
+        Column {
+            name: CALIBRATION_KEY[0],
+            help: "the text that calibrated methods saw",
+            get: |cell| cell.calibration().map(|choice| choice.text.clone()).into(),
+        },
+        Column {
+            name: CALIBRATION_KEY[1],
+            help: "windows of it",
+            get: |cell| cell.calibration().map(|choice| choice.samples as u64).into(),
+        },
+        Column {
+            name: CALIBRATION_KEY[2],
+            help: "tokens of such a window, where the file says how many",
+            get: |cell| cell.calibration().and_then(|choice| choice.length).map(|length| length as u64).into(),
+        },
+    ];
+
+    /// The model that it is compared with, where that is not the dense model itself.
+    pub fn reference(&self) -> Option<&str> {
+        self.prune.as_ref()?.reference.as_deref()
+    }
+
+    /// Which of several calibrations it saw.
+    pub fn calibration(&self) -> Option<&CalibrationChoice> {
+        self.prune.as_ref()?.calibration.as_ref()
+    }
 
     /// What a prune point has, of a cell that has one.
     fn of_point<T: Into<column::Value>>(&self, get: impl Fn(&PrunePoint) -> Option<T>) -> column::Value {

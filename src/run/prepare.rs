@@ -5,6 +5,7 @@ use super::kinds::Ground;
 use super::memory::too_large;
 use super::model::Read;
 use super::prepared::{PrepareError, PrepareOptions, Prepared, PreparedModel};
+use super::reference;
 use super::select::select;
 use crate::config::Experiment;
 use crate::config::analysis::Work;
@@ -34,7 +35,8 @@ pub fn prepare(
             backends.push(backend);
         }
     }
-    let (models, texts) = prepare_models(&experiment, loader)?;
+    let (mut models, texts) = prepare_models(&experiment, loader)?;
+    let references = reference::prepare(&experiment, loader, texts.as_ref(), &mut models)?;
     let warnings = texts.as_ref().map_or_else(Vec::new, Texts::warnings);
     let texts = texts.map_or_else(Vec::new, |texts| texts.inputs());
     let machine: LazyCell<Machine> = LazyCell::new(|| Machine::current(Simd::detect().name()));
@@ -51,7 +53,7 @@ pub fn prepare(
     let runs = cells.iter().any(Planned::runs);
     let too_large =
         if runs { too_large(&cells, &machine, experiment.device_index, sharing(&experiment)) } else { Vec::new() };
-    Ok(Prepared { texts, experiment, models, cells, unused, plan, warnings, too_large })
+    Ok(Prepared { texts, experiment, models, references, cells, unused, plan, warnings, too_large })
 }
 
 /// How many processes share the machine's memory.

@@ -54,6 +54,7 @@ fn groups() -> Vec<(&'static str, Vec<Case>)> {
         ("values", values()),
         ("pruning", pruning()),
         ("methods", methods()),
+        ("references", references()),
         ("devices_and_variants", devices_and_variants()),
         ("data_and_measures", data_and_measures()),
         ("expectations", expectations()),
@@ -174,6 +175,13 @@ fn methods() -> Vec<Case> {
     ]
 }
 
+fn references() -> Vec<Case> {
+    vec![
+        random("sparsity = 0.5\nreference = \"hf:a/b\""),
+        more("[[prune]]\nmethod = \"given\"\nreference = \"facebook/opt-125m\"\n"),
+    ]
+}
+
 fn devices_and_variants() -> Vec<Case> {
     let pruned = "[[prune]]\nmethod = \"random\"\nsparsity = 0.5\n";
     vec![
@@ -198,6 +206,12 @@ fn data_and_measures() -> Vec<Case> {
         more("[data]\nperplexity_join = \" \"\n"),
         more("[data]\ncalibration = \"file:a.txt\"\ncalibration_documents = 3\n"),
         more("[data]\ncalibration_samples = 65537\n"),
+        more("[data]\ncalibration_samples = [8, 65537, 65538]\n"),
+        more("[data]\ncalibration_samples = { from = 1, to = 257, step = 1 }\n"),
+        more(
+            "[data]\ncalibration_samples = [8, 16]\n[[prune]]\nmethod = \"wanda\"\nsparsity = 0.5\n[[analysis]]\nid = \"s\"\n\
+             kind = \"structure\"\nsources = [{ method = \"wanda\", sparsity = 0.5 }]\n",
+        ),
         more("[measure]\nmetrics = \"latancy\"\nbatch = 2\n"),
         more("[measure]\nbatch = 2\ngenerate = 4\n[execute]\nrepeats = 2\n"),
         timed("batch = [1, 65537]"),

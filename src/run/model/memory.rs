@@ -22,7 +22,7 @@ const DEVICE_LOGITS: u64 = 64 << 20;
 /// An upper estimate in bytes: of the host's memory, of a GPU's for cells on it.
 pub(super) fn memory(cell: &Cell, model: &PreparedModel, timed: Option<&LatencySettings>) -> u64 {
     let positions: usize = model.tokens.agreement.iter().map(Vec::len).sum();
-    let windows = cell.seed.and_then(|seed| model.tokens.calibration_of(seed)).unwrap_or_default();
+    let windows = cell.seed.and_then(|seed| model.tokens.calibration_of(cell.calibration(), seed)).unwrap_or_default();
     let calibrates = cell.prune.as_ref().is_some_and(|point| point.method.calibrates());
     let calibration = if calibrates { windows.iter().map(Vec::len).sum() } else { 0 };
     estimate(cell, &model.architecture, positions as u64, calibration, timed)
@@ -70,7 +70,9 @@ fn estimate(
         Backend::NdArray => 3 * logits + dense / 2,
         Backend::Cuda => largest + logits.min(DEVICE_LOGITS),
     };
-    (dense + variant + more).saturating_add(cache)
+    // What it is compared with may lie beside it.
+    let reference = if cell.reference().is_some() { dense } else { 0 };
+    (dense + reference + variant + more).saturating_add(cache)
 }
 
 /// Bytes that the points of a calibration may take together.
