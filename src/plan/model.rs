@@ -8,6 +8,7 @@
 
 use super::identify::{CellId, NUMERICS_VERSION};
 use super::task::{Inputs, Kind, Of, Part, Task};
+use super::timed::{LatencyPoint, TimedOn};
 use crate::column::{self, Column};
 use crate::config::experiment::{
     BackendChoice, CalibrationChoice, Dtype, LatencySettings, Method, MethodSettings, Metric, NmPattern, Owl,
@@ -122,19 +123,10 @@ impl PrunePoint {
     }
 }
 
-/// What a cell times, and on what: all that decides how long it takes beside the model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LatencyPoint {
-    /// What is timed.
-    pub work: LatencySettings,
-    /// Where it runs.
-    pub timed_on: TimedOn,
-}
-
-impl LatencyPoint {
-    /// As settings with names.
-    fn inputs(&self) -> Inputs {
-        let Self { work: LatencySettings { warmup, repeats, batch, prompt, generate }, timed_on } = self;
+impl Inputs {
+    /// Of what is timed, as settings with names.
+    fn of_latency(point: &LatencyPoint) -> Self {
+        let LatencyPoint { work: LatencySettings { warmup, repeats, batch, prompt, generate }, timed_on } = point;
         let TimedOn { device, threads, kernels } = timed_on;
         Inputs::default().with(
             Metric::Latency.name(),
@@ -150,17 +142,6 @@ impl LatencyPoint {
             ],
         )
     }
-}
-
-/// What decides how long the same work takes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TimedOn {
-    /// The name of the GPU or processor.
-    pub device: String,
-    /// CPU threads.
-    pub threads: usize,
-    /// The version of the program's kernels.
-    pub kernels: u32,
 }
 
 /// One cell: what is run. What is measured of it are its parts.
@@ -277,7 +258,7 @@ pub fn parts(id: &CellId, cell: &Cell, metrics: &[Metric], inputs: &PartInputs) 
             Reads::PerplexityBytes => {
                 inputs.perplexity.clone().with("bytes", [("bytes", inputs.perplexity_bytes.into())])
             }
-            Reads::Clock => inputs.latency.as_ref().map(LatencyPoint::inputs).unwrap_or_default(),
+            Reads::Clock => inputs.latency.as_ref().map(Inputs::of_latency).unwrap_or_default(),
         };
         parts.push(Part::new(id, metric.name(), inputs));
     }
