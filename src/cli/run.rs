@@ -14,7 +14,7 @@ use crate::error::{CliError, exit};
 use crate::execute::kernels::cpu::Simd;
 use crate::load::{Loader, Observer};
 use crate::plan::{CellId, Decision, Planned};
-use crate::record::{Machine, Manifest, Program, RunRecord, Store, WorkerRecord, experiment_folder, host, now, sha256};
+use crate::record::{Machine, Manifest, RunRecord, Store, WorkerRecord, experiment_folder, host, now, sha256};
 use crate::report;
 use crate::run::{
     Outcome, PrepareError, PrepareOptions, Prepared, RunOptions, Start, prepare, run_by_workers, take_over, workers,
@@ -59,22 +59,8 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
 
 /// What is known of this process's run before it does anything.
 fn beginning() -> RunRecord {
-    RunRecord {
-        argv: std::env::args().collect(),
-        program: Program::current(),
-        machine: Machine::current(Simd::detect().name()),
-        started: now(),
-        host: host(),
-        pid: std::process::id(),
-        seen: None,
-        doing: None,
-        ended: None,
-        exit_code: None,
-        ran: 0,
-        failed: 0,
-        kept: 0,
-        workers: Vec::new(),
-    }
+    let machine = Machine::current(Simd::detect().name());
+    RunRecord::new(std::env::args().collect(), machine, host(), std::process::id())
 }
 
 /// The run itself; the exit code, what became of the cells, and the processes that measured them.
