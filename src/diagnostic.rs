@@ -42,6 +42,16 @@ impl Sources {
         sources
     }
 
+    /// Adds another file's text; gives its range.
+    pub fn add_file(&mut self, name: impl Into<String>, text: &str) -> Span {
+        self.add(name.into(), "", text)
+    }
+
+    /// What the text is called that a range lies in.
+    pub fn name(&self, span: &Span) -> Option<&str> {
+        self.part(span).map(|part| part.name.as_str())
+    }
+
     /// Adds an argument of the command line, shown after `flag`; gives its range.
     pub fn add_argument(&mut self, flag: &'static str, text: &str) -> Span {
         self.add("command line".to_owned(), flag, text)

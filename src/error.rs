@@ -72,7 +72,10 @@ impl CliError {
 
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
-        let code = if matches!(error, ConfigError::Read { .. }) { exit::INPUT } else { exit::USAGE };
+        let code = match error {
+            ConfigError::Read { .. } | ConfigError::Base(_) => exit::INPUT,
+            ConfigError::Invalid(_) => exit::USAGE,
+        };
         Self::new(code, &error, error.hint())
     }
 }

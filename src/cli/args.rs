@@ -216,6 +216,9 @@ pub struct CheckArgs {
     /// Set a key of every file, for example `-s prune.sparsity=0.5`; may be repeated.
     #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// Print the files to stdout as they are after `extends`, ranges and defaults, each line with where it comes from.
+    #[arg(long)]
+    pub resolved: bool,
 }
 
 /// Arguments of `status`.

@@ -4,6 +4,7 @@ use super::args::{OutputFormat, PlanArgs};
 use super::interrupt::Interrupt;
 use super::output::Printer;
 use super::run::{counted, load_experiment, prepare_selection, store_of, warn_of_another_file, warn_of_memory};
+use crate::column::Value;
 use crate::error::{CliError, exit};
 use crate::plan::Planned;
 use crate::record::Store;
@@ -106,13 +107,17 @@ fn tables(cells: &[Planned]) -> Vec<Table> {
 }
 
 fn table(cells: &[Planned]) -> Table {
-    let key = cells.first().map_or_else(Vec::new, |planned| planned.task.kind().key());
+    let keys: Vec<_> = cells.iter().map(|planned| planned.task.kind().key()).collect();
+    // A cell may have fewer columns than its like, the first of them.
+    let key = keys.iter().max_by_key(|key| key.len()).cloned().unwrap_or_default();
     let names = ["cell", "do"].into_iter().chain(key.iter().map(|(name, _)| *name)).chain(["memory"]);
     let mut table = Table::new("plan", names);
-    for planned in cells {
+    for (planned, own) in cells.iter().zip(keys) {
         let action = if planned.selected { planned.decision.word() } else { "not selected" };
         let mut row = vec![planned.id.as_str().into(), action.into()];
-        row.extend(planned.task.kind().key().into_iter().map(|(_, entry)| entry));
+        let lacking = key.len() - own.len();
+        row.extend(own.into_iter().map(|(_, entry)| entry));
+        row.extend((0..lacking).map(|_| Value::Missing));
         row.push(HumanBytes(planned.memory_bytes).to_string().into());
         table.rows.push(row);
     }

@@ -105,29 +105,13 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Machine, Program};
+    use crate::record::Machine;
 
     #[test]
     fn a_run_is_seen_from_its_beginning_to_its_end() {
         let lab = tempfile::tempdir().unwrap();
         let store = Store::at(lab.path().join("e"));
-        let run = RunRecord {
-            argv: Vec::new(),
-            program: Program::current(),
-            machine: Machine::current("scalar"),
-            started: now(),
-            host: "a host/..".into(),
-            pid: 7,
-            seen: None,
-            doing: None,
-            at_once: None,
-            ended: None,
-            exit_code: None,
-            ran: 0,
-            failed: 0,
-            kept: 0,
-            workers: Vec::new(),
-        };
+        let run = RunRecord::new(Vec::new(), Machine::current("scalar"), "a host/..".into(), 7);
         let presence = Presence::new(store.clone(), run);
         presence.end(3, None).unwrap();
         assert!(!store.root().exists(), "what never began leaves nothing");

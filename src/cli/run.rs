@@ -14,7 +14,7 @@ use crate::error::{CliError, exit};
 use crate::execute::kernels::cpu::Simd;
 use crate::load::{Loader, Observer};
 use crate::plan::{CellId, Decision, Planned};
-use crate::record::{Machine, Manifest, Program, RunRecord, Store, WorkerRecord, experiment_folder, host, now, sha256};
+use crate::record::{Machine, Manifest, RunRecord, Store, WorkerRecord, experiment_folder, host, now, sha256};
 use crate::report;
 use crate::run::{
     Outcome, PrepareError, PrepareOptions, Prepared, RunOptions, Start, prepare, run_by_workers, take_over, workers,
@@ -59,23 +59,8 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
 
 /// What is known of this process's run before it does anything.
 fn beginning() -> RunRecord {
-    RunRecord {
-        argv: std::env::args().collect(),
-        program: Program::current(),
-        machine: Machine::current(Simd::detect().name()),
-        started: now(),
-        host: host(),
-        pid: std::process::id(),
-        seen: None,
-        doing: None,
-        at_once: None,
-        ended: None,
-        exit_code: None,
-        ran: 0,
-        failed: 0,
-        kept: 0,
-        workers: Vec::new(),
-    }
+    let machine = Machine::current(Simd::detect().name());
+    RunRecord::new(std::env::args().collect(), machine, host(), std::process::id())
 }
 
 /// The run itself; the exit code, what became of the cells, and the processes that measured them.
@@ -198,14 +183,23 @@ pub(super) fn warn_of_another_file(store: &Store, experiment: &Experiment, file:
 
 /// Reads the file; its mistakes are shown here, since they have a form of their own.
 pub(super) fn read_experiment(file: &Path, set: &[String]) -> Result<Experiment, CliError> {
-    let origin = kept_origin(file).unwrap_or_else(|| Origin::of(file));
-    config::load_from(file, origin, set).map_err(|error| match error {
-        config::ConfigError::Invalid(diagnostics) => {
-            Printer::problem(&diagnostics.render(style()));
-            CliError { code: exit::USAGE, message: String::new(), hint: None }
-        }
-        error => error.into(),
-    })
+    config::load_from(file, origin_of(file), set).map_err(told)
+}
+
+/// What is wrong with an experiment file, shown.
+pub(super) fn told(error: config::ConfigError) -> CliError {
+    let (diagnostics, code) = match error {
+        config::ConfigError::Invalid(diagnostics) => (diagnostics, exit::USAGE),
+        config::ConfigError::Base(diagnostics) => (diagnostics, exit::INPUT),
+        error @ config::ConfigError::Read { .. } => return error.into(),
+    };
+    Printer::problem(&diagnostics.render(style()));
+    CliError { code, message: String::new(), hint: None }
+}
+
+/// Where a file comes from, which may be the copy that a results folder keeps.
+pub(super) fn origin_of(file: &Path) -> Origin {
+    kept_origin(file).unwrap_or_else(|| Origin::of(file))
 }
 
 /// What an experiment file that a results folder keeps says of where it came from.

@@ -19,6 +19,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::column::{Column, Value, key_column};
 pub use crate::config::analysis::AnalysisBlock;
 pub use crate::config::format::Format;
@@ -129,20 +132,62 @@ pub struct Data {
     pub perplexity_bos: BosAt,
     /// What stands between the documents of a dataset, and how many of its first ones there are.
     pub perplexity_joining: Joining,
-    /// The text that calibrated methods see.
-    pub calibration: TextSource,
-    /// How many windows of it are drawn, from 1 to [`Data::MAX_SAMPLES`].
-    pub calibration_samples: usize,
-    /// Tokens of such a window, at least 1; `None` means as many as `context`.
-    pub calibration_length: Option<usize>,
-    /// What stands between the documents of a dataset where they are one text, and how many of its first ones are
-    /// drawn from.
-    pub calibration_joining: Joining,
+    /// Axes: what calibrated methods see, the product of texts, samples and lengths; one at least.
+    pub calibrations: Vec<Calibration>,
     /// Whether the model's special tokens stand in front of every calibration window.
     pub calibration_bos: bool,
 }
 
+/// What calibrated methods see.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Calibration {
+    /// The text.
+    pub text: TextSource,
+    /// How many windows of it are drawn, from 1 to [`Data::MAX_SAMPLES`].
+    pub samples: usize,
+    /// Tokens of such a window, at least 1; `None` means as many as `context`.
+    pub length: Option<usize>,
+    /// What stands between the documents of a dataset where they are one text, and how many of its first ones are
+    /// drawn from.
+    pub joining: Joining,
+}
+
+impl Calibration {
+    /// What tells it from others of its experiment.
+    pub fn choice(&self) -> CalibrationChoice {
+        CalibrationChoice { text: self.text.to_string(), samples: self.samples, length: self.length }
+    }
+}
+
+/// One of several calibrations, by what the file says of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct CalibrationChoice {
+    /// The text, as the file spells it.
+    pub text: String,
+    /// Windows that are drawn.
+    pub samples: usize,
+    /// Tokens of a window; none where they are as many as `context`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<usize>,
+}
+
+impl fmt::Display for CalibrationChoice {
+    /// `builtin:calibration, 16 × 256`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.text, self.samples)?;
+        self.length.map_or(Ok(()), |length| write!(f, " × {length}"))
+    }
+}
+
 impl Data {
+    /// The calibrations as points name them: none where there is one, so that it needs no name.
+    pub fn choices(&self) -> Vec<Option<CalibrationChoice>> {
+        match &self.calibrations[..] {
+            [_] => vec![None],
+            several => several.iter().map(|calibration| Some(calibration.choice())).collect(),
+        }
+    }
+
     /// The most calibration windows: 500 times what the field uses.
     pub const MAX_SAMPLES: usize = 65_536;
 }
@@ -191,6 +236,8 @@ pub struct PruneBlock {
     pub owl: Option<Owl>,
     /// What calibrated methods look at.
     pub propagate: Propagate,
+    /// What points of `given` are compared with, if not with their own checkpoint.
+    pub reference: Option<ModelSource>,
 }
 
 impl PruneBlock {

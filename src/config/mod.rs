@@ -1,18 +1,19 @@
 //! What the user wrote: the experiment file and what the command line lays over it.
 //!
 //! ```text
-//! text ──toml──▶ table ──overrides──▶ table ──grammar──▶ table ──serde──▶ raw ──validate──▶ Experiment
-//!  syntax errors      unknown paths       keys, types                      rules between keys
+//! text ──toml──▶ table ──extends──▶ table ──overrides──▶ table ──grammar──▶ table ──serde──▶ raw ──validate──▶ Experiment
+//!  syntax errors       no base            unknown paths       keys, types                     rules between keys
 //! ```
 //! Every step reports all that it finds, with the place where it was written, and passes on what
-//! is right, so that one run shows every mistake. Reads the file and nothing else; knows no
-//! device, no tensor and no network.
+//! is right, so that one run shows every mistake. Reads the file and the one that it extends, and nothing
+//! else; knows no device, no tensor and no network.
 
 pub mod analysis;
 pub mod arena;
 pub mod axis;
 pub mod experiment;
 pub mod expression;
+mod extends;
 pub mod format;
 pub mod grammar;
 pub mod joining;
@@ -26,6 +27,7 @@ pub mod query;
 pub mod range;
 pub mod raw;
 pub mod reference;
+mod resolved;
 pub mod schema;
 mod settings;
 pub mod source;
@@ -33,6 +35,7 @@ pub mod tasks;
 pub mod validate;
 pub mod workers;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,6 +44,7 @@ use toml::de::DeTable;
 
 pub use experiment::{Experiment, Origin};
 pub use reference::reference;
+pub use resolved::resolved;
 pub use schema::json_schema;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Found, Sources, Span};
@@ -59,9 +63,12 @@ pub enum ConfigError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// The file or the overrides have mistakes.
+    /// The file, the one that it extends or the overrides have mistakes.
     #[error("{0}")]
     Invalid(Diagnostics),
+    /// The file that it extends can't be read.
+    #[error("{0}")]
+    Base(Diagnostics),
 }
 
 impl ConfigError {
@@ -100,7 +107,7 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Experiment, ConfigError
 pub fn load_from(path: &Path, origin: Origin, overrides: &[String]) -> Result<Experiment, ConfigError> {
     let read_error = |source| ConfigError::Read { path: path.to_owned(), source };
     let text = input::read_to_string(path, input::SMALL).map_err(read_error)?;
-    parse_from(path, origin, &text, overrides).map_err(ConfigError::Invalid)
+    parse_from(path, origin, &text, overrides)
 }
 
 /// Checks the text of an experiment file; `path` is what messages call it, and its folder is what
@@ -109,63 +116,112 @@ pub fn load_from(path: &Path, origin: Origin, overrides: &[String]) -> Result<Ex
 /// # Errors
 /// Every mistake of the text and of the overrides.
 pub fn parse(path: &Path, text: &str, overrides: &[String]) -> Result<Experiment, Diagnostics> {
-    parse_from(path, Origin::of(path), text, overrides)
+    parse_from(path, Origin::of(path), text, overrides).map_err(|error| match error {
+        ConfigError::Invalid(found) | ConfigError::Base(found) => found,
+        // The text is there.
+        ConfigError::Read { .. } => Diagnostics::default(),
+    })
 }
 
-fn parse_from(path: &Path, mut origin: Origin, text: &str, overrides: &[String]) -> Result<Experiment, Diagnostics> {
-    let mut sources = Sources::file(path.display().to_string(), text);
-    let arguments: Vec<Span> = overrides.iter().map(|argument| sources.add_argument("-s ", argument)).collect();
-    let sources = Arc::new(sources);
-    let (experiment, found) = check(&sources, &origin, text, overrides, &arguments);
-    let found = Diagnostics::new(Arc::clone(&sources), found);
+fn parse_from(path: &Path, mut origin: Origin, text: &str, overrides: &[String]) -> Result<Experiment, ConfigError> {
+    let written = Written::read(path, &origin, text, overrides)?;
+    let (experiment, found) = written.check(&origin);
+    let found = Diagnostics::new(Arc::clone(&written.sources), found);
     match experiment {
         Some(mut experiment) if found.errors() == 0 => {
             origin.set.extend_from_slice(overrides);
             (experiment.path, experiment.origin, experiment.warnings) = (path.to_owned(), origin, found);
             Ok(experiment)
         }
-        _ => Err(found),
+        _ => Err(ConfigError::Invalid(found)),
     }
 }
 
-/// Everything that is wrong, and the experiment if it can be built.
-fn check(
-    sources: &Sources,
-    origin: &Origin,
-    text: &str,
-    overrides: &[String],
-    arguments: &[Span],
-) -> (Option<Experiment>, Found) {
-    let (parsed, mut found) = parse_overrides(sources, arguments);
-    let (root, syntax_errors) = DeTable::parse_recoverable(sources.text(0..text.len()));
-    if !syntax_errors.is_empty() {
+/// Every text that makes an experiment.
+struct Written<'a> {
+    /// The file, the one that it extends, the overrides.
+    sources: Arc<Sources>,
+    /// The file's text.
+    text: &'a str,
+    /// The file's table and what is no TOML in it.
+    root: (toml::Spanned<DeTable<'a>>, Vec<toml::de::Error>),
+    /// The file that it extends.
+    base: Option<extends::Base>,
+    overrides: &'a [String],
+    /// Where the overrides stand.
+    arguments: Vec<Span>,
+}
+
+impl<'a> Written<'a> {
+    fn read(path: &Path, origin: &Origin, text: &'a str, overrides: &'a [String]) -> Result<Self, ConfigError> {
+        let mut sources = Sources::file(path.display().to_string(), text);
+        let root = DeTable::parse_recoverable(text);
+        let base = if root.1.is_empty() { extends::base(root.0.get_ref(), origin, &mut sources) } else { Ok(None) };
+        let arguments = overrides.iter().map(|argument| sources.add_argument("-s ", argument)).collect();
+        let sources = Arc::new(sources);
+        match base {
+            Ok(base) => Ok(Self { sources, text, root, base, overrides, arguments }),
+            Err(refused) => Err(refused.told(sources)),
+        }
+    }
+
+    /// What the file, the one that it extends and the overrides say together, and whether it is all TOML.
+    fn table(&self, origin: &Origin) -> Result<(Whole<'_>, Found), Found> {
+        let (parsed, mut found) = parse_overrides(&self.sources, &self.arguments);
+        let (root, syntax_errors) = &self.root;
         // What the parser makes of the rest is a guess; complaints about it would mislead.
-        found.extend(syntax(text, &syntax_errors));
-        return (None, found);
-    }
-    let span = root.span();
-    let mut table = root.into_inner();
-    found.extend(parsed.iter().filter_map(|given| given.apply(&mut table).err()));
-    let kept = match overrides {
-        [] => Some(text.to_owned()),
-        overrides => kept::written_anew(&table, span.clone(), &origin.file.display().to_string(), overrides),
-    };
-    let grammar::Findings { diagnostics, removed } = grammar::check(&mut table);
-    found.append(diagnostics);
-    let settings = settings::take(&mut table);
-    let deserializer = toml::de::Deserializer::from(toml::Spanned::new(span, table));
-    match RawExperiment::deserialize(deserializer) {
-        Ok(mut raw) => {
-            settings::give(settings, &mut raw);
-            let (experiment, more) = validate::experiment(raw, origin, &kept.unwrap_or_default(), removed);
-            found.append(more);
-            (experiment, found)
+        found.extend(syntax(self.text, syntax_errors, 0));
+        let mut table: DeTable<'_> = root.get_ref().clone();
+        if let Some(base) = &self.base {
+            found.extend(base.lay_under(&mut table, &self.sources));
         }
-        Err(error) => {
-            found.push(beyond_grammar(&error));
-            (None, found)
+        if !syntax_errors.is_empty() || self.base.is_some() && found.errors() > 0 {
+            return Err(found);
+        }
+        found.extend(parsed.iter().filter_map(|given| given.apply(&mut table).err()));
+        let kept = match (&self.base, self.overrides) {
+            (None, []) => Some(self.text.to_owned()),
+            (base, overrides) => {
+                let from = kept::From { file: &origin.file, base: base.as_ref().map(|base| base.written()), overrides };
+                kept::written_anew(&table, root.span(), &from)
+            }
+        };
+        let grammar::Findings { diagnostics, removed } = grammar::check(&mut table);
+        found.append(diagnostics);
+        Ok((Whole { table, kept: kept.unwrap_or_default(), removed }, found))
+    }
+
+    /// Everything that is wrong, and the experiment if it can be built.
+    fn check(&self, origin: &Origin) -> (Option<Experiment>, Found) {
+        let (whole, mut found) = match self.table(origin) {
+            Ok(read) => read,
+            Err(found) => return (None, found),
+        };
+        let Whole { mut table, kept, removed } = whole;
+        let settings = settings::take(&mut table);
+        let deserializer = toml::de::Deserializer::from(toml::Spanned::new(self.root.0.span(), table));
+        match RawExperiment::deserialize(deserializer) {
+            Ok(mut raw) => {
+                settings::give(settings, &mut raw);
+                let (experiment, more) = validate::experiment(raw, origin, &kept, removed);
+                found.append(more);
+                (experiment, found)
+            }
+            Err(error) => {
+                found.push(beyond_grammar(&error));
+                (None, found)
+            }
         }
     }
+}
+
+/// The table that all texts give together, after the check of keys and types.
+struct Whole<'a> {
+    table: DeTable<'a>,
+    /// The text that a results folder keeps.
+    kept: String,
+    /// Paths at which something wrong was taken out.
+    removed: BTreeSet<String>,
 }
 
 fn parse_overrides<'i>(sources: &'i Sources, arguments: &[Span]) -> (Vec<Override<'i>>, Found) {
@@ -173,6 +229,7 @@ fn parse_overrides<'i>(sources: &'i Sources, arguments: &[Span]) -> (Vec<Overrid
     let mut found = Found::default();
     for span in arguments {
         match Override::parse(sources, span.clone()) {
+            Ok(given) if given.path().eq(["extends"]) => found.push(extends::on_the_command_line(span.clone())),
             Ok(given) => overrides.push(given),
             Err(diagnostic) => found.push(diagnostic),
         }
@@ -183,8 +240,8 @@ fn parse_overrides<'i>(sources: &'i Sources, arguments: &[Span]) -> (Vec<Overrid
 /// How many syntax errors are shown: an array that is never closed makes every line below it wrong.
 const MAX_SYNTAX_ERRORS: usize = 5;
 
-/// Syntax errors, the first of each line: the others follow from it.
-fn syntax(text: &str, errors: &[toml::de::Error]) -> Vec<Diagnostic> {
+/// Syntax errors of a text that starts at `start` of the sources, the first of each line: the others follow from it.
+fn syntax(text: &str, errors: &[toml::de::Error], start: usize) -> Vec<Diagnostic> {
     let mut spans: Vec<(Span, &str)> =
         errors.iter().map(|error| (error.span().unwrap_or(text.len()..text.len()), error.message())).collect();
     spans.sort_by_key(|(span, _)| span.start);
@@ -200,6 +257,7 @@ fn syntax(text: &str, errors: &[toml::de::Error]) -> Vec<Diagnostic> {
         }
         last = Some(span.start);
         let help = percentage(text, span.start);
+        let span = start + span.start..start + span.end;
         found.push(Diagnostic::error("the file is not TOML").at(span, message).maybe_help(help));
     }
     found

@@ -48,6 +48,11 @@ impl<'i> Override<'i> {
         Ok(Self { path, value: parse_value(value, start)? })
     }
 
+    /// The names between the dots.
+    pub fn path(&self) -> impl Iterator<Item = &str> {
+        self.path.iter().map(|segment| segment.name)
+    }
+
     /// Puts the value into the file's table, into every block of a list where the path names none.
     pub fn apply(&self, root: &mut DeTable<'i>) -> Result<(), Diagnostic> {
         self.insert(experiment(), root, &self.path)
@@ -209,18 +214,23 @@ fn parse_value(text: &str, start: usize) -> Result<Spanned<DeValue<'_>>, Diagnos
 
 /// The value with every position moved by `by` bytes.
 fn shifted<'i>(value: Spanned<DeValue<'i>>, by: usize) -> Spanned<DeValue<'i>> {
-    let moved = |span: Span| span.start + by..span.end + by;
-    let span = moved(value.span());
+    let span = moved(value.span(), by);
     let value = match value.into_inner() {
         DeValue::Array(items) => DeValue::Array(items.into_iter().map(|item| shifted(item, by)).collect()),
-        DeValue::Table(table) => {
-            let entry = |(key, value): (Spanned<Cow<'i, str>>, _)| {
-                let span = moved(key.span());
-                (Spanned::new(span, key.into_inner()), shifted(value, by))
-            };
-            DeValue::Table(table.into_iter().map(entry).collect())
-        }
+        DeValue::Table(table) => DeValue::Table(shifted_table(table, by)),
         scalar => scalar,
     };
     Spanned::new(span, value)
+}
+
+/// The table with every position moved by `by` bytes.
+pub(super) fn shifted_table<'i>(table: DeTable<'i>, by: usize) -> DeTable<'i> {
+    let entry = |(key, value): (Spanned<Cow<'i, str>>, _)| {
+        (Spanned::new(moved(key.span(), by), key.into_inner()), shifted(value, by))
+    };
+    table.into_iter().map(entry).collect()
+}
+
+fn moved(span: Span, by: usize) -> Span {
+    span.start + by..span.end + by
 }

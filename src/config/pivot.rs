@@ -17,6 +17,9 @@ use crate::keyword::{UnknownKeyword, keywords};
 pub const MODEL_KEY: [&str; 10] =
     ["setup", "model", "method", "scope", "pattern", "sparsity_target", "seed", "variant", "backend", "dtype"];
 
+/// The columns after the metrics where calibration is an axis: they tell cells apart, too.
+pub const CALIBRATION_KEY: [&str; 3] = ["calibration", "calibration_samples", "calibration_length"];
+
 keywords! {
     /// Which of the values that compete is best.
     Best "best" {

@@ -37,6 +37,10 @@ pub struct RawExperiment {
     /// Name of the results folder, `results/NAME/`: at most 128 of the letters a to z and A to Z, digits, `.`, `_` and `-`. Required.
     #[schemars(required, extend("pattern" = "^[A-Za-z0-9._-]+$", "examples" = ["s1"]))]
     pub name: Option<At<String>>,
+    /// A file beside this one, from which all is taken that this one does not say itself, `name` and `title` left out. Sections
+    /// are merged key by key; values, arrays and the blocks of a kind are one file's, whole. `check --resolved` shows what comes from where.
+    #[schemars(extend("examples" = ["base.toml"]))]
+    pub extends: Option<At<String>>,
     /// A line for people; the description inside every SVG begins with it.
     pub title: Option<At<String>>,
     /// Axis: the seeds of everything random. A cell that depends on no seed is measured once. Default: 0.
@@ -140,17 +144,17 @@ pub struct RawData {
     /// for the validation split of C4, 1100, as the published loaders have it.
     #[schemars(extend("examples" = [1100]))]
     pub perplexity_documents: Option<At<usize>>,
-    /// The text that calibrated methods see while they prune: `builtin:NAME`, `file:PATH` (UTF-8,
+    /// Axis: the text that calibrated methods see while they prune: `builtin:NAME`, `file:PATH` (UTF-8,
     /// relative to the experiment file) or `hf:ORG/NAME/CONFIG/SPLIT`. Read only if such a method is
     /// used. Default: `builtin:calibration`.
     #[schemars(extend("default" = "builtin:calibration", "examples" = ["hf:allenai/c4/en/train"]))]
-    pub calibration: Option<At<String>>,
-    /// How many windows of the calibration text the seed draws at random. Default: 128.
+    pub calibration: Option<Axis<String>>,
+    /// Axis: how many windows of the calibration text the seed draws at random. Default: 128.
     #[schemars(extend("minimum" = 1, "default" = 128, "examples" = [16]))]
-    pub calibration_samples: Option<At<usize>>,
-    /// Tokens of a calibration window. Default: `context`.
+    pub calibration_samples: Option<Axis<usize>>,
+    /// Axis: tokens of a calibration window. Default: `context`.
     #[schemars(extend("minimum" = 1, "examples" = [256]))]
-    pub calibration_length: Option<At<usize>>,
+    pub calibration_length: Option<Axis<usize>>,
     /// What stands between the documents of a dataset of the hub where none of them is longer than a
     /// window, so that they are one text. Default: as for `perplexity_join`.
     #[schemars(extend("examples" = [" "]))]
@@ -209,6 +213,10 @@ pub struct RawPrune {
     /// and pattern. Default: `pruned`.
     #[schemars(extend("default" = "pruned"))]
     pub propagate: Option<At<Propagate>>,
+    /// For `given`: the model that agreement and compute ratio are against, in place of the checkpoint itself, whose weights
+    /// are pruned already: `hf:ORG/NAME`, `path:DIR` or another model source. It must see the texts as the same tokens.
+    #[schemars(extend("examples" = ["hf:facebook/opt-125m"]))]
+    pub reference: Option<At<String>>,
     /// The keys that methods declare, each with its value. They are taken out of the table before it is read.
     #[serde(skip)]
     #[schemars(skip)]

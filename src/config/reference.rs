@@ -81,11 +81,11 @@ impl Page {
     }
 }
 
-fn properties(table: &Value) -> Vec<(&str, &Value)> {
+pub(super) fn properties(table: &Value) -> Vec<(&str, &Value)> {
     table["properties"].as_object().into_iter().flatten().map(|(name, key)| (name.as_str(), key)).collect()
 }
 
-fn description(key: &Value) -> &str {
+pub(super) fn description(key: &Value) -> &str {
     key["description"].as_str().unwrap_or_default()
 }
 
@@ -100,7 +100,7 @@ fn single(key: &Value) -> &Value {
 }
 
 /// The table that a key holds, and whether it holds several.
-fn inner_table(key: &Value) -> Option<(&Value, bool)> {
+pub(super) fn inner_table(key: &Value) -> Option<(&Value, bool)> {
     let has_keys = |value: &Value| value["properties"].is_object();
     match (has_keys(key), has_keys(&key["items"])) {
         (true, _) => Some((key, false)),
@@ -110,7 +110,7 @@ fn inner_table(key: &Value) -> Option<(&Value, bool)> {
 }
 
 /// The words that a key takes, each with its help.
-fn words(key: &Value) -> Vec<(&str, &str)> {
+pub(super) fn words(key: &Value) -> Vec<(&str, &str)> {
     let described = key["oneOf"].as_array().into_iter().flatten();
     let described = described.filter_map(|word| Some((word["const"].as_str()?, description(word))));
     let bare = key["enum"].as_array().into_iter().flatten().filter_map(|word| Some((word.as_str()?, "")));
@@ -156,7 +156,7 @@ fn examples(key: &Value) -> String {
 }
 
 /// A value as TOML has it in a line.
-fn toml(value: &Value) -> String {
+pub(super) fn toml(value: &Value) -> String {
     match value {
         Value::Object(entries) => {
             let entries: Vec<String> = entries.iter().map(|(key, value)| format!("{key} = {}", toml(value))).collect();

@@ -11,6 +11,7 @@ use super::source::{ModelSource, TextSource};
 use super::*;
 
 mod arena;
+mod extends;
 mod kernel;
 mod limits;
 mod messages;
@@ -69,8 +70,9 @@ fn defaults() {
     assert_eq!(experiment.data.perplexity, TextSource::Builtin("heldout".into()));
     assert_eq!((experiment.data.context, experiment.data.perplexity_windows), (None, 0));
     assert_eq!((experiment.data.perplexity_stride, experiment.data.perplexity_bos), (None, BosAt::Start));
-    assert_eq!(experiment.data.calibration, TextSource::Builtin("calibration".into()));
-    assert_eq!((experiment.data.calibration_samples, experiment.data.calibration_length), (128, None));
+    let [calibration] = &experiment.data.calibrations[..] else { panic!() };
+    assert_eq!(calibration.text, TextSource::Builtin("calibration".into()));
+    assert_eq!((calibration.samples, calibration.length), (128, None));
     assert_eq!(experiment.variants, [Variant::Dense, Variant::Masked, Variant::Sparse(Format::Csr)]);
     assert_eq!(experiment.metrics, [Metric::Structure, Metric::Agreement]);
     let block = &experiment.prune[0];
@@ -138,8 +140,9 @@ source = "a table"
     assert_eq!(experiment.dtype, Some(Dtype::Bf16));
     assert_eq!(experiment.data.context, Some(512));
     assert_eq!((experiment.data.perplexity_stride, experiment.data.perplexity_bos), (Some(256), BosAt::Windows));
-    assert_eq!(experiment.data.calibration.to_string(), "file:c.txt");
-    assert_eq!((experiment.data.calibration_samples, experiment.data.calibration_length), (16, Some(256)));
+    let [calibration] = &experiment.data.calibrations[..] else { panic!() };
+    assert_eq!(calibration.text.to_string(), "file:c.txt");
+    assert_eq!((calibration.samples, calibration.length), (16, Some(256)));
     assert_eq!(experiment.prune[0].points().len(), 8);
     assert_eq!(experiment.prune[0].skip.len(), 1);
     let fixed = |n, m| point(Method::Magnitude, None, NmPattern::NofM { n, m }, 0.5);
@@ -554,8 +557,8 @@ fn defaults_of_the_schema_are_the_defaults() {
         (default(&format!("{data}/perplexity")), serde_json::json!(experiment.data.perplexity)),
         (default(&format!("{data}/perplexity_windows")), serde_json::json!(experiment.data.perplexity_windows)),
         (default(&format!("{data}/perplexity_bos")), serde_json::json!(experiment.data.perplexity_bos)),
-        (default(&format!("{data}/calibration")), serde_json::json!(experiment.data.calibration)),
-        (default(&format!("{data}/calibration_samples")), serde_json::json!(experiment.data.calibration_samples)),
+        (default(&format!("{data}/calibration")), serde_json::json!(experiment.data.calibrations[0].text)),
+        (default(&format!("{data}/calibration_samples")), serde_json::json!(experiment.data.calibrations[0].samples)),
         (default(&format!("{data}/calibration_bos")), serde_json::json!(experiment.data.calibration_bos)),
         (default(&format!("{prune}/pattern")), serde_json::json!(block.patterns[0])),
         (default(&format!("{prune}/exclude")), serde_json::json!(block.exclude)),

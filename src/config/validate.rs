@@ -4,6 +4,7 @@
 mod analysis;
 mod analysis_sources;
 mod arena;
+mod calibration;
 mod count;
 mod expect;
 mod kernel;
@@ -104,7 +105,11 @@ impl Validator<'_> {
         let prune_headers = headers(&prune_blocks);
         let prune = self.prune_blocks(prune_blocks);
         let prunes = !prune_headers.is_empty() || self.was_removed("prune");
+        let first_analysis = analyses.first().map(|block| block.span.clone());
         let analyses = self.analysis_blocks(analyses, &prune, without_model);
+        if let Some(data) = &data {
+            self.one_calibration_for_analyses(data, &analyses, first_analysis);
+        }
         let RawExecute { variants, warmup, repeats } = section(raw.execute);
         self.variants_on_backends(variants.as_ref(), &backends);
         let variants = self.variants(variants, prunes, prune_headers.first().cloned());
@@ -120,8 +125,14 @@ impl Validator<'_> {
         let pivots = self.pivots(raw.table.unwrap_or_default(), &known, &mut ids);
         let pruned = variants.iter().filter(|variant| variant.needs_pruning()).count();
         let models_on_backends = (models.as_ref().map_or(0, Vec::len) as u64).saturating_mul(backends.len() as u64);
+        let calibrations = data.as_ref().map_or(1, |data| data.calibrations.len());
         self.count_cells(&[
-            Blocks::pruned(&prune, &prune_headers, seeds.len(), models_on_backends.saturating_mul(pruned as u64)),
+            Blocks::pruned(
+                &prune,
+                &prune_headers,
+                (seeds.len(), calibrations),
+                models_on_backends.saturating_mul(pruned as u64),
+            ),
             Blocks::kernels(&kernels, &kernel_headers, seeds.len(), backends.len()),
         ]);
         Some(Experiment {
@@ -274,10 +285,9 @@ impl Validator<'_> {
         complete.then_some(models)
     }
 
-    fn data(&mut self, data: RawData) -> Option<Data> {
-        let agreement = self.text("data.agreement", data.agreement, "sample-texts");
-        let perplexity = self.text("data.perplexity", data.perplexity, "heldout");
-        let calibration = self.text("data.calibration", data.calibration, "calibration");
+    fn data(&mut self, mut data: RawData) -> Option<Data> {
+        let agreement = self.text("data.agreement", data.agreement.take(), "sample-texts");
+        let perplexity = self.text("data.perplexity", data.perplexity.take(), "heldout");
         if let (Some(context), Some(stride)) = (&data.context, &data.perplexity_stride)
             && stride.value > context.value
         {
@@ -288,16 +298,10 @@ impl Validator<'_> {
                     .help("a larger stride would leave tokens out"),
             );
         }
-        let samples = data.calibration_samples.unwrap_or(At { value: 128, span: 0..0 });
-        if samples.value > Data::MAX_SAMPLES {
-            let expected = format!("expected an integer from 1 to {}", Data::MAX_SAMPLES);
-            self.report(Diagnostic::error("`data.calibration_samples` is out of range").at(samples.span, expected));
-        }
-        let (perplexity, calibration) = (perplexity?, calibration?);
-        let perplexity_joining =
-            self.joining("perplexity", &perplexity, data.perplexity_join, data.perplexity_documents);
-        let calibration_joining =
-            self.joining("calibration", &calibration, data.calibration_join, data.calibration_documents);
+        let calibrations = self.calibrations(&mut data);
+        let perplexity = perplexity?;
+        let given = (data.perplexity_join.as_ref(), data.perplexity_documents.as_ref());
+        let perplexity_joining = self.joining("perplexity", &[&perplexity], given).remove(0);
         Some(Data {
             agreement: agreement?,
             perplexity,
@@ -306,25 +310,22 @@ impl Validator<'_> {
             perplexity_stride: value(data.perplexity_stride),
             perplexity_bos: value(data.perplexity_bos).unwrap_or(BosAt::Start),
             perplexity_joining,
-            calibration,
-            calibration_samples: samples.value,
-            calibration_length: value(data.calibration_length),
-            calibration_joining,
+            calibrations: calibrations?,
             calibration_bos: value(data.calibration_bos).unwrap_or(false),
         })
     }
 
-    /// How the documents of a text become one, as given or as the published loaders have it.
+    /// How the documents of each text become one, as given or as the published loaders have it.
     fn joining(
         &mut self,
         text: &str,
-        source: &TextSource,
-        join: Option<At<String>>,
-        documents: Option<At<usize>>,
-    ) -> Joining {
-        if !matches!(source, TextSource::Hub { .. }) {
-            let spans =
-                [("join", join.as_ref().map(|at| &at.span)), ("documents", documents.as_ref().map(|at| &at.span))];
+        sources: &[&TextSource],
+        (join, documents): (Option<&At<String>>, Option<&At<usize>>),
+    ) -> Vec<Joining> {
+        if let Some(source) = sources.first()
+            && !sources.iter().any(|source| matches!(source, TextSource::Hub { .. }))
+        {
+            let spans = [("join", join.map(|at| &at.span)), ("documents", documents.map(|at| &at.span))];
             for (key, span) in spans.into_iter().filter_map(|(key, span)| Some((key, span?))) {
                 self.report(
                     Diagnostic::warning(format!("`data.{text}_{key}` has no effect on `{source}`"))
@@ -333,11 +334,14 @@ impl Validator<'_> {
                 );
             }
         }
-        let published = Joining::published(source);
-        Joining {
-            join: value(join).unwrap_or(published.join),
-            documents: value(documents).unwrap_or(published.documents),
-        }
+        let of = |source: &&TextSource| {
+            let published = Joining::published(source);
+            Joining {
+                join: join.map_or(published.join, |at| at.value.clone()),
+                documents: documents.map_or(published.documents, |at| at.value),
+            }
+        };
+        sources.iter().map(of).collect()
     }
 
     fn text(&mut self, path: &str, text: Option<At<String>>, builtin: &str) -> Option<TextSource> {

@@ -295,6 +295,16 @@ pub enum LoadError {
         /// Positions of the model.
         positions: usize,
     },
+    /// A model is to be compared with one that sees the texts as other tokens.
+    #[error("`{model}` can't be compared with its `prune.reference` `{reference}`: {}", other_tokens(*vocabularies))]
+    OtherTokens {
+        /// The reference.
+        reference: String,
+        /// The model.
+        model: String,
+        /// Entries of the vocabularies, the model's first.
+        vocabularies: [usize; 2],
+    },
     /// `calibration_length` is more than the model can take.
     #[error("`data.calibration_length` is {length}, but `{model}` has {positions} positions")]
     CalibrationLength {
@@ -305,6 +315,13 @@ pub enum LoadError {
         /// Positions of the model.
         positions: usize,
     },
+}
+
+fn other_tokens([model, reference]: [usize; 2]) -> String {
+    match model == reference {
+        true => "their tokenizers cut the agreement texts into other tokens".into(),
+        false => format!("they have {model} and {reference} tokens to choose from"),
+    }
 }
 
 impl LoadError {
@@ -387,6 +404,7 @@ impl LoadError {
             Self::Stride { most, .. } => Some(format!("set `data.perplexity_stride` to {most} or less")),
             Self::NoBos { key, .. } => Some(format!("leave `{key}` out")),
             Self::EmptyText { .. } => Some("give a UTF-8 text with at least one line that is not blank".into()),
+            Self::OtherTokens { .. } => Some("name the model that the checkpoint was pruned from".into()),
             Self::Vocabulary { .. } => Some("the checkpoint's tokenizer belongs to another model".into()),
             Self::Context { positions, .. } => Some(format!("set `data.context` to {positions} or less")),
             Self::CalibrationLength { positions, .. } => {

@@ -5,7 +5,7 @@ use super::dataset::{self, Shard, SplitName};
 use super::tokenizer::{Encoded, Tokenizer, is_pointer};
 use super::windows::{Cut, Windows};
 use super::{LoadError, Loader, builtin};
-use crate::config::experiment::{BosAt, Data, Joining};
+use crate::config::experiment::{self, BosAt, CalibrationChoice, Data, Joining};
 use crate::config::source::TextSource;
 use crate::hex::hex;
 use crate::input;
@@ -40,11 +40,18 @@ impl From<usize> for Reach {
 pub struct Texts {
     agreement: Text,
     perplexity: Option<Text>,
-    calibration: Option<Text>,
+    calibrations: Vec<Calibrating>,
     data: Data,
     seeds: Vec<u64>,
     warnings: Vec<String>,
-    /// Rows without a text among those that calibration has looked at, at most.
+}
+
+/// A calibration and its text, which others may share.
+#[derive(Clone, Debug)]
+struct Calibrating {
+    of: experiment::Calibration,
+    text: Arc<Text>,
+    /// Rows of the text without any among those that calibration has looked at, at most.
     missing: Arc<AtomicUsize>,
 }
 
@@ -98,8 +105,8 @@ pub struct Tokens {
     pub perplexity: Option<Windows>,
     /// Tokens of a window.
     pub context: usize,
-    /// The calibration windows of each seed that draws some.
-    pub calibration: Vec<Calibration>,
+    /// The calibration windows, of each calibration and seed that draws some.
+    pub calibration: Vec<(CalibrationChoice, Vec<Calibration>)>,
 }
 
 impl Texts {
@@ -115,20 +122,27 @@ impl Texts {
         let perplexity = || open(&data.perplexity, &data.perplexity_joining);
         let perplexity = wanted.perplexity.then(perplexity).transpose()?;
         let seeds = wanted.calibration.clone();
-        let calibration = || open(&data.calibration, &data.calibration_joining);
-        let calibration = (!seeds.is_empty()).then(calibration).transpose()?;
+        let mut calibrations: Vec<Calibrating> = Vec::new();
+        for of in data.calibrations.iter().filter(|_| !seeds.is_empty()).cloned() {
+            let known = calibrations.iter().find(|known| known.of.text == of.text);
+            let (text, missing) = match known {
+                Some(known) => (known.text.clone(), known.missing.clone()),
+                None => (Arc::new(open(&of.text, &of.joining)?), Arc::default()),
+            };
+            calibrations.push(Calibrating { of, text, missing });
+        }
         let agreement = agreement.with_documents(&mut warnings)?;
         let perplexity = perplexity.map(|text| text.with_documents(&mut warnings)).transpose()?;
         let mut said = HashSet::new();
         warnings.retain(|warning| said.insert(warning.clone()));
-        let missing = Arc::new(AtomicUsize::new(0));
-        Ok(Self { agreement, perplexity, calibration, data: data.clone(), seeds, warnings, missing })
+        Ok(Self { agreement, perplexity, calibrations, data: data.clone(), seeds, warnings })
     }
 
     /// What the texts were read from, each once.
     pub fn inputs(&self) -> Vec<TextInput> {
         let mut inputs: Vec<TextInput> = Vec::new();
-        for text in std::iter::once(&self.agreement).chain(&self.perplexity).chain(&self.calibration) {
+        let of_calibrations = self.calibrations.iter().map(|calibrating| &*calibrating.text);
+        for text in std::iter::once(&self.agreement).chain(&self.perplexity).chain(of_calibrations) {
             if !inputs.contains(&text.input) {
                 inputs.push(text.input.clone());
             }
@@ -138,9 +152,12 @@ impl Texts {
 
     /// What to tell the user, once the texts are read and encoded.
     pub fn warnings(&self) -> Vec<String> {
-        let missing = self.missing.load(Ordering::Relaxed);
-        let of_calibration = self.calibration.iter().filter_map(|text| rows_without(missing, text));
-        self.warnings.iter().cloned().chain(of_calibration).collect()
+        let mut said = HashSet::new();
+        let of_calibration = self
+            .calibrations
+            .iter()
+            .filter_map(|calibrating| rows_without(calibrating.missing.load(Ordering::Relaxed), &calibrating.text));
+        self.warnings.iter().cloned().chain(of_calibration.filter(|text| said.insert(text.clone()))).collect()
     }
 
     /// Token ids for a model that reaches so far and a vocabulary of `vocabulary` entries.
@@ -164,7 +181,7 @@ impl Texts {
         let windows = |text| self.windows(text, tokenizer, model, context);
         let perplexity = self.perplexity.as_ref().map(windows).transpose()?;
         let calibration = self.calibrations(tokenizer, model, positions, context)?;
-        let drawn = calibration.iter().flat_map(|calibration| &calibration.windows);
+        let drawn = calibration.iter().flat_map(|(_, seeds)| seeds).flat_map(|calibration| &calibration.windows);
         let unknown = |id: &&u32| **id as usize >= vocabulary;
         let windows = perplexity.iter().flat_map(|windows| &windows.tokens);
         if let Some(&id) = agreement.iter().chain(windows).chain(drawn).flatten().find(unknown) {
@@ -174,7 +191,15 @@ impl Texts {
     }
 
     /// The texts of the comparison, each from its start up to the context.
-    fn agreement_tokens(&self, tokenizer: &Tokenizer, model: &str, context: usize) -> Result<Vec<Vec<u32>>, LoadError> {
+    ///
+    /// # Errors
+    /// When there are none, or the tokenizer can't be used.
+    pub fn agreement_tokens(
+        &self,
+        tokenizer: &Tokenizer,
+        model: &str,
+        context: usize,
+    ) -> Result<Vec<Vec<u32>>, LoadError> {
         let texts = self.agreement.texts().into_iter().filter(|text| !text.trim().is_empty());
         let mut sequences = Vec::new();
         for text in texts {
@@ -212,16 +237,30 @@ impl Texts {
         Ok(windows)
     }
 
-    /// The windows of every seed; none where nothing is calibrated.
+    /// The windows of every calibration; none where nothing is calibrated.
     fn calibrations(
         &self,
         tokenizer: &Tokenizer,
         model: &str,
         positions: usize,
         context: usize,
+    ) -> Result<Vec<(CalibrationChoice, Vec<Calibration>)>, LoadError> {
+        let drawn = |calibrating: &Calibrating| {
+            Ok((calibrating.of.choice(), self.drawn(calibrating, tokenizer, model, positions, context)?))
+        };
+        self.calibrations.iter().map(drawn).collect()
+    }
+
+    /// The windows that every seed draws.
+    fn drawn(
+        &self,
+        Calibrating { of, text, missing: without }: &Calibrating,
+        tokenizer: &Tokenizer,
+        model: &str,
+        positions: usize,
+        context: usize,
     ) -> Result<Vec<Calibration>, LoadError> {
-        let Some(text) = &self.calibration else { return Ok(Vec::new()) };
-        let length = self.data.calibration_length.unwrap_or(context);
+        let length = of.length.unwrap_or(context);
         if length > positions {
             return Err(LoadError::CalibrationLength { model: model.into(), length, positions });
         }
@@ -229,18 +268,18 @@ impl Texts {
             false => Vec::new(),
             true => special_front(tokenizer, model, "data.calibration_bos")?,
         };
-        let samples = self.data.calibration_samples;
+        let samples = of.samples;
         // Tokens of the text in a window.
         let body = length.saturating_sub(front.len()).max(1);
         let finished = |drawn: Vec<Calibration>| drawn.into_iter().map(|drawn| drawn.behind(&front)).collect();
         if let Content::Shard(shard) = &text.content {
-            let documents = ShardTokens { shard, text, tokenizer, front: &front, missing: &self.missing };
+            let documents = ShardTokens { shard, text, tokenizer, front: &front, missing: without };
             if let Some(drawn) = of_documents(&documents, &self.seeds, samples, body)? {
                 return Ok(finished(drawn));
             }
         }
         let (Encoded { ids, .. }, missing) = text.tokens(tokenizer, usize::MAX)?;
-        self.missing.fetch_max(missing, Ordering::Relaxed);
+        without.fetch_max(missing, Ordering::Relaxed);
         let ids = ids.strip_prefix(&front[..]).unwrap_or(&ids);
         if ids.len() < body {
             let text = text.input.source.clone();
@@ -444,15 +483,16 @@ impl Tokens {
         Some(hex(&Sha256::digest(format!("{tokens} overlap {overlap}"))))
     }
 
-    /// The calibration windows that a seed draws.
-    pub fn calibration_of(&self, seed: u64) -> Option<&[Vec<u32>]> {
-        let of_seed = self.calibration.iter().find(|calibration| calibration.seed == seed)?;
-        Some(&of_seed.windows)
+    /// The calibration windows that a seed draws: of a choice among several calibrations, or of the only one.
+    pub fn calibration_of(&self, choice: Option<&CalibrationChoice>, seed: u64) -> Option<&[Vec<u32>]> {
+        let mut calibrations = self.calibration.iter();
+        let (_, seeds) = calibrations.find(|(of, _)| choice.is_none_or(|choice| choice == of))?;
+        Some(&seeds.iter().find(|calibration| calibration.seed == seed)?.windows)
     }
 
-    /// The digest of the calibration windows that a seed draws.
-    pub fn calibration_digest(&self, seed: u64) -> Option<String> {
-        self.calibration_of(seed).map(digest)
+    /// The digest of these windows.
+    pub fn calibration_digest(&self, choice: Option<&CalibrationChoice>, seed: u64) -> Option<String> {
+        self.calibration_of(choice, seed).map(digest)
     }
 }
 

@@ -57,14 +57,17 @@ pub fn points(experiment: &Experiment) -> Vec<(PrunePoint, Option<u64>)> {
                 continue;
             }
             let method = point.method;
-            let point = prune_point(block, point);
-            if !seen.insert(json!(point).to_string()) {
-                continue;
-            }
-            if method.uses_seed() {
-                points.extend(experiment.seeds.iter().map(|&seed| (point.clone(), Some(seed))));
-            } else {
-                points.push((point, None));
+            let choices = if method.calibrates() { experiment.data.choices() } else { vec![None] };
+            for calibration in choices {
+                let point = PrunePoint { calibration, ..prune_point(block, point) };
+                if !seen.insert(json!(point).to_string()) {
+                    continue;
+                }
+                if method.uses_seed() {
+                    points.extend(experiment.seeds.iter().map(|&seed| (point.clone(), Some(seed))));
+                } else {
+                    points.push((point, None));
+                }
             }
         }
     }
@@ -79,7 +82,8 @@ fn prune_point(block: &PruneBlock, point: Point) -> PrunePoint {
     let budget = block.owl.filter(|_| method.uses("budget") && pattern == NmPattern::Unstructured);
     let propagate = method.calibrates().then_some(block.propagate);
     let exclude = block.exclude.clone();
-    PrunePoint { method, scope, pattern, sparsity, exclude, settings, budget, propagate }
+    let reference = block.reference.as_ref().filter(|_| method.uses("reference")).map(ToString::to_string);
+    PrunePoint { method, scope, pattern, sparsity, exclude, settings, budget, propagate, calibration: None, reference }
 }
 
 #[cfg(test)]

@@ -22,14 +22,16 @@ mod point;
 mod resume;
 mod select;
 mod task;
+mod timed;
 
 pub use analysis::{ANALYSIS, AnalysisCell, AnalysisSource, MatrixFrom, told_apart};
 pub use expand::{expand, points};
 pub use given::{BlockFiles, Given, GivenFile, GivenMatrix, OwnKernel};
 pub use identify::{CellId, NUMERICS_VERSION};
 pub use kernel::{KernelCell, TIMES, accompany, expand_kernels, kernel_inputs};
-pub use model::{Backend, Cell, GATE, LatencyPoint, PartInputs, PrunePoint, TimedOn, parts};
+pub use model::{Backend, Cell, GATE, PartInputs, PrunePoint, parts};
 pub use pace::{Class, Pace, Seconds};
 pub use resume::{Accepted, Decision, Existing, Failed, Known, Rerun, decide};
 pub use select::{Only, Partition, SelectError};
 pub use task::{Inputs, Kind, Of, Part, Planned, Settings, Task};
+pub use timed::{LatencyPoint, TimedOn};

@@ -8,11 +8,13 @@
 
 use super::identify::{CellId, NUMERICS_VERSION};
 use super::task::{Inputs, Kind, Of, Part, Task};
+use super::timed::{LatencyPoint, TimedOn};
 use crate::column::{self, Column};
 use crate::config::experiment::{
-    BackendChoice, Dtype, LatencySettings, Method, MethodSettings, Metric, NmPattern, Owl, Propagate, Reads, Scope,
-    SettingValue, TaskName, Variant, percent,
+    BackendChoice, CalibrationChoice, Dtype, LatencySettings, Method, MethodSettings, Metric, NmPattern, Owl,
+    Propagate, Reads, Scope, SettingValue, TaskName, Variant, percent,
 };
+use crate::config::pivot::CALIBRATION_KEY;
 use crate::prune::Request;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -82,6 +84,12 @@ pub struct PrunePoint {
     pub budget: Option<Owl>,
     /// Which inputs calibration looks at; of methods that calibrate.
     pub propagate: Option<Propagate>,
+    /// Which calibration it sees, of methods that calibrate, where the experiment has several. Its windows decide, and
+    /// are among what the cell reads; this says which are meant.
+    pub calibration: Option<CalibrationChoice>,
+    /// The model that it is compared with, as the file spells it, where that is not the dense model itself. Its files are
+    /// among what the cell reads.
+    pub reference: Option<String>,
 }
 
 impl PrunePoint {
@@ -89,7 +97,18 @@ impl PrunePoint {
     pub fn new(method: Method, scope: Option<Scope>, pattern: NmPattern, sparsity: f64, exclude: Vec<String>) -> Self {
         let settings = method.settings(&MethodSettings::default());
         let (budget, propagate) = (None, method.calibrates().then_some(Propagate::Pruned));
-        Self { method, scope, pattern, sparsity, exclude, settings, budget, propagate }
+        Self {
+            method,
+            scope,
+            pattern,
+            sparsity,
+            exclude,
+            settings,
+            budget,
+            propagate,
+            calibration: None,
+            reference: None,
+        }
     }
 
     /// The share of weights that it aims at; none where the method takes none.
@@ -104,19 +123,10 @@ impl PrunePoint {
     }
 }
 
-/// What a cell times, and on what: all that decides how long it takes beside the model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LatencyPoint {
-    /// What is timed.
-    pub work: LatencySettings,
-    /// Where it runs.
-    pub timed_on: TimedOn,
-}
-
-impl LatencyPoint {
-    /// As settings with names.
-    fn inputs(&self) -> Inputs {
-        let Self { work: LatencySettings { warmup, repeats, batch, prompt, generate }, timed_on } = self;
+impl Inputs {
+    /// Of what is timed, as settings with names.
+    fn of_latency(point: &LatencyPoint) -> Self {
+        let LatencyPoint { work: LatencySettings { warmup, repeats, batch, prompt, generate }, timed_on } = point;
         let TimedOn { device, threads, kernels } = timed_on;
         Inputs::default().with(
             Metric::Latency.name(),
@@ -132,17 +142,6 @@ impl LatencyPoint {
             ],
         )
     }
-}
-
-/// What decides how long the same work takes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TimedOn {
-    /// The name of the GPU or processor.
-    pub device: String,
-    /// CPU threads.
-    pub threads: usize,
-    /// The version of the program's kernels.
-    pub kernels: u32,
 }
 
 /// One cell: what is run. What is measured of it are its parts.
@@ -203,6 +202,12 @@ impl fmt::Display for Cell {
             if point.budget.is_some() {
                 write!(f, " owl")?;
             }
+            if let Some(reference) = &point.reference {
+                write!(f, " against {reference}")?;
+            }
+            if let Some(calibration) = &point.calibration {
+                write!(f, " ({calibration})")?;
+            }
         }
         if let Some(seed) = self.seed {
             write!(f, " seed {seed}")?;
@@ -260,7 +265,7 @@ pub fn parts(id: &CellId, cell: &Cell, metrics: &[Metric], inputs: &PartInputs) 
                 parts.extend(inputs.tasks.iter().map(part));
                 continue;
             }
-            Reads::Clock => inputs.latency.as_ref().map(LatencyPoint::inputs).unwrap_or_default(),
+            Reads::Clock => inputs.latency.as_ref().map(Inputs::of_latency).unwrap_or_default(),
         };
         parts.push(Part::new(id, metric.name(), inputs));
     }
@@ -317,7 +322,8 @@ impl Kind for Cell {
     }
 
     fn key(&self) -> Vec<(&'static str, column::Value)> {
-        column::entries(Self::KEY, self)
+        let calibration = if self.calibration().is_some() { Self::CALIBRATION } else { &[] };
+        [Self::KEY, calibration].into_iter().flat_map(|columns| column::entries(columns, self)).collect()
     }
 }
 
@@ -343,6 +349,35 @@ impl Cell {
         Column { name: "backend", help: "what it ran on", get: |cell| cell.backend.name().into() },
         Column { name: "dtype", help: "the number format", get: |cell| cell.dtype.into() },
     ];
+
+    /// What tells model cells apart too where calibration is an axis.
+    pub const CALIBRATION: &[Column<Self>] = &[
+        Column {
+            name: CALIBRATION_KEY[0],
+            help: "the text that calibrated methods saw",
+            get: |cell| cell.calibration().map(|choice| choice.text.clone()).into(),
+        },
+        Column {
+            name: CALIBRATION_KEY[1],
+            help: "windows of it",
+            get: |cell| cell.calibration().map(|choice| choice.samples as u64).into(),
+        },
+        Column {
+            name: CALIBRATION_KEY[2],
+            help: "tokens of such a window, where the file says how many",
+            get: |cell| cell.calibration().and_then(|choice| choice.length).map(|length| length as u64).into(),
+        },
+    ];
+
+    /// The model that it is compared with, where that is not the dense model itself.
+    pub fn reference(&self) -> Option<&str> {
+        self.prune.as_ref()?.reference.as_deref()
+    }
+
+    /// Which of several calibrations it saw.
+    pub fn calibration(&self) -> Option<&CalibrationChoice> {
+        self.prune.as_ref()?.calibration.as_ref()
+    }
 
     /// What a prune point has, of a cell that has one.
     fn of_point<T: Into<column::Value>>(&self, get: impl Fn(&PrunePoint) -> Option<T>) -> column::Value {

@@ -1,7 +1,9 @@
 //! A prune point as files have it: flat, with the keys of its method among the others.
 
 use super::model::PrunePoint;
-use crate::config::experiment::{Method, MethodSettings, NmPattern, Owl, Propagate, Scope, SettingValue};
+use crate::config::experiment::{
+    CalibrationChoice, Method, MethodSettings, NmPattern, Owl, Propagate, Scope, SettingValue,
+};
 use crate::prune::settings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -32,17 +34,34 @@ pub(super) struct Stored {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     propagate: Option<Propagate>,
+    /// Which calibration it sees, where the experiment has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    calibration: Option<CalibrationChoice>,
+    /// The model that it is compared with, where that is not the dense model itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
 }
 
 impl From<PrunePoint> for Stored {
     fn from(point: PrunePoint) -> Self {
-        let PrunePoint { method, scope, pattern, sparsity, exclude, settings, budget, propagate } = point;
+        let PrunePoint {
+            method,
+            scope,
+            pattern,
+            sparsity,
+            exclude,
+            settings,
+            budget,
+            propagate,
+            calibration,
+            reference,
+        } = point;
         let value = |value| match value {
             SettingValue::Real(number) => Value::from(number),
             SettingValue::Count(count) => Value::from(count),
         };
         let settings = settings.iter().map(|(name, of)| (name.to_owned(), value(of))).collect();
-        Self { method, scope, pattern, sparsity, exclude, settings, budget, propagate }
+        Self { method, scope, pattern, sparsity, exclude, settings, budget, propagate, calibration, reference }
     }
 }
 
@@ -52,7 +71,18 @@ impl TryFrom<Stored> for PrunePoint {
     /// # Errors
     /// When there is a key that is no method's, or has a value that no method takes.
     fn try_from(stored: Stored) -> Result<Self, String> {
-        let Stored { method, scope, pattern, sparsity, exclude, settings: given, budget, propagate } = stored;
+        let Stored {
+            method,
+            scope,
+            pattern,
+            sparsity,
+            exclude,
+            settings: given,
+            budget,
+            propagate,
+            calibration,
+            reference,
+        } = stored;
         let known = settings();
         let mut of_method = MethodSettings::default();
         for (name, value) in given {
@@ -66,7 +96,18 @@ impl TryFrom<Stored> for PrunePoint {
             };
             of_method = of_method.with(setting, value.ok_or_else(|| format!("`{name}` is no number that it takes"))?);
         }
-        Ok(Self { method, scope, pattern, sparsity, exclude, settings: of_method, budget, propagate })
+        Ok(Self {
+            method,
+            scope,
+            pattern,
+            sparsity,
+            exclude,
+            settings: of_method,
+            budget,
+            propagate,
+            calibration,
+            reference,
+        })
     }
 }
 

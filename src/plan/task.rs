@@ -69,6 +69,7 @@ macro_rules! kinds {
                         all.push((column.name, column.help));
                     }
                 })+
+                all.extend(Cell::CALIBRATION.iter().map(|column| (column.name, column.help)));
                 all
             }
 

@@ -218,6 +218,7 @@ impl Method {
         match key {
             "sparsity" | "scope" | "pattern" => !self.scopes().is_empty(),
             "budget" | "propagate" => self.calibrates(),
+            "reference" => self == Self::Given,
             own => self.entry().settings.iter().any(|setting| setting.name == own),
         }
     }

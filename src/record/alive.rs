@@ -62,26 +62,11 @@ fn exists(run: &RunRecord) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Machine, Program, now};
+    use crate::record::{Machine, now};
 
     fn run(host: &str, pid: u32) -> RunRecord {
-        RunRecord {
-            argv: Vec::new(),
-            program: Program::current(),
-            machine: Machine::current("scalar"),
-            started: now(),
-            host: host.into(),
-            pid,
-            seen: Some(now()),
-            doing: None,
-            at_once: None,
-            ended: None,
-            exit_code: None,
-            ran: 0,
-            failed: 0,
-            kept: 0,
-            workers: Vec::new(),
-        }
+        let run = RunRecord::new(Vec::new(), Machine::current("scalar"), host.into(), pid);
+        RunRecord { seen: Some(now()), ..run }
     }
 
     #[test]

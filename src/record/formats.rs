@@ -1,7 +1,7 @@
 //! The formats of the files beside the cells: the plan, the runs, the manifest.
 
 use super::origin::OriginRecord;
-use super::provenance::{Machine, Program};
+use super::provenance::{Machine, Program, now};
 use crate::config::pivot::PivotSpec;
 use crate::config::plots::PlotWidth;
 use crate::config::query::Query;
@@ -137,6 +137,29 @@ pub struct RunRecord {
     /// The processes that measured for this one, where there were several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workers: Vec<WorkerRecord>,
+}
+
+impl RunRecord {
+    /// Of a process that begins now, before anything is known of it but what it is.
+    pub fn new(argv: Vec<String>, machine: Machine, host: String, pid: u32) -> Self {
+        Self {
+            argv,
+            program: Program::current(),
+            machine,
+            started: now(),
+            host,
+            pid,
+            seen: None,
+            doing: None,
+            at_once: None,
+            ended: None,
+            exit_code: None,
+            ran: 0,
+            failed: 0,
+            kept: 0,
+            workers: Vec::new(),
+        }
+    }
 }
 
 /// A process that measured for another one. Timed cells are measured after all have ended.

@@ -14,6 +14,7 @@ mod toml;
 
 use super::draw::image::base64;
 use super::escape;
+use super::pivot::{Mark, Marked};
 use super::plot_files::DrawnFigure;
 use super::table::{Table, Value};
 use crate::record::{InputRecord, Manifest};
@@ -43,7 +44,7 @@ pub(super) struct Content<'a> {
     /// Numbers that should have come out.
     pub verdicts: Vec<&'a Table>,
     /// Tables of the file, as they are set in a text: short ones.
-    pub pivots: Vec<Table>,
+    pub pivots: Vec<Marked>,
     /// All figures.
     pub figures: &'a [DrawnFigure],
     /// The tables of every kind of work, under a heading each.
@@ -101,7 +102,7 @@ pub(super) fn render(content: &Content<'_>) -> String {
         messages => toned(&content.messages),
         failures => content.failures.iter().map(failure).collect::<Jinja>(),
         verdicts => content.verdicts.iter().map(|table| small(table)).collect::<Jinja>(),
-        pivots => content.pivots.iter().map(small).collect::<Jinja>(),
+        pivots => content.pivots.iter().map(pivot).collect::<Jinja>(),
         figures => content.figures.iter().map(figure).collect::<Jinja>(),
         groups => groups(content),
         times => times.iter().map(small).collect::<Jinja>(),
@@ -157,6 +158,26 @@ fn small(table: &Table) -> Jinja {
     let rows: Jinja = table.rows.iter().map(|row| row.iter().map(cell).collect::<Jinja>()).collect();
     let columns: Jinja = table.columns.iter().map(|column| text(column)).collect();
     context! { name => text(&table.name), columns => columns, rows => rows }
+}
+
+/// A pivot: the best in bold, the second underlined, entries below each other like numbers.
+fn pivot(Marked { table, headings, marks }: &Marked) -> Jinja {
+    let class = |at: usize, mark: Option<&Mark>| match mark {
+        _ if at < *headings => "",
+        Some(Mark { bold: true, .. }) => "number best",
+        Some(Mark { underlined: true, .. }) => "number second",
+        Some(_) | None => "number",
+    };
+    let row = |(row, marks): (&Vec<Value>, &Vec<Mark>)| -> Jinja {
+        let cell = |(at, value): (usize, &Value)| {
+            let mark = at.checked_sub(*headings).and_then(|at| marks.get(at));
+            context! { text => text(&value.to_string()), class => class(at, mark) }
+        };
+        row.iter().enumerate().map(cell).collect()
+    };
+    let rows: Jinja = table.rows.iter().zip(marks).map(row).collect();
+    let columns: Jinja = table.columns.iter().map(|column| text(column)).collect();
+    context! { name => text(&table.name), columns => columns, rows => rows, headings => headings }
 }
 
 /// Names and lengths of the tables whose rows are data; the first one is open.

@@ -197,7 +197,8 @@ fn prune<B: SparseBackend>(
         if !point.method.calibrates() {
             return Ok(patterns(&session, point, *seed, *dtype).map(|(layers, _)| layers));
         }
-        let windows = seed.and_then(|seed| session.tokens.calibration_of(seed)).unwrap_or_default().to_vec();
+        let windows =
+            seed.and_then(|seed| session.tokens.calibration_of(cell.calibration(), seed)).unwrap_or_default().to_vec();
         match calibrate(&mut session, &windows, &[point], *dtype, watch) {
             Err(Stopped::Interrupted) => Err(ExportError::Interrupted),
             Err(Stopped::Failed(error)) => Ok(Err(error)),

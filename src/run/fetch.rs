@@ -9,6 +9,7 @@
 //! on the hub gets a line in [`fetch`].
 
 use super::prepare::wanted;
+use super::reference;
 use crate::config::Experiment;
 use crate::config::experiment::Metric;
 use crate::config::source::ModelSource;
@@ -44,7 +45,8 @@ pub struct Fetches {
 /// When something is not on the hub, can't be had, or can't be used.
 pub fn fetch(experiment: &Experiment, loader: &Loader) -> Result<Fetches, LoadError> {
     let mut fetches = Fetches::default();
-    for source in &experiment.models {
+    let others = reference::sources(experiment).into_iter().filter(|source| !experiment.models.contains(source));
+    for source in experiment.models.iter().chain(others) {
         model(source, loader, &mut fetches)?;
     }
     if !experiment.models.is_empty() {

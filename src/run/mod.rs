@@ -34,6 +34,7 @@ mod panics;
 mod place;
 mod prepare;
 mod prepared;
+mod reference;
 mod scheduler;
 mod select;
 mod share;

@@ -5,6 +5,7 @@ use super::kinds::Ground;
 use super::memory::too_large;
 use super::model::Read;
 use super::prepared::{PrepareError, PrepareOptions, Prepared, PreparedModel};
+use super::reference;
 use super::select::select;
 use crate::config::Experiment;
 use crate::config::analysis::Work;
@@ -34,7 +35,8 @@ pub fn prepare(
             backends.push(backend);
         }
     }
-    let Loaded { models, texts, warnings } = prepare_models(&experiment, loader)?;
+    let Loaded { mut models, texts, inputs, warnings } = prepare_models(&experiment, loader)?;
+    let references = reference::prepare(&experiment, loader, texts.as_ref(), &mut models)?;
     let machine: LazyCell<Machine> = LazyCell::new(|| Machine::current(Simd::detect().name()));
     let ground = Ground { experiment: &experiment, backends: &backends, models: &models, machine: &machine };
     let mut cells = Vec::new();
@@ -49,7 +51,7 @@ pub fn prepare(
     let runs = cells.iter().any(Planned::runs);
     let too_large =
         if runs { too_large(&cells, &machine, experiment.device_index, sharing(&experiment)) } else { Vec::new() };
-    Ok(Prepared { texts, experiment, models, cells, unused, plan, warnings, too_large })
+    Ok(Prepared { texts: inputs, experiment, models, references, cells, unused, plan, warnings, too_large })
 }
 
 /// How many processes share the machine's memory.
@@ -64,7 +66,8 @@ fn sharing(experiment: &Experiment) -> usize {
 #[derive(Default)]
 struct Loaded {
     models: Vec<PreparedModel>,
-    texts: Vec<TextInput>,
+    texts: Option<Texts>,
+    inputs: Vec<TextInput>,
     warnings: Vec<String>,
 }
 
@@ -83,8 +86,8 @@ fn prepare_models(experiment: &Experiment, loader: &Loader) -> Result<Loaded, Lo
     let mut warnings = texts.warnings();
     warnings.extend_from_slice(tasks.warnings());
     warnings.extend(models.iter().flat_map(|model| &model.tasks).filter_map(TaskTokens::cut));
-    let texts = texts.inputs().into_iter().chain(tasks.inputs()).collect();
-    Ok(Loaded { models, texts, warnings })
+    let inputs = texts.inputs().into_iter().chain(tasks.inputs()).collect();
+    Ok(Loaded { models, texts: Some(texts), inputs, warnings })
 }
 
 /// The texts that the experiment needs.

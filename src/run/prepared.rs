@@ -34,6 +34,8 @@ pub struct Prepared {
     pub experiment: Experiment,
     /// The models, in the file's order.
     pub models: Vec<PreparedModel>,
+    /// Models that given points are compared with, each once.
+    pub references: Vec<ModelFiles>,
     /// What the texts were read from.
     pub texts: Vec<TextInput>,
     /// Every cell of the plan, in order, kind by kind.
@@ -83,21 +85,24 @@ impl Prepared {
 
     /// The files and texts that results depend on.
     pub fn inputs(&self) -> Vec<InputRecord> {
-        let of_model = |model: &PreparedModel| {
+        let of_model = |files: &ModelFiles| {
             let record = |file: &InputFile| InputRecord {
-                source: model.files.source.clone(),
+                source: files.source.clone(),
                 file: Some(file.name.clone()),
                 sha256: file.sha256.clone(),
                 bytes: Some(file.bytes),
-                commit: model.files.commit.clone(),
+                commit: files.commit.clone(),
             };
-            model.files.inputs.iter().map(record).collect::<Vec<_>>()
+            files.inputs.iter().map(record).collect::<Vec<_>>()
         };
         let of_text = |text: &TextInput| {
             let TextInput { source, file, sha256, bytes, commit } = text.clone();
             InputRecord { source, file, sha256, bytes, commit }
         };
-        self.models.iter().flat_map(of_model).chain(self.texts.iter().map(of_text)).collect()
+        // A reference may be one of the models.
+        let is_other = |files: &&ModelFiles| self.models.iter().all(|model| model.files.source != files.source);
+        let models = self.models.iter().map(|model| &model.files).chain(self.references.iter().filter(is_other));
+        models.flat_map(of_model).chain(self.texts.iter().map(of_text)).collect()
     }
 
     /// How many of the cells this process will run.

@@ -55,6 +55,60 @@ fn what_is_calibrated_beside_a_point_does_not_matter() {
     assert!(together.stable_report() == one_by_one.stable_report());
 }
 
+/// The grid of one method with some calibrations.
+fn calibrations(keys: &str) -> String {
+    GRID.replace("calibration_samples = 4", keys)
+        .replace("[\"wanda\", \"sparsegpt\"]", "\"wanda\"")
+        .replace("[0.4, 0.6]", "0.5")
+}
+
+#[test]
+fn calibrations_are_an_axis_and_cells_keep_their_names() {
+    let lab = Lab::with(&calibrations("calibration_samples = 4\ncalibration_length = 16"));
+    lab.run(["run", "e.toml"]).exits(0).says(&["4 cells measured"]);
+    let before = lab.files("results/e/cells");
+    assert!(!lab.read("results/e/tables/summary.csv").contains("calibration_samples"));
+    lab.write("texts.txt", lab.read("e.toml").repeat(40));
+    let keys = "calibration = [\"builtin:calibration\", \"file:texts.txt\"]\ncalibration_samples = [4, 2]\n\
+                calibration_length = { from = 16, to = 32, step = 16 }";
+    lab.write("e.toml", calibrations(keys));
+    // Two forms of eight calibrations, and of magnitude, which has none; those of before are found again.
+    let outcome = lab.run(["run", "e.toml"]);
+    outcome.exits(0).says(&["14 cells measured, 4 cached, 0 failed"]);
+    let after = lab.files("results/e/cells");
+    assert!(before.iter().all(|(name, bytes)| after.get(name) == Some(bytes)));
+    let rows = lab.table("results/e/tables/summary.csv");
+    let of = |text: &str, samples: &str, length: &str| {
+        let row = rows.iter().find(|row| {
+            row["variant"] == "masked"
+                && (
+                    row["calibration"].as_str(),
+                    row["calibration_samples"].as_str(),
+                    row["calibration_length"].as_str(),
+                ) == (text, samples, length)
+        });
+        row.unwrap_or_else(|| panic!("{text} {samples} {length}"))["perplexity"].clone()
+    };
+    let mut all = Vec::new();
+    for text in ["builtin:calibration", "file:texts.txt"] {
+        for (samples, length) in [("4", "16"), ("2", "16"), ("4", "32"), ("2", "32")] {
+            all.push(of(text, samples, length));
+        }
+    }
+    let different: std::collections::BTreeSet<&String> = all.iter().collect();
+    assert_eq!(different.len(), 8, "{all:?}");
+    assert!(rows.iter().filter(|row| row["method"] == "magnitude").all(|row| row["calibration"].is_empty()));
+    // No mean is taken over calibrations, and a condition tells them apart.
+    assert_eq!(lab.table("results/e/tables/spread.csv").len(), 18);
+    lab.run(["plan", "e.toml", "--only", "calibration_samples=2,calibration_length>16"]).exits(0).says(&["4 cells"]);
+    lab.run(["plan", "e.toml", "--only", "calibration_samples=3"]).exits(2);
+    // Each alone gives the same numbers as among the others.
+    let alone = Lab::with(&calibrations("calibration_samples = 2\ncalibration_length = 32"));
+    alone.run(["run", "e.toml"]).exits(0);
+    let row = &alone.table("results/e/tables/summary.csv")[0];
+    assert_eq!((row["method"].as_str(), &row["perplexity"]), ("wanda", &of("builtin:calibration", "2", "32")));
+}
+
 #[test]
 fn a_point_that_can_not_be_pruned_fails_alone() {
     let lab = Lab::with(&GRID.replace("sparsity = [0.4, 0.6]", "pattern = [\"2:5\", \"2:4\"]"));

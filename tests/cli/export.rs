@@ -309,3 +309,40 @@ fn updated_weights_are_rounded_to_the_checkpoints_dtype() {
     let tensors = tensors(&lab, "out/model.safetensors");
     assert!(tensors.values().all(|(dtype, _, _)| dtype == "F16"));
 }
+
+#[test]
+fn a_given_model_is_compared_with_its_reference() {
+    for (method, sparsity) in [("magnitude", "0.5"), ("random", "0.75")] {
+        let text = THREE_CELLS.replace("magnitude", method).replace("0.5", sparsity);
+        let lab = Lab::tiny(&text);
+        lab.run(["run", "e.toml"]).exits(0);
+        lab.run(TO).exits(0);
+        let given = text.replace("path:model", "path:out").replace("name = \"e\"", "name = \"given\"");
+        let given = given.replace(&format!("\"{method}\"\nsparsity = {sparsity}"), "\"given\"");
+        let compared = given.replace("name = \"given\"", "name = \"compared\"") + "reference = \"path:model\"\n";
+        lab.write("given.toml", &given);
+        lab.write("compared.toml", &compared);
+        for file in ["given.toml", "compared.toml"] {
+            lab.run(["run", file]).exits(0).says(&["3 cells measured"]);
+        }
+        let numbers = |name: &str, variant: &str| {
+            let rows = lab.table(&format!("results/{name}/tables/summary.csv"));
+            let row = rows.into_iter().find(|row| row["variant"] == variant).unwrap();
+            ["top1_match", "top5_overlap", "kl_nats", "compute_ratio"].map(|column| row[column].clone())
+        };
+        // The checkpoint that was pruned here says of itself what it said when it was pruned.
+        for variant in ["masked", "csr"] {
+            assert_eq!(numbers("compared", variant), numbers("e", variant), "{method} {variant}");
+        }
+        assert_eq!(numbers("given", "masked"), ["1", "1", "0", "1"]);
+        assert_eq!(numbers("compared", "dense"), ["1", "1", "0", "1"]);
+        let manifest: Value = serde_json::from_str(&lab.read("results/compared/manifest.json")).unwrap();
+        let sources = manifest["inputs"].as_array().unwrap().iter().map(|input| input["source"].as_str().unwrap());
+        assert!(sources.clone().any(|source| source == "path:model"), "{manifest}");
+        // The reference decides: another one makes other cells, and one of other tokens is refused.
+        lab.run(["plan", "compared.toml", "-s", "prune.reference=path:out"]).exits(0).says(&["2 to measure"]);
+        let other = lab.run(["run", "compared.toml", "-s", "prune.reference=builtin:tiny-opt"]);
+        other.exits(3).says(&["`path:out` can't be compared with its `prune.reference` `builtin:tiny-opt`"]);
+        lab.run(["run", "compared.toml", "-s", "prune.reference=path:nowhere"]).exits(3).says(&["nowhere"]);
+    }
+}

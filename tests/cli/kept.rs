@@ -97,3 +97,47 @@ fn an_edited_perplexity_is_noticed_and_measured_again() {
     lab.run(["run", "results/e/experiment.toml"]).exits(0).says(&["1 cell measured, 2 cached, 0 failed"]);
     assert!(lab.stable_report() == report);
 }
+
+/// What [`THREE_CELLS`] says, in two files.
+fn extended() -> Lab {
+    let lab = Lab::tiny("");
+    lab.write("base.toml", THREE_CELLS.replace("\"e\"", "\"base\""));
+    lab.write("e.toml", "extends = \"base.toml\"\nname = \"e\"\n[measure]\nmetrics = \"structure\"\n");
+    lab
+}
+
+#[test]
+fn a_folder_of_a_file_that_extends_another_stands_alone() {
+    let lab = extended();
+    lab.run(["check", "e.toml"]).exits(0).prints_nothing();
+    lab.run(["check", "--resolved", "e.toml"]).exits(0).prints(&[
+        "name = \"e\"\n",
+        "seed = 0  # default\n",
+        "[model]  # base.toml\nsource = \"path:model\"  # base.toml\n",
+        "agreement = \"file:texts.txt\"  # base.toml\n",
+        "sparsity = 0.5  # base.toml\n",
+        "metrics = \"structure\"\n",
+    ]);
+    lab.run(["run", "e.toml", "-s", "prune.sparsity=[0.5, 0.25]"]).exits(0).says(&["5 cells measured"]);
+    let kept = lab.read("results/e/experiment.toml");
+    assert!(
+        kept.starts_with("# e.toml with all that it takes from base.toml -s 'prune.sparsity=[0.5, 0.25]',"),
+        "{kept}"
+    );
+    std::fs::remove_file(lab.path("base.toml")).unwrap();
+    lab.run(["run", "results/e/experiment.toml"]).exits(0).says(&["0 cells measured, 5 cached"]);
+    // A base that is gone is an input that is missing; what is resolved is a file like any other.
+    lab.run(["run", "e.toml"]).exits(3).says(&["`base.toml`, which `extends` names", "e.toml:1:11"]);
+    lab.run(["check", "--resolved", "e.toml"]).exits(3).prints_nothing();
+}
+
+#[test]
+fn a_resolved_file_runs_like_its_own() {
+    let lab = extended();
+    lab.run(["run", "e.toml"]).exits(0).says(&["3 cells measured"]);
+    let page = lab.run(["check", "--resolved", "e.toml", "-s", "device.threads=1"]);
+    lab.write("r.toml", &page.exits(0).stdout);
+    lab.run(["run", "r.toml"]).exits(0).says(&["0 cells measured, 3 cached"]);
+    lab.write("base.toml", "[model]\nsorce = 1\n");
+    lab.run(["check", "e.toml"]).exits(2).says(&["unknown key `model.sorce`", "base.toml:2:1"]);
+}

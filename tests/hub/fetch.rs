@@ -198,3 +198,31 @@ fn what_is_on_no_hub_needs_no_network() {
     exits(&output, 0);
     assert!(said(&output).contains("`path:model` is of this machine"), "{}", said(&output));
 }
+
+#[test]
+fn a_reference_is_fetched_too() {
+    let lab = Lab::new();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/opt-hub");
+    let local = lab.folder.path().join("local");
+    fs::create_dir(&local).unwrap();
+    for entry in fs::read_dir(fixture).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), local.join(entry.file_name())).unwrap();
+    }
+    let text = format!(
+        "name = 'g'\n[model]\nsource = 'path:local'\n[device]\nbackend = 'flex'\n[data]\ncontext = 16\n\
+         [[prune]]\nmethod = 'given'\nreference = 'hf:{REPO}'\n"
+    );
+    fs::write(lab.folder.path().join("g.toml"), text).unwrap();
+    let missing = lab.run(&["run", "g.toml", "--offline"]);
+    exits(&missing, 3);
+    for part in ["`org/tiny` at revision `main` is not in the cache", "`sparsify-exp fetch g.toml`"] {
+        assert!(said(&missing).contains(part), "{}", said(&missing));
+    }
+    let fetched = lab.run(&["fetch", "g.toml", "--output-format", "json"]);
+    exits(&fetched, 0);
+    assert!(files(&fetched).iter().any(|file| file["file"] == "pytorch_model.bin"), "{:?}", files(&fetched));
+    if let Some(run) = lab.without_sockets(&["run", "g.toml", "--offline"]) {
+        exits(&run, 0);
+    }
+}

@@ -99,19 +99,20 @@ fn calibration_windows_are_the_seeds() {
     let folder = fixture("golden/tiny-opt/model");
     let keys = "calibration_samples = 6\ncalibration_length = 16\n";
     let drawn = tokens(&folder, keys, &[3, 0]).unwrap();
-    assert_eq!(drawn.calibration.iter().map(|c| c.seed).collect::<Vec<_>>(), [3, 0]);
-    for calibration in &drawn.calibration {
+    let [(_, seeds)] = &drawn.calibration[..] else { panic!() };
+    assert_eq!(seeds.iter().map(|c| c.seed).collect::<Vec<_>>(), [3, 0]);
+    for calibration in seeds {
         assert_eq!(calibration.windows.len(), 6);
         assert!(calibration.windows.iter().all(|window| window.len() == 16));
     }
     let again = tokens(&folder, keys, &[0]).unwrap();
-    assert_eq!(again.calibration_of(0), drawn.calibration_of(0));
-    assert_eq!(again.calibration_digest(0), drawn.calibration_digest(0));
-    assert_ne!(drawn.calibration_digest(0), drawn.calibration_digest(3));
-    assert_eq!((again.calibration_of(3), again.calibration_digest(3)), (None, None));
+    assert_eq!(again.calibration_of(None, 0), drawn.calibration_of(None, 0));
+    assert_eq!(again.calibration_digest(None, 0), drawn.calibration_digest(None, 0));
+    assert_ne!(drawn.calibration_digest(None, 0), drawn.calibration_digest(None, 3));
+    assert_eq!((again.calibration_of(None, 3), again.calibration_digest(None, 3)), (None, None));
     // As long as the context, unless something else is said.
     let whole = tokens(&folder, "context = 24\ncalibration_samples = 1\n", &[0]).unwrap();
-    assert_eq!(whole.calibration_of(0).unwrap()[0].len(), 24);
+    assert_eq!(whole.calibration_of(None, 0).unwrap()[0].len(), 24);
     // Without a method that calibrates, nobody draws.
     assert!(tokens(&folder, keys, &[]).unwrap().calibration.is_empty());
 }
@@ -124,12 +125,12 @@ fn calibration_windows_may_begin_with_the_special_tokens() {
     let bos = tokens(&folder, &format!("{keys}calibration_bos = true\n"), &[3, 0]).unwrap();
     let start = plain.perplexity.as_ref().unwrap().tokens[0][0];
     for seed in [3, 0] {
-        let windows = bos.calibration_of(seed).unwrap();
+        let windows = bos.calibration_of(None, seed).unwrap();
         assert_eq!(windows.len(), 6);
         for window in windows {
             assert!(window.len() == 16 && window[0] == start && !window[1..].contains(&start), "{window:?}");
         }
-        assert_ne!(bos.calibration_digest(seed), plain.calibration_digest(seed));
+        assert_ne!(bos.calibration_digest(None, seed), plain.calibration_digest(None, seed));
     }
     let off = tokens(&folder, &format!("{keys}calibration_bos = false\n"), &[3, 0]).unwrap();
     assert_eq!(off.calibration, plain.calibration);

@@ -10,6 +10,8 @@ mod analyses;
 
 /// A bad file, and what `-s` lays over it.
 struct Case {
+    /// Where it lies, `dir` if it matters to none.
+    folder: &'static str,
     text: String,
     overrides: &'static [&'static str],
 }
@@ -21,7 +23,7 @@ fn more(text: impl AsRef<str>) -> Case {
 
 /// A whole file.
 fn whole(text: impl Into<String>) -> Case {
-    Case { text: text.into(), overrides: &[] }
+    Case { folder: "dir", text: text.into(), overrides: &[] }
 }
 
 /// The minimal file with a `[[prune]]` block of random masks.
@@ -52,6 +54,7 @@ fn groups() -> Vec<(&'static str, Vec<Case>)> {
         ("values", values()),
         ("pruning", pruning()),
         ("methods", methods()),
+        ("references", references()),
         ("devices_and_variants", devices_and_variants()),
         ("data_and_measures", data_and_measures()),
         ("expectations", expectations()),
@@ -63,6 +66,7 @@ fn groups() -> Vec<(&'static str, Vec<Case>)> {
         ("tasks", tasks()),
         ("tables", analyses::tables()),
         ("overrides", overrides()),
+        ("extends", extends()),
         ("sizes", sizes()),
     ]
 }
@@ -190,6 +194,13 @@ fn methods() -> Vec<Case> {
     ]
 }
 
+fn references() -> Vec<Case> {
+    vec![
+        random("sparsity = 0.5\nreference = \"hf:a/b\""),
+        more("[[prune]]\nmethod = \"given\"\nreference = \"facebook/opt-125m\"\n"),
+    ]
+}
+
 fn devices_and_variants() -> Vec<Case> {
     let pruned = "[[prune]]\nmethod = \"random\"\nsparsity = 0.5\n";
     vec![
@@ -214,6 +225,12 @@ fn data_and_measures() -> Vec<Case> {
         more("[data]\nperplexity_join = \" \"\n"),
         more("[data]\ncalibration = \"file:a.txt\"\ncalibration_documents = 3\n"),
         more("[data]\ncalibration_samples = 65537\n"),
+        more("[data]\ncalibration_samples = [8, 65537, 65538]\n"),
+        more("[data]\ncalibration_samples = { from = 1, to = 257, step = 1 }\n"),
+        more(
+            "[data]\ncalibration_samples = [8, 16]\n[[prune]]\nmethod = \"wanda\"\nsparsity = 0.5\n[[analysis]]\nid = \"s\"\n\
+             kind = \"structure\"\nsources = [{ method = \"wanda\", sparsity = 0.5 }]\n",
+        ),
         more("[measure]\nmetrics = \"latancy\"\nbatch = 2\n"),
         more("[measure]\nbatch = 2\ngenerate = 4\n[execute]\nrepeats = 2\n"),
         timed("batch = [1, 65537]"),
@@ -302,6 +319,25 @@ fn overrides() -> Vec<Case> {
     ]
 }
 
+/// Beside the files of `tests/fixtures/extends`.
+fn extends() -> Vec<Case> {
+    let of = |base: &str| Case {
+        folder: "tests/fixtures/extends",
+        ..whole(format!("extends = {base}\nname = \"t\"\n[data]\ncontext = 1\n"))
+    };
+    vec![
+        of("1"),
+        of("\"../base.toml\""),
+        of("\"e.toml\""),
+        of("\"no-such.toml\""),
+        of("\"broken.toml\""),
+        of("\"chained.toml\""),
+        of("\"misspelt.toml\""),
+        Case { overrides: &["extends=base.toml"], ..of("\"base.toml\"") },
+        Case { overrides: &["data.context=1.5"], ..of("\"base.toml\"") },
+    ]
+}
+
 fn sizes() -> Vec<Case> {
     let fractions = |count: usize| list(count, |i| format!("{}", i as f64 / count as f64));
     let counted = |count| list(count, |i| (i + 1).to_string());
@@ -322,7 +358,8 @@ fn sizes() -> Vec<Case> {
 }
 
 fn checked(case: &Case) -> Diagnostics {
-    match given(&case.text, case.overrides) {
+    let overrides: Vec<String> = case.overrides.iter().map(ToString::to_string).collect();
+    match parse(&Path::new(case.folder).join("e.toml"), &case.text, &overrides) {
         Ok(experiment) => experiment.warnings,
         Err(found) => found,
     }

@@ -18,11 +18,14 @@ fn documents_are_joined_as_said_or_as_published() {
     let joining = |join: &str, documents| Joining { join: join.into(), documents };
     let c4 = "perplexity = \"hf:allenai/c4/en/validation\"\ncalibration = \"hf:Salesforce/wikitext/wikitext-2-raw-v1/train\"\n";
     assert_eq!(data(c4).perplexity_joining, joining(" ", 1100));
-    assert_eq!(data(c4).calibration_joining, joining(" ", 0));
+    assert_eq!(data(c4).calibrations[0].joining, joining(" ", 0));
     let said = data(&format!(
         "{c4}perplexity_join = \"\\n\"\nperplexity_documents = 0\ncalibration_join = \"\"\ncalibration_documents = 7\ncalibration_bos = true\n"
     ));
-    assert_eq!((said.perplexity_joining, said.calibration_joining), (joining("\n", 0), joining("", 7)));
+    assert_eq!(
+        (said.perplexity_joining.clone(), said.calibrations[0].joining.clone()),
+        (joining("\n", 0), joining("", 7))
+    );
     assert!(said.calibration_bos && !data(c4).calibration_bos);
     assert_eq!(data("").perplexity_joining, joining("\n\n", 0));
     one_warning(
@@ -68,4 +71,19 @@ fn latency_keys() {
     }
     // One mistake is enough to tell.
     one_error("[measure]\nmetrics = \"latancy\"\nbatch = 2\n", &["did you mean `latency`?"]);
+}
+
+#[test]
+fn calibrations_are_the_product_of_their_axes() {
+    let keys = "[data]\ncalibration = [\"file:a.txt\", \"hf:allenai/c4/en/train\"]\ncalibration_samples = [8, 16]\n\
+                calibration_length = { from = 64, to = 256, step = 96 }\n";
+    let data = with(keys).unwrap().data;
+    let all: Vec<String> = data.calibrations.iter().map(|calibration| calibration.choice().to_string()).collect();
+    assert_eq!(all.len(), 12);
+    assert_eq!((all[0].as_str(), all[4].as_str()), ("file:a.txt, 8 × 64", "file:a.txt, 16 × 160"));
+    assert_eq!(all[11], "hf:allenai/c4/en/train, 16 × 256");
+    assert_eq!(data.calibrations[11].joining, Joining::published(&data.calibrations[11].text));
+    assert_eq!(data.choices().len(), 12);
+    assert_eq!(with("").unwrap().data.choices(), [None]);
+    one_warning("[data]\ncalibration_samples = [8, 16, 8]\n", &["`data.calibration_samples` has `8` twice"]);
 }

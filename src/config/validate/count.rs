@@ -26,12 +26,18 @@ pub(super) struct Blocks<'a> {
 }
 
 impl<'a> Blocks<'a> {
-    /// Those of `[[prune]]`; `each` is how many cells a point of one seed has.
-    pub fn pruned(blocks: &[PruneBlock], headers: &'a [Span], seeds: usize, each: u64) -> Self {
+    /// Those of `[[prune]]`; `each` is how many cells a point of one seed and calibration has.
+    pub fn pruned(
+        blocks: &[PruneBlock],
+        headers: &'a [Span],
+        (seeds, calibrations): (usize, usize),
+        each: u64,
+    ) -> Self {
         let cells = |block: &PruneBlock| {
             block.sized().try_fold(0u64, |sum, (method, points)| {
                 let seeds = if method.uses_seed() { seeds as u64 } else { 1 };
-                sum.checked_add(points?.checked_mul(seeds)?.checked_mul(each)?)
+                let calibrations = if method.calibrates() { calibrations as u64 } else { 1 };
+                sum.checked_add(points?.checked_mul(seeds)?.checked_mul(calibrations)?.checked_mul(each)?)
             })
         };
         Self { list: "prune", headers, cells: blocks.iter().map(cells).collect() }

@@ -133,6 +133,7 @@ fn given_keys(raw: &RawPrune) -> impl Iterator<Item = (&'static str, Span)> + '_
         ("pattern", axis(&raw.pattern)),
         ("budget", one(&raw.budget)),
         ("propagate", one(&raw.propagate)),
+        ("reference", one(&raw.reference)),
     ];
     let own = raw.settings.iter().map(|(setting, at)| (setting.name, at.span.clone()));
     keys.into_iter().filter_map(|(key, span)| Some((key, span?))).chain(own)

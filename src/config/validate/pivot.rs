@@ -5,7 +5,7 @@ use super::{Validator, value, values};
 use crate::column::key_column;
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{Metric, MetricColumn, Query};
-use crate::config::pivot::{MODEL_KEY, PivotSpec, RawPivot, Scalar, Wanted};
+use crate::config::pivot::{CALIBRATION_KEY, MODEL_KEY, PivotSpec, RawPivot, Scalar, Wanted};
 use crate::diagnostic::{Diagnostic, Span, nearest};
 use crate::keyword::backticked;
 use std::collections::BTreeMap;
@@ -119,7 +119,7 @@ impl Validator<'_> {
 
     /// A column that tells model cells apart.
     fn key_of_models(&mut self, name: &str, span: &Span) {
-        if MODEL_KEY.contains(&key_column(name)) {
+        if MODEL_KEY.contains(&key_column(name)) || CALIBRATION_KEY.contains(&name) {
             return;
         }
         let metric = name.parse::<MetricColumn>().is_ok();

@@ -6,6 +6,7 @@ use super::{Validator, values};
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{Conditions, Method, NmPattern, Point, PruneBlock, Scope, same_sparsity};
 use crate::config::raw::{RawPrune, RawSkip};
+use crate::config::source::ModelSource;
 use crate::diagnostic::{Diagnostic, Span};
 
 /// Module names that stay dense unless the file says otherwise.
@@ -76,6 +77,7 @@ impl Validator<'_> {
         let exclude = self.exclude(raw.exclude.take());
         let skips = self.skips(raw.skip.take().unwrap_or_default());
         let patterns = patterns.unwrap_or_default();
+        let reference = raw.reference.take().and_then(|at| self.reference(&at));
         let RawSettings { settings, owl, propagate } = self.method_settings(raw, &patterns);
         let block = PruneBlock {
             methods: values(methods),
@@ -87,6 +89,7 @@ impl Validator<'_> {
             settings,
             owl,
             propagate,
+            reference,
         };
         let prefix = exact("");
         let removed = self.removed.range(prefix.clone()..).next().is_some_and(|path| path.starts_with(&prefix));
@@ -94,6 +97,16 @@ impl Validator<'_> {
             self.idle_skips(&block, &skips);
         }
         block
+    }
+
+    fn reference(&mut self, At { value: text, span }: &At<String>) -> Option<ModelSource> {
+        match text.parse::<ModelSource>() {
+            Ok(source) => Some(source.relative_to(self.folder)),
+            Err(error) => {
+                self.bad_source("prune.reference", &error, text, span.clone());
+                None
+            }
+        }
     }
 
     /// The patterns, or nothing if one is wrong: then nothing is known about the block.

@@ -58,8 +58,9 @@ impl Place {
     /// The files of a split, in order.
     pub fn split(&self, spec: &Spec, task: TaskName, split: &str) -> Result<Vec<SplitFile>, LoadError> {
         let (config, files) = (spec.config(task), self.files());
-        // `dev` is a name of its own in these datasets, where the hub's library takes it for `validation`.
-        let known = [spec.file(config, split), format!("{config}/{split}.parquet"), format!("{config}/{split}.jsonl")];
+        // The hub's library takes `dev` for another name of `validation`, and these datasets have both.
+        let dev = [".parquet", ".jsonl"].map(|ending| format!("{config}/{split}{ending}"));
+        let known = [spec.file(config, split)].into_iter().chain(dev.into_iter().filter(|_| split == "dev"));
         let names: Vec<String> = if let Some(known) = known.into_iter().find(|file| files.contains(file)) {
             vec![known]
         } else {

@@ -9,15 +9,18 @@
 //!                                  Table: a row a point and metric:  a, b, difference, ratio ± sd, verdict
 //! ```
 //! A difference of means counts when it is larger than the spread, the root of the sum of both variances: over seeds, or
-//! over repeats of what was timed; of tasks, one cell against one, when McNemar's test says so (`report/paired.rs`). What depends on a seed and has one only has an unknown spread. Numbers of another text,
+//! over repeats of what was timed; of tasks, one cell against one, when McNemar's test says so (`report/paired.rs`).
+//! What depends on a seed and has fewer than three says nothing of chance; what depends on none and differs in the last
+//! digits of 32-bit arithmetic is equal but for rounding. Numbers of another text,
 //! and times of another device, are not compared, and the row says so.
 
 mod measures;
 mod sides;
 
 use super::paired;
-use super::stats::{mean, sd};
+use super::stats::{LEAST_SEEDS, mean, sd};
 use super::table::{Table, Value};
+use crate::config::experiment::MetricColumn;
 use crate::plan::Only;
 use crate::record::{Record, Store, StoreError};
 use measures::{Better, Measure, Spread, measures};
@@ -158,7 +161,9 @@ fn row(pair: &Pair<'_>, a: &Measure, b: &Measure, note: &str) -> [Value; 12] {
 fn verdict(a: &Measure, b: &Measure, difference: f64, spread: Option<f64>) -> &'static str {
     match (spread, a.better) {
         _ if a.values == b.values => "equal",
-        (None, _) => "single seed",
+        _ if a.has_few_seeds() || b.has_few_seeds() => "fewer than 3 seeds",
+        (None, _) => "timed once",
+        (Some(_), _) if is_rounding(a, b, difference) => "equal but for rounding",
         (Some(spread), _) if difference.abs() <= spread => "inconclusive",
         (Some(_), Better::Neither) => "differs",
         (Some(_), Better::Less) => {
@@ -178,7 +183,34 @@ fn verdict(a: &Measure, b: &Measure, difference: f64, spread: Option<f64>) -> &'
     }
 }
 
+/// Differences of numbers that depend on nothing random, relative to the larger number or to 1: below it they come of the
+/// order in which 32-bit numbers are added.
+const ROUNDING: f64 = 1e-5;
+
+/// Of counts and shares every digit is meant.
+const ROUNDED: [MetricColumn; 6] = [
+    MetricColumn::Top1Match,
+    MetricColumn::Top5Overlap,
+    MetricColumn::KlNats,
+    MetricColumn::Perplexity,
+    MetricColumn::BitsPerByte,
+    MetricColumn::GateMaxAbs,
+];
+
+fn is_rounding(a: &Measure, b: &Measure, difference: f64) -> bool {
+    if !ROUNDED.iter().any(|column| column.name() == a.name) {
+        return false;
+    }
+    let largest = a.values.iter().chain(&b.values).fold(1.0, |largest: f64, value| largest.max(value.abs()));
+    a.spread == Spread::None && b.spread == Spread::None && difference.abs() <= ROUNDING * largest
+}
+
 impl Measure {
+    /// Whether it depends on the seed and was measured with so few that nothing can be said of chance.
+    fn has_few_seeds(&self) -> bool {
+        self.spread == Spread::Seeds && self.values.len() < LEAST_SEEDS
+    }
+
     /// The standard deviation of the values; 0 of what depends on nothing random, nothing where it is unknown.
     fn sd(&self) -> Option<f64> {
         match self.spread {
@@ -212,7 +244,13 @@ mod tests {
         assert!((ratio_sd.number().unwrap() - 0.5 * 0.02f64.sqrt()).abs() < 1e-12);
         assert_eq!(told(&of(&b), &of(&a)).3, "a".into());
         assert_eq!(told(&of(&a), &of(&[19.0, 21.0, 23.0])).3, "inconclusive".into());
-        assert_eq!(told(&of(&[1.0]), &of(&[2.0])).3, "single seed".into());
+        let few = Value::from("fewer than 3 seeds");
+        assert_eq!(told(&of(&[1.0]), &of(&[2.0])).3, few);
+        assert_eq!(told(&of(&[1.0, 1.1]), &of(&[2.0, 2.1])).3, few);
+        assert_eq!(told(&of(&a), &of(&[1.0, 1.1])).3, few);
+        let fixed = measure(&[5.0], Spread::None, Better::Less);
+        assert_eq!(told(&fixed, &of(&[1.0])).3, few);
+        assert_eq!(told(&fixed, &of(&[1.0, 1.1, 1.2])).3, "b".into());
         assert_eq!(told(&of(&[1.0]), &of(&[1.0])).3, "equal".into());
     }
 
@@ -221,6 +259,12 @@ mod tests {
         let of = |value, better| measure(&[value], Spread::None, better);
         assert_eq!(told(&of(1.0, Better::More), &of(1.1, Better::More)).3, "b".into());
         assert_eq!(told(&of(1.0, Better::Neither), &of(1.1, Better::Neither)).3, "differs".into());
+        let rounding = Value::from("equal but for rounding");
+        let named = |name: &str, value| Measure { name: name.into(), ..of(value, Better::Less) };
+        assert_eq!(told(&named("kl_nats", 0.031_25), &named("kl_nats", 0.031_248_5)).3, rounding);
+        assert_eq!(told(&named("perplexity", 315.0), &named("perplexity", 315.001)).3, rounding);
+        assert_eq!(told(&named("perplexity", 315.0), &named("perplexity", 315.01)).3, "a".into());
+        assert_eq!(told(&named("size_mb", 0.031_25), &named("size_mb", 0.031_248_5)).3, "b".into());
         let (difference, ratio, ratio_sd, _) = told(&of(0.0, Better::Less), &of(0.0, Better::Less));
         assert_eq!((difference, ratio, ratio_sd), (0.0.into(), Value::Missing, Value::Missing));
     }

@@ -65,6 +65,7 @@ pub(super) fn columns() -> Vec<Columns> {
     vec![
         Columns::of("The key of model cells: every table of theirs begins with `cell` and these", Cell::KEY),
         Columns { heading: "`summary`", columns: summary },
+        Columns::of("The last columns of `summary` and `spread` where calibration is an axis", Cell::CALIBRATION),
         Columns::of("`layers`", LAYERS),
         Columns::of("`groups`", GROUPS),
         Columns::of("`timings`", TIMINGS),
@@ -138,11 +139,20 @@ pub(super) fn scarce(cells: &Cells) -> Vec<String> {
 }
 
 fn summary(cells: &Cells) -> Table {
-    let mut table = Table::new("summary", key_names().chain(MetricColumn::ALL.iter().map(|column| column.name)));
+    let calibration = calibration_columns(cells);
+    let names = MetricColumn::ALL.iter().map(|column| column.name).chain(calibration.iter().map(|column| column.name));
+    let mut table = Table::new("summary", key_names().chain(names));
     for record in &cells.records {
-        table.rows.push(row(record, MetricColumn::ALL.iter().map(|column| record.column(column.value))));
+        let metrics = MetricColumn::ALL.iter().map(|column| record.column(column.value));
+        table.rows.push(row(record, metrics.chain(calibration.iter().map(|column| (column.get)(&record.cell)))));
     }
     table
+}
+
+/// What tells cells apart too, where calibration is an axis.
+fn calibration_columns(cells: &Cells) -> &'static [Column<Cell>] {
+    let is_axis = cells.records.iter().any(|record| record.cell.calibration().is_some());
+    if is_axis { Cell::CALIBRATION } else { &[] }
 }
 
 /// How long a cell took: its share of what it did together with others, and with how many.
@@ -224,7 +234,9 @@ fn spread(cells: &Cells) -> Table {
     let key: Vec<&Column<Cell>> = Cell::KEY.iter().filter(|column| column.name != "seed").collect();
     let names = key.iter().map(|column| column.name.to_owned()).chain(["seeds".to_owned()]);
     let figures = MetricColumn::ALL.iter().flat_map(|of| [format!("{}_mean", of.name), format!("{}_sd", of.name)]);
-    let mut table = Table::new("spread", names.chain(figures));
+    let calibration = calibration_columns(cells);
+    let mut table =
+        Table::new("spread", names.chain(figures).chain(calibration.iter().map(|column| column.name.to_owned())));
     for seeds in by_seed(&cells.records) {
         let mut row: Vec<Value> = key.iter().map(|column| (column.get)(&seeds[0].cell)).collect();
         row.push(seeds.len().into());
@@ -232,6 +244,7 @@ fn spread(cells: &Cells) -> Table {
             let values: Vec<f64> = seeds.iter().filter_map(|record| record.column(column.value).number()).collect();
             row.extend([mean(&values).into(), sd(&values).into()]);
         }
+        row.extend(calibration.iter().map(|column| (column.get)(&seeds[0].cell)));
         table.rows.push(row);
     }
     table

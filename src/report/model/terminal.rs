@@ -5,8 +5,10 @@
 
 use super::Cells;
 use super::tables::finished;
-use crate::config::experiment::{Best, MetricColumn, PivotSpec};
+use crate::config::experiment::{Best, MetricColumn, PivotSpec, Variant};
+use crate::config::pivot::{Scalar, Wanted};
 use crate::plan::Cell;
+use crate::record::CellResult;
 use crate::report::pivot::{PointNames, pivot};
 use crate::report::table::{Table, Value};
 
@@ -35,7 +37,11 @@ pub(super) fn shown(cells: &Cells, tables: &[Table], names: &PointNames) -> Vec<
             specs.push(spec(cells, "summary", "linear_sparsity", None, &["method"], &[]));
         }
     }
-    specs.push(spec(cells, "summary", "size_mb", None, &["method", "variant"], &[]));
+    let masked_is_dense = masked_is_dense(cells);
+    specs.push(PivotSpec {
+        r#where: if masked_is_dense { but_masked(cells) } else { Vec::new() },
+        ..spec(cells, "summary", "size_mb", None, &["method", "variant"], &[])
+    });
     if tables.iter().any(|table| table.name == "latency") {
         let work = ["phase", "batch", "tokens"];
         let works: Vec<&str> =
@@ -45,6 +51,7 @@ pub(super) fn shown(cells: &Cells, tables: &[Table], names: &PointNames) -> Vec<
     }
     let tables: Vec<&Table> = tables.iter().collect();
     let text = |spec: &PivotSpec| match pivot(spec, &tables, names) {
+        Ok(pivot) if spec.value == "size_mb" && masked_is_dense => pivot.terminal() + "masked takes what dense takes\n",
         Ok(pivot) => pivot.terminal(),
         // Cells that no key tells apart, or too many of them.
         Err(_) => format!("{}: more than a small table can show, see tables/{}.csv\n", spec.value, spec.from),
@@ -71,6 +78,34 @@ fn spec(cells: &Cells, from: &str, value: &str, best: Option<Best>, inner: &[&st
     let rows = owned(&[&runs, outer, down].concat());
     let (id, columns) = (String::new(), owned(across));
     PivotSpec { id, rows, columns, value: value.into(), from: from.into(), best, digits: None, r#where: Vec::new() }
+}
+
+/// Whether all masked cells take as much as the dense one, and others are there: then their rows say nothing.
+fn masked_is_dense(cells: &Cells) -> bool {
+    let sizes = |variant: Variant| {
+        let of = cells.records.iter().filter(move |record| record.cell.variant == variant);
+        of.filter_map(|record| Some((record, record.column(MetricColumn::SizeMb).number()?)))
+    };
+    let same = |(masked, size): (&CellResult, f64)| {
+        let is_its = |dense: &Cell| {
+            (&dense.model, dense.backend, dense.dtype) == (&masked.cell.model, masked.cell.backend, masked.cell.dtype)
+        };
+        sizes(Variant::Dense).any(|(dense, of_dense)| is_its(&dense.cell) && of_dense == size)
+    };
+    let others = cells.records.iter().any(|r| r.cell.prune.is_some() && r.cell.variant != Variant::Masked);
+    others && sizes(Variant::Masked).next().is_some() && sizes(Variant::Masked).all(same)
+}
+
+/// All variants that there are but masked.
+fn but_masked(cells: &Cells) -> Vec<Wanted> {
+    let mut values: Vec<Scalar> = Vec::new();
+    for record in cells.records.iter().filter(|record| record.cell.variant != Variant::Masked) {
+        let name = Scalar::Text(record.cell.variant.name().to_owned());
+        if !values.contains(&name) {
+            values.push(name);
+        }
+    }
+    vec![Wanted { column: "variant".into(), values }]
 }
 
 /// How many sparsities and patterns there are.

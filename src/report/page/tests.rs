@@ -11,6 +11,22 @@ fn table(name: &'static str, word: &str) -> Table {
     table
 }
 
+/// Two rows of two entries, below one heading.
+fn marked(word: &str) -> Marked {
+    let (best, second) = (Mark { bold: true, ..Mark::default() }, Mark { underlined: true, ..Mark::default() });
+    let marks = vec![vec![best, second], vec![second, Mark::default()]];
+    Marked { table: table("main", word), headings: 1, marks }
+}
+
+#[test]
+fn the_marks_of_a_pivot_are_seen() {
+    let page = page("a");
+    let section = page.split("id=\"pivots\"").nth(1).unwrap().split("</section>").next().unwrap();
+    assert_eq!(section.matches("class=\"number best\"").count(), 1, "{section}");
+    assert_eq!(section.matches("class=\"number second\"").count(), 2, "{section}");
+    assert_eq!(section.matches("class=\"number\"").count(), 3, "two headings and an entry: {section}");
+}
+
 fn page(word: &str) -> String {
     let (summary, timings) = (table("summary", word), table("timings", "a"));
     let svg = "<svg xmlns=\"http://www.w3.org/2000/svg\"></svg>\n".to_owned();
@@ -22,7 +38,7 @@ fn page(word: &str) -> String {
         messages: vec![(Tone::Warning, word.into())],
         failures: vec![failed],
         verdicts: vec![&summary],
-        pivots: vec![table("main", word)],
+        pivots: vec![marked(word)],
         figures: &figures,
         groups: vec![("Model cells", vec![&summary, &timings]), ("Kernels", vec![])],
         file: Some(format!("title = \"{word}\"\n")),

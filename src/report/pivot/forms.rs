@@ -20,6 +20,16 @@ pub struct Mark {
     pub dagger: bool,
 }
 
+/// A pivot as a page has it: words, daggers among them, and how each entry is set.
+pub struct Marked {
+    /// Its columns are those of the headings, then those of the entries.
+    pub table: Table,
+    /// How many columns head a row.
+    pub headings: usize,
+    /// Of every row a mark for each entry.
+    pub marks: Vec<Vec<Mark>>,
+}
+
 impl Entry {
     /// What it is marked by.
     pub fn mark(&self) -> Mark {
@@ -125,19 +135,21 @@ impl Pivot {
         table.csv()
     }
 
-    /// As the words of a table, marks as words too; its name is what it shows.
-    pub fn table(&self) -> Table {
+    /// As a table for a page, whose name is what it shows.
+    pub fn marked(&self) -> Marked {
         let name = format!("{}: {}", self.id, self.caption());
         let mut table = Table::new(name, self.row_keys.iter().cloned().chain(self.flat_columns()));
         for (heading, entries) in self.rows.iter().zip(&self.entries) {
             let entries = entries.iter().map(|entry| {
                 let Some(entry) = entry else { return Value::Missing };
-                let (words, mark) = (entry.words(self), mark_word(entry.mark()));
-                mark.map_or(words.clone().into(), |mark| format!("{words} ({mark})").into())
+                let dagger = if entry.mark().dagger { "†" } else { "" };
+                format!("{}{dagger}", entry.words(self)).into()
             });
             table.rows.push(heading.iter().map(|word| word.as_str().into()).chain(entries).collect());
         }
-        table
+        let mark = |entry: &Option<Entry>| entry.as_ref().map(Entry::mark).unwrap_or_default();
+        let marks = self.entries.iter().map(|entries| entries.iter().map(mark).collect()).collect();
+        Marked { table, headings: self.row_keys.len(), marks }
     }
 
     /// Markdown: bold, `<u>` and a dagger.

@@ -16,7 +16,7 @@ mod standing;
 mod tests;
 mod tidy;
 
-pub use forms::{MADE, Mark};
+pub use forms::{MADE, Mark, Marked};
 pub use standing::{Rank, Standing};
 
 use super::stats::LEAST_SEEDS;

@@ -210,7 +210,7 @@ impl<B: SparseBackend> State<'_, B> {
                 points.push(more);
             }
         }
-        let windows = seed.and_then(|seed| self.session.tokens.calibration_of(seed)).unwrap_or_default().to_vec();
+        let windows = seed.and_then(|seed| self.session.tokens.calibration_of(None, seed)).unwrap_or_default().to_vec();
         let tokens = windows.iter().map(Vec::len).sum();
         let backend = self.cells[0].1.backend;
         let room = Room::current(desk.prepared.experiment.device_index, backend);
@@ -286,7 +286,7 @@ impl<B: SparseBackend> State<'_, B> {
     /// The windows that a cell looks at: of its seed, or the first of the experiment.
     fn windows(&self, desk: &Desk<'_>, cell: &AnalysisCell) -> Vec<Vec<u32>> {
         let seed = cell.seed.or_else(|| desk.prepared.experiment.seeds.first().copied());
-        seed.and_then(|seed| self.session.tokens.calibration_of(seed)).unwrap_or_default().to_vec()
+        seed.and_then(|seed| self.session.tokens.calibration_of(None, seed)).unwrap_or_default().to_vec()
     }
 
     fn norms(

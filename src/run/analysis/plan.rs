@@ -191,7 +191,7 @@ impl Surroundings<'_> {
         if let Some(model) = self.model {
             // What depends on no seed sees the windows of the first.
             let windows = seed.or_else(|| self.experiment.seeds.first().copied());
-            inputs = model.read.with_windows(windows.filter(|_| calibrates));
+            inputs = model.read.with_windows(None, windows.filter(|_| calibrates));
         }
         let mut sources = Vec::new();
         for (index, (source, matrix)) in with.iter().enumerate() {

@@ -23,7 +23,7 @@ const DEVICE_LOGITS: u64 = 64 << 20;
 /// An upper estimate in bytes: of the host's memory, of a GPU's for cells on it.
 pub(super) fn memory(cell: &Cell, model: &PreparedModel, timed: Option<&LatencySettings>) -> u64 {
     let positions: usize = model.tokens.agreement.iter().map(Vec::len).sum();
-    let windows = cell.seed.and_then(|seed| model.tokens.calibration_of(seed)).unwrap_or_default();
+    let windows = cell.seed.and_then(|seed| model.tokens.calibration_of(cell.calibration(), seed)).unwrap_or_default();
     let calibrates = cell.prune.as_ref().is_some_and(|point| point.method.calibrates());
     let calibration = if calibrates { windows.iter().map(Vec::len).sum() } else { 0 };
     let wide = model.architecture.parameters() as u64 * bytes_per_number(cell.dtype);
@@ -33,7 +33,7 @@ pub(super) fn memory(cell: &Cell, model: &PreparedModel, timed: Option<&LatencyS
         true => model.files.inputs.iter().map(|input| input.bytes).sum::<u64>().clamp(wide / 2, wide),
         false => wide,
     };
-    let needed = estimate(cell, &model.architecture, dense, positions as u64, calibration, timed)
+    let needed = estimate(cell, &model.architecture, dense, positions as u64, calibration, timed);
     let inputs = model.tasks.iter().flat_map(|task| &task.items).flat_map(|item| &item.requests);
     let longest = inputs.map(|request| request.input.len()).max();
     needed.saturating_add(longest.map_or(0, |longest| asking(&model.architecture, longest, cell.dtype)))
@@ -102,7 +102,9 @@ fn estimate(
         Backend::NdArray => 3 * logits + wide / 2,
         Backend::Cuda => largest + logits.min(DEVICE_LOGITS),
     };
-    (dense + variant + more).saturating_add(cache)
+    // What it is compared with may lie beside it.
+    let reference = if cell.reference().is_some() { dense } else { 0 };
+    (dense + reference + variant + more).saturating_add(cache)
 }
 
 /// Bytes that the points of a calibration may take together.

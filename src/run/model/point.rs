@@ -50,7 +50,7 @@ pub(super) fn dense<B: SparseBackend>(
     let mut timings = Timings { load_seconds: session.load_seconds, ..Default::default() };
     let (peak, start) = (PeakRss::begin(), Instant::now());
     let mut measure = || {
-        let mut measured = sizes(session, job.cell, &session.stored);
+        let mut measured = sizes(session, job.cell, &session.stored.clone())?;
         if job.measures(Metric::Agreement) {
             stage("agreement");
             // Computed although the answer is known: the logits must be finite, and the variants need them.
@@ -157,12 +157,12 @@ impl Point {
         for pruned in &self.layers {
             stored[pruned.module].nonzero = pruned.kept;
         }
-        let mut measured = sizes(session, cell, &stored);
+        let mut measured = sizes(session, cell, &stored)?;
         if job.measures(Metric::Agreement) {
             stage("agreement");
             let logits = self.masked_logits(&mut decoder, session)?;
             let vocabulary = decoder.architecture().vocabulary;
-            measured.agreement = Some(agreement_of(session, logits, vocabulary)?);
+            measured.agreement = Some(agreement_of(session, cell, logits, vocabulary)?);
         }
         read_text(&mut measured, session, &mut decoder, job, stage)?;
         measured.tasks = tasks_of(&mut decoder, job, stage)?;
@@ -196,7 +196,7 @@ impl Point {
         timings.convert_seconds = Some(start.elapsed().as_secs_f64());
 
         let start = Instant::now();
-        let mut measured = sizes(session, cell, &stored);
+        let mut measured = sizes(session, cell, &stored)?;
         measured.kernels = self.kernels(&decoder, &tokens_of(session, job));
         stage("gate");
         let logits = gate_logits(&mut decoder, session)?;
@@ -206,7 +206,7 @@ impl Point {
             Some(gate(masked, &logits, vocabulary, cell.dtype).map_err(|(g, miss)| CellError::Gate(g, miss))?);
         if job.measures(Metric::Agreement) {
             stage("agreement");
-            measured.agreement = Some(agreement_of(session, &logits, vocabulary)?);
+            measured.agreement = Some(agreement_of(session, cell, &logits, vocabulary)?);
         }
         drop(logits);
         read_text(&mut measured, session, &mut decoder, job, stage)?;
@@ -304,15 +304,11 @@ impl Point {
     }
 }
 
-/// Computes the dense model's logits where they are compared with, before its weights may go.
-fn reference_of<B: SparseBackend>(
-    session: &mut Session<B>,
-    job: &Job<'_>,
-    stage: Stage<'_>,
-) -> Result<(), ForwardError> {
+/// Computes the logits that are compared with, before the dense weights may go.
+fn reference_of<B: SparseBackend>(session: &mut Session<B>, job: &Job<'_>, stage: Stage<'_>) -> Result<(), CellError> {
     if job.measures(Metric::Agreement) {
         stage("logits of the dense model");
-        session.reference()?;
+        session.compared(job.cell.reference())?;
     }
     Ok(())
 }
@@ -328,13 +324,14 @@ fn gate_logits<B: SparseBackend>(decoder: &mut Decoder<B>, session: &Session<B>)
     Ok(logits)
 }
 
-/// How far a variant whose [`gate_logits`] these are agrees with the dense model.
+/// How far a variant whose [`gate_logits`] these are agrees with what it is compared with.
 fn agreement_of<B: SparseBackend>(
     session: &mut Session<B>,
+    cell: &Cell,
     logits: &[f32],
     vocabulary: usize,
-) -> Result<Agreement, ForwardError> {
-    let reference = session.reference()?;
+) -> Result<Agreement, CellError> {
+    let reference = session.compared(cell.reference())?;
     Ok(agreement(reference, &logits[..reference.len()], vocabulary))
 }
 
@@ -352,9 +349,9 @@ fn tokens_of<B: SparseBackend>(session: &Session<B>, job: &Job<'_>) -> Vec<usize
     tokens
 }
 
-fn sizes<B: SparseBackend>(session: &Session<B>, cell: &Cell, stored: &[Stored]) -> Measured {
+fn sizes<B: SparseBackend>(session: &mut Session<B>, cell: &Cell, stored: &[Stored]) -> Result<Measured, CellError> {
     let structure = structure(session.decoder.architecture(), stored, bytes_per_number(cell.dtype));
-    Measured::new(structure, session.dense_nonzero())
+    Ok(Measured::new(structure, session.compared_nonzero(cell.reference())?))
 }
 
 /// Measures what is wanted of the perplexity text, in one pass.

@@ -1,6 +1,6 @@
 //! What the cells of a model read: digests, and the settings that say how the texts were cut.
 
-use crate::config::experiment::Data;
+use crate::config::experiment::{Calibration, CalibrationChoice, Data};
 use crate::load::{TaskTokens, Tokens};
 use crate::plan::{Cell, Inputs, PartInputs};
 use serde_json::json;
@@ -9,8 +9,10 @@ use serde_json::json;
 pub(in crate::run) struct Read {
     /// What every cell reads.
     shared: Inputs,
-    /// The calibration windows of each seed.
-    calibration: Vec<(u64, Inputs)>,
+    /// The calibration windows of each calibration and seed.
+    calibration: Vec<(CalibrationChoice, u64, Inputs)>,
+    /// The models that given points are compared with, by their spelling.
+    references: Vec<(String, String)>,
     /// What the parts read.
     pub parts: PartInputs,
 }
@@ -19,19 +21,22 @@ impl Read {
     /// Of a model's files, and the texts as it sees them.
     pub fn new(model: String, data: &Data, tokens: &Tokens, tasks: &[TaskTokens]) -> Self {
         let shared = Inputs::default().with("model", [("sha256", json!(model))]);
-        let of_seed = |seed| {
+        let of_seed = |of: &Calibration, seed| {
             let settings = [
-                ("sha256", json!(tokens.calibration_digest(seed))),
-                ("text", json!(data.calibration.to_string())),
-                ("samples", json!(data.calibration_samples)),
-                ("length", json!(data.calibration_length.unwrap_or(tokens.context))),
+                ("sha256", json!(tokens.calibration_digest(Some(&of.choice()), seed))),
+                ("text", json!(of.text.to_string())),
+                ("samples", json!(of.samples)),
+                ("length", json!(of.length.unwrap_or(tokens.context))),
                 ("bos", json!(data.calibration_bos)),
-                ("join", json!(data.calibration_joining.join)),
-                ("documents", json!(data.calibration_joining.documents)),
+                ("join", json!(of.joining.join)),
+                ("documents", json!(of.joining.documents)),
             ];
-            (seed, shared.clone().with("calibration", settings))
+            (of.choice(), seed, shared.clone().with("calibration", settings))
         };
-        let calibration = tokens.calibration.iter().map(|calibration| of_seed(calibration.seed)).collect();
+        let calibrations = data.calibrations.iter().zip(&tokens.calibration);
+        let calibration =
+            calibrations.flat_map(|(of, (_, seeds))| seeds.iter().map(move |drawn| of_seed(of, drawn.seed)));
+        let calibration = calibration.collect();
         let agreement = [
             ("sha256", json!(tokens.agreement_digest())),
             ("text", json!(data.agreement.to_string())),
@@ -54,18 +59,26 @@ impl Read {
             tasks: tasks.iter().map(|task| (task.task, of_task(task))).collect(),
             latency: None,
         };
-        Self { shared, calibration, parts }
+        Self { shared, calibration, references: Vec::new(), parts }
     }
 
-    /// The model, and the calibration windows of a seed where one is given.
-    pub fn with_windows(&self, seed: Option<u64>) -> Inputs {
-        let windows = self.calibration.iter().find(|(of, _)| Some(*of) == seed);
-        windows.map_or(&self.shared, |(_, inputs)| inputs).clone()
+    /// With the digest of a model that points are compared with.
+    pub fn compared_with(&mut self, reference: String, sha256: String) {
+        self.references.push((reference, sha256));
+    }
+
+    /// The model, and the calibration windows of a seed where one is given: of a choice among several calibrations, or of
+    /// the only one.
+    pub fn with_windows(&self, choice: Option<&CalibrationChoice>, seed: Option<u64>) -> Inputs {
+        let is_meant = |(of, its, _): &&(CalibrationChoice, u64, Inputs)| {
+            Some(*its) == seed && choice.is_none_or(|choice| choice == of)
+        };
+        self.calibration.iter().find(is_meant).map_or(&self.shared, |(_, _, inputs)| inputs).clone()
     }
 
     /// And the texts that behaviour is measured on.
     pub fn with_texts(&self, seed: Option<u64>) -> Inputs {
-        let mut inputs = self.with_windows(seed);
+        let mut inputs = self.with_windows(None, seed);
         inputs.0.extend(self.parts.agreement.0.clone());
         inputs.0.extend(self.parts.perplexity.0.clone());
         inputs
@@ -74,7 +87,11 @@ impl Read {
     /// What a cell reads.
     pub fn of(&self, cell: &Cell) -> Inputs {
         let seed = cell.seed.filter(|_| cell.prune.as_ref().is_some_and(|point| point.method.calibrates()));
-        self.with_windows(seed)
+        let inputs = self.with_windows(cell.calibration(), seed);
+        match self.references.iter().find(|(source, _)| Some(source.as_str()) == cell.reference()) {
+            Some((source, sha256)) => inputs.with("reference", [("sha256", json!(sha256)), ("text", json!(source))]),
+            None => inputs,
+        }
     }
 }
 

@@ -99,7 +99,8 @@ impl Batch<'_, '_> {
         let keep = if timed { Keep::Widened } else { Keep::AsStored };
         let load = || {
             let checkpoint = Checkpoint::open(model.files.clone())?;
-            let session = Session::<B>::load(checkpoint, model.tokens.clone(), first.dtype, keep, device)?;
+            let mut session = Session::<B>::load(checkpoint, model.tokens.clone(), first.dtype, keep, device)?;
+            session.compare_with(&self.desk.prepared.references);
             // A device may still be at it, or have failed.
             Ok(B::sync(device).map(|()| session).map_err(|error| error.to_string()))
         };
@@ -214,7 +215,11 @@ impl Batch<'_, '_> {
         rest: &[Planning<'_>],
     ) -> Option<Result<Point, Failure>> {
         if !session.has(prune, cell.seed) {
-            let windows = cell.seed.and_then(|seed| session.tokens.calibration_of(seed)).unwrap_or_default().to_vec();
+            let windows = cell
+                .seed
+                .and_then(|seed| session.tokens.calibration_of(cell.calibration(), seed))
+                .unwrap_or_default()
+                .to_vec();
             let points = self.companions(session, prune, cell, rest, &windows);
             match calibrate(session, &windows, &points, cell.dtype, self.desk.watch) {
                 Err(Stopped::Interrupted) => return None,
@@ -241,7 +246,8 @@ impl Batch<'_, '_> {
         let mut points = vec![prune];
         let others = rest.iter().map(|planned| planned.cell).filter(|other| other.seed == cell.seed);
         for point in others.filter_map(|other| other.prune.as_ref()) {
-            if point.method.calibrates() && !points.contains(&point) && !session.has(point, cell.seed) {
+            let same_windows = point.calibration == prune.calibration;
+            if point.method.calibrates() && same_windows && !points.contains(&point) && !session.has(point, cell.seed) {
                 points.push(point);
             }
         }

@@ -1,9 +1,10 @@
 //! The dense model on a device: loaded once, shared by all cells of a model and backend.
 
+use super::error::CellError;
 use super::pruned::Calibrated;
 use crate::config::experiment::Dtype;
 use crate::execute::SparseBackend;
-use crate::load::{Checkpoint, LoadError, Tokens};
+use crate::load::{Checkpoint, LoadError, ModelFiles, Tokens};
 use crate::measure::{ForwardError, Stored, all_logits};
 use crate::model::{Decoder, DenseWeight, LinearWeight, Numbers, Part};
 use crate::plan::PrunePoint;
@@ -31,10 +32,13 @@ pub(in crate::run) struct Session<B: SparseBackend> {
     /// How long loading took.
     pub load_seconds: f64,
     reference: Option<Vec<f32>>,
+    /// Other models that points are compared with.
+    others: Vec<Other>,
     checkpoint: Checkpoint,
     dtype: DType,
     /// Whether what the files have in 16 bits is so in memory, too.
     as_stored: bool,
+    cell_dtype: Dtype,
     /// Whether dense weights go while variants have others in their place.
     lean: bool,
     /// Linears whose dense weights have gone.
@@ -51,6 +55,18 @@ pub(in crate::run) enum Keep {
     AsStored,
     /// They are widened at once: what is timed is what the cell's dtype says.
     Widened,
+}
+
+/// A model that points are compared with in place of the dense one.
+struct Other {
+    files: ModelFiles,
+    known: Option<Known>,
+}
+
+/// What is compared with.
+struct Known {
+    logits: Vec<f32>,
+    nonzero: u64,
 }
 
 /// A calibrated point, or why there is none.
@@ -113,16 +129,18 @@ impl<B: SparseBackend> Session<B> {
         // A device has memory of its own; what is drawn takes longer to draw than to read.
         let linears: usize = architecture.linears().map(|(_, module)| module.weights()).sum();
         let lean = B::ON_HOST && !checkpoint.files().is_stand_in() && linears >= KEPT_BELOW;
-        let dtype = burn_dtype(dtype);
-        let (reference, absent, waiting) = (None, Vec::new(), Vec::new());
+        let (cell_dtype, dtype) = (dtype, burn_dtype(dtype));
+        let (reference, others, absent, waiting) = (None, Vec::new(), Vec::new(), Vec::new());
         Ok(Self {
             decoder,
             stored,
             tokens,
             load_seconds,
             reference,
+            others,
             checkpoint,
             dtype,
+            cell_dtype,
             as_stored,
             lean,
             absent,
@@ -189,6 +207,54 @@ impl<B: SparseBackend> Session<B> {
             self.reference = Some(all_logits(&mut self.decoder, &self.tokens.agreement)?);
         }
         Ok(self.reference.as_deref().unwrap_or_default())
+    }
+
+    /// Makes models known that points are compared with.
+    pub fn compare_with(&mut self, references: &[ModelFiles]) {
+        self.others = references.iter().map(|files| Other { files: files.clone(), known: None }).collect();
+    }
+
+    /// What a point is compared with: the logits on the agreement texts, computed at first use, of the model that it names,
+    /// or of the dense one.
+    ///
+    /// # Errors
+    /// As [`Session::reference`]; when the other model can't be read.
+    pub fn compared(&mut self, with: Option<&str>) -> Result<&[f32], CellError> {
+        match with {
+            None => Ok(self.reference()?),
+            Some(source) => Ok(&self.other(source)?.logits),
+        }
+    }
+
+    /// Non-zero parameters of what a point is compared with, each counted once.
+    ///
+    /// # Errors
+    /// When the other model can't be read.
+    pub fn compared_nonzero(&mut self, with: Option<&str>) -> Result<u64, CellError> {
+        match with {
+            None => Ok(self.dense_nonzero()),
+            Some(source) => Ok(self.other(source)?.nonzero),
+        }
+    }
+
+    /// Another model, loaded beside this one for as long as it takes.
+    fn other(&mut self, source: &str) -> Result<&Known, CellError> {
+        let place = self.others.iter().position(|other| other.files.source == source);
+        let Some(place) = place else { unreachable!("every reference of a plan is prepared") };
+        if self.others[place].known.is_none() {
+            let checkpoint = Checkpoint::open(self.others[place].files.clone())?;
+            let (tokens, device) = (self.tokens.clone(), self.decoder.device());
+            let mut other = Self::load(checkpoint, tokens, self.cell_dtype, Keep::AsStored, device)?;
+            let nonzero = other.dense_nonzero();
+            let logits = other.reference()?.to_vec();
+            drop(other);
+            B::memory_cleanup(self.decoder.device());
+            self.others[place].known = Some(Known { logits, nonzero });
+        }
+        match &self.others[place].known {
+            Some(known) => Ok(known),
+            None => unreachable!("it was made above"),
+        }
     }
 
     /// Keeps what calibration made of a point until its cells run.
