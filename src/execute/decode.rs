@@ -268,7 +268,7 @@ pub trait DecodeOps: Backend {
 }
 
 /// A token of each sequence, written down by [`DecodeOps::record`].
-pub trait Recorded<B: Backend> {
+pub trait Recorded<B: Backend>: Send + Sync {
     /// Computes the next token of each sequence: the arg-max of the logits, none where one is NaN or infinite.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 
 use super::*;
 use crate::execute::decode::Recorded;
+use std::borrow::Cow;
 
 /// A pass over one token of each sequence, as it is known.
 pub(in super::super) enum Known<B: SparseBackend> {
