@@ -6,7 +6,7 @@
 # A sweep of 64 cells of a random model with the shape of OPT-125m, by Wanda and SparseGPT, whose perplexity is measured;
 # then a few cells that are timed, which no other worker may disturb: their times are shown for each number of workers.
 # A first run, which is not counted, fills the cache of compiled kernels. BACKEND=flex takes the CPU, MODEL another
-# model, CONTEXT shorter windows.
+# model, CONTEXT and WINDOWS other lengths and numbers of windows.
 set -euo pipefail
 
 program=$(realpath "${1:-target/release/sparsify-exp}")
@@ -26,7 +26,7 @@ source = "${MODEL:-synthetic:opt-125m}"
 backend = "${BACKEND:-auto}"
 [data]
 context = ${CONTEXT:-512}
-perplexity_windows = 24
+perplexity_windows = ${WINDOWS:-24}
 calibration_samples = 32
 calibration_length = ${CONTEXT:-512}
 [[prune]]

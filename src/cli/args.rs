@@ -359,6 +359,8 @@ pub enum What {
     Variants,
     /// Backends, and whether they can be used here.
     Backends,
+    /// Zero-shot tasks, and sets of them.
+    Tasks,
 }
 
 /// The files that have a schema.

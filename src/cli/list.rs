@@ -4,6 +4,7 @@ use super::args::What;
 use super::output::Printer;
 use crate::config::experiment::{BackendChoice, Method, Metric, Variant};
 use crate::config::source::{BUILTIN_MODELS, MODEL_FORMS, SYNTHETIC_MODELS};
+use crate::config::tasks::TaskName;
 use crate::error::{CliError, exit};
 use crate::execute::device;
 use crate::keyword::Keyword;
@@ -17,6 +18,7 @@ pub(super) fn list(what: What) -> Result<u8, CliError> {
         What::Variants => words(Variant::ALL),
         What::Backends => backends(),
         What::Models => models(),
+        What::Tasks => TaskName::words().into_iter().map(|(name, help)| (name.into(), help.into())).collect(),
     };
     let mut table = Table::new("list", ["name", "what it is"]);
     table.rows = rows.into_iter().map(|(name, help)| vec![name.into(), help.into()]).collect();

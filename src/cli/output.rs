@@ -140,6 +140,9 @@ pub enum Event {
         what: String,
         /// What is done: `loading`, `calibrating 3 of 6 blocks`.
         phase: String,
+        /// The worker that does it, where there are several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worker: Option<usize>,
     },
     /// A cell was measured, or was there already.
     Cell {

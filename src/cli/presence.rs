@@ -50,9 +50,10 @@ impl Presence {
         Ok(())
     }
 
-    /// What it does now.
-    pub fn doing(&self, what: &str) {
-        self.state().run.doing = Some(what.to_owned());
+    /// What it does now, by so many processes.
+    pub fn doing(&self, what: &str, processes: usize) {
+        let run = &mut self.state().run;
+        (run.doing, run.at_once) = (Some(what.to_owned()), (processes > 1).then_some(processes));
     }
 
     /// How many cells it has run.
@@ -69,7 +70,7 @@ impl Presence {
         let mut state = self.state();
         state.over = true;
         let run = &mut state.run;
-        (run.seen, run.doing) = (None, None);
+        (run.seen, run.doing, run.at_once) = (None, None, None);
         (run.ended, run.exit_code) = (Some(now()), Some(code));
         if let Some((Outcome { ran, failed, kept, .. }, workers)) = ended {
             (run.ran, run.failed, run.kept, run.workers) = (ran, failed, kept, workers);
@@ -121,7 +122,7 @@ mod tests {
         presence.begin().unwrap();
         let only = || store.runs().pop().unwrap().0;
         assert!(only().ended.is_none() && only().seen.is_some());
-        presence.doing("loading");
+        presence.doing("loading", 1);
         presence.ran(2, 1);
         presence.0.sign(&mut presence.state()).unwrap();
         assert_eq!((only().doing.as_deref(), only().ran, only().failed), (Some("loading"), 2, 1));

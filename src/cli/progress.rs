@@ -6,6 +6,7 @@
 //!                                       ├─> events  Event::Phase, Event::Cell
 //!                                       └─> presence.rs, for others
 //! ```
+//! Where several workers measure, each has a desk: what it does, and since when.
 
 use super::interrupt::Interrupt;
 use super::output::{Event, FailedCell, Printer};
@@ -49,7 +50,15 @@ struct State {
     pace: Pace,
     /// What the rest takes by what was known then: with thousands of cells, that is not asked at each.
     left: Option<(Instant, f64)>,
-    /// When the last cell was done.
+    /// What each worker does.
+    desks: Vec<Desk>,
+    /// The worker that is being told of.
+    at: usize,
+}
+
+/// What a worker does.
+struct Desk {
+    /// When its last cell was done.
     since: Instant,
     /// The cell, or the model, that is being worked on.
     what: String,
@@ -86,11 +95,8 @@ impl Progress {
             rest: HashMap::new(),
             pace: Pace::default(),
             left: None,
-            since: Instant::now(),
-            what: String::new(),
-            class: None,
-            phase: String::new(),
-            told: None,
+            desks: vec![Desk::new()],
+            at: 0,
         };
         Self { bar, json: false, interrupt, presence: None, state: RefCell::new(state) }
     }
@@ -110,8 +116,10 @@ impl Progress {
         {
             let mut state = self.state.borrow_mut();
             let left = state.left().map_or_else(String::new, |left| format!("{left}  "));
-            self.bar.set_prefix(escape::line(&format!("{left}{what}")).into_owned());
-            (state.what, state.phase, state.told) = (what, String::new(), None);
+            let who = state.who().map_or_else(String::new, |worker| format!("worker {worker}: "));
+            self.bar.set_prefix(escape::line(&format!("{left}{who}{what}")).into_owned());
+            let desk = state.desk();
+            (desk.what, desk.phase, desk.told) = (what, String::new(), None);
         }
         self.phase(phase);
     }
@@ -120,20 +128,47 @@ impl Progress {
     fn phase(&self, phase: &str) {
         self.bar.set_message(phase.to_owned());
         let mut state = self.state.borrow_mut();
-        let doing = if phase.is_empty() { state.what.clone() } else { format!("{}: {phase}", state.what) };
+        let worker = state.who();
+        let desk = state.desk();
+        let recent = desk.told.is_some_and(|told| told.elapsed() < BETWEEN_EVENTS);
+        if self.json && !phase.is_empty() && !(recent && same_but_counts(phase, &desk.phase)) {
+            Printer::json(&Event::Phase { what: desk.what.clone(), phase: phase.into(), worker });
+            desk.told = Some(Instant::now());
+        }
+        desk.phase = phase.into();
         if let Some(presence) = &self.presence {
-            presence.doing(&doing);
+            presence.doing(&state.doing(), state.desks.len());
         }
-        let recent = state.told.is_some_and(|told| told.elapsed() < BETWEEN_EVENTS);
-        if self.json && !phase.is_empty() && !(recent && same_but_counts(phase, &state.phase)) {
-            Printer::json(&Event::Phase { what: state.what.clone(), phase: phase.into() });
-            state.told = Some(Instant::now());
-        }
-        state.phase = phase.into();
+    }
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { since: Instant::now(), what: String::new(), class: None, phase: String::new(), told: None }
+    }
+
+    fn doing(&self) -> String {
+        if self.phase.is_empty() { self.what.clone() } else { format!("{}: {}", self.what, self.phase) }
     }
 }
 
 impl State {
+    /// The desk of the worker that is being told of.
+    fn desk(&mut self) -> &mut Desk {
+        &mut self.desks[self.at]
+    }
+
+    /// The number of the worker that is being told of, where there are several.
+    fn who(&self) -> Option<usize> {
+        (self.desks.len() > 1).then_some(self.at)
+    }
+
+    /// What is done, by all workers that have begun.
+    fn doing(&self) -> String {
+        let all: Vec<String> = self.desks.iter().map(Desk::doing).filter(|doing| !doing.is_empty()).collect();
+        all.join("; ")
+    }
+
     /// `3 min left`, as soon as that is known.
     fn left(&self) -> Option<String> {
         self.seconds_left().filter(|_| self.done < self.total).map(|seconds| format!("{} left", span(seconds)))
@@ -146,10 +181,11 @@ impl State {
     /// Takes note of a finished cell.
     fn learn(&mut self, record: &Record) {
         self.done += 1;
-        let wall = self.since.elapsed().as_secs_f64();
-        self.since = Instant::now();
+        let desk = self.desk();
+        let wall = desk.since.elapsed().as_secs_f64();
+        desk.since = Instant::now();
         // A cell may have been taken over under another spelling of its model: what began is what is done.
-        let class = self.class.take().unwrap_or_else(|| Class::of(&record.cell));
+        let class = desk.class.take().unwrap_or_else(|| Class::of(&record.cell));
         let timings = &record.timings;
         let own = (timings.measure_seconds + timings.convert_seconds.unwrap_or(0.0)).min(wall);
         let point = timings.prune_seconds.unwrap_or(0.0).min(wall - own);
@@ -162,18 +198,28 @@ impl State {
         self.failures.extend(FailedCell::of(record));
         if !self.rest.is_empty() && self.left.is_none_or(|(at, _)| at.elapsed() > BETWEEN_ESTIMATES) {
             let seconds = self.pace.left(self.rest.iter().map(|(class, count)| (class, *count)));
-            self.left = seconds.map(|seconds| (Instant::now(), seconds));
+            self.left = seconds.map(|seconds| (Instant::now(), seconds / self.desks.len() as f64));
         }
     }
 }
 
 impl Watch for Progress {
+    fn worker(&self, number: Option<usize>) {
+        let mut state = self.state.borrow_mut();
+        match number {
+            Some(number) if number >= state.desks.len() => state.desks.resize_with(number + 1, Desk::new),
+            Some(_) => {}
+            None => state.desks = vec![Desk::new()],
+        }
+        state.at = number.unwrap_or(0);
+    }
+
     fn loading(&self, model: &str, backend: &str) {
         self.enter(format!("{model} on {backend}"), "loading");
     }
 
     fn begins(&self, task: &Task) {
-        self.state.borrow_mut().class = Some(Class::of(task));
+        self.state.borrow_mut().desk().class = Some(Class::of(task));
         self.enter(task.to_string(), "");
     }
 
@@ -300,6 +346,27 @@ mod tests {
         ];
         assert_eq!(told, expected);
         assert_eq!([span(-1.0), span(f64::NAN)], ["0 s", "0 s"]);
+    }
+
+    #[test]
+    fn each_worker_has_a_desk() {
+        let progress = Progress::counting(4, Interrupt::default());
+        let seen = || {
+            let state = progress.state.borrow();
+            (state.who(), state.doing())
+        };
+        progress.loading("m", "flex");
+        assert_eq!(seen(), (None, "m on flex: loading".into()));
+        for worker in [2, 0] {
+            progress.worker(Some(worker));
+            progress.loading(&format!("m{worker}"), "flex");
+        }
+        assert_eq!(seen(), (Some(0), "m0 on flex: loading; m2 on flex: loading".into()));
+        progress.worker(Some(2));
+        progress.stage("gate");
+        assert_eq!(seen(), (Some(2), "m0 on flex: loading; m2 on flex: gate".into()));
+        progress.worker(None);
+        assert_eq!(seen(), (None, String::new()));
     }
 
     #[test]

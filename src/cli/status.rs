@@ -66,6 +66,12 @@ fn show(status: &Status, folder: &Path) {
     if let more @ 1.. = status.failures.len().saturating_sub(MOST_FAILURES) {
         Printer::note(&format!("failed: {} more", counted(more, "cell")));
     }
+    if let stale @ 1.. = status.stale {
+        Printer::note(&format!(
+            "{} by another version of the program: `run --rerun stale` measures them again, `accept` takes them",
+            counted(stale, "cell")
+        ));
+    }
     for damaged in &status.damaged {
         Printer::warning(&format!("{damaged}; `run` measures it again"));
     }
@@ -104,6 +110,7 @@ fn as_json(status: &Status, folder: &Path) -> serde_json::Value {
     let runners = status.runners.iter().map(|Runner { run, runs }| {
         json!({
             "host": run.host, "pid": run.pid, "started": run.started, "seen": run.seen, "running": runs, "doing": run.doing,
+            "processes": run.at_once.unwrap_or(1),
             "ran": run.ran, "failed": run.failed,
         })
     });
@@ -115,6 +122,7 @@ fn as_json(status: &Status, folder: &Path) -> serde_json::Value {
         "done": done,
         "failed": failed,
         "left": left,
+        "stale": status.stale,
         "groups": groups,
         "runners": runners.collect::<Vec<_>>(),
         "process_seconds_left": status.seconds_left,

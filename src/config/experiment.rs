@@ -7,6 +7,7 @@
 //!             ├─ kernels: Vec<KernelBlock>  bare kernels, timed without a model
 //!             ├─ analyses: Vec<AnalysisBlock>  what is asked of masks and activations
 //!             ├─ latency                  what is timed, if anything is
+//!             ├─ tasks                    what is asked, if anything is
 //!             ├─ expects: Vec<Expect>     numbers that must come out
 //!             ├─ queries: Vec<Query>      what the report asks its tables
 //!             └─ pivots: Vec<PivotSpec>   tables for a paper, made of them
@@ -31,6 +32,7 @@ pub use crate::config::pivot::{Best, PivotSpec};
 pub use crate::config::plots::PlotWidth;
 pub use crate::config::query::{Picture, Query, QueryPlot};
 pub use crate::config::source::{ModelSource, TextSource};
+pub use crate::config::tasks::{TaskBos, TaskMetric, TaskName, TaskSettings};
 pub use crate::dtype::Dtype;
 pub use crate::prune::{
     Budget, Method, MethodSettings, NmPattern, Owl, PatternError, Propagate, Scope, Setting, SettingValue,
@@ -82,6 +84,8 @@ pub struct Experiment {
     pub metrics: Vec<Metric>,
     /// What is timed where `metrics` has `latency`.
     pub latency: LatencySettings,
+    /// What is asked where `metrics` has `tasks`.
+    pub tasks: TaskSettings,
     /// Numbers that the run must reproduce.
     pub expects: Vec<Expect>,
     /// How wide figures are.
@@ -368,14 +372,28 @@ pub fn percent(sparsity: f64) -> String {
 pub struct Expect {
     /// The cells that it is about.
     pub r#where: Conditions,
-    /// The column of `summary.csv`.
-    pub metric: MetricColumn,
+    /// What the number is.
+    pub metric: Expected,
     /// The expected value, in the column's unit.
     pub value: f64,
     /// The largest accepted absolute difference.
     pub tolerance: f64,
     /// Where the number comes from.
     pub source: Option<String>,
+}
+
+/// Which number of a cell is expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// A column of `summary.csv`.
+    Column(MetricColumn),
+    /// A number of `tasks.csv`.
+    Task {
+        /// A task, or a mean of tasks.
+        task: String,
+        /// Which number of it.
+        metric: TaskMetric,
+    },
 }
 
 keywords! {

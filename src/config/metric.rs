@@ -15,6 +15,7 @@ keywords! {
         Agreement "agreement" "how often and how closely the predictions are the dense model's",
         Perplexity "perplexity" "exp of the mean negative log-likelihood of a text",
         BitsPerByte "bits_per_byte" "negative log-likelihood of a text for each byte of it, which compares models that split a text differently",
+        Tasks "tasks" "zero-shot tasks: how often the right choice is the likeliest, item by item",
         Latency "latency" "time of a prompt and of every token generated after it, with a KV cache",
     }
 }
@@ -30,6 +31,8 @@ pub enum Reads {
     PerplexityText,
     /// These windows, and how many bytes of the text they are.
     PerplexityBytes,
+    /// The items of `[tasks]`.
+    Tasks,
     /// Prompts of its own, and the clock.
     Clock,
 }
@@ -39,7 +42,7 @@ impl Reads {
     pub const fn perplexity_text(self) -> bool {
         match self {
             Self::PerplexityText | Self::PerplexityBytes => true,
-            Self::Weights | Self::AgreementTexts | Self::Clock => false,
+            Self::Weights | Self::AgreementTexts | Self::Tasks | Self::Clock => false,
         }
     }
 }
@@ -52,6 +55,7 @@ impl Metric {
             Self::Agreement => Reads::AgreementTexts,
             Self::Perplexity => Reads::PerplexityText,
             Self::BitsPerByte => Reads::PerplexityBytes,
+            Self::Tasks => Reads::Tasks,
             Self::Latency => Reads::Clock,
         }
     }

@@ -31,6 +31,7 @@ mod resolved;
 pub mod schema;
 mod settings;
 pub mod source;
+pub mod tasks;
 pub mod validate;
 pub mod workers;
 

@@ -25,6 +25,7 @@ use crate::config::kernel::MatrixShape;
 use crate::config::pivot::RawPivot;
 use crate::config::plots::RawPlots;
 use crate::config::query::RawQuery;
+use crate::config::tasks::{RawTasks, TaskMetric};
 use crate::config::workers::Workers;
 
 /// An experiment on sparse language models. An array where a single value is expected is an axis;
@@ -62,6 +63,8 @@ pub struct RawExperiment {
     pub execute: Option<At<RawExecute>>,
     /// What is measured.
     pub measure: Option<At<RawMeasure>>,
+    /// What the metric `tasks` measures.
+    pub tasks: Option<At<RawTasks>>,
     /// Published or earlier numbers that the run must reproduce.
     pub expect: Option<Vec<At<RawExpect>>>,
     /// How figures are drawn.
@@ -351,9 +354,12 @@ pub struct RawExpect {
     /// The cells that it is about, by their key columns. Default: every cell.
     #[schemars(extend("examples" = [{ "method": "magnitude", "sparsity": 0.5, "variant": "masked" }]))]
     pub r#where: Option<At<RawWhere>>,
-    /// A metric column of `summary.csv`. Required.
-    #[schemars(required, schema_with = "summary_column")]
+    /// A metric column of `summary.csv`; with `task`, one of the task's metrics. Required.
+    #[schemars(required, schema_with = "expected_metric")]
     pub metric: Option<At<String>>,
+    /// A task of `tasks.csv`, or a mean of tasks there, if that is what the number is of; shares are at most 1.
+    #[schemars(extend("examples" = ["boolq", "wanda7"]))]
+    pub task: Option<At<String>>,
     /// The expected value, in the column's unit. Required.
     #[schemars(required)]
     pub value: Option<At<f64>>,
@@ -388,8 +394,13 @@ conditions! {
     }
 }
 
-fn summary_column(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+fn expected_metric(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     let measured = MetricColumn::ALL.iter().filter(|column| column.value.metric().is_some());
-    let names: Vec<&str> = measured.map(|column| column.name).collect();
+    let mut names: Vec<&str> = measured.map(|column| column.name).collect();
+    for of_task in TaskMetric::ALL.iter().map(|metric| metric.name) {
+        if !names.contains(&of_task) {
+            names.push(of_task);
+        }
+    }
     schemars::json_schema!({ "type": "string", "enum": names })
 }

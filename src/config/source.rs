@@ -25,6 +25,14 @@ pub const SYNTHETIC_MODELS: &[&str] = &[
     "gpt2",
     "qwen2.5-0.5b",
     "mistral-7b",
+    "llama-3.2-1b",
+    "llama-3.1-8b",
+    "qwen3-0.6b",
+    "qwen3-8b",
+    "gemma-2-2b",
+    "phi-3-mini",
+    "olmo-2-1b",
+    "olmoe-1b-7b",
 ];
 
 /// The texts inside the program.

@@ -13,6 +13,7 @@ mod method;
 mod pivot;
 mod prune;
 mod query;
+mod tasks;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
@@ -116,7 +117,8 @@ impl Validator<'_> {
         let defaults = [Metric::Structure, Metric::Agreement];
         let metrics = values(self.axis("measure.metrics", metrics, &defaults));
         let latency = self.latency(RawLatency { warmup, repeats, batch, prompt, generate }, &metrics);
-        let expects = self.expects(raw.expect.unwrap_or_default(), &metrics);
+        let tasks = self.tasks(raw.tasks, &metrics);
+        let expects = self.expects(raw.expect.unwrap_or_default(), &metrics, &tasks.names);
         let mut ids = Vec::new();
         let queries = self.queries(raw.query.unwrap_or_default(), &mut ids);
         let known = pivot::Known { metrics: &metrics, queries: &queries };
@@ -153,6 +155,7 @@ impl Validator<'_> {
             variants,
             metrics,
             latency,
+            tasks,
             expects,
             plot_width: value(section(raw.plots).width).unwrap_or_default(),
             queries,

@@ -94,13 +94,15 @@ pub(super) fn attend<B: Backend>(
     let qkv = split(shape, projected);
     let spans = places.spans();
     let attended = if places.is_even() {
-        attend_even(shape, qkv, spans[0], spans.len(), turns, Some(kv))
+        // Sequences of one length are turned alike.
+        attend_even(shape, qkv, spans[0], spans.len(), turns.map(|turns| (turns, turns.start(0))), Some(kv))
     } else {
         // Only passes that nothing follows have sequences of different lengths.
         let mut parts = Vec::with_capacity(spans.len());
         let mut start = 0;
-        for &span in spans {
+        for (sequence, &span) in spans.iter().enumerate() {
             let rows = qkv.each_ref().map(|t| t.clone().narrow(0, start, span.new));
+            let turns = turns.map(|turns| (turns, turns.start(sequence)));
             parts.push(attend_even(shape, rows, span, 1, turns, None));
             start += span.new;
         }
@@ -119,14 +121,18 @@ fn split<B: Backend>(shape: &Heads, projected: Projected<B>) -> [Tensor<B, 3>; 3
             [by_head(q, heads), by_head(k, kv_heads), by_head(v, kv_heads)]
         }
         Projected::PerHead(all) => {
-            let tokens = all.dims()[0];
-            let all = all.reshape([tokens, heads, 3, head_dim]);
-            [0, 1, 2].map(|part| all.clone().narrow(2, part, 1).reshape([tokens, heads, head_dim]))
+            let (tokens, group) = (all.dims()[0], heads / kv_heads);
+            let all = all.reshape([tokens, kv_heads, group + 2, head_dim]);
+            [(0, group), (group, 1), (group + 1, 1)].map(|(first, count)| {
+                let part = all.clone().narrow(2, first, count);
+                part.reshape([tokens, kv_heads * count, head_dim])
+            })
         }
         Projected::Stacked(all) => {
             let tokens = all.dims()[0];
-            let all = all.reshape([tokens, 3, heads, head_dim]);
-            [0, 1, 2].map(|part| all.clone().narrow(1, part, 1).reshape([tokens, heads, head_dim]))
+            let all = all.reshape([tokens, heads + 2 * kv_heads, head_dim]);
+            let parts = [(0, heads), (heads, kv_heads), (heads + kv_heads, kv_heads)];
+            parts.map(|(first, count)| all.clone().narrow(1, first, count))
         }
     }
 }
@@ -137,14 +143,14 @@ fn attend_even<B: Backend>(
     [q, k, v]: [Tensor<B, 3>; 3],
     span: Span,
     sequences: usize,
-    turns: Option<&Turns<B>>,
+    turns: Option<(&Turns<B>, usize)>,
     kv: Option<&mut [Tensor<B, 1>; 2]>,
 ) -> Tensor<B, 3> {
-    let Heads { heads, kv_heads, head_dim, window } = *shape;
+    let Heads { heads, kv_heads, head_dim, window, .. } = *shape;
     let by_head = |t: Tensor<B, 3>, heads: usize| t.reshape([sequences, span.new, heads, head_dim]).swap_dims(1, 2);
     let (mut q, mut k, mut v) = (by_head(q, heads), by_head(k, kv_heads), by_head(v, kv_heads));
-    if let Some(turns) = turns {
-        (q, k) = (rotate(q, turns, span.past), rotate(k, turns, span.past));
+    if let Some((turns, start)) = turns {
+        (q, k) = (rotate(q, turns, start + span.past), rotate(k, turns, start + span.past));
     }
     let keys = span.past + span.new;
     if let Some([kept_keys, kept_values]) = kv {
@@ -161,14 +167,17 @@ fn attend_even<B: Backend>(
     let masked = window.is_some_and(|window| keys > window) || (!causal && span.new > 1);
     let device = q.device();
     let mask = masked.then(|| mask::<B>(span.new, span.past, window, &device));
-    attention_by_head(q, k, v, mask, causal).swap_dims(1, 2).reshape([sequences * span.new, heads, head_dim])
+    attention_by_head(shape, [q, k, v], mask, causal).swap_dims(1, 2).reshape([sequences * span.new, heads, head_dim])
 }
 
-/// Rotates `x` `[sequences, heads, length, head_dim]`, whose positions begin at `start`.
+/// Rotates `x` `[sequences, heads, length, head_dim]`, whose first token is turned by row `start` of the table.
 fn rotate<B: Backend>(x: Tensor<B, 4>, turns: &Turns<B>, start: usize) -> Tensor<B, 4> {
     let [_, _, length, head_dim] = x.dims();
     let pairs = turns.pairs;
     let dim = 2 * pairs;
+    if turns.neighbours {
+        return rotate_neighbours(x, turns, start);
+    }
     let part = |from: usize, length: usize| x.clone().narrow(3, from, length);
     let turned = Tensor::cat(vec![part(pairs, pairs).neg(), part(0, pairs)], 3);
     let turns = turns.table.clone().narrow(0, start * dim, length * dim).cast(x.dtype());
@@ -179,6 +188,20 @@ fn rotate<B: Backend>(x: Tensor<B, 4>, turns: &Turns<B>, start: usize) -> Tensor
     };
     let rotated = part(0, dim) * twice(0) + turned * twice(1);
     if dim == head_dim { rotated } else { Tensor::cat(vec![rotated, part(dim, head_dim - dim)], 3) }
+}
+
+/// [`rotate`] of features `2 i` and `2 i + 1`: put in the order of halves, rotated, and put back.
+fn rotate_neighbours<B: Backend>(x: Tensor<B, 4>, turns: &Turns<B>, start: usize) -> Tensor<B, 4> {
+    let [sequences, heads, length, head_dim] = x.dims();
+    let (pairs, dim) = (turns.pairs, 2 * turns.pairs);
+    let order = |x: Tensor<B, 4>, inner: [usize; 2]| {
+        let x: Tensor<B, 5> = x.reshape([sequences, heads, length, inner[0], inner[1]]);
+        x.swap_dims(3, 4).reshape([sequences, heads, length, dim])
+    };
+    let halves = Turns { neighbours: false, ..turns.clone() };
+    let rotated = rotate(order(x.clone().narrow(3, 0, dim), [pairs, 2]), &halves, start);
+    let rotated = order(rotated, [2, pairs]);
+    if dim == head_dim { rotated } else { Tensor::cat(vec![rotated, x.narrow(3, dim, head_dim - dim)], 3) }
 }
 
 /// True where a key comes after its query or is too far back to be seen: `[1, 1, new, past + new]`.
@@ -197,9 +220,8 @@ fn mask<B: Backend>(new: usize, past: usize, window: Option<usize>, device: &B::
 /// - `mask`: `[1, 1, new, keys]`
 /// - returns the shape of `q`
 fn attention_by_head<B: Backend>(
-    q: Tensor<B, 4>,
-    k: Tensor<B, 4>,
-    v: Tensor<B, 4>,
+    shape: &Heads,
+    [q, k, v]: [Tensor<B, 4>; 3],
     mask: Option<Tensor<B, 4, Bool>>,
     causal: bool,
 ) -> Tensor<B, 4> {
@@ -207,8 +229,15 @@ fn attention_by_head<B: Backend>(
     let [_, kv_heads, keys, _] = k.dims();
     let mask = mask.map(|mask| mask.expand([sequences, heads, new, keys]));
     let group = heads / kv_heads;
-    let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
-    attention(q, spread(k, group), spread(v, group), mask, None, options)
+    let scale = (*shape != Heads { window: shape.window, ..Heads::new(shape.heads, shape.kv_heads, shape.head_dim) })
+        .then_some(f64::from(shape.scale));
+    let options = AttentionModuleOptions { scale, softcap: shape.cap.map(f64::from), is_causal: causal };
+    let bias = shape.alibi.map(|_| {
+        let data = TensorData::new(shape.key_bias(keys), [1, heads, 1, keys]);
+        let bias: Tensor<B, 4> = Tensor::from_data(data, (&q.device(), DType::F32));
+        bias.cast(q.dtype()).expand([sequences, heads, new, keys])
+    });
+    attention(q, spread(k, group), spread(v, group), mask, bias, options)
 }
 
 /// Repeats each key or value head `[sequences, kv_heads, length, head_dim]` for its group of query heads.

@@ -27,11 +27,21 @@ pub fn narrow(numbers: Cow<'_, [f32]>, shape: impl Into<Shape>, dtype: DType) ->
 /// A tensor's data as f32 numbers; none where the data are of no type of floating-point numbers.
 pub fn widen(data: TensorData) -> Option<Vec<f32>> {
     match data.dtype {
-        DType::F16 => Some(converted(data.as_slice::<f16>().ok()?, 0.0, |to, from| from.convert_to_f32_slice(to))),
-        DType::BF16 => Some(converted(data.as_slice::<bf16>().ok()?, 0.0, |to, from| from.convert_to_f32_slice(to))),
+        DType::F16 => Some(wide_f16(data.as_slice().ok()?)),
+        DType::BF16 => Some(wide_bf16(data.as_slice().ok()?)),
         // Of 32-bit numbers this is no copy.
         _ => data.convert_dtype(DType::F32).into_vec().ok(),
     }
+}
+
+/// f16 numbers as f32.
+pub fn wide_f16(numbers: &[f16]) -> Vec<f32> {
+    converted(numbers, 0.0, |to, from| from.convert_to_f32_slice(to))
+}
+
+/// bf16 numbers as f32.
+pub fn wide_bf16(numbers: &[bf16]) -> Vec<f32> {
+    converted(numbers, 0.0, |to, from| from.convert_to_f32_slice(to))
 }
 
 fn converted<A: Sync, B: Copy + Send>(from: &[A], zero: B, convert: impl Fn(&mut [B], &[A]) + Sync) -> Vec<B> {

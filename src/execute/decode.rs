@@ -59,9 +59,9 @@ pub struct Norm<'a, B: Backend> {
 pub enum Order {
     /// Three tensors, each `[tokens, heads, head_dim]`.
     Separate,
-    /// One, `[tokens, heads, 3, head_dim]`.
+    /// One, `[tokens, kv_heads, queries of the head + 2, head_dim]`.
     PerHead,
-    /// One, `[tokens, 3, heads, head_dim]`.
+    /// One, `[tokens, heads + 2 * kv_heads, head_dim]`.
     Stacked,
 }
 
@@ -70,9 +70,9 @@ pub enum Order {
 pub enum Projected<B: Backend> {
     /// Of three linears, each `[heads, head_dim]` a token.
     Separate([Tensor<B, 2>; 3]),
-    /// Of one, `[heads, 3, head_dim]` a token.
+    /// Of one: for every key-value head its queries, its key and its value.
     PerHead(Tensor<B, 2>),
-    /// Of one, `[3, heads, head_dim]` a token.
+    /// Of one: all queries, all keys, all values.
     Stacked(Tensor<B, 2>),
 }
 
@@ -81,8 +81,19 @@ pub enum Projected<B: Backend> {
 pub struct Turns<B: Backend> {
     /// Pairs of a head's features: `i` and `i + pairs`; at least one.
     pub pairs: usize,
+    /// Pairs are `2 i` and `2 i + 1` instead.
+    pub neighbours: bool,
     /// `[positions * pairs * 2]`, f32: cosine and sine of each.
     pub table: Tensor<B, 1>,
+    /// Where the position 0 of each sequence stands in the table, where sequences are turned in different ways.
+    pub starts: Option<Vec<usize>>,
+}
+
+impl<B: Backend> Turns<B> {
+    /// Where the position 0 of a sequence stands in the table.
+    pub fn start(&self, sequence: usize) -> usize {
+        self.starts.as_ref().map_or(0, |starts| starts[sequence])
+    }
 }
 
 /// What one sequence of a batch has in a block's memory.

@@ -54,6 +54,14 @@ impl<B: SparseBackend> GramSums<B> {
         Self { tokens: 0, sums, failed: None }
     }
 
+    /// Whether products are summed up, beside squares.
+    pub fn has_gram(&self) -> bool {
+        match &self.sums {
+            Sums::Host { gram, .. } => gram.is_some(),
+            Sums::Device { wanted, .. } => *wanted,
+        }
+    }
+
     /// Adds a batch `[tokens, cols]`. Where that fails, [`GramSums::finish`] says so.
     pub fn add(&mut self, x: &Tensor<B, 2>) {
         let tokens = x.dims()[0];

@@ -37,7 +37,7 @@ pub use crate::config::format::Format;
 pub use backend::{
     ColumnWeight, KERNEL_POLICY_VERSION, LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend, SparseWeight,
 };
-pub use convert::{narrow, widen};
+pub use convert::{narrow, wide_bf16, wide_f16, widen};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaWeight, cuda_device};
 pub use decode::DecodeOps;

@@ -3,8 +3,9 @@
 use super::model_files::{ModelFiles, WeightFiles};
 use super::weights::{TensorInfo, Weights};
 use super::{LoadError, quantised, synthetic};
-use crate::model::{self, Architecture, Module, Part};
+use crate::model::{self, Architecture, Halves, Module, Numbers, Part};
 use rayon::prelude::*;
+use safetensors::Dtype;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -94,6 +95,30 @@ impl Checkpoint {
             return Ok(model::transpose(&numbers, inp, out).into());
         }
         Ok(numbers)
+    }
+
+    /// As [`Checkpoint::read`], but what the files have in 16 bits stays so.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub fn read_as_stored(&self, module: usize, part: Part) -> Result<Numbers<'_>, LoadError> {
+        let Store::Files { weights, names } = &self.store else { return Ok(self.read(module, part)?.into()) };
+        let name = &names[&(module, part == Part::Bias)];
+        let of = match weights.info(name).map(|info| info.dtype) {
+            Some(Dtype::F16) => Halves::f16,
+            Some(Dtype::BF16) => Halves::bf16,
+            _ => return Ok(self.read(module, part)?.into()),
+        };
+        let halves = of(&weights.read_bytes(name)?);
+        if let Some((first, count)) = halves.not_finite() {
+            let (model, tensor) = (self.files.source.clone(), name.clone());
+            return Err(LoadError::NotFinite { model, tensor, count, first });
+        }
+        let described = &self.architecture.modules[module];
+        Ok(Numbers::Halves(match described.transposed && part == Part::Weight {
+            true => halves.transposed(described.shape[1], described.shape[0]),
+            false => halves,
+        }))
     }
 
     /// Which weights of a linear are kept, `[out_features, in_features]`, where the files say so by a mask or a bitmap.

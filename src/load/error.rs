@@ -2,6 +2,7 @@
 
 use super::dataset::DatasetError;
 use super::hub::HubError;
+use super::tasks::TaskError;
 use super::weights::{DEQUANTISE, GGUF, MERGE, WeightsError};
 use crate::model;
 use std::path::PathBuf;
@@ -19,6 +20,9 @@ pub enum LoadError {
     /// A dataset.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// A task.
+    #[error(transparent)]
+    Task(#[from] TaskError),
     /// A file can't be read.
     #[error("failed to read `{}`", path.display())]
     Read {
@@ -327,6 +331,7 @@ impl LoadError {
             Self::Hub(error) => error.hint(),
             Self::Weights(error) => error.hint(),
             Self::Dataset(error) => error.hint(),
+            Self::Task(error) => error.hint(),
             Self::Config { source, .. } => source.hint(),
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => {
                 Some("save the file as UTF-8".into())

@@ -20,6 +20,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The most tokens of a window unless the experiment says otherwise.
 const DEFAULT_CONTEXT: usize = 2048;
 
+/// How long sequences of a model may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// What the model was made for.
+    pub positions: usize,
+    /// The most that is run.
+    pub longest: usize,
+}
+
+impl From<usize> for Reach {
+    fn from(positions: usize) -> Self {
+        Self { positions, longest: positions }
+    }
+}
+
 /// The texts of an experiment.
 #[derive(Clone, Debug)]
 pub struct Texts {
@@ -145,7 +160,7 @@ impl Texts {
         self.warnings.iter().cloned().chain(of_calibration.filter(|text| said.insert(text.clone()))).collect()
     }
 
-    /// Token ids for a model of `positions` positions and a vocabulary of `vocabulary` entries.
+    /// Token ids for a model that reaches so far and a vocabulary of `vocabulary` entries.
     ///
     /// # Errors
     /// When the context is longer than the model, a text shorter than a window, or the tokenizer
@@ -154,13 +169,14 @@ impl Texts {
         &self,
         tokenizer: &Tokenizer,
         model: &str,
-        positions: usize,
+        reach: impl Into<Reach>,
         vocabulary: usize,
     ) -> Result<Tokens, LoadError> {
+        let Reach { positions: usual, longest: positions } = reach.into();
         if let Some(context) = self.data.context.filter(|&context| context > positions) {
             return Err(LoadError::Context { model: model.into(), context, positions });
         }
-        let context = self.data.context.unwrap_or(positions.min(DEFAULT_CONTEXT));
+        let context = self.data.context.unwrap_or(usual.min(DEFAULT_CONTEXT));
         let agreement = self.agreement_tokens(tokenizer, model, context)?;
         let windows = |text| self.windows(text, tokenizer, model, context);
         let perplexity = self.perplexity.as_ref().map(windows).transpose()?;

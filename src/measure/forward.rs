@@ -114,7 +114,7 @@ fn batches(sequences: &[Vec<u32>]) -> impl Iterator<Item = &[Vec<u32>]> {
 }
 
 /// The numbers of logits.
-fn host<B: SparseBackend>(logits: Tensor<B, 2>) -> Result<Vec<f32>, ForwardError> {
+pub(super) fn host<B: SparseBackend>(logits: Tensor<B, 2>) -> Result<Vec<f32>, ForwardError> {
     let data = logits.into_data();
     let data = if data.dtype == burn::tensor::DType::F32 { data } else { data.convert::<f32>() };
     data.into_vec().map_err(|error| ForwardError::Read(format!("{error:?}")))

@@ -5,6 +5,7 @@
 //!   Decoder ──forward.rs──> logits, a few rows at a time ─┬─> agreement.rs   with the dense model's
 //!                                                         ├─> gate.rs        csr with masked
 //!                                                         └─> perplexity.rs  with the text itself
+//!   Decoder ──tasks.rs──> log-likelihoods of choices, answers.rs; written.rs: what it writes
 //!   Decoder + KvCache ──latency.rs──> times of prefill and decode
 //!   Architecture + what is stored ──structure.rs──> layers, totals
 //!   product, many copies ──kernel.rs──> seconds a call, error of the output
@@ -13,6 +14,7 @@
 //! This module knows models. It does not know pruning, cells or files.
 
 mod agreement;
+mod answers;
 mod forward;
 mod gate;
 mod kernel;
@@ -22,8 +24,13 @@ mod memory;
 mod softmax;
 mod stats;
 mod structure;
+mod tasks;
+mod written;
 
 pub use agreement::{Agreement, agreement};
+pub use answers::{
+    end_of_answer, last_number, likeliest, likeliest_by_length, mean_and_error, same_number, strict_number,
+};
 pub use forward::{ForwardError, all_logits, decoded_logits, each_logits};
 pub use gate::{Gate, GateMiss, gate};
 pub use kernel::{
@@ -35,3 +42,5 @@ pub use likelihood::{Likelihood, likelihood};
 pub use memory::PeakRss;
 pub use stats::{mean, quantile, sd};
 pub use structure::{LayerRow, Stored, Structure, structure};
+pub use tasks::{Asked, Scored, score};
+pub use written::write_greedily;

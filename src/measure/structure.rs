@@ -38,7 +38,8 @@ pub struct LayerRow {
     pub total: u64,
     /// The weight's shape, where it has two dimensions.
     pub shape: Option<[usize; 2]>,
-    /// 2 · out · in for a dense linear, 2 · entries for a sparse one, else 0.
+    /// 2 · out · in for a dense linear, 2 · entries for a sparse one, else 0; of an expert times the share of tokens
+    /// that pass it on average.
     pub flops_per_token: u64,
     /// Bytes stored, bias included.
     pub bytes: u64,
@@ -109,8 +110,10 @@ pub fn structure(architecture: &Architecture, stored: &[Stored], bytes_per_numbe
     let rows = architecture.modules.iter().zip(stored).map(|(module, stored)| {
         let weights = module.weights() as u64;
         let flops = match (module.kind, stored.entries) {
-            (Kind::Linear, Some(entries)) => 2 * entries,
-            (Kind::Linear, None) => 2 * weights,
+            // A token passes some of the experts: each is used by so many of all tokens on average.
+            (Kind::Linear | Kind::Router, entries) => {
+                2 * entries.unwrap_or(weights) * module.used[0] as u64 / module.used[1] as u64
+            }
             (Kind::Embedding | Kind::Norm, _) => 0,
         };
         LayerRow {
@@ -129,6 +132,48 @@ pub fn structure(architecture: &Architecture, stored: &[Stored], bytes_per_numbe
         }
     });
     let layers: Vec<LayerRow> = rows.collect();
-    let sum = |value: fn(&LayerRow) -> u64| layers.iter().filter(|row| !row.tied).map(value).sum();
-    Structure { nonzero: sum(|row| row.nonzero), total: sum(|row| row.total), bytes: sum(|row| row.bytes), layers }
+    let mut sums = Structure { nonzero: 0, total: 0, bytes: 0, layers };
+    for ((module, stored), row) in architecture.modules.iter().zip(stored).zip(&sums.layers) {
+        // Of a head that shares its weight, a bias is its own.
+        let biases = module.biases() as u64;
+        let own = match row.tied {
+            true => [stored.nonzero_bias, biases, biases * bytes_per_number],
+            false => [row.nonzero, row.total, row.bytes],
+        };
+        sums.nonzero += own[0];
+        sums.total += own[1];
+        sums.bytes += own[2];
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Phi's head has a bias; `sum(p.numel() for p in model.parameters())` of transformers 5.24 counts it once more than
+    /// the table: `PhiConfig(hidden_size=8, intermediate_size=20, vocab_size=512, num_attention_heads=2,
+    /// num_hidden_layers=1)` has 9372 parameters, 5276 of them where `tie_word_embeddings` is true.
+    #[test]
+    fn the_bias_of_a_tied_head_counts() {
+        for (tied, parameters) in [(true, 5276), (false, 9372)] {
+            let config = serde_json::json!({
+                "model_type": "phi", "vocab_size": 512, "hidden_size": 8, "intermediate_size": 20,
+                "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64,
+                "tie_word_embeddings": tied,
+            });
+            let architecture = crate::model::architecture(&config).unwrap();
+            let stored = |module: &crate::model::Module| Stored {
+                nonzero: module.weights() as u64,
+                nonzero_bias: module.biases() as u64,
+                weight_bytes: 4 * module.weights() as u64,
+                entries: None,
+                format: "dense".into(),
+            };
+            let stored: Vec<Stored> = architecture.modules.iter().map(stored).collect();
+            let found = structure(&architecture, &stored, 4);
+            assert_eq!((found.nonzero, found.total, found.bytes), (parameters, parameters, 4 * parameters));
+            assert_eq!(architecture.parameters() as u64, parameters);
+        }
+    }
 }

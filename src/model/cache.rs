@@ -7,15 +7,21 @@
 //! ```
 
 use super::architecture::Architecture;
+use super::rotary::RotaryTable;
 use crate::execute::SparseBackend;
+use crate::execute::decode::Projected;
+use crate::execute::kernels::attention::Heads;
 use burn::tensor::Tensor;
+use std::fmt;
+use std::sync::Arc;
 
 /// The memory of a decoder that generates: sequences of equal length, with room for more.
 #[derive(Clone, Debug)]
 pub struct KvCache<B: SparseBackend> {
     sequences: usize,
     capacity: usize,
-    past: usize,
+    /// The tokens of each sequence.
+    seen: Vec<Vec<u32>>,
     pub(super) blocks: Vec<KvBlock<B>>,
 }
 
@@ -24,9 +30,13 @@ impl<B: SparseBackend> KvCache<B> {
     pub fn new(architecture: &Architecture, sequences: usize, capacity: usize) -> Self {
         let attention = architecture.attention;
         let numbers = sequences * attention.kv_heads * capacity * attention.head_dim;
-        let block =
-            || KvBlock { host: if B::ON_HOST { HostKv::new(numbers) } else { HostKv::default() }, device: None };
-        Self { sequences, capacity, past: 0, blocks: architecture.blocks.iter().map(|_| block()).collect() }
+        let block = || KvBlock {
+            host: if B::ON_HOST { HostKv::new(numbers) } else { HostKv::default() },
+            device: None,
+            shared: None,
+        };
+        let seen = vec![Vec::new(); sequences];
+        Self { sequences, capacity, seen, blocks: architecture.blocks.iter().map(|_| block()).collect() }
     }
 
     /// Sequences.
@@ -41,16 +51,22 @@ impl<B: SparseBackend> KvCache<B> {
 
     /// Tokens of each sequence that the decoder has seen.
     pub fn past(&self) -> usize {
-        self.past
+        self.seen.first().map_or(0, Vec::len)
+    }
+
+    /// Those tokens, sequence by sequence.
+    pub(super) fn seen(&self) -> &[Vec<u32>] {
+        &self.seen
     }
 
     /// Forgets every token, and keeps the memory.
     pub fn clear(&mut self) {
-        self.past = 0;
+        self.seen.iter_mut().for_each(Vec::clear);
     }
 
-    pub(super) fn grow(&mut self, tokens: usize) {
-        self.past += tokens;
+    /// Notes the tokens that each sequence has more.
+    pub(super) fn grow<'a>(&mut self, new: impl Iterator<Item = &'a [u32]>) {
+        self.seen.iter_mut().zip(new).for_each(|(seen, new)| seen.extend_from_slice(new));
     }
 }
 
@@ -60,12 +76,26 @@ pub(super) struct KvBlock<B: SparseBackend> {
     pub host: HostKv,
     /// Keys and values, made when the first come: see [`DecodeOps::attend`](crate::execute::DecodeOps::attend).
     pub device: Option<[Tensor<B, 1>; 2]>,
+    /// Of a pass whose sequences share what they begin with: what attends instead, and which decoder block this is.
+    pub shared: Option<(Arc<dyn Shared<B>>, usize)>,
+}
+
+/// How tokens attend whose sequences share what they begin with.
+pub(super) trait Shared<B: SparseBackend>: fmt::Debug + Send + Sync {
+    /// What every token of the pass sees, in the decoder block of an index: `[tokens, heads * head_dim]`.
+    fn attend(
+        &self,
+        block: usize,
+        shape: &Heads,
+        projected: &Projected<B>,
+        rotary: Option<&RotaryTable<B>>,
+    ) -> Tensor<B, 2>;
 }
 
 impl<B: SparseBackend> KvBlock<B> {
     /// Memory for a pass that nothing follows: every decoder block in turn uses it.
     pub fn scratch() -> Self {
-        Self { host: HostKv::default(), device: None }
+        Self { host: HostKv::default(), device: None, shared: None }
     }
 }
 

@@ -1,32 +1,10 @@
-//! `config.json` → [`Architecture`]: the registry of families and what they share.
+//! `config.json` → [`Architecture`]: what the configurations of all families share.
 
 use super::architecture::Architecture;
-use super::defaults::{self, Key};
 use super::error::ConfigError;
+use super::families::FAMILIES;
 use super::fields::Fields;
-use super::{gpt_neox, gpt2, llama, opt};
 use serde_json::Value;
-
-/// A family of networks, by `model_type`.
-pub struct Family {
-    /// `model_type` of `config.json`.
-    pub model_type: &'static str,
-    /// Models of that family.
-    pub help: &'static str,
-    /// What its configurations say, with what holds where they leave it out.
-    keys: &'static [Key],
-    build: fn(&Fields<'_>) -> Result<Architecture, ConfigError>,
-}
-
-/// Every family that can be loaded.
-pub const FAMILIES: &[Family] = &[
-    Family { model_type: "gpt2", help: "GPT-2, DistilGPT-2", keys: defaults::GPT2, build: gpt2::build },
-    Family { model_type: "gpt_neox", help: "Pythia, GPT-NeoX", keys: defaults::GPT_NEOX, build: gpt_neox::build },
-    Family { model_type: "llama", help: "Llama, SmolLM2, TinyLlama", keys: defaults::LLAMA, build: llama::llama },
-    Family { model_type: "mistral", help: "Mistral", keys: defaults::MISTRAL, build: llama::mistral },
-    Family { model_type: "opt", help: "OPT", keys: defaults::OPT, build: opt::build },
-    Family { model_type: "qwen2", help: "Qwen2, Qwen2.5", keys: defaults::QWEN2, build: llama::qwen2 },
-];
 
 /// The network that a `config.json` describes.
 ///
@@ -51,7 +29,8 @@ pub fn architecture(config: &Value) -> Result<Architecture, ConfigError> {
         let key = if family.model_type == "gpt2" { "n_positions" } else { "max_position_embeddings" };
         return Err(fields.unusable(key, "2 or more"));
     }
-    fields.check_layer_types(architecture.blocks.len(), attention.window, architecture.max_positions)?;
+    let windows: Vec<Option<usize>> = architecture.blocks.iter().map(|block| block.window).collect();
+    fields.check_layer_types(&windows, architecture.max_positions)?;
     architecture.assumed = fields.assumed();
     Ok(architecture)
 }
@@ -157,7 +136,7 @@ mod tests {
                 attention.kv_heads,
                 network.vocabulary,
                 network.max_positions,
-                attention.window.unwrap_or(0),
+                network.blocks[0].window.unwrap_or(0),
             ];
             assert_eq!((found, network.activation), (expected, activation), "{family}");
             assert_eq!(network.modules[network.head].tied_to.is_some(), tied, "{family}");
@@ -167,7 +146,7 @@ mod tests {
     #[test]
     fn null_is_not_always_what_nothing_is() {
         let with = |family: &str, key: &str| architecture(&json!({"model_type": family, key: null})).unwrap();
-        assert_eq!(with("mistral", "sliding_window").attention.window, None);
+        assert_eq!(with("mistral", "sliding_window").blocks[0].window, None);
         assert_eq!(with("mistral", "num_key_value_heads").attention.kv_heads, 32);
         let few = architecture(&json!({"model_type": "qwen2", "num_key_value_heads": null, "num_attention_heads": 8}));
         assert_eq!(few.unwrap().attention.kv_heads, 8);
@@ -198,9 +177,6 @@ mod tests {
             let said = layers(name, kinds.clone(), none.clone()).unwrap_err();
             assert!(said.starts_with(&format!("`layer_types` is {kinds}, expected")), "{said}");
         }
-        assert!(
-            refused("qwen2.5-0.5b", json!({"use_sliding_window": true})).starts_with("`use_sliding_window` is true")
-        );
     }
 
     #[test]
@@ -217,6 +193,14 @@ mod tests {
             ("gpt2", 124_439_808),
             ("qwen2.5-0.5b", 494_032_768),
             ("mistral-7b", 7_241_732_096),
+            ("llama-3.2-1b", 1_235_814_400),
+            ("llama-3.1-8b", 8_030_261_248),
+            ("qwen3-0.6b", 596_049_920),
+            ("qwen3-8b", 8_190_735_360),
+            ("gemma-2-2b", 2_614_341_888),
+            ("phi-3-mini", 3_821_079_552),
+            ("olmo-2-1b", 1_484_916_736),
+            ("olmoe-1b-7b", 6_919_161_856),
         ] {
             let architecture = architecture(&super::super::published(name).unwrap()).unwrap();
             assert_eq!(architecture.parameters(), parameters, "{name}");

@@ -9,20 +9,23 @@
 //! A pass begins its sequences anew ([`Decoder::hidden`]), or continues those of a cache
 //! ([`Decoder::extend`]): the same pass, whose attention begins at another place.
 
+mod blocks;
+mod experts;
 mod stages;
+mod tree;
 
 pub use stages::{Activations, Stage};
+pub use tree::{Node, Tree};
 
 use super::architecture::*;
-use super::attention::attend;
 use super::cache::{KvBlock, KvCache};
 use super::clock::{Clock, Section, SectionTimes};
+use super::halves::Numbers;
 use super::linear::{DenseWeight, Linear, LinearWeight, tensor};
 use super::rotary::RotaryTable;
 use crate::execute::SparseBackend;
-use crate::execute::decode::{Column, Norm, Places, Projected, Span};
+use crate::execute::decode::{Column, Places, Span};
 use burn::tensor::{DType, Tensor};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use thiserror::Error;
@@ -109,7 +112,8 @@ pub struct Decoder<B: SparseBackend> {
     architecture: Arc<Architecture>,
     /// One entry a module of the architecture.
     modules: Vec<Loaded<B>>,
-    rotary: Option<RotaryTable<B>>,
+    /// Those of the last batch.
+    rotaries: Rotaries<B>,
     dtype: DType,
     device: B::Device,
     /// Where time goes, if someone wants to know.
@@ -120,7 +124,7 @@ pub struct Decoder<B: SparseBackend> {
 
 #[derive(Clone, Debug)]
 enum Loaded<B: SparseBackend> {
-    Embedding(Tensor<B, 2>),
+    Embedding(DenseWeight<B>),
     Linear(Linear<B>),
     Norm { gain: Tensor<B, 1>, bias: Option<Tensor<B, 1>> },
 }
@@ -131,11 +135,13 @@ struct Residuals<B: SparseBackend> {
     added: Vec<Tensor<B, 2>>,
 }
 
-/// A block but for its last linear.
-struct Unfinished<B: SparseBackend> {
-    residuals: Residuals<B>,
-    /// What that linear reads.
-    input: Tensor<B, 2>,
+/// Tables of angles, one for each rotary position of an architecture that rotates anything.
+type Rotaries<B> = Vec<Option<RotaryTable<B>>>;
+
+/// Where the tokens of a batch are, and how they are rotated there.
+struct At<'a, B: SparseBackend> {
+    places: &'a Places<B>,
+    rotaries: &'a Rotaries<B>,
 }
 
 /// Told which linears read what.
@@ -149,40 +155,45 @@ impl<B: SparseBackend> Residuals<B> {
 
 impl<B: SparseBackend> Decoder<B> {
     /// Builds the network, asking `read` for each tensor once, by module and part; a tied weight is not asked for.
+    /// Matrices of 16 bits stay so, which is for backends in host memory at f32 alone.
     ///
     /// # Errors
     /// What `read` returns.
-    pub fn load<'a, E>(
+    pub fn load<'a, E, N: Into<Numbers<'a>>>(
         architecture: Arc<Architecture>,
         dtype: DType,
         device: &B::Device,
-        mut read: impl FnMut(usize, Part) -> Result<Cow<'a, [f32]>, E>,
+        mut read: impl FnMut(usize, Part) -> Result<N, E>,
     ) -> Result<Self, E> {
+        let mut read = |module, part| read(module, part).map(Into::<Numbers<'a>>::into);
         let mut modules: Vec<Loaded<B>> = Vec::with_capacity(architecture.modules.len());
         for (index, module) in architecture.modules.iter().enumerate() {
             let bias = match module.bias {
                 true => {
                     let bias = read(index, Part::Bias)?;
-                    Some(tensor(bias, [module.biases()], dtype, device))
+                    Some(tensor(bias.wide(), [module.biases()], dtype, device))
                 }
                 false => None,
             };
             let loaded = match (module.kind, module.tied_to) {
-                (Kind::Linear, Some(table)) => {
+                (Kind::Linear | Kind::Router, Some(table)) => {
                     let Loaded::Embedding(table) = &modules[table] else { unreachable!("heads are tied to tables") };
-                    Loaded::Linear(Linear { weight: LinearWeight::Dense(DenseWeight::shared(table)), bias })
+                    Loaded::Linear(Linear { weight: LinearWeight::Dense(table.clone()), bias })
                 }
-                (Kind::Linear, None) => {
+                (Kind::Linear | Kind::Router, None) => {
                     let weight = read(index, Part::Weight)?;
-                    let weight = DenseWeight::new(weight, [module.shape[0], module.shape[1]], dtype, device);
+                    let weight = DenseWeight::of(weight, [module.shape[0], module.shape[1]], dtype, device);
                     Loaded::Linear(Linear { weight: LinearWeight::Dense(weight), bias })
                 }
                 (Kind::Embedding, _) => {
                     let table = read(index, Part::Weight)?;
-                    Loaded::Embedding(tensor(table, [module.shape[0], module.shape[1]], dtype, device))
+                    Loaded::Embedding(DenseWeight::of(table, [module.shape[0], module.shape[1]], dtype, device))
                 }
                 (Kind::Norm, _) => {
-                    let gain = read(index, Part::Weight)?;
+                    let mut gain = read(index, Part::Weight)?.wide();
+                    if architecture.constants.gains_less_one {
+                        gain.to_mut().iter_mut().for_each(|gain| *gain += 1.0);
+                    }
                     Loaded::Norm { gain: tensor(gain, [module.shape[0]], dtype, device), bias }
                 }
             };
@@ -191,7 +202,7 @@ impl<B: SparseBackend> Decoder<B> {
         Ok(Self {
             architecture,
             modules,
-            rotary: None,
+            rotaries: Vec::new(),
             dtype,
             device: device.clone(),
             clock: None,
@@ -266,15 +277,42 @@ impl<B: SparseBackend> Decoder<B> {
         if past + new > capacity {
             return Err(DecoderError::CacheFull { needed: past + new, capacity });
         }
-        let spans = vec![Span { past, new, capacity }; sequences];
-        let hidden = self.pass(batch, spans, &mut cache.blocks)?;
-        cache.grow(new);
+        let hidden = match past > 0 && self.outgrown(past, past + new) {
+            false => self.pass(batch, vec![Span { past, new, capacity }; sequences], &mut cache.blocks)?,
+            true => self.pass_anew(batch, cache, new)?,
+        };
+        cache.grow(batch.ids.chunks(new.max(1)));
         Ok(hidden)
+    }
+
+    /// Whether what a cache holds of `before` tokens is wrong once there are `after`.
+    fn outgrown(&self, before: usize, after: usize) -> bool {
+        match &self.architecture.positions {
+            Positions::Rotary(rotaries) => rotaries.iter().any(|rotary| rotary.scaling.outgrown(before, after)),
+            Positions::Learned { .. } | Positions::Alibi(_) => false,
+        }
+    }
+
+    /// Runs all tokens of a cache and those of the batch as if none had been seen; gives what the batch's give.
+    fn pass_anew(&mut self, batch: &Batch, cache: &mut KvCache<B>, new: usize) -> Result<Tensor<B, 2>, DecoderError> {
+        let whole: Vec<Vec<u32>> =
+            cache.seen().iter().zip(batch.ids.chunks(new)).map(|(seen, new)| [seen, new].concat()).collect();
+        let whole = Batch::new(whole.iter().map(Vec::as_slice));
+        let length = cache.past() + new;
+        let spans = vec![Span { past: 0, new: length, capacity: cache.capacity() }; cache.sequences()];
+        let hidden = self.pass(&whole, spans, &mut cache.blocks)?;
+        let last = |sequence| hidden.clone().narrow(0, sequence * length + length - new, new);
+        Ok(Tensor::cat((0..cache.sequences()).map(last).collect(), 0))
     }
 
     /// Logits of rows of [`Decoder::hidden`]: `[rows, width]` → `[rows, vocabulary]`.
     pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.product(self.architecture.head, hidden)
+        let constants = self.architecture.constants;
+        let logits = scaled(self.product(self.architecture.head, hidden), constants.logits);
+        match constants.logit_cap {
+            Some(cap) => logits.div_scalar(cap).tanh().mul_scalar(cap),
+            None => logits,
+        }
     }
 
     /// Waits until the device has done what it was asked for.
@@ -301,15 +339,16 @@ impl<B: SparseBackend> Decoder<B> {
         blocks: &mut [KvBlock<B>],
     ) -> Result<Tensor<B, 2>, DecoderError> {
         self.check(batch, &spans)?;
-        // The room of a cache, so that the table is not made again at every token.
-        let longest = spans.iter().map(|span| span.capacity).max().unwrap_or(0);
-        self.prepare_rotary(longest.min(self.architecture.max_positions));
+        let lengths: Vec<usize> = spans.iter().map(|span| span.past + span.new).collect();
+        let capacity = spans.iter().map(|span| span.capacity).max().unwrap_or(0);
+        self.prepare_rotary(&lengths, capacity.min(self.architecture.longest));
         let places = Places::new(&batch.ids, spans, self.architecture.attention.kv_heads, &self.device);
+        let at = At { places: &places, rotaries: &self.rotaries };
         let x = self.enter(self.look_up(&places), &places, &mut |_, _| {});
         let mut x = Residuals { x, added: Vec::new() };
         let count = blocks.len();
         for (index, block) in self.architecture.blocks.iter().enumerate() {
-            let unfinished = self.block(block, x, &places, &mut blocks[index % count], &mut |_, _| {});
+            let unfinished = self.block(block, x, &at, &mut blocks[index % count], &mut |_, _| {});
             x = self.end_block(block, unfinished);
         }
         Ok(self.leave(x, &mut |_, _| {}))
@@ -319,7 +358,7 @@ impl<B: SparseBackend> Decoder<B> {
         if batch.ids.is_empty() {
             return Err(DecoderError::Empty);
         }
-        let (positions, vocabulary) = (self.architecture.max_positions, self.architecture.vocabulary);
+        let (positions, vocabulary) = (self.architecture.longest, self.architecture.vocabulary);
         if let Some(length) = spans.iter().map(|span| span.past + span.new).find(|&length| length > positions) {
             return Err(DecoderError::TooLong { length, positions });
         }
@@ -329,27 +368,38 @@ impl<B: SparseBackend> Decoder<B> {
         }
     }
 
-    fn prepare_rotary(&mut self, positions: usize) {
-        if let Positions::Rotary(rotary) = &self.architecture.positions
-            && self.rotary.as_ref().is_none_or(|table| table.positions() < positions)
-        {
-            self.rotary = RotaryTable::new(rotary, positions, &self.device);
+    /// Tables of angles for sequences of some lengths, in a cache with room for `capacity` tokens of each.
+    fn prepare_rotary(&mut self, lengths: &[usize], capacity: usize) {
+        let Positions::Rotary(rotaries) = &self.architecture.positions else { return };
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        self.rotaries.resize(rotaries.len(), None);
+        for (rotary, table) in rotaries.iter().zip(&mut self.rotaries) {
+            // The room of a cache, so that the table is not made again at every token, unless it has to be.
+            let positions = if rotary.scaling.turned_as(longest) == longest { longest } else { capacity };
+            match table {
+                Some(table) if table.fits(rotary, lengths, positions) => table.begin(rotary, lengths),
+                _ => *table = RotaryTable::new(rotary, lengths, positions, &self.device),
+            }
         }
     }
 
     /// Rows of the token table.
     fn look_up(&self, places: &Places<B>) -> Tensor<B, 2> {
-        B::table_rows(None, self.table(self.architecture.tokens), places, Column::Id, 0)
+        let x = self.table(self.architecture.tokens).rows(None, places, Column::Id, 0);
+        scaled(x, self.architecture.constants.embedding)
     }
 
     /// From the token table's rows to what the first block reads.
     fn enter(&self, mut x: Tensor<B, 2>, places: &Places<B>, see: See<'_, B>) -> Tensor<B, 2> {
+        if let Some(norm) = self.architecture.embedding_norm {
+            x = self.normed(norm, x);
+        }
         if let Some(project) = self.architecture.project_in {
             see(&[project], &x);
             x = self.product(project, x);
         }
         if let Positions::Learned { table, offset } = self.architecture.positions {
-            x = B::table_rows(Some(x), self.table(table), places, Column::Position, offset);
+            x = self.table(table).rows(Some(x), places, Column::Position, offset);
         }
         x
     }
@@ -371,106 +421,9 @@ impl<B: SparseBackend> Decoder<B> {
         x
     }
 
-    fn table(&self, module: usize) -> &Tensor<B, 2> {
+    fn table(&self, module: usize) -> &DenseWeight<B> {
         let Loaded::Embedding(table) = &self.modules[module] else { unreachable!("tables are embeddings") };
         table
-    }
-
-    fn block(
-        &self,
-        block: &Block,
-        x: Residuals<B>,
-        places: &Places<B>,
-        kv: &mut KvBlock<B>,
-        see: See<'_, B>,
-    ) -> Unfinished<B> {
-        let (attention_norm, mlp_norm) = (block.attention_norm, block.mlp_norm);
-        match self.architecture.residual {
-            Residual::PreNorm => {
-                let [x, normed] = self.norm(attention_norm, x);
-                let added = vec![self.attend(block, normed, places, kv, see)];
-                let [x, normed] = self.norm(mlp_norm, Residuals { x, added });
-                let input = self.feed_forward(&block.mlp, normed, see);
-                Unfinished { residuals: Residuals { x, added: Vec::new() }, input }
-            }
-            Residual::PostNorm => {
-                let Residuals { x, .. } = x;
-                let added = vec![self.attend(block, x.clone(), places, kv, see)];
-                let [_, x] = self.norm(attention_norm, Residuals { x, added });
-                let input = self.feed_forward(&block.mlp, x.clone(), see);
-                Unfinished { residuals: Residuals { x, added: Vec::new() }, input }
-            }
-            Residual::Parallel => {
-                let [x, normed] = self.norm(attention_norm, x);
-                let attended = self.attend(block, normed, places, kv, see);
-                let [x, normed] = self.norm(mlp_norm, Residuals { x, added: Vec::new() });
-                let input = self.feed_forward(&block.mlp, normed, see);
-                Unfinished { residuals: Residuals { x, added: vec![attended] }, input }
-            }
-        }
-    }
-
-    fn end_block(&self, block: &Block, Unfinished { mut residuals, input }: Unfinished<B>) -> Residuals<B> {
-        residuals.added.push(self.product(block.mlp.down(), input));
-        match self.architecture.residual {
-            Residual::PreNorm | Residual::Parallel => residuals,
-            Residual::PostNorm => {
-                let [_, x] = self.norm(block.mlp_norm, residuals);
-                Residuals { x, added: Vec::new() }
-            }
-        }
-    }
-
-    /// The sum of the residuals, and its norm.
-    fn norm(&self, module: usize, Residuals { x, added }: Residuals<B>) -> [Tensor<B, 2>; 2] {
-        let Loaded::Norm { gain, bias } = &self.modules[module] else { unreachable!("norms are norms") };
-        B::norm(x, added, Norm { kind: self.architecture.norm, gain, bias: bias.as_ref() })
-    }
-
-    /// Up to what the last linear reads.
-    fn feed_forward(&self, mlp: &Mlp, x: Tensor<B, 2>, see: See<'_, B>) -> Tensor<B, 2> {
-        let function = self.architecture.activation;
-        let input = match *mlp {
-            Mlp::Plain { up, .. } => {
-                see(&[up], &x);
-                B::activate(function, self.product(up, x))
-            }
-            Mlp::Gated { gate, up, .. } => {
-                see(&[gate, up], &x);
-                let gates = self.product(gate, x.clone());
-                B::gate(function, gates, self.product(up, x))
-            }
-        };
-        see(&[mlp.down()], &input);
-        input
-    }
-
-    fn attend(
-        &self,
-        block: &Block,
-        x: Tensor<B, 2>,
-        places: &Places<B>,
-        kv: &mut KvBlock<B>,
-        see: See<'_, B>,
-    ) -> Tensor<B, 2> {
-        let projected = match block.projections {
-            Projections::Separate { q, k, v } => {
-                see(&[q, k, v], &x);
-                Projected::Separate([self.product(q, x.clone()), self.product(k, x.clone()), self.product(v, x)])
-            }
-            Projections::PerHead(fused) => {
-                see(&[fused], &x);
-                Projected::PerHead(self.product(fused, x))
-            }
-            Projections::Stacked(fused) => {
-                see(&[fused], &x);
-                Projected::Stacked(self.product(fused, x))
-            }
-        };
-        let shape = &self.architecture.attention;
-        let attended = self.timed(Section::Attention, || attend(shape, projected, places, self.rotary.as_ref(), kv));
-        see(&[block.output], &attended);
-        self.product(block.output, attended)
     }
 
     /// A linear of the network.
@@ -488,4 +441,9 @@ impl<B: SparseBackend> Decoder<B> {
             None => work(),
         }
     }
+}
+
+/// `x` times a constant of the network, which is 1 for most.
+fn scaled<B: SparseBackend>(x: Tensor<B, 2>, constant: f64) -> Tensor<B, 2> {
+    if constant == 1.0 { x } else { x.mul_scalar(constant) }
 }

@@ -1,4 +1,5 @@
 //! What a configuration may leave out: the value that the library of the checkpoints takes, and how large sizes may be.
+//! Families that came later have their keys in their own files.
 //!
 //! Source of every value: the configuration classes of transformers 5.24 (`LlamaConfig` and its kin), which wrote
 //! these files and reads them so. Knows no file and no network.
@@ -35,11 +36,11 @@ pub(super) struct Key {
 
 use Absent::{As, Flag, FourTimes, Number, Size, Text};
 
-const fn key(name: &'static str, absent: Absent) -> Key {
+pub(super) const fn key(name: &'static str, absent: Absent) -> Key {
     Key { name, other: None, absent, null: None }
 }
 
-const fn named(name: &'static str, other: &'static str, absent: Absent) -> Key {
+pub(super) const fn named(name: &'static str, other: &'static str, absent: Absent) -> Key {
     Key { other: Some(other), ..key(name, absent) }
 }
 
@@ -132,6 +133,7 @@ pub(super) const QWEN2: &[Key] = &[
     key("max_position_embeddings", Size(32_768)),
     key("rms_norm_eps", Number(1e-6)),
     key("use_sliding_window", Flag(false)),
+    key("max_window_layers", Size(28)),
     key("tie_word_embeddings", Flag(false)),
     key("rope_theta", Number(10_000.0)),
 ];
@@ -155,4 +157,11 @@ pub(super) const LIMITS: &[(&str, usize)] = &[
     ("max_position_embeddings", 1 << 28),
     ("n_positions", 1 << 28),
     ("sliding_window", 1 << 28),
+    ("seq_length", 1 << 28),
+    ("num_kv_heads", 1 << 14),
+    ("ffn_hidden_size", 1 << 22),
+    ("moe_intermediate_size", 1 << 22),
+    ("num_local_experts", 1 << 12),
+    ("num_experts", 1 << 12),
+    ("num_experts_per_tok", 1 << 12),
 ];

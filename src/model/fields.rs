@@ -78,6 +78,68 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A number above 0.
+    pub fn positive(&self, key: &str) -> Result<f64, ConfigError> {
+        match self.number(key)? {
+            number if number > 0.0 => Ok(number),
+            _ => Err(self.unusable(key, "a positive number")),
+        }
+    }
+
+    /// A whole number that may be 0.
+    pub fn count(&self, key: &str) -> Result<usize, ConfigError> {
+        match self.get(key) {
+            Some(value) if value.as_u64() == Some(0) => Ok(0),
+            _ => self.size(key),
+        }
+    }
+
+    /// A size that a configuration need not have.
+    pub fn optional_size(&self, key: &str) -> Result<Option<usize>, ConfigError> {
+        self.get(key).map(|value| self.checked_size(key, value)).transpose()
+    }
+
+    /// A size whose `null` says something else than nothing: that there is none.
+    pub fn size_or_null(&self, key: &str) -> Result<Option<usize>, ConfigError> {
+        if self.is_null(key) { Ok(None) } else { self.size(key).map(Some) }
+    }
+
+    /// A bound of numbers, if there is one; `null` says that there is none.
+    pub fn cap(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        let known = self.keys.iter().any(|known| known.name == key);
+        if self.is_null(key) || (!known && self.get(key).is_none()) {
+            return Ok(None);
+        }
+        match (self.get(key).map(Value::as_f64), known) {
+            (Some(number), _) => match number.filter(|number| *number > 0.0 && number.is_finite()) {
+                Some(number) => Ok(Some(number)),
+                None => Err(self.unusable(key, "a positive number, or null for none")),
+            },
+            (None, _) => self.positive(key).map(Some),
+        }
+    }
+
+    /// A list with 0 or 1 for each layer, if there is one.
+    pub fn bits(&self, key: &str, layers: usize) -> Result<Option<Vec<bool>>, ConfigError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let bit = |value: &Value| match (value.as_u64(), value.as_bool()) {
+            (Some(0), _) | (_, Some(false)) => Some(false),
+            (Some(1), _) | (_, Some(true)) => Some(true),
+            _ => None,
+        };
+        let list = value.as_array().filter(|list| list.len() == layers);
+        let bits = list.and_then(|list| list.iter().map(bit).collect::<Option<Vec<bool>>>());
+        bits.map(Some).ok_or_else(|| self.unusable(key, &format!("0 or 1 for each of the {layers} layers")))
+    }
+
+    /// A list of whole numbers; none where it is left out.
+    pub fn numbers(&self, key: &str) -> Result<Vec<usize>, ConfigError> {
+        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
+        let number = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
+        let numbers = value.as_array().and_then(|list| list.iter().map(number).collect::<Option<Vec<usize>>>());
+        numbers.ok_or_else(|| self.unusable(key, "a list of whole numbers"))
+    }
+
     /// A truth value.
     pub fn flag(&self, key: &str) -> Result<bool, ConfigError> {
         let (key, value) = self.find(key)?;
@@ -139,10 +201,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Features of a head: `head_dim`, or the width over the heads.
+    /// Features of a head: `head_dim`, or what the family has without it: the width over the heads for most.
     pub fn head_dim(&self, hidden: usize, heads: usize) -> Result<usize, ConfigError> {
+        let own = self.keys.iter().any(|known| known.name == "head_dim");
         match self.get("head_dim") {
             Some(value) => self.checked_size("head_dim", value),
+            None if own => self.size("head_dim"),
             None => self.even_share(hidden, heads),
         }
     }
@@ -162,19 +226,41 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Checks `layer_types` against what the network does: every block sees all positions, or `window` of them.
-    pub fn check_layer_types(&self, layers: usize, window: Option<usize>, positions: usize) -> Result<(), ConfigError> {
-        let Some(types) = self.get("layer_types") else { return Ok(()) };
-        let fits = |name: &Value| match name.as_str() {
-            Some("full_attention") => window.is_none_or(|window| window >= positions),
-            Some("sliding_attention") => window.is_some(),
-            _ => false,
+    /// Which layers have a window, where `layer_types` says so.
+    ///
+    /// # Errors
+    /// When it does not have a kind for each layer, or one that is not known.
+    pub fn sliding_layers(&self, layers: usize) -> Result<Option<Vec<bool>>, ConfigError> {
+        let Some(types) = self.get("layer_types") else { return Ok(None) };
+        let kind = |name: &Value| match name.as_str() {
+            Some("full_attention") => Some(false),
+            Some("sliding_attention") => Some(true),
+            _ => None,
         };
-        let expected = if window.is_some() { "sliding_attention" } else { "full_attention" };
-        match types.as_array() {
-            Some(types) if types.len() == layers && types.iter().all(fits) => Ok(()),
-            _ => Err(self.unusable("layer_types", &format!("`{expected}` for each of the {layers} layers"))),
+        let kinds = types.as_array().filter(|types| types.len() == layers);
+        let kinds = kinds.and_then(|types| types.iter().map(kind).collect::<Option<Vec<bool>>>());
+        let expected = format!("`full_attention` or `sliding_attention` for each of the {layers} layers");
+        kinds.map(Some).ok_or_else(|| self.unusable("layer_types", &expected))
+    }
+
+    /// Checks `layer_types` against what each layer does: it sees all of so many positions, or a window of them.
+    pub fn check_layer_types(&self, windows: &[Option<usize>], positions: usize) -> Result<(), ConfigError> {
+        let Some(sliding) = self.sliding_layers(windows.len())? else { return Ok(()) };
+        let fits = |(&slides, &window): (&bool, &Option<usize>)| match (slides, window) {
+            (true, window) => window.is_some(),
+            // A window as long as all positions hides nothing.
+            (false, window) => window.is_none_or(|window| window >= positions),
+        };
+        if sliding.iter().zip(windows).all(fits) {
+            return Ok(());
         }
+        let name = |window: &Option<usize>| if window.is_some() { "sliding_attention" } else { "full_attention" };
+        let expected: Vec<&str> = windows.iter().map(name).collect();
+        let layers = windows.len();
+        Err(match expected.iter().all(|name| *name == expected[0]) {
+            true => self.unusable("layer_types", &format!("`{}` for each of the {layers} layers", expected[0])),
+            false => self.unusable("layer_types", &format!("{expected:?}")),
+        })
     }
 }
 

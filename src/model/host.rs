@@ -4,7 +4,6 @@
 //!   tensor that is copied at every token. Here new keys and values are written, rotated, into memory that
 //!   is already there, and [`attention`] reads them in place.
 
-use super::architecture::Attention;
 use super::cache::HostKv;
 use super::rotary::Angles;
 use crate::execute::SparseBackend;
@@ -21,13 +20,13 @@ const SERIAL_BELOW: usize = 1 << 15;
 
 /// What every token sees: `[tokens, heads * head_dim]`. See [`super::attention::attend`].
 pub(super) fn attend<B: SparseBackend>(
-    shape: &Attention,
+    shape: &Heads,
     projected: Projected<B>,
     spans: &[Span],
-    angles: Option<&Angles>,
+    turning: Option<Turning<'_>>,
     kv: &mut HostKv,
 ) -> Tensor<B, 2> {
-    let Attention { heads, kv_heads, head_dim, window } = *shape;
+    let Heads { heads, kv_heads, head_dim, .. } = *shape;
     let tensors = Tensors::new(projected);
     let (numbers, device) = (tensors.numbers(), tensors.device());
     let [q, k, v] = match tensors.order {
@@ -36,21 +35,36 @@ pub(super) fn attend<B: SparseBackend>(
                 numbers: &numbers[tensor],
                 first: 0,
                 token: heads * head_dim,
-                head: head_dim,
+                group: 1,
+                stride: head_dim,
                 dim: head_dim,
             };
             [view(0, heads), view(1, kv_heads), view(2, kv_heads)]
         }
-        order => [0, 1, 2].map(|part| View {
+        Order::PerHead => {
+            let group = heads / kv_heads;
+            let stride = (group + 2) * head_dim;
+            let view = |first: usize, group: usize| View {
+                numbers: &numbers[0],
+                first: first * head_dim,
+                token: kv_heads * stride,
+                group,
+                stride,
+                dim: head_dim,
+            };
+            [view(0, group), view(group, 1), view(group + 1, 1)]
+        }
+        Order::Stacked => [0, heads, heads + kv_heads].map(|first| View {
             numbers: &numbers[0],
-            first: part * head_dim * if order == Order::Stacked { heads } else { 1 },
-            token: 3 * heads * head_dim,
-            head: head_dim * if order == Order::PerHead { 3 } else { 1 },
+            first: first * head_dim,
+            token: (heads + 2 * kv_heads) * head_dim,
+            group: 1,
+            stride: head_dim,
             dim: head_dim,
         }),
     };
-    kv.append(shape, spans, &k, &v, angles);
-    let queries = queries(&q, heads, spans, angles);
+    kv.append(shape, spans, &k, &v, turning);
+    let queries = queries(&q, heads, spans, turning);
     let (mut sequences, mut first, mut start) = (Vec::with_capacity(spans.len()), 0, 0);
     for span in spans {
         let (asked, held) = (span.new * heads * head_dim, span.capacity * kv_heads * head_dim);
@@ -62,7 +76,7 @@ pub(super) fn attend<B: SparseBackend>(
         });
         (first, start) = (first + asked, start + held);
     }
-    let attended = attention(&Heads { heads, kv_heads, head_dim, window }, &sequences, Simd::detect());
+    let attended = attention(shape, &sequences, Simd::detect());
     let tokens = attended.len() / (heads * head_dim);
     Tensor::from_data(TensorData::new(attended, [tokens, heads * head_dim]), &device)
 }
@@ -93,34 +107,54 @@ impl<B: SparseBackend> Tensors<B> {
     }
 }
 
+/// How queries and keys are rotated: the row of a table that turns position 0 of a sequence.
+#[derive(Clone, Copy)]
+pub(super) struct Turning<'a> {
+    pub angles: &'a Angles,
+    pub starts: Option<&'a [usize]>,
+}
+
+impl Turning<'_> {
+    fn start(&self, sequence: usize) -> usize {
+        self.starts.map_or(0, |starts| starts[sequence])
+    }
+}
+
 /// Rows `[dim]` by token and head within a larger array.
 struct View<'a> {
     numbers: &'a [f32],
     first: usize,
     /// From one token to the next.
     token: usize,
-    /// From one head to the next.
-    head: usize,
+    /// Heads that lie one after the other.
+    group: usize,
+    /// From one such group to the next.
+    stride: usize,
     dim: usize,
 }
 
 impl View<'_> {
     fn row(&self, token: usize, head: usize) -> &[f32] {
-        &self.numbers[self.first + token * self.token + head * self.head..][..self.dim]
+        let within = head / self.group * self.stride + head % self.group * self.dim;
+        &self.numbers[self.first + token * self.token + within..][..self.dim]
     }
 }
 
 /// The queries, rotated: `[tokens, heads, head_dim]`.
-fn queries<'a>(q: &View<'a>, heads: usize, spans: &[Span], angles: Option<&Angles>) -> Cow<'a, [f32]> {
+fn queries<'a>(q: &View<'a>, heads: usize, spans: &[Span], turning: Option<Turning<'_>>) -> Cow<'a, [f32]> {
     let width = heads * q.dim;
-    if angles.is_none() && q.token == width && q.first == 0 {
+    if turning.is_none() && q.token == width && q.first == 0 {
         return Cow::Borrowed(q.numbers);
     }
-    let positions: Vec<usize> = spans.iter().flat_map(|span| span.past..span.past + span.new).collect();
-    let mut queries = vec![0.0; positions.len() * width];
+    let rows = spans.iter().enumerate().flat_map(|(sequence, span)| {
+        let start = span.past + turning.map_or(0, |turning| turning.start(sequence));
+        start..start + span.new
+    });
+    let rows: Vec<usize> = rows.collect();
+    let mut queries = vec![0.0; rows.len() * width];
     let fill = |(token, to): (usize, &mut [f32])| {
         for (head, to) in to.chunks_exact_mut(q.dim).enumerate() {
-            place(q.row(token, head), positions[token], angles, to);
+            place(q.row(token, head), rows[token], turning, to);
         }
     };
     match queries.len() < SERIAL_BELOW {
@@ -132,8 +166,8 @@ fn queries<'a>(q: &View<'a>, heads: usize, spans: &[Span], angles: Option<&Angle
 
 impl HostKv {
     /// Writes the keys, rotated, and the values of new tokens after those of each sequence.
-    fn append(&mut self, shape: &Attention, spans: &[Span], k: &View<'_>, v: &View<'_>, angles: Option<&Angles>) {
-        let Attention { kv_heads, head_dim, .. } = *shape;
+    fn append(&mut self, shape: &Heads, spans: &[Span], k: &View<'_>, v: &View<'_>, turning: Option<Turning<'_>>) {
+        let Heads { kv_heads, head_dim, .. } = *shape;
         let needed = spans.iter().map(|span| span.capacity).sum::<usize>() * kv_heads * head_dim;
         if self.keys.len() < needed {
             self.keys.resize(needed, 0.0);
@@ -141,7 +175,8 @@ impl HostKv {
         }
         let (mut keys, mut values) = (self.keys.as_mut_slice(), self.values.as_mut_slice());
         let mut first = 0;
-        for span in spans {
+        for (sequence, span) in spans.iter().enumerate() {
+            let start = span.past + turning.map_or(0, |turning| turning.start(sequence));
             let head_size = span.capacity * head_dim;
             let (these_keys, other_keys) = keys.split_at_mut(kv_heads * head_size);
             let (these_values, other_values) = values.split_at_mut(kv_heads * head_size);
@@ -149,7 +184,7 @@ impl HostKv {
             let fill = |(head, (keys, values)): (usize, (&mut [f32], &mut [f32]))| {
                 for token in 0..span.new {
                     let to = (span.past + token) * head_dim..(span.past + token + 1) * head_dim;
-                    place(k.row(first + token, head), span.past + token, angles, &mut keys[to.clone()]);
+                    place(k.row(first + token, head), start + token, turning, &mut keys[to.clone()]);
                     values[to].copy_from_slice(v.row(first + token, head));
                 }
             };
@@ -165,9 +200,9 @@ impl HostKv {
     }
 }
 
-fn place(from: &[f32], position: usize, angles: Option<&Angles>, to: &mut [f32]) {
-    match angles {
-        Some(angles) => angles.rotate(from, position, to),
+fn place(from: &[f32], row: usize, turning: Option<Turning<'_>>, to: &mut [f32]) {
+    match turning {
+        Some(turning) => turning.angles.rotate(from, row, to),
         None => to.copy_from_slice(from),
     }
 }

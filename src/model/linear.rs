@@ -1,9 +1,12 @@
 //! A linear layer, and the one place where dense and sparse execution part.
 
+use super::halves::{Halves, Numbers};
+use crate::execute::decode::{Column, Places};
+use crate::execute::kernels::cpu::{Simd, dense_kernel_name};
 use crate::execute::{Format, ReadError, SparseBackend, SparseWeight, narrow};
 use crate::sparse::{Digit, Pattern};
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{DType, Tensor, TensorPrimitive};
+use burn::tensor::{DType, Tensor, TensorData, TensorMetadata, TensorPrimitive};
 use std::borrow::Cow;
 
 /// `y = x · Wᵀ + b`.
@@ -28,7 +31,7 @@ impl<B: SparseBackend> LinearWeight<B> {
     /// The name of the kernel that runs for this many tokens.
     pub fn kernel(&self, tokens: usize) -> String {
         match self {
-            Self::Dense(weight) => B::dense_kernel(&weight.0, tokens),
+            Self::Dense(weight) => weight.kernel(tokens),
             Self::Sparse(weight) => weight.kernel(tokens),
         }
     }
@@ -36,10 +39,7 @@ impl<B: SparseBackend> LinearWeight<B> {
     /// The same weight in memory of its own, which a clone would share.
     pub fn copied(&self) -> Self {
         match self {
-            Self::Dense(weight) => {
-                let tensor = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(weight.0.clone()));
-                Self::Dense(DenseWeight(tensor.mul_scalar(1.0).into_primitive().tensor()))
-            }
+            Self::Dense(weight) => Self::Dense(weight.copied()),
             Self::Sparse(weight) => Self::Sparse(weight.copied()),
         }
     }
@@ -53,21 +53,36 @@ impl<B: SparseBackend> LinearWeight<B> {
     }
 }
 
-/// A dense weight `[out_features, in_features]`.
-///
-/// Held as the backend's own tensor, which lets [`DenseWeight::host`] borrow its numbers.
+/// A dense weight `[out_features, in_features]`, or a table of as many rows.
 #[derive(Clone, Debug)]
-pub struct DenseWeight<B: SparseBackend>(FloatTensor<B>);
+pub struct DenseWeight<B: SparseBackend>(Held<B>);
+
+#[derive(Clone, Debug)]
+enum Held<B: SparseBackend> {
+    /// The backend's own, which lets [`DenseWeight::host`] borrow its numbers.
+    Tensor(FloatTensor<B>),
+    /// In host memory, of backends that compute there in f32.
+    Halves(Halves, [usize; 2]),
+}
 
 impl<B: SparseBackend> DenseWeight<B> {
     /// Takes `[out_features, in_features]` numbers in row-major order.
     pub fn new(weights: Cow<'_, [f32]>, shape: [usize; 2], dtype: DType, device: &B::Device) -> Self {
-        Self(tensor::<B, 2>(weights, shape, dtype, device).into_primitive().tensor())
+        Self(Held::Tensor(tensor::<B, 2>(weights, shape, dtype, device).into_primitive().tensor()))
     }
 
-    /// Shares a table `[out_features, in_features]` that is already on the device.
-    pub fn shared(table: &Tensor<B, 2>) -> Self {
-        Self(table.clone().into_primitive().tensor())
+    /// As [`DenseWeight::new`]; numbers of 16 bits stay as they are.
+    ///
+    /// # Panics
+    /// When numbers of 16 bits are for a backend that is not in host memory, or does not compute in f32.
+    pub fn of(weights: Numbers<'_>, shape: [usize; 2], dtype: DType, device: &B::Device) -> Self {
+        match weights {
+            Numbers::Wide(weights) => Self::new(weights, shape, dtype, device),
+            Numbers::Halves(halves) => {
+                assert!(B::ON_HOST && dtype == DType::F32, "halves are for the host, which computes in f32");
+                Self(Held::Halves(halves, shape))
+            }
+        }
     }
 
     /// `[out_features, in_features]` numbers in row-major order, borrowed where the backend holds them so.
@@ -75,7 +90,10 @@ impl<B: SparseBackend> DenseWeight<B> {
     /// # Errors
     /// When the device does not give them back.
     pub fn host(&self) -> Result<Cow<'_, [f32]>, ReadError> {
-        B::host_f32(&self.0)
+        match &self.0 {
+            Held::Tensor(weight) => B::host_f32(weight),
+            Held::Halves(halves, _) => Ok(halves.wide().into()),
+        }
     }
 
     /// How many weights have each value of a digit of their magnitudes; counted where they are.
@@ -83,7 +101,10 @@ impl<B: SparseBackend> DenseWeight<B> {
     /// # Errors
     /// When the device does not give the counts back.
     pub fn count_magnitudes(&self, digit: Digit) -> Result<Vec<u32>, ReadError> {
-        B::count_magnitudes(&self.0, digit)
+        match &self.0 {
+            Held::Tensor(weight) => B::count_magnitudes(weight, digit),
+            Held::Halves(halves, _) => Ok(digit.count(&halves.wide())),
+        }
     }
 
     /// Which weights have magnitudes above a threshold; compared where they are.
@@ -91,7 +112,10 @@ impl<B: SparseBackend> DenseWeight<B> {
     /// # Errors
     /// When the device does not give the pattern back.
     pub fn magnitudes_above(&self, threshold: u32) -> Result<Pattern, ReadError> {
-        B::magnitudes_above(&self.0, threshold)
+        match &self.0 {
+            Held::Tensor(weight) => B::magnitudes_above(weight, threshold),
+            Held::Halves(halves, [rows, cols]) => Ok(Pattern::above(*rows, *cols, &halves.wide(), Some(threshold))),
+        }
     }
 
     /// The weight with zeros where the pattern keeps nothing, in memory of its own.
@@ -99,7 +123,71 @@ impl<B: SparseBackend> DenseWeight<B> {
     /// # Errors
     /// When the device does not give back what is masked on the host.
     pub fn masked(&self, pattern: &Pattern) -> Result<Self, ReadError> {
-        B::masked(&self.0, pattern).map(Self)
+        match &self.0 {
+            Held::Tensor(weight) => B::masked(weight, pattern).map(|masked| Self(Held::Tensor(masked))),
+            Held::Halves(halves, shape) => Ok(Self(Held::Halves(halves.masked(pattern), *shape))),
+        }
+    }
+
+    /// Rows of a table, by a number that each token has and `offset`, added to `x` if given: `[tokens, width]`.
+    pub(super) fn rows(
+        &self,
+        x: Option<Tensor<B, 2>>,
+        places: &Places<B>,
+        column: Column,
+        offset: usize,
+    ) -> Tensor<B, 2> {
+        let (halves, width) = match &self.0 {
+            Held::Tensor(table) => {
+                let table = Tensor::from_primitive(TensorPrimitive::Float(table.clone()));
+                return B::table_rows(x, &table, places, column, offset);
+            }
+            Held::Halves(halves, [_, width]) => (halves, *width),
+        };
+        let numbers = places.numbers().clone().narrow(0, places.column(column), places.tokens());
+        let device = numbers.device();
+        let mut rows = vec![0.0; places.tokens() * width];
+        for (number, row) in numbers.into_data().iter::<i64>().zip(rows.chunks_exact_mut(width.max(1))) {
+            halves.widen_row(number as usize + offset, row);
+        }
+        let rows = Tensor::from_data(TensorData::new(rows, [places.tokens(), width]), &device);
+        match x {
+            Some(x) => x + rows,
+            None => rows,
+        }
+    }
+
+    /// The same weight in memory of its own, which a clone would share.
+    fn copied(&self) -> Self {
+        Self(match &self.0 {
+            Held::Tensor(weight) => {
+                let tensor = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(weight.clone()));
+                Held::Tensor(tensor.mul_scalar(1.0).into_primitive().tensor())
+            }
+            Held::Halves(halves, shape) => Held::Halves(halves.copied(), *shape),
+        })
+    }
+
+    /// The name of the kernel that runs for this many tokens.
+    fn kernel(&self, tokens: usize) -> String {
+        match &self.0 {
+            Held::Tensor(weight) => B::dense_kernel(weight, tokens),
+            Held::Halves(..) => dense_kernel_name(tokens, Simd::detect()),
+        }
+    }
+
+    fn forward(&self, x: Tensor<B, 2>, bias: Option<&FloatTensor<B>>) -> Tensor<B, 2> {
+        let x = x.into_primitive().tensor();
+        match &self.0 {
+            Held::Tensor(weight) => Tensor::from_primitive(TensorPrimitive::Float(B::dense_linear(x, weight, bias))),
+            Held::Halves(halves, shape) => {
+                let tokens = x.shape()[0];
+                let host = |tensor| B::host_f32(tensor).expect("a backend in host memory always has its numbers");
+                let bias = bias.map(host);
+                let y = halves.linear(*shape, bias.as_deref(), &host(&x), tokens);
+                Tensor::from_data(TensorData::new(y, [tokens, shape[0]]), &B::float_device(&x))
+            }
+        }
     }
 }
 
@@ -111,8 +199,7 @@ impl<B: SparseBackend> Linear<B> {
         match &self.weight {
             LinearWeight::Dense(weight) => {
                 let bias = self.bias.clone().map(|bias| bias.into_primitive().tensor());
-                let y = B::dense_linear(x.into_primitive().tensor(), &weight.0, bias.as_ref());
-                Tensor::from_primitive(TensorPrimitive::Float(y))
+                weight.forward(x, bias.as_ref())
             }
             LinearWeight::Sparse(weight) => weight.forward(x),
         }
@@ -130,9 +217,9 @@ pub(super) fn tensor<B: SparseBackend, const D: usize>(
 }
 
 /// `[rows, cols]` → `[cols, rows]`, in blocks that fit the L1 cache.
-pub(crate) fn transpose(from: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+pub(crate) fn transpose<T: Copy + Default>(from: &[T], rows: usize, cols: usize) -> Vec<T> {
     const BLOCK: usize = 32;
-    let mut to = vec![0.0; from.len()];
+    let mut to = vec![T::default(); from.len()];
     for row0 in (0..rows).step_by(BLOCK) {
         for col0 in (0..cols).step_by(BLOCK) {
             for row in row0..rows.min(row0 + BLOCK) {

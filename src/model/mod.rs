@@ -1,13 +1,13 @@
 //! The networks: one decoder, described by data, for every family it covers.
 //!
 //! ```text
-//!   config.json ──> opt.rs | gpt_neox.rs | llama.rs | gpt2.rs ──> Architecture
+//!   config.json ──> families/: a file each ──> Architecture
 //!     read by fields.rs, rope.rs; what it leaves out: defaults.rs    │
 //!                                                                    │  which modules, of what shape,
 //!                                                                    │  and how a block uses them
 //!   weights ────────────────────────────────────────────────────> Decoder<B>: forward
 //!                                                                    │
-//!                                                ├─ linear.rs: Dense | Sparse, the one swap point
+//!                                                ├─ linear.rs: Dense | Sparse, the one swap point (halves.rs: 16 bits)
 //!                                                └─ attention.rs, on what cache.rs remembers
 //! ```
 //!
@@ -22,26 +22,26 @@ mod config;
 mod decoder;
 mod defaults;
 mod error;
+mod families;
 mod fields;
-mod gpt2;
-mod gpt_neox;
+mod halves;
 mod host;
 mod linear;
-mod llama;
-mod opt;
 mod presets;
 mod rope;
 mod rotary;
 
 pub use architecture::{
-    Activation, Architecture, Attention, Block, Group, Kind, Mlp, Module, NormKind, Positions, Projections, Residual,
-    RopeScaling, Rotary,
+    Activation, Alibi, Architecture, Attention, Block, Constants, Experts, Gated, Group, HeadNorms, Kind, Mlp, Module,
+    NormKind, Norms, Positions, Projections, Residual, RopeScaling, Rotary,
 };
 pub use cache::KvCache;
 pub use clock::SectionTimes;
-pub use config::{FAMILIES, Family, architecture};
-pub use decoder::{Activations, Batch, Decoder, DecoderError, Part, Stage};
+pub use config::architecture;
+pub use decoder::{Activations, Batch, Decoder, DecoderError, Node, Part, Stage, Tree};
 pub use error::ConfigError;
+pub use families::{FAMILIES, Family};
+pub use halves::{Halves, Numbers};
 pub(crate) use linear::transpose;
 pub use linear::{DenseWeight, Linear, LinearWeight};
 pub use presets::published;

@@ -24,11 +24,63 @@ pub fn published(name: &str) -> Option<Value> {
             config["sliding_window"] = json!(4096);
             config
         }
+        "llama-3.2-1b" => with(
+            llama("llama", [2048, 8192, 16, 32, 8, 128_256, 131_072], 500_000.0, true),
+            json!({"head_dim": 64, "rope_scaling": llama3(32.0)}),
+        ),
+        "llama-3.1-8b" => with(
+            llama("llama", [4096, 14336, 32, 32, 8, 128_256, 131_072], 500_000.0, false),
+            json!({"rope_scaling": llama3(8.0)}),
+        ),
+        "qwen3-0.6b" => with(
+            llama("qwen3", [1024, 3072, 28, 16, 8, 151_936, 40_960], 1_000_000.0, true),
+            json!({"head_dim": 128, "rms_norm_eps": 1e-6}),
+        ),
+        "qwen3-8b" => with(
+            llama("qwen3", [4096, 12288, 36, 32, 8, 151_936, 40_960], 1_000_000.0, false),
+            json!({"head_dim": 128, "rms_norm_eps": 1e-6}),
+        ),
+        "gemma-2-2b" => with(
+            llama("gemma2", [2304, 9216, 26, 8, 4, 256_000, 8192], 10_000.0, true),
+            json!({
+                "head_dim": 256, "query_pre_attn_scalar": 256, "sliding_window": 4096, "rms_norm_eps": 1e-6,
+                "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
+                "hidden_activation": "gelu_pytorch_tanh",
+            }),
+        ),
+        "phi-3-mini" => with(
+            llama("phi3", [3072, 8192, 32, 32, 32, 32064, 4096], 10_000.0, false),
+            json!({"sliding_window": 2047, "original_max_position_embeddings": 4096}),
+        ),
+        "olmo-2-1b" => with(
+            llama("olmo2", [2048, 8192, 16, 16, 16, 100_352, 4096], 500_000.0, false),
+            json!({"rms_norm_eps": 1e-6}),
+        ),
+        "olmoe-1b-7b" => with(
+            llama("olmoe", [2048, 1024, 16, 16, 16, 50304, 4096], 10_000.0, false),
+            json!({"num_experts": 64, "num_experts_per_tok": 8, "norm_topk_prob": false}),
+        ),
         "gpt2" => json!({
             "model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024,
             "vocab_size": 50257, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
         }),
         _ => return None,
+    })
+}
+
+/// A configuration with more keys, or others.
+fn with(mut config: Value, more: Value) -> Value {
+    for (key, value) in more.as_object().into_iter().flatten() {
+        config[key] = value.clone();
+    }
+    config
+}
+
+/// Llama 3.1's stretched contexts.
+fn llama3(factor: f64) -> Value {
+    json!({
+        "rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
     })
 }
 

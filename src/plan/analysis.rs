@@ -101,8 +101,13 @@ pub enum MatrixFrom {
 impl AnalysisCell {
     /// Where it looks: what cells of one place have in common.
     fn place(&self) -> impl Eq + use<'_> {
-        let module = self.sources.first().map(|source| source.module.as_str()).filter(|_| self.role.is_none());
-        (self.layer, self.role, module)
+        (self.layer, self.role, self.named_module())
+    }
+
+    /// The module's name, where layer and role do not say which it is: of matrices without a role, and of experts.
+    fn named_module(&self) -> Option<&str> {
+        let module = self.sources.first().map(|source| source.module.as_str());
+        module.filter(|module| self.role.is_none() || module.contains(".experts."))
     }
 
     /// What cells have in common that share what is loaded.
@@ -131,10 +136,11 @@ impl fmt::Display for AnalysisCell {
         if let Some(layer) = self.layer {
             write!(f, " layer {layer}")?;
         }
-        match (self.role, self.sources.first()) {
-            (Some(role), _) => write!(f, " {role}")?,
-            (None, Some(source)) if !source.module.is_empty() => write!(f, " {}", source.module)?,
-            (None, _) => {}
+        if let Some(role) = self.role {
+            write!(f, " {role}")?;
+        }
+        if let Some(module) = self.named_module().filter(|module| !module.is_empty()) {
+            write!(f, " {module}")?;
         }
         if let Some(seed) = self.seed {
             write!(f, " seed {seed}")?;

@@ -3,7 +3,7 @@
 //! ```text
 //!   batch    model, backend           loaded once
 //!     point  and dtype, prune, seed   pruned once, stays in one partition
-//!       cell and variant              parts: structure, agreement, perplexity, latency; gate, of sparse variants
+//!       cell and variant              parts: structure, agreement, perplexity, latency, tasks; gate, of sparse variants
 //! ```
 
 use super::identify::{CellId, NUMERICS_VERSION};
@@ -12,7 +12,7 @@ use super::timed::{LatencyPoint, TimedOn};
 use crate::column::{self, Column};
 use crate::config::experiment::{
     BackendChoice, CalibrationChoice, Dtype, LatencySettings, Method, MethodSettings, Metric, NmPattern, Owl,
-    Propagate, Reads, Scope, SettingValue, Variant, percent,
+    Propagate, Reads, Scope, SettingValue, TaskName, Variant, percent,
 };
 use crate::config::pivot::CALIBRATION_KEY;
 use crate::prune::Request;
@@ -240,6 +240,8 @@ pub struct PartInputs {
     pub perplexity: Inputs,
     /// Bytes of that text that its scored tokens stand for.
     pub perplexity_bytes: usize,
+    /// The items of each task.
+    pub tasks: Vec<(TaskName, Inputs)>,
     /// What is timed, where something is.
     pub latency: Option<LatencyPoint>,
 }
@@ -257,6 +259,11 @@ pub fn parts(id: &CellId, cell: &Cell, metrics: &[Metric], inputs: &PartInputs) 
             Reads::PerplexityText => inputs.perplexity.clone(),
             Reads::PerplexityBytes => {
                 inputs.perplexity.clone().with("bytes", [("bytes", inputs.perplexity_bytes.into())])
+            }
+            Reads::Tasks => {
+                let part = |(task, inputs): &(TaskName, Inputs)| Part::new(id, task.name(), inputs.clone());
+                parts.extend(inputs.tasks.iter().map(part));
+                continue;
             }
             Reads::Clock => inputs.latency.as_ref().map(Inputs::of_latency).unwrap_or_default(),
         };
@@ -528,6 +535,7 @@ pub(crate) mod tests {
             agreement: text("agreement", "a"),
             perplexity: text("perplexity", "p"),
             perplexity_bytes: 7,
+            tasks: Vec::new(),
             latency: None,
         }
     }

@@ -64,6 +64,8 @@ pub struct Outline {
 pub struct PartOutline {
     /// Its name.
     pub id: CellId,
+    /// The program that measured it.
+    pub program: Program,
 }
 
 /// A group of results.

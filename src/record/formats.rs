@@ -84,8 +84,11 @@ pub struct ExpectRecord {
     pub r#where: String,
     /// The cells themselves.
     pub cells: Vec<CellId>,
-    /// A column of `summary.csv`.
+    /// A column of `summary.csv`, or a metric of the task.
     pub metric: String,
+    /// The task, or the mean of tasks, that it is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
     /// The value.
     pub value: f64,
     /// The largest accepted difference.
@@ -118,6 +121,9 @@ pub struct RunRecord {
     /// What it does, while it runs.
     #[serde(default)]
     pub doing: Option<String>,
+    /// How many processes measure for it, while it runs, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_once: Option<usize>,
     /// When it ended; none of one that runs, or was killed.
     pub ended: Option<String>,
     /// Its exit code, once it has ended.
@@ -145,6 +151,7 @@ impl RunRecord {
             pid,
             seen: None,
             doing: None,
+            at_once: None,
             ended: None,
             exit_code: None,
             ran: 0,

@@ -5,6 +5,7 @@
 //!     experiment.toml   the file, byte for byte          ┐
 //!     plan.json         PlanRecord: the frozen cells     │ store.rs, atomic.rs: written beside and renamed,
 //!     cells/ID.json     Record: what is known of a cell  │ so that a file is whole or missing
+//!     items/*.csv       what came out of single items    │
 //!     runs/*.json       RunRecord: one process           │
 //!     accepted/*.json   Acceptance: stale, but current   │
 //!     manifest.json     Manifest: where it comes from    ┘
@@ -32,6 +33,7 @@ mod origin;
 mod provenance;
 mod seal;
 mod store;
+mod tasks;
 
 pub use crate::measure::{Latency as LatencyRecord, LayerRow, Phase as PhaseRecord, Structure};
 pub use accepted::{Acceptance, Acceptances, AcceptedResult};
@@ -40,13 +42,14 @@ pub use analysis::{
     AnalysisNumbers, AnalysisResult, Entry, Key, MatrixInfo, Picture, Row, StoredTable, TABLES, columns_of,
 };
 pub use atomic::Stamp;
-pub use cell::{Failure, FailureKind, Outline, PartRecord, Record, Timings};
+pub use cell::{Failure, FailureKind, Outline, PartOutline, PartRecord, Record, Timings};
 pub use error::{Mismatch, StoreError};
 pub use folder::{NewFolder, WriteError};
 pub use formats::{ExpectRecord, InputRecord, Manifest, PlanEntry, PlanPart, PlanRecord, RunRecord, WorkerRecord};
 pub use kernel::{KernelMeasured, KernelResult, Timed};
 pub use model::CellResult;
-pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Sizes, Ties};
+pub use numbers::{GateRun, KernelUse, Measured, Numbers, PrunedLinears, Scarce, Sizes, Ties};
 pub use origin::OriginRecord;
 pub use provenance::{Machine, Program, last_cache_bytes, now, sha256};
 pub use store::{Store, cell_path, experiment_folder};
+pub use tasks::{ItemRow, TaskNumbers, TaskValue};

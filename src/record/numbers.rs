@@ -8,12 +8,14 @@
 use super::analysis::AnalysisNumbers;
 use super::cell::PartRecord;
 use super::kernel::KernelMeasured;
+use super::tasks::TaskNumbers;
 use crate::column::Value;
 use crate::config::experiment::{Metric, MetricColumn};
 use crate::measure::{Agreement, Gate, Latency, Likelihood, Structure};
-use crate::plan::{ANALYSIS, GATE, TIMES};
+use crate::plan::{ANALYSIS, CellId, GATE, TIMES};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 const MIB: f64 = (1 << 20) as f64;
 
@@ -29,6 +31,8 @@ pub enum Numbers {
     Perplexity(f64),
     /// Bits of negative log-likelihood for each byte of a text.
     BitsPerByte(f64),
+    /// A zero-shot task.
+    Task(Box<TaskNumbers>),
     /// How long it takes, for every batch size and prompt length.
     Latency(Vec<Latency>),
     /// How a sparse variant ran.
@@ -47,10 +51,33 @@ impl Numbers {
             Self::Agreement(_) => Metric::Agreement.name(),
             Self::Perplexity(_) => Metric::Perplexity.name(),
             Self::BitsPerByte(_) => Metric::BitsPerByte.name(),
+            Self::Task(of) => of.task.name(),
             Self::Latency(_) => Metric::Latency.name(),
             Self::Gate(_) => GATE,
             Self::Times(_) => TIMES,
             Self::Analysis(_) => ANALYSIS,
+        }
+    }
+}
+
+impl Numbers {
+    /// Of numbers that have a file of their own: where it is, from the folder of results, and what is written to it.
+    pub fn file(&self, cell: &CellId) -> Option<(PathBuf, String)> {
+        self.with_file().map(|of| (of.path(cell), of.file()))
+    }
+
+    /// The numbers that have a file of their own.
+    pub fn with_file(&self) -> Option<&TaskNumbers> {
+        match self {
+            Self::Task(of) => Some(of),
+            Self::Structure(_)
+            | Self::Agreement(_)
+            | Self::Perplexity(_)
+            | Self::BitsPerByte(_)
+            | Self::Latency(_)
+            | Self::Gate(_)
+            | Self::Times(_)
+            | Self::Analysis(_) => None,
         }
     }
 }
@@ -79,6 +106,39 @@ pub struct PrunedLinears {
     pub nonzero: u64,
     /// Weights.
     pub total: u64,
+    /// Linears of experts that few tokens of the calibration reach, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scarce: Option<Scarce>,
+}
+
+/// Linears of experts that few tokens of the calibration reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scarce {
+    /// Linears with fewer than 64 tokens.
+    pub linears: u64,
+    /// Those of them that no token reached: all of their inputs count alike.
+    pub unreached: u64,
+    /// Of how many of experts that were pruned.
+    pub of: u64,
+}
+
+impl Scarce {
+    /// Fewer tokens than this are few.
+    pub const FEW: usize = 64;
+
+    /// Counts some linears that read the same input.
+    pub fn add(&mut self, linears: usize, tokens: usize) {
+        let linears = linears as u64;
+        self.of += linears;
+        self.linears += if tokens < Self::FEW { linears } else { 0 };
+        self.unreached += if tokens == 0 { linears } else { 0 };
+    }
+
+    /// None where every linear saw enough.
+    pub fn found(self) -> Option<Self> {
+        (self.linears > 0).then_some(self)
+    }
 }
 
 /// Weights about which the order of equal scores decided: beyond those that were to go, but of the score of the last.
@@ -136,14 +196,28 @@ pub struct Measured {
     pub kernels: Vec<KernelUse>,
     /// How long it takes, for every batch size and prompt length.
     pub latency: Option<Vec<Latency>>,
+    /// Zero-shot tasks.
+    pub tasks: Vec<TaskNumbers>,
 }
 
 impl Measured {
     /// The sizes alone.
     pub fn new(structure: Structure, dense_nonzero: u64) -> Self {
         let (ties, pruned, agreement, perplexity, bits_per_byte) = (None, None, None, None, None);
-        let (gate, kernels, latency) = (None, Vec::new(), None);
-        Self { structure, dense_nonzero, ties, pruned, agreement, perplexity, bits_per_byte, gate, kernels, latency }
+        let (gate, kernels, latency, tasks) = (None, Vec::new(), None, Vec::new());
+        Self {
+            structure,
+            dense_nonzero,
+            ties,
+            pruned,
+            agreement,
+            perplexity,
+            bits_per_byte,
+            gate,
+            kernels,
+            latency,
+            tasks,
+        }
     }
 
     /// As they are stored, group by group.
@@ -159,6 +233,7 @@ impl Measured {
             gate,
             kernels,
             latency,
+            tasks,
         } = self;
         [
             Some(Numbers::Structure(Box::new(Sizes { structure, dense_nonzero, ties, pruned }))),
@@ -170,6 +245,7 @@ impl Measured {
         ]
         .into_iter()
         .flatten()
+        .chain(tasks.into_iter().map(|task| Numbers::Task(Box::new(task))))
         .collect()
     }
 
@@ -185,9 +261,11 @@ impl Measured {
                 Numbers::BitsPerByte(found) => of.bits_per_byte = Some(found),
                 Numbers::Latency(found) => of.latency = Some(found),
                 Numbers::Gate(found) => (of.gate, of.kernels) = (Some(found.gate), found.kernels),
+                Numbers::Task(found) => of.tasks.push(*found),
                 Numbers::Times(_) | Numbers::Analysis(_) => {}
             }
         }
+        of.tasks.reverse();
         let Sizes { structure, dense_nonzero, ties, pruned } = sizes?;
         Some(Self { structure, dense_nonzero, ties, pruned, ..of })
     }
@@ -211,6 +289,7 @@ impl Measured {
             gate,
             kernels: _,
             latency: _,
+            tasks: _,
         } = self;
         let share = |part: u64, of: u64| part as f64 / of as f64;
         match column {

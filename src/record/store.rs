@@ -4,6 +4,7 @@ use super::atomic::{self, Stamp};
 use super::cell::{Outline, Record};
 use super::error::{Mismatch, StoreError};
 use super::formats::{Manifest, PlanRecord};
+use super::numbers::Numbers;
 use super::seal::{opened, reseal, sealed};
 use crate::input;
 use crate::plan::{CellId, Existing};
@@ -62,7 +63,8 @@ impl Store {
     pub fn existing(&self, id: &CellId) -> Existing {
         match self.cell(id) {
             Ok(None) => Existing::Missing,
-            Ok(Some(record)) => record.existing(),
+            // What has lost its items is measured again.
+            Ok(Some(record)) => self.with_items(record).0.existing(),
             Err(error) => Existing::Unreadable { message: error.to_string() },
         }
     }
@@ -83,6 +85,35 @@ impl Store {
             return Err(foreign(Mismatch::Cell));
         }
         Ok(Some(record))
+    }
+
+    /// A record with the items that lie in files of their own. Results whose file is missing or was changed are left out;
+    /// a message for each says which.
+    pub fn with_items(&self, mut record: Record) -> (Record, Vec<String>) {
+        let (id, mut lost) = (record.id.clone(), Vec::new());
+        record.results.retain_mut(|part| match &mut part.result {
+            Numbers::Task(task) => {
+                let path = task.path(&id);
+                let whole = self.bytes(&path).is_some_and(|bytes| task.take_file(&bytes));
+                if !whole {
+                    let path = self.root.join(path);
+                    lost.push(format!(
+                        "`{}` is missing or was changed: its task counts as not measured",
+                        path.display()
+                    ));
+                }
+                whole
+            }
+            Numbers::Structure(_)
+            | Numbers::Agreement(_)
+            | Numbers::Perplexity(_)
+            | Numbers::BitsPerByte(_)
+            | Numbers::Latency(_)
+            | Numbers::Gate(_)
+            | Numbers::Times(_)
+            | Numbers::Analysis(_) => true,
+        });
+        (record, lost)
     }
 
     /// What a cell's file says of itself at a glance, if there is one: neither its numbers nor its digest are looked at.

@@ -29,6 +29,7 @@ mod kernel;
 mod model;
 mod overview;
 mod page;
+mod paired;
 pub mod pivot;
 mod plot_files;
 mod stats;
@@ -370,7 +371,7 @@ fn table_path(name: &str, extension: &str) -> PathBuf {
 /// The cells of the plan, of each the results that are wanted; all cells of the folder, by name, where there is no plan.
 fn read(store: &Store, seen: &Seen) -> Result<(Read, Vec<Record>), StoreError> {
     let mut read = Read::default();
-    let found: Vec<Found> = match store.plan()? {
+    let found: Vec<(Found, Vec<String>)> = match store.plan()? {
         Some(PlanRecord { title, cells, expectations, queries, pivots, plot_width, .. }) => {
             (read.title, read.expectations) = (title, expectations);
             (read.queries, read.pivots, read.plot_width) = (queries, pivots, plot_width);
@@ -379,7 +380,8 @@ fn read(store: &Store, seen: &Seen) -> Result<(Read, Vec<Record>), StoreError> {
         None => seen.cells.par_iter().map(|(id, _)| unplanned(store, id)).collect::<Result<_, _>>()?,
     };
     let mut records = Vec::new();
-    for found in found {
+    for (found, lost) in found {
+        read.damaged.extend(lost);
         match found {
             Found::Complete(record) => records.push(*record),
             Found::Lacking(record) => {
@@ -406,35 +408,41 @@ enum Found {
     Damaged(String),
 }
 
-/// A cell of a folder without a plan.
-fn unplanned(store: &Store, id: &CellId) -> Result<Found, StoreError> {
+/// A cell of a folder without a plan, and what was lost of it.
+fn unplanned(store: &Store, id: &CellId) -> Result<(Found, Vec<String>), StoreError> {
     match store.cell(id) {
-        Ok(Some(record)) => Ok(Found::Complete(Box::new(record.latest()))),
-        Ok(None) => Ok(Found::Missing),
-        Err(error) if error.is_of_a_file() => Ok(Found::Damaged(error.to_string())),
+        Ok(Some(record)) => {
+            let (record, lost) = store.with_items(record.latest());
+            Ok((Found::Complete(Box::new(record)), lost))
+        }
+        Ok(None) => Ok((Found::Missing, Vec::new())),
+        Err(error) if error.is_of_a_file() => Ok((Found::Damaged(error.to_string()), Vec::new())),
         Err(error) => Err(error),
     }
 }
 
-/// A cell of the plan.
-fn planned(store: &Store, entry: PlanEntry) -> Result<Found, StoreError> {
+/// A cell of the plan, and what was lost of it.
+fn planned(store: &Store, entry: PlanEntry) -> Result<(Found, Vec<String>), StoreError> {
+    let alone = |found| Ok((found, Vec::new()));
     let record = match store.cell(&entry.id) {
         Ok(Some(record)) => record,
-        Ok(None) => return Ok(Found::Missing),
-        Err(error) if error.is_of_a_file() => return Ok(Found::Damaged(error.to_string())),
+        Ok(None) => return alone(Found::Missing),
+        Err(error) if error.is_of_a_file() => return alone(Found::Damaged(error.to_string())),
         Err(error) => return Err(error),
     };
     // The plan's spelling of a model is the one that this experiment's file has; all else is as it was run.
     if CellId::new(&entry.cell, &record.inputs) != entry.id {
         let (plan, id) = (store.root().join("plan.json"), &entry.id);
         let message = format!("`{}` says something else of `{id}` than that cell's file", plan.display());
-        return Ok(Found::Damaged(message));
+        return alone(Found::Damaged(message));
     }
     let wanted: Vec<CellId> = entry.parts.iter().map(|part| part.id.clone()).collect();
-    let record = Box::new(Record { cell: entry.cell, ..record.only(&wanted) });
+    let (record, lost) = store.with_items(Record { cell: entry.cell, ..record.only(&wanted) });
+    let record = Box::new(record);
     let has = |id: &CellId| record.results.iter().any(|part| part.id == *id);
     let complete = entry.parts.iter().all(|part| part.check || has(&part.id));
-    Ok(if complete || record.failure.is_some() { Found::Complete(record) } else { Found::Lacking(record) })
+    let found = if complete || record.failure.is_some() { Found::Complete(record) } else { Found::Lacking(record) };
+    Ok((found, lost))
 }
 
 #[cfg(test)]

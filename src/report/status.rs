@@ -10,7 +10,9 @@
 
 use crate::column::Value;
 use crate::plan::{CellId, Class, Pace, Seconds, Task};
-use crate::record::{Life, Outline, PlanEntry, Record, RunRecord, Store, StoreError, host, life};
+use crate::record::{
+    Acceptances, Life, Outline, PartOutline, PlanEntry, Program, Record, RunRecord, Store, StoreError, host, life,
+};
 use rayon::prelude::*;
 use std::collections::HashMap;
 
@@ -25,6 +27,8 @@ pub struct Status {
     pub failures: Vec<FailedCell>,
     /// Cells whose files can't be read, one message each.
     pub damaged: Vec<String>,
+    /// Of the cells that are done, those that another version of the program has measured and nobody has accepted.
+    pub stale: usize,
     /// Processes that run, and those that gave no sign of life since.
     pub runners: Vec<Runner>,
     /// Seconds that one process would take for what is left, by what is done; none where nothing is.
@@ -70,7 +74,7 @@ pub struct Runner {
 
 /// What a glance at a cell's file shows.
 enum Glance {
-    Done(Seconds),
+    Done { seconds: Seconds, stale: bool },
     Failed(String),
     Left,
     Damaged(String),
@@ -84,7 +88,9 @@ pub fn status(store: &Store) -> Result<Status, StoreError> {
     let mut status = Status { runners: runners(store), ..Status::default() };
     let Some(plan) = store.plan()? else { return Ok(status) };
     status.name = Some(plan.name);
-    let glances: Vec<Glance> = plan.cells.par_iter().map(|entry| glance(store, entry)).collect::<Result<_, _>>()?;
+    let current = Current { program: Program::current(), accepted: store.acceptances() };
+    let look = |entry| glance(store, entry, &current);
+    let glances: Vec<Glance> = plan.cells.par_iter().map(look).collect::<Result<_, _>>()?;
     let mut pace = Pace::default();
     let mut rest: HashMap<Class, usize> = HashMap::new();
     let mut places: HashMap<(&'static str, String, String), usize> = HashMap::new();
@@ -92,11 +98,12 @@ pub fn status(store: &Store) -> Result<Status, StoreError> {
         let class = Class::of(&cell);
         let group = status.group_of(&cell, &mut places);
         match glance {
-            Glance::Done(seconds) => {
+            Glance::Done { seconds, stale } => {
                 group.done += 1;
                 // Each cell's file says how long loading and calibrating took: it counts once.
                 let shared = if pace.knows_group_of(&class) { 0.0 } else { seconds.group };
                 pace.learn(&class, Seconds { group: shared, ..seconds });
+                status.stale += usize::from(stale);
                 continue;
             }
             Glance::Failed(message) => {
@@ -123,9 +130,9 @@ impl Status {
         [sum(|group| group.done), sum(|group| group.failed), sum(|group| group.left)]
     }
 
-    /// How many processes run.
+    /// How many processes measure.
     pub fn running(&self) -> usize {
-        self.runners.iter().filter(|runner| runner.runs).count()
+        self.runners.iter().filter(|runner| runner.runs).map(|runner| runner.run.at_once.unwrap_or(1)).sum()
     }
 
     fn group_of(&mut self, cell: &Task, places: &mut HashMap<(&'static str, String, String), usize>) -> &mut Group {
@@ -146,7 +153,20 @@ impl Status {
     }
 }
 
-fn glance(store: &Store, entry: &PlanEntry) -> Result<Glance, StoreError> {
+/// Whose results count.
+struct Current {
+    program: Program,
+    accepted: Acceptances,
+}
+
+impl Current {
+    fn has(&self, part: &PartOutline) -> bool {
+        part.program.to_string() == self.program.to_string()
+            || self.accepted.has(&part.id, &part.program, &self.program)
+    }
+}
+
+fn glance(store: &Store, entry: &PlanEntry, current: &Current) -> Result<Glance, StoreError> {
     let outline = match store.outline(&entry.id) {
         Ok(Some(outline)) => outline,
         Ok(None) => return Ok(Glance::Left),
@@ -155,6 +175,7 @@ fn glance(store: &Store, entry: &PlanEntry) -> Result<Glance, StoreError> {
     };
     let Outline { format, results, failure, timings } = outline;
     let lacks = |id: &CellId| results.iter().all(|part| part.id != *id);
+    let wanted = |id: &CellId| entry.parts.iter().any(|part| part.id == *id);
     let missing: Vec<&CellId> =
         entry.parts.iter().filter(|part| !part.check && lacks(&part.id)).map(|part| &part.id).collect();
     // A cell of another format is measured again.
@@ -162,11 +183,14 @@ fn glance(store: &Store, entry: &PlanEntry) -> Result<Glance, StoreError> {
         _ if format != Record::FORMAT => Glance::Left,
         Some(failure) if missing.iter().any(|id| failure.parts.contains(id)) => Glance::Failed(failure.message),
         Some(_) | None if !missing.is_empty() => Glance::Left,
-        Some(_) | None => Glance::Done(Seconds {
-            own: timings.measure_seconds + timings.convert_seconds.unwrap_or(0.0),
-            point: timings.prune_seconds.unwrap_or(0.0),
-            group: timings.load_seconds + timings.calibrate_seconds.unwrap_or(0.0),
-        }),
+        Some(_) | None => Glance::Done {
+            seconds: Seconds {
+                own: timings.measure_seconds + timings.convert_seconds.unwrap_or(0.0),
+                point: timings.prune_seconds.unwrap_or(0.0),
+                group: timings.load_seconds + timings.calibrate_seconds.unwrap_or(0.0),
+            },
+            stale: results.iter().any(|part| wanted(&part.id) && !current.has(part)),
+        },
     })
 }
 

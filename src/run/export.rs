@@ -12,7 +12,7 @@
 
 use super::backend::{OnBackend, on_backend};
 use super::export_error::{DENSE_FILE, ExportError, ORIGIN_FILE};
-use super::model::{CellError, Pruned, Session, Stopped, calibrate, patterns};
+use super::model::{CellError, Keep, Pruned, Session, Stopped, calibrate, patterns};
 use super::panics::{self, caught};
 use super::place;
 use super::prepared::{Prepared, PreparedModel};
@@ -192,7 +192,7 @@ fn prune<B: SparseBackend>(
     let Cell { prune: Some(point), seed, dtype, .. } = cell else { return Err(ExportError::NoPoint) };
     let work = || -> Result<Result<Vec<Pruned>, CellError>, ExportError> {
         let checkpoint = Checkpoint::open(model.files.clone())?;
-        let mut session = Session::<B>::load(checkpoint, model.tokens.clone(), *dtype, device)?;
+        let mut session = Session::<B>::load(checkpoint, model.tokens.clone(), *dtype, Keep::AsStored, device)?;
         watch.stage("pruning");
         if !point.method.calibrates() {
             return Ok(patterns(&session, point, *seed, *dtype).map(|(layers, _)| layers));

@@ -3,6 +3,7 @@
 //! ```text
 //!   models   hf:ORG/NAME               configuration, tokenizer, weights, the other files that `export` takes along
 //!   texts    hf:ORG/NAME/CONFIG/SPLIT  the split's first file
+//!   tasks    their datasets            every file of the splits that they read
 //! ```
 //! No device is looked at: the machine with network is seldom the one that measures. A source of another kind that is
 //! on the hub gets a line in [`fetch`].
@@ -10,8 +11,9 @@
 use super::prepare::wanted;
 use super::reference;
 use crate::config::Experiment;
+use crate::config::experiment::Metric;
 use crate::config::source::ModelSource;
-use crate::load::{Checkpoint, InputFile, LoadError, Loader, Texts};
+use crate::load::{Checkpoint, InputFile, LoadError, Loader, TaskSets, TextInput, Texts};
 use crate::record::sha256;
 
 /// A source of the hub that is in the cache now.
@@ -83,15 +85,27 @@ fn model(source: &ModelSource, loader: &Loader, fetches: &mut Fetches) -> Result
 fn texts(experiment: &Experiment, loader: &Loader, fetches: &mut Fetches) -> Result<(), LoadError> {
     let texts = Texts::read(&experiment.data, &wanted(experiment), loader)?;
     fetches.warnings.extend(texts.warnings());
-    for text in texts.inputs() {
-        let (Some(name), Some(bytes), Some(commit)) = (text.file, text.bytes, text.commit) else {
-            if text.source.starts_with("file:") {
-                fetches.local.push(text.source);
-            }
-            continue;
-        };
-        let file = InputFile { name, sha256: text.sha256, bytes };
-        fetches.sources.push(Fetched { source: text.source, commit, files: vec![file] });
+    fetches.inputs(texts.inputs());
+    if experiment.metrics.contains(&Metric::Tasks) {
+        let tasks = TaskSets::read(&experiment.tasks, loader)?;
+        fetches.warnings.extend_from_slice(tasks.warnings());
+        fetches.inputs(tasks.inputs());
     }
     Ok(())
+}
+
+impl Fetches {
+    /// Files that texts and items were read from.
+    fn inputs(&mut self, inputs: Vec<TextInput>) {
+        for input in inputs {
+            let (Some(name), Some(bytes), Some(commit)) = (input.file, input.bytes, input.commit) else {
+                if input.source.starts_with("file:") {
+                    self.local.push(input.source);
+                }
+                continue;
+            };
+            let file = InputFile { name, sha256: input.sha256, bytes };
+            self.sources.push(Fetched { source: input.source, commit, files: vec![file] });
+        }
+    }
 }

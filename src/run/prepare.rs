@@ -9,10 +9,10 @@ use super::reference;
 use super::select::select;
 use crate::config::Experiment;
 use crate::config::analysis::Work;
-use crate::config::experiment::{Data, ModelSource, Workers};
+use crate::config::experiment::{Data, Expected, Metric, ModelSource, Workers};
 use crate::execute::device;
 use crate::execute::kernels::cpu::Simd;
-use crate::load::{Checkpoint, LoadError, Loader, Texts, Wanted};
+use crate::load::{Checkpoint, LoadError, Loader, Reach, TaskSets, TaskTokens, TextInput, Texts, Wanted};
 use crate::plan::{Cell, CellId, Of, Planned};
 use crate::record::{ExpectRecord, Machine, OriginRecord, PlanEntry, PlanRecord, Store};
 use std::cell::LazyCell;
@@ -35,10 +35,8 @@ pub fn prepare(
             backends.push(backend);
         }
     }
-    let (mut models, texts) = prepare_models(&experiment, loader)?;
+    let Loaded { mut models, texts, inputs, warnings } = prepare_models(&experiment, loader)?;
     let references = reference::prepare(&experiment, loader, texts.as_ref(), &mut models)?;
-    let warnings = texts.as_ref().map_or_else(Vec::new, Texts::warnings);
-    let texts = texts.map_or_else(Vec::new, |texts| texts.inputs());
     let machine: LazyCell<Machine> = LazyCell::new(|| Machine::current(Simd::detect().name()));
     let ground = Ground { experiment: &experiment, backends: &backends, models: &models, machine: &machine };
     let mut cells = Vec::new();
@@ -53,7 +51,7 @@ pub fn prepare(
     let runs = cells.iter().any(Planned::runs);
     let too_large =
         if runs { too_large(&cells, &machine, experiment.device_index, sharing(&experiment)) } else { Vec::new() };
-    Ok(Prepared { texts, experiment, models, references, cells, unused, plan, warnings, too_large })
+    Ok(Prepared { texts: inputs, experiment, models, references, cells, unused, plan, warnings, too_large })
 }
 
 /// How many processes share the machine's memory.
@@ -64,14 +62,32 @@ fn sharing(experiment: &Experiment) -> usize {
     }
 }
 
-/// The models and the texts; nothing is read where there is no model.
-fn prepare_models(experiment: &Experiment, loader: &Loader) -> Result<(Vec<PreparedModel>, Option<Texts>), LoadError> {
+/// What an experiment reads.
+#[derive(Default)]
+struct Loaded {
+    models: Vec<PreparedModel>,
+    texts: Option<Texts>,
+    inputs: Vec<TextInput>,
+    warnings: Vec<String>,
+}
+
+/// The models, the texts and the tasks; nothing is read where there is no model.
+fn prepare_models(experiment: &Experiment, loader: &Loader) -> Result<Loaded, LoadError> {
     if experiment.models.is_empty() {
-        return Ok(Default::default());
+        return Ok(Loaded::default());
     }
     let texts = Texts::read(&experiment.data, &wanted(experiment), loader)?;
-    let models = experiment.models.iter().map(|source| prepare_model(loader, source, &texts, &experiment.data));
-    Ok((models.collect::<Result<_, _>>()?, Some(texts)))
+    let tasks = match experiment.metrics.contains(&Metric::Tasks) {
+        true => TaskSets::read(&experiment.tasks, loader)?,
+        false => TaskSets::default(),
+    };
+    let prepared = |source| prepare_model(loader, source, &texts, &tasks, &experiment.data);
+    let models: Vec<PreparedModel> = experiment.models.iter().map(prepared).collect::<Result<_, _>>()?;
+    let mut warnings = texts.warnings();
+    warnings.extend_from_slice(tasks.warnings());
+    warnings.extend(models.iter().flat_map(|model| &model.tasks).filter_map(TaskTokens::cut));
+    let inputs = texts.inputs().into_iter().chain(tasks.inputs()).collect();
+    Ok(Loaded { models, texts: Some(texts), inputs, warnings })
 }
 
 /// The texts that the experiment needs.
@@ -91,6 +107,7 @@ fn prepare_model(
     loader: &Loader,
     source: &ModelSource,
     texts: &Texts,
+    tasks: &TaskSets,
     data: &Data,
 ) -> Result<PreparedModel, LoadError> {
     let mut files = loader.find(source)?;
@@ -99,9 +116,12 @@ fn prepare_model(
     files.warnings.extend_from_slice(checkpoint.warnings());
     let architecture = checkpoint.architecture().clone();
     let tokenizer = files.tokenizer()?;
-    let tokens = texts.encode(&tokenizer, &files.source, architecture.max_positions, architecture.vocabulary)?;
-    let read = Read::new(files.digest(), data, &tokens);
-    Ok(PreparedModel { files, architecture, tokens, read })
+    let vocabulary = architecture.vocabulary;
+    let reach = Reach { positions: architecture.max_positions, longest: architecture.longest };
+    let tokens = texts.encode(&tokenizer, &files.source, reach, vocabulary)?;
+    let tasks = tasks.encode(&tokenizer, &files.source, architecture.max_positions, vocabulary)?;
+    let read = Read::new(files.digest(), data, &tokens, &tasks);
+    Ok(PreparedModel { files, architecture, tokens, tasks, tokenizer, read })
 }
 
 fn plan_record(experiment: &Experiment, planned: &[Planned], store: &Store) -> Result<PlanRecord, PrepareError> {
@@ -115,10 +135,15 @@ fn plan_record(experiment: &Experiment, planned: &[Planned], store: &Store) -> R
         if cells.is_empty() {
             return Err(PrepareError::Expectation(expect.r#where.to_string()));
         }
+        let (metric, task) = match &expect.metric {
+            Expected::Column(column) => (column.name().into(), None),
+            Expected::Task { task, metric } => (metric.name().into(), Some(task.clone())),
+        };
         expectations.push(ExpectRecord {
             r#where: expect.r#where.to_string(),
             cells,
-            metric: expect.metric.name().into(),
+            metric,
+            task,
             value: expect.value,
             tolerance: expect.tolerance,
             source: expect.source.clone(),

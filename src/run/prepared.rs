@@ -6,7 +6,7 @@ use super::model::Read;
 use crate::config::Experiment;
 use crate::config::arena::LaunchProblem;
 use crate::execute::device::DeviceError;
-use crate::load::{InputFile, LoadError, ModelFiles, TextInput, Tokens};
+use crate::load::{InputFile, LoadError, ModelFiles, TaskTokens, TextInput, Tokenizer, Tokens};
 use crate::model::Architecture;
 use crate::plan::{CellId, Decision, Only, Partition, Planned, Rerun, SelectError};
 use crate::record::{InputRecord, PlanRecord};
@@ -58,6 +58,10 @@ pub struct PreparedModel {
     pub architecture: Arc<Architecture>,
     /// The texts as it sees them.
     pub tokens: Tokens,
+    /// The tasks as it sees them.
+    pub tasks: Vec<TaskTokens>,
+    /// What reads what it writes.
+    pub tokenizer: Tokenizer,
     /// Digests of what its cells read.
     pub(super) read: Read,
 }

@@ -29,6 +29,8 @@ impl RunOptions {
 
 /// Told how the run goes, and asked whether to stop. Called from one thread.
 pub trait Watch {
+    /// What follows is of this one of several workers; none: of this process itself.
+    fn worker(&self, _number: Option<usize>) {}
     /// A model is being loaded.
     fn loading(&self, model: &str, backend: &str);
     /// A cell begins.
@@ -149,6 +151,11 @@ pub fn take_over(prepared: &Prepared, store: &Store) -> Result<(), StoreError> {
         let parts = other.results.iter().filter(wanted).filter(unknown).cloned();
         let parts = parts.map(|part| PartRecord { origin: part.origin.or_else(|| Some(from.clone())), ..part });
         let parts: Vec<PartRecord> = parts.collect();
+        for path in parts.iter().filter_map(|part| Some(part.result.with_file()?.path(&planned.id))) {
+            // Without it, its part is measured after all.
+            let file = siblings.iter().find(|(name, _)| name == from).and_then(|(_, store)| store.bytes(&path));
+            store.write(&path, &file.unwrap_or_default())?;
+        }
         if record.results.is_empty() {
             (record.timings, record.program, record.finished) = (other.timings, other.program, other.finished);
         }
@@ -283,6 +290,10 @@ impl Desk<'_> {
         let failed = result.is_err();
         match result {
             Ok(numbers) => {
+                // Before the cell that has their digests.
+                for (path, file) in numbers.iter().filter_map(|numbers| numbers.file(&planned.id)) {
+                    self.store.write(&path, file.as_bytes())?;
+                }
                 record.add(parts(planned, numbers, &record));
                 record.failure = None;
             }

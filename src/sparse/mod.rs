@@ -61,7 +61,7 @@ pub use sell::{Block, CHUNK, SLICE, SLICES, Sell, SellIndex};
 pub use squares::{Squares, TILE_COLUMNS};
 pub use tiles::BitTiles;
 
-use half::bf16;
+use half::{bf16, f16};
 use thiserror::Error;
 
 /// A number as weights are stored.
@@ -94,6 +94,18 @@ impl Value for bf16 {
     fn to_f32(self) -> f32 {
         // Its bits are the upper half of an f32's.
         f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
+impl Value for f16 {
+    #[inline(always)]
+    fn of(number: f32) -> Self {
+        Self::from_f32(number)
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        Self::to_f32(self)
     }
 }
 

@@ -9,6 +9,7 @@
 //! Rows start at word boundaries, so that threads may fill rows apart from each other, and the bits
 //! after the last column are always 0, so that counting needs no masks.
 
+use super::Value;
 use super::digit::magnitude;
 use rayon::prelude::*;
 
@@ -138,9 +139,9 @@ impl Pattern {
     ///
     /// # Panics
     /// When `weights.len() != rows * cols`.
-    pub fn apply(&self, weights: &[f32]) -> Vec<f32> {
+    pub fn apply<V: Value>(&self, weights: &[V]) -> Vec<V> {
         assert_eq!(weights.len(), self.rows * self.cols, "the pattern is of another shape");
-        let mut masked = vec![0.0; weights.len()];
+        let mut masked = vec![V::default(); weights.len()];
         if self.cols > 0 {
             let chunk = self.cols * ROWS_PER_TASK;
             masked.par_chunks_mut(chunk).enumerate().for_each(|(task, out)| {
@@ -149,7 +150,7 @@ impl Pattern {
                     let from = &weights[row * self.cols..(row + 1) * self.cols];
                     for (&word, (out, from)) in self.row(row).iter().zip(out.chunks_mut(64).zip(from.chunks(64))) {
                         for (bit, (out, &from)) in out.iter_mut().zip(from).enumerate() {
-                            *out = if word >> bit & 1 == 1 { from } else { 0.0 };
+                            *out = if word >> bit & 1 == 1 { from } else { V::default() };
                         }
                     }
                 }
@@ -234,7 +235,7 @@ mod tests {
         for (rows, cols) in [(0, 5), (5, 0), (0, 0)] {
             let pattern = Pattern::keep_where(rows, cols, &[], |_, _| true);
             assert_eq!(pattern.kept(), 0);
-            assert!(pattern.apply(&[]).is_empty());
+            assert!(pattern.apply::<f32>(&[]).is_empty());
         }
     }
 

@@ -134,7 +134,11 @@ impl Verifier<'_> {
         let Some(plan) = self.store.plan()? else { return Ok(Vec::new()) };
         let read = |entry: PlanEntry| {
             let record = match self.store.cell(&entry.id) {
-                Ok(record) => Ok(record.map(|record| record.only(&wanted(&entry)))),
+                Ok(None) => Ok(None),
+                Ok(Some(record)) => match self.store.with_items(record.only(&wanted(&entry))) {
+                    (record, lost) if lost.is_empty() => Ok(Some(record)),
+                    (_, lost) => Err(lost.join("; ")),
+                },
                 Err(error) => Err(error.to_string()),
             };
             (entry, record)
@@ -168,9 +172,8 @@ impl Verifier<'_> {
         let ids: Vec<CellId> = eligible.iter().map(|(id, _)| id.clone()).collect();
         let ran = self.run_drawn(&mut prepared, fresh, &ids, draft)?;
         for (id, record) in eligible.iter().filter(|(id, _)| ran.contains(id)) {
-            let again = fresh
-                .cell(id)?
-                .map(|again| again.only(&record.results.iter().map(|p| p.id.clone()).collect::<Vec<_>>()));
+            let parts: Vec<CellId> = record.results.iter().map(|part| part.id.clone()).collect();
+            let again = fresh.cell(id)?.map(|again| fresh.with_items(again.only(&parts)).0);
             draft.cells.push(numbers::compare(record, again.as_ref(), arithmetic));
         }
         if manifest.program == Program::current() {

@@ -2,7 +2,7 @@
 
 use super::compare::{Arithmetic, Compared, Entry};
 use super::record::ItemVerdict;
-use crate::record::{PartRecord, Program, Record};
+use crate::record::{Numbers, PartRecord, Program, Record};
 use serde_json::Value;
 
 /// What is not compared: where a matrix lay says nothing of its numbers, and its digest is.
@@ -37,7 +37,7 @@ pub(super) fn compare(recorded: &Record, now: Option<&Record>, arithmetic: &Arit
         let reason = (part.program.to_string() != current.to_string())
             .then(|| format!("the program is {current}, and was {}", part.program));
         let arithmetic = arithmetic.and(reason);
-        let [then, now] = [part, again].map(|part| serde_json::to_value(&part.result).unwrap_or_default());
+        let [then, now] = [part, again].map(|part| with_items(&part.result));
         walk(&mut compared, "", group, &then, &now, &arithmetic);
     }
     if let Some(now) = now {
@@ -45,6 +45,18 @@ pub(super) fn compare(recorded: &Record, now: Option<&Record>, arithmetic: &Arit
         timings(&mut compared, &then, &now, arithmetic);
     }
     ItemVerdict::of(recorded.id.as_str(), &recorded.cell.to_string(), compared)
+}
+
+/// Numbers as JSON; of a task its items stand for the digest of their file, which is another one if a single digit is.
+fn with_items(numbers: &Numbers) -> Value {
+    let mut value = serde_json::to_value(numbers).unwrap_or_default();
+    if let Some(task) = numbers.with_file()
+        && let Some(Value::Object(fields)) = value.get_mut("task")
+    {
+        fields.remove("kept");
+        fields.insert("kept_items".into(), serde_json::to_value(&task.rows).unwrap_or_default());
+    }
+    value
 }
 
 /// What both have of how long the cell took: what one of them did not do (calibrate, say) has no ratio.
@@ -121,6 +133,33 @@ mod tests {
         let mut compared = Compared::default();
         walk(&mut compared, "", "analysis", &then, &now, &Arithmetic::Same);
         compared.counts
+    }
+
+    #[test]
+    fn items_are_compared_and_not_the_digest_of_their_file() {
+        use crate::config::tasks::TaskMetric;
+        use crate::record::{ItemRow, TaskNumbers, TaskValue};
+        let numbers = |likelihoods: [f64; 2], choice| {
+            let row = ItemRow {
+                row: 1,
+                answers: vec![(Some(choice), choice == 0)],
+                log_likelihoods: likelihoods.into(),
+                ..Default::default()
+            };
+            let value = TaskValue { metric: TaskMetric::Acc, value: 0.5, stderr: None };
+            Numbers::Task(Box::new(TaskNumbers::new("piqa".parse().unwrap(), 0, 0, vec![value], vec![row])))
+        };
+        let count = |a: &Numbers, b: &Numbers| {
+            let mut compared = Compared::default();
+            let other = Arithmetic::Other(vec!["of another machine".into()]);
+            walk(&mut compared, "", "piqa", &with_items(a), &with_items(b), &other);
+            (compared.counts.within, compared.counts.different)
+        };
+        let recorded = numbers([-1.5, -2.5], 0);
+        assert_eq!(count(&recorded, &recorded), (0, 0));
+        assert_eq!(count(&recorded, &numbers([-1.500_01, -2.5], 0)), (1, 0));
+        assert_eq!(count(&recorded, &numbers([-1.6, -2.5], 0)), (0, 1));
+        assert!(count(&recorded, &numbers([-1.5, -2.5], 1)).1 > 0);
     }
 
     #[test]

@@ -33,11 +33,18 @@ fn stale_cells_are_accepted_with_who_when_and_why() {
     lab.run(["run", "e.toml"]).exits(0);
     age(&lab, None, "0.0.1");
     assert_eq!(words(&lab, &[]), ["stale"; 3]);
+    lab.run(["status", "results/e"]).exits(0).says(&[
+        "3 cells by another version",
+        "--rerun stale",
+        "3 of 3 cells done",
+    ]);
     let before = lab.files("results/e/cells");
     let accepted =
         lab.run(["accept", "results/e", "--by", "Ann", "--why", "only messages have changed", "--only", "variant=csr"]);
     accepted.exits(0).prints(&["CSR50", "0.0.1"]).says(&["1 cell accepted for", "by Ann: results/e/accepted/"]);
     assert_eq!(words(&lab, &[]), ["stale", "stale", "cached"]);
+    let status = lab.run(["status", "results/e", "--output-format", "json"]).exits(0).json_lines().remove(0);
+    assert_eq!((&status["done"], &status["stale"]), (&3.into(), &2.into()));
     let reason = &decisions(&lab, &[])[2].1;
     assert!(reason.starts_with("cached: made by 0.0.1") && reason.contains("accepted by Ann at 2"), "{reason}");
     assert!(reason.ends_with(": only messages have changed"), "{reason}");

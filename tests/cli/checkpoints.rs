@@ -170,7 +170,7 @@ mod configurations {
             ("tiny-llama", json!({"rope_scaling": []}), "`rope_scaling` is []"),
             ("tiny-llama", json!({"rope_scaling": {"rope_type": 5, "factor": 4.0}}), "`rope_scaling.rope_type` is 5"),
             ("tiny-llama", json!({"rope_scaling": {"type": "linear", "factor": -4.0}}), "`rope_scaling.factor` is -4"),
-            ("tiny-llama", json!({"rope_scaling": {"type": "yarn", "factor": 4.0}}), "\"yarn\""),
+            ("tiny-llama", json!({"rope_scaling": {"type": "ntk", "factor": 4.0}}), "\"ntk\""),
             ("tiny-llama", json!({"layer_types": ["sliding_attention", "full_attention"]}), "`layer_types` is"),
             (
                 "tiny-gptneox",

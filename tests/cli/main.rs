@@ -30,6 +30,7 @@ mod snapshots;
 mod status;
 mod support;
 mod tables;
+mod tasks;
 mod texts;
 mod verbs;
 mod verify;

@@ -79,7 +79,8 @@ fn has_type(value: &Value, types: Option<&Value>) -> bool {
 }
 
 fn experiments() -> Vec<PathBuf> {
-    let mut files = list(&Path::new(ROOT).join("experiments"));
+    let folder = Path::new(ROOT).join("experiments");
+    let mut files = [list(&folder), list(&folder.join("papers"))].concat();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     assert!(!files.is_empty());
     files
@@ -132,7 +133,10 @@ fn experiments_name_their_schema_and_keep_to_it() {
     let schema = schema_of("experiment");
     for path in experiments() {
         let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(text.lines().next(), Some("#:schema ../schemas/experiment.json"), "{}", path.display());
+        let up = if path.parent().is_some_and(|folder| folder.ends_with("papers")) { "../.." } else { ".." };
+        let line = format!("#:schema {up}/schemas/experiment.json");
+        assert_eq!(text.lines().next(), Some(line.as_str()), "{}", path.display());
+        Lab::empty().run(["check", path.to_str().unwrap()]).exits(0);
         conforms(&toml::from_str(&text).unwrap(), &schema);
     }
     for text in [

@@ -156,5 +156,14 @@ fn status_sees_who_runs_and_who_was_killed() {
         Value::Object(run.as_object().unwrap().clone().into_iter().chain([("host".into(), "far".into())]).collect());
     lab.write(&format!("results/e/runs/{name}"), elsewhere.to_string());
     assert_eq!(status(&lab)["runners"][0]["running"], true);
+    let alone = status(&lab)["seconds_left"].as_f64().unwrap();
+    let mut by_three = elsewhere.clone();
+    by_three["at_once"] = 3.into();
+    lab.write(&format!("results/e/runs/{name}"), by_three.to_string());
+    let found = status(&lab);
+    let ratio = alone / found["seconds_left"].as_f64().unwrap();
+    assert!(found["runners"][0]["processes"] == 3 && (ratio - 3.0).abs() < 1e-9, "{found}");
+    lab.run(["status", "results/e"]).exits(0).says(&["left for 3 processes"]);
+    lab.write(&format!("results/e/runs/{name}"), elsewhere.to_string());
     lab.run(["status", "results/e"]).exits(0).prints(&["far", "running"]).says(&[" left\n"]);
 }

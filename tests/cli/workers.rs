@@ -90,6 +90,22 @@ fn workers_divide_the_threads_and_the_work() {
 }
 
 #[test]
+fn each_worker_is_told_of_by_itself() {
+    for count in [2_u64, 3] {
+        let lab = Lab::with(SLOW);
+        let text = count.to_string();
+        let mut command = by(&text);
+        command.extend(["--output-format".into(), "json".into()]);
+        let events = lab.run(command.iter().map(String::as_str)).exits(0).json_lines();
+        let phases: Vec<&Value> = events.iter().filter(|event| event["event"] == "phase").collect();
+        let by_worker = |worker: u64| phases.iter().filter(|phase| phase["worker"] == worker).count();
+        assert!((0..count).all(|worker| by_worker(worker) > 0), "{phases:?}");
+        let alone = Lab::with(SLOW).run(["run", "e.toml", "--output-format", "json"]).exits(0).json_lines();
+        assert!(alone.iter().all(|event| event["worker"].is_null()));
+    }
+}
+
+#[test]
 fn timed_cells_are_measured_once_all_workers_have_ended() {
     let kernels = "[[kernel]]\nshape = [[64, 96], [32, 32]]\nsparsity = 0.5\nformat = [\"dense\", \"csr\"]\ntokens = 1\n\
                    warmup = 1\nrepeats = 3\n";

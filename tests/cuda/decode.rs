@@ -231,8 +231,12 @@ impl Case {
         let angles = numbers(7, self.positions * self.pairs, DType::F32);
         let table: Vec<f32> = angles.iter().flat_map(|angle| [angle.cos(), angle.sin()]).collect();
         let count = table.len();
-        let turns =
-            (self.pairs > 0).then(|| Turns::<B> { pairs: self.pairs, table: tensor(&table, [count], DType::F32) });
+        let turns = (self.pairs > 0).then(|| Turns::<B> {
+            pairs: self.pairs,
+            neighbours: false,
+            table: tensor(&table, [count], DType::F32),
+            starts: None,
+        });
         let mut kept: Option<[Tensor<B, 1>; 2]> = None;
         let mut seen = Vec::new();
         for (piece, spans) in pieces.iter().enumerate() {
@@ -283,7 +287,7 @@ fn attention_with_a_cache() {
     for dtype in DTYPES {
         for (order, heads, kv_heads, head_dim, pairs) in SHAPES {
             for window in [None, Some(5), Some(140)] {
-                let shape = Heads { heads, kv_heads, head_dim, window };
+                let shape = Heads { window, ..Heads::new(heads, kv_heads, head_dim) };
                 let case = Case { order, shape, pairs, positions: 200 };
                 for sequences in [1, 3] {
                     let pieces = [(0, 1), (1, 5), (6, 1), (7, 1), (8, 120), (128, 1), (129, 1), (130, 7), (137, 1)];
@@ -301,7 +305,7 @@ fn attention_on_many_keys() {
     let mut findings = Findings::new();
     for dtype in DTYPES {
         for window in [None, Some(2100)] {
-            let shape = Heads { heads: 4, kv_heads: 2, head_dim: 64, window };
+            let shape = Heads { window, ..Heads::new(4, 2, 64) };
             let case = Case { order: 0, shape, pairs: 32, positions: 2600 };
             let pieces = [(0, 2500), (2500, 1), (2501, 1)];
             let pieces = pieces.map(|(past, new)| vec![Span { past, new, capacity: 2600 }]);
@@ -317,7 +321,7 @@ fn attention_on_ragged_sequences() {
     for dtype in DTYPES {
         for (order, heads, kv_heads, head_dim, pairs) in SHAPES {
             for lengths in [vec![3, 1, 70, 20], vec![1, 1, 1], vec![33]] {
-                let shape = Heads { heads, kv_heads, head_dim, window: Some(30) };
+                let shape = Heads { window: Some(30), ..Heads::new(heads, kv_heads, head_dim) };
                 let case = Case { order, shape, pairs, positions: 80 };
                 let spans = lengths.iter().map(|&new| Span { past: 0, new, capacity: new }).collect();
                 case.check(&mut findings, &[spans], dtype);

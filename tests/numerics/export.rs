@@ -12,14 +12,16 @@ use sparsify_exp::run::{ExportFormat, ExportOptions, PrepareOptions, Watch, expo
 use sparsify_exp::sparse::Pattern;
 use std::path::Path;
 
-/// Separate, fused and transposed projections; tied heads and heads of their own; f32 and f16; a pickle, shards.
-const LAYOUTS: [&str; 9] = [
+/// Separate, fused and transposed projections; experts; tied heads and heads of their own; f32 and f16; a pickle, shards.
+const LAYOUTS: [&str; 11] = [
     "families/gpt2",
     "families/qwen2",
     "families/mistral-window",
     "families/llama3-rope",
     "families/opt-post-norm",
     "families/opt-hub",
+    "families/olmoe",
+    "families/phi3",
     "golden/tiny-gptneox/model",
     "golden/tiny-gptneox-hub",
     "golden/tiny-llama-sharded",

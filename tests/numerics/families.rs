@@ -66,6 +66,16 @@ fn opt_post_norm_with_projections() {
     check("families/opt-post-norm");
 }
 
+#[test]
+fn olmoe_with_eight_experts() {
+    check("families/olmoe");
+}
+
+#[test]
+fn phi3_with_fused_projections() {
+    check("families/phi3");
+}
+
 /// float16 weights in a pickle under the inner names, `vocab.json` and `merges.txt`: as facebook/opt-125m is.
 #[test]
 fn opt_as_the_hub_has_it() {

@@ -1,9 +1,12 @@
 //! Numbers against references: what PyTorch with transformers computes from the same checkpoints.
 
+mod archive;
 mod cache;
 mod export;
 mod families;
 mod golden;
+mod kin;
+mod tasks;
 mod texts;
 
 use sparsify_exp::config;

@@ -63,10 +63,29 @@ fn groups() -> Vec<(&'static str, Vec<Case>)> {
         ("analyses", analyses::analyses()),
         ("analysis_sources", analyses::analysis_sources()),
         ("queries", analyses::queries()),
+        ("tasks", tasks()),
         ("tables", analyses::tables()),
         ("overrides", overrides()),
         ("extends", extends()),
         ("sizes", sizes()),
+    ]
+}
+
+fn tasks() -> Vec<Case> {
+    let tasks = |keys: &str| more(format!("[measure]\nmetrics = [\"tasks\"]\n[tasks]\n{keys}\n"));
+    let expect = |keys: &str| tasks(&format!("names = \"rte\"\n[[expect]]\nvalue = 0.5\ntolerance = 0.1\n{keys}"));
+    vec![
+        more("[measure]\nmetrics = [\"tasks\"]\n"),
+        more("[tasks]\nnames = \"boolq\"\n"),
+        tasks("limit = 3"),
+        tasks("names = [\"hellswag\", \"squad\"]"),
+        tasks("names = [\"boolq\", \"mmlu\"]\nshots = 5"),
+        tasks("names = \"rte\"\nbos = \"yes\""),
+        expect("metric = \"acc\""),
+        expect("metric = \"total\"\ntask = \"rte\""),
+        expect("metric = \"acc\"\ntask = \"boolq\""),
+        expect("metric = \"acc\"\ntask = \"hellswag\""),
+        expect("metric = \"acc\"\ntask = \"mean\""),
     ]
 }
 

@@ -3,21 +3,23 @@
 use super::count::MAX_EXPECTATIONS;
 use super::{Validator, value};
 use crate::config::axis::At;
-use crate::config::experiment::{BackendChoice, Conditions, Expect, Metric, MetricColumn};
+use crate::config::experiment::{BackendChoice, Conditions, Expect, Expected, Metric, MetricColumn};
 use crate::config::raw::{RawExpect, RawWhere};
+use crate::config::tasks::{MEAN, TaskMetric, TaskName};
 use crate::diagnostic::Diagnostic;
+use crate::keyword::one_of;
 
 impl Validator<'_> {
     /// The blocks that are right.
-    pub(super) fn expects(&mut self, raw: Vec<At<RawExpect>>, metrics: &[Metric]) -> Vec<Expect> {
+    pub(super) fn expects(&mut self, raw: Vec<At<RawExpect>>, metrics: &[Metric], tasks: &[TaskName]) -> Vec<Expect> {
         if !self.few_enough("expect", "blocks", MAX_EXPECTATIONS, &raw) {
             return Vec::new();
         }
-        let expect = |(index, block)| self.expect(index, block, metrics);
+        let expect = |(index, block)| self.expect(index, block, metrics, tasks);
         raw.into_iter().enumerate().filter_map(expect).collect()
     }
 
-    fn expect(&mut self, index: usize, block: At<RawExpect>, metrics: &[Metric]) -> Option<Expect> {
+    fn expect(&mut self, index: usize, block: At<RawExpect>, metrics: &[Metric], tasks: &[TaskName]) -> Option<Expect> {
         let At { value: raw, span: header } = block;
         let mut missing = |key: &str, given: bool, help: &str| {
             if !given {
@@ -25,11 +27,15 @@ impl Validator<'_> {
                 self.missing(&format!("expect.{key}"), &exact, Some(header.clone()), help);
             }
         };
-        missing("metric", raw.metric.is_some(), "name a column of `summary.csv`");
+        missing("metric", raw.metric.is_some(), "name a column of `summary.csv`, or with `task` a metric of it");
         missing("value", raw.value.is_some(), "write the number that must come out");
         missing("tolerance", raw.tolerance.is_some(), "write the largest accepted difference");
         let r#where = self.expect_where(value(raw.r#where).unwrap_or_default());
-        let metric = raw.metric.as_ref().and_then(|metric| self.expect_metric(metric, metrics));
+        let metric = match (&raw.metric, &raw.task) {
+            (Some(metric), Some(task)) => self.expect_of_task(metric, task, tasks),
+            (Some(metric), None) => self.expect_metric(metric, metrics).map(Expected::Column),
+            (None, _) => None,
+        };
         if let Some(tolerance) = raw.tolerance.as_ref().filter(|at| at.value < 0.0) {
             self.report(
                 Diagnostic::error("`expect.tolerance` is out of range")
@@ -47,7 +53,17 @@ impl Validator<'_> {
 
     /// What is expected must be measured.
     fn expect_metric(&mut self, at: &At<String>, metrics: &[Metric]) -> Option<MetricColumn> {
-        let column: MetricColumn = at.value.parse().ok()?;
+        let Ok(column) = at.value.parse::<MetricColumn>() else {
+            // What is neither was reported where the file was read.
+            if at.value.parse::<TaskMetric>().is_ok() {
+                self.report(
+                    Diagnostic::error(format!("`expect.metric` `{}` is a number of a task", at.value))
+                        .at(at.span.clone(), "of which task?")
+                        .help("add `task = \"boolq\"`, say"),
+                );
+            }
+            return None;
+        };
         let needed = column.metric()?;
         if metrics.contains(&needed) || self.was_removed("measure.metrics") {
             return Some(column);
@@ -57,6 +73,37 @@ impl Validator<'_> {
             Diagnostic::error(format!("`expect.metric` `{column}` is not measured"))
                 .at(at.span.clone(), format!("needs the metric `{needed}`"))
                 .help(format!("write `metrics = [{}]` under `[measure]`", all.join(", "))),
+        );
+        None
+    }
+
+    /// So must a task.
+    fn expect_of_task(&mut self, at: &At<String>, task: &At<String>, tasks: &[TaskName]) -> Option<Expected> {
+        let Ok(metric) = at.value.parse::<TaskMetric>() else {
+            if at.value.parse::<MetricColumn>().is_ok() {
+                let names: Vec<&str> = TaskMetric::ALL.iter().map(|metric| metric.name).collect();
+                self.report(
+                    Diagnostic::error(format!("`expect.metric` `{}` is no number of a task", at.value))
+                        .at(at.span.clone(), one_of(&names))
+                        .context(task.span.clone(), "of a task"),
+                );
+            }
+            return None;
+        };
+        let of_all = |all: Vec<TaskName>| all.iter().all(|task| tasks.contains(task));
+        let measured = if task.value == MEAN { tasks.len() > 1 } else { TaskName::of(&task.value).is_some_and(of_all) };
+        if measured || self.was_removed("tasks.names") {
+            return Some(Expected::Task { task: task.value.clone(), metric });
+        }
+        let help = match TaskName::of(&task.value) {
+            Some(_) => format!("write `{}` into `tasks.names`, too", task.value),
+            None => TaskName::nearest(&task.value)
+                .map_or_else(|| "`list tasks` names them".to_owned(), |name| format!("did you mean `{name}`?")),
+        };
+        self.report(
+            Diagnostic::error(format!("`expect.task` `{}` is not measured", task.value.escape_debug()))
+                .at(task.span.clone(), "expected a task of `tasks.names`, a set whose tasks are all there, or `mean`")
+                .help(help),
         );
         None
     }

@@ -21,6 +21,8 @@ pub(super) const TABLES: &[&str] = &[
     "latency_parts",
     "expectations",
     "comparisons",
+    "tasks",
+    "task_pairs",
     "kernels",
     "break_even",
     "structure",

@@ -6,6 +6,7 @@
 
 use super::outputs::{self, array};
 use super::{Cuda, Tensor};
+use crate::execute::burn_ops;
 use crate::execute::decode::{Activation, Column, DecodeOps, Norm, NormKind, Order, Places, Projected, Turns};
 use crate::execute::kernels::attention::Heads;
 use crate::execute::kernels::cuda::argmax::arg_max_rows;
@@ -132,7 +133,10 @@ impl DecodeOps for Cuda {
         turns: Option<&Turns<Self>>,
         kv: &mut [BurnTensor<Self, 1>; 2],
     ) -> BurnTensor<Self, 2> {
-        Attending::new(shape, projected, places, turns, kv).run()
+        match is_fused(shape, &projected, turns) {
+            true => Attending::new(shape, projected, places, turns, kv).run(),
+            false => burn_ops::attend(shape, projected, places, turns, kv),
+        }
     }
 
     fn arg_max(rows: BurnTensor<Self, 2>) -> Result<Vec<Option<u32>>, String> {
@@ -162,9 +166,21 @@ impl DecodeOps for Cuda {
     }
 }
 
+/// Whether the kernels have what a network's attention is made of; Burn's operations have all of it.
+fn is_fused(shape: &Heads, projected: &Projected<Cuda>, turns: Option<&Turns<Cuda>>) -> bool {
+    let plain = shape.cap.is_none() && shape.alibi.is_none();
+    let halves = turns.is_none_or(|turns| !turns.neighbours && turns.starts.is_none());
+    let thirds = match projected {
+        Projected::Separate(_) => true,
+        Projected::PerHead(_) | Projected::Stacked(_) => shape.heads == shape.kv_heads,
+    };
+    plain && halves && thirds
+}
+
 /// What an attention is launched with.
 struct Attending {
     form: AttentionForm,
+    scale: f32,
     window: u32,
     head_rows: u32,
     tokens: usize,
@@ -200,6 +216,7 @@ impl Attending {
         let form = attention_form(shape, order, lanes(&qkv[0], &[shape.head_dim]), pairs, one.then_some(seen));
         Self {
             form,
+            scale: shape.scale,
             window: shape.window.map_or(u32::MAX, |window| window as u32),
             head_rows: places.head_rows() as u32,
             tokens: places.tokens(),
@@ -251,7 +268,7 @@ impl Attending {
                 self.head_rows,
                 self.window,
                 self.seen.div_ceil(shares) as u32,
-                1.0 / (dim as f32).sqrt(),
+                self.scale,
                 self.form,
                 dtype,
             );
@@ -406,7 +423,7 @@ mod tests {
     fn groups_cover_a_head_and_fit_a_plane() {
         for (head_dim, lanes) in [(128, 8), (128, 4), (80, 8), (96, 8), (6, 2), (7, 1), (256, 4), (512, 1)] {
             for one in [None, Some(5), Some(5000)] {
-                let shape = Heads { heads: 4, kv_heads: 2, head_dim, window: None };
+                let shape = Heads::new(4, 2, head_dim);
                 let form = attention_form(&shape, Order::Separate, lanes, 0, one);
                 assert!(form.group.is_power_of_two() && form.group as usize <= PLANE);
                 assert!(form.group as usize * form.held >= form.vectors as usize);

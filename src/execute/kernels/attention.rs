@@ -15,6 +15,7 @@
 
 use super::cpu::Simd;
 use super::exp::exp;
+pub use super::heads::{Alibi, Heads};
 use rayon::prelude::*;
 
 /// Keys of a tile.
@@ -26,19 +27,6 @@ const TRANSPOSE_FROM: usize = 3;
 /// Less work than this, in products, is done on the calling thread: some ten microseconds.
 const PARALLEL_FROM: usize = 1 << 16;
 const LANES: usize = 16;
-
-/// The shape of the attention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heads {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Features of a head.
-    pub head_dim: usize,
-    /// How many tokens back a token sees, itself included.
-    pub window: Option<usize>,
-}
 
 /// A sequence whose last tokens ask.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +50,9 @@ pub fn attention(shape: &Heads, sequences: &[Sequence<'_>], simd: Simd) -> Vec<f
     let width = shape.heads * shape.head_dim;
     let tokens: usize = sequences.iter().map(|sequence| sequence.queries.len() / width).sum();
     let mut out = vec![0.0; tokens * width];
-    let tasks = tasks(shape, sequences);
+    let longest = sequences.iter().map(|sequence| sequence.past + sequence.queries.len() / width).max().unwrap_or(0);
+    let bias = shape.key_bias(longest);
+    let tasks = tasks(shape, sequences, &bias);
     let work: usize = tasks.iter().map(|task| task.rows * task.end * shape.head_dim).sum();
     let done: Vec<Vec<f32>> = match work < PARALLEL_FROM {
         true => tasks.iter().map(|task| task.run(simd)).collect(),
@@ -99,9 +89,14 @@ struct Task<'a> {
     position: usize,
     /// The keys that the last query sees end here.
     end: usize,
+    scale: f32,
+    cap: Option<f32>,
+    /// `[group, keys]`, or empty.
+    bias: &'a [f32],
 }
 
-fn tasks<'a>(shape: &Heads, sequences: &[Sequence<'a>]) -> Vec<Task<'a>> {
+fn tasks<'a>(shape: &Heads, sequences: &[Sequence<'a>], bias: &'a [f32]) -> Vec<Task<'a>> {
+    let bias_of_head = bias.len() / shape.heads;
     let (dim, group) = (shape.head_dim, shape.heads / shape.kv_heads);
     let width = shape.heads * dim;
     let block = (ROWS / group).max(1);
@@ -130,6 +125,9 @@ fn tasks<'a>(shape: &Heads, sequences: &[Sequence<'a>]) -> Vec<Task<'a>> {
                     values: &sequence.values[kv_head * head..][..head],
                     position,
                     end: position + count,
+                    scale: shape.scale,
+                    cap: shape.cap,
+                    bias: &bias[kv_head * group * bias_of_head..][..group * bias_of_head],
                 });
             }
         }
@@ -154,9 +152,21 @@ impl Task<'_> {
 
     /// The rows' queries, scaled: `[rows, head_dim]`.
     fn scaled_queries(&self) -> Vec<f32> {
-        let scale = 1.0 / (self.dim as f32).sqrt();
+        let scale = self.scale;
         let tokens = self.queries.chunks(self.stride).take(self.rows / self.group);
         tokens.flat_map(|token| &token[..self.group * self.dim]).map(|query| query * scale).collect()
+    }
+
+    /// Caps a row's scores of the keys from `start`, and adds what belongs to the keys.
+    #[inline(always)]
+    fn adjust(&self, scores: &mut [f32; TILE], row: usize, start: usize) {
+        if let Some(cap) = self.cap {
+            scores.iter_mut().for_each(|score| *score = capped(*score, cap));
+        }
+        if !self.bias.is_empty() {
+            let bias = self.bias.chunks_exact(self.bias.len() / self.group).nth(row % self.group).unwrap_or_default();
+            scores.iter_mut().zip(&bias[start..]).for_each(|(score, bias)| *score += bias);
+        }
     }
 
     /// The first and the end of the keys from `start` that a row sees.
@@ -178,6 +188,18 @@ fn attend_avx512(task: &Task<'_>) -> Vec<f32> {
 #[target_feature(enable = "avx2,fma")]
 fn attend_avx2(task: &Task<'_>) -> Vec<f32> {
     attend::<true, 16>(task)
+}
+
+/// `cap * tanh(score / cap)`; NaN of what is not finite, so that it is not hidden.
+#[inline(always)]
+fn capped(score: f32, cap: f32) -> f32 {
+    let x = score / cap;
+    let small = exp(-2.0 * x.abs());
+    // Near 0, `1 - small` would lose what the series has: its next term is below a rounding there.
+    let square = x * x;
+    let series = x * (1.0 - square * (1.0 / 3.0 - square * (2.0 / 15.0)));
+    let tanh = if square < 0.004 { series } else { ((1.0 - small) / (1.0 + small)).copysign(x) };
+    cap * tanh + score * 0.0
 }
 
 /// What a row has seen so far.
@@ -216,6 +238,7 @@ fn attend<const FMA: bool, const COLUMNS: usize>(task: &Task<'_>) -> Vec<f32> {
         }
         for (row, ((scores, seen), out)) in scores.iter_mut().zip(&mut seen).zip(out.chunks_exact_mut(dim)).enumerate()
         {
+            task.adjust(scores, row, start);
             let scale = weigh(scores, seen, task.visible(row, start));
             if scale != 1.0 {
                 out.iter_mut().for_each(|out| *out *= scale);
@@ -450,7 +473,7 @@ mod tests {
 
     /// The definition, in f64.
     fn reference(shape: &Heads, sequence: &Sequence<'_>) -> Vec<f64> {
-        let Heads { heads, kv_heads, head_dim, window } = *shape;
+        let Heads { heads, kv_heads, head_dim, window, .. } = *shape;
         let tokens = sequence.queries.len() / heads / head_dim;
         let capacity = sequence.keys.len() / kv_heads / head_dim;
         let mut out = Vec::new();
@@ -510,7 +533,7 @@ mod tests {
     fn matches_the_definition_in_float64() {
         for (heads, kv_heads, head_dim) in [(2, 2, 16), (6, 2, 20), (4, 1, 7), (3, 3, 64)] {
             for window in [None, Some(1), Some(5), Some(70)] {
-                let shape = Heads { heads, kv_heads, head_dim, window };
+                let shape = Heads { window, ..Heads::new(heads, kv_heads, head_dim) };
                 for (tokens, past) in [(1, 0), (1, 64), (1, 130), (2, 63), (3, 61), (65, 0), (130, 3), (40, 100)] {
                     check(shape, tokens, past, past + tokens + 3);
                 }
@@ -520,7 +543,7 @@ mod tests {
 
     #[test]
     fn threads_do_not_change_a_bit() {
-        let shape = Heads { heads: 6, kv_heads: 3, head_dim: 32, window: None };
+        let shape = Heads::new(6, 3, 32);
         let (queries, keys, values) = (random(1, 200 * 6 * 32), random(2, 200 * 3 * 32), random(3, 200 * 3 * 32));
         let sequence = Sequence { queries: &queries, keys: &keys, values: &values, past: 0 };
         let run = |threads: usize| {
@@ -532,7 +555,7 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_is_not_hidden() {
-        let shape = Heads { heads: 1, kv_heads: 1, head_dim: 4, window: None };
+        let shape = Heads::new(1, 1, 4);
         for bad in [f32::NAN, f32::INFINITY, 1e38] {
             let mut keys = random(2, 5 * 4);
             keys[4..8].fill(bad);

@@ -9,3 +9,4 @@ pub mod cpu;
 #[allow(missing_docs, reason = "the `cube` macro makes public items")]
 pub mod cuda;
 pub mod exp;
+mod heads;

@@ -9,6 +9,7 @@
 //!
 //! Knows names only: no network, no files. What a repository's card says of its configurations is not read.
 
+use super::DatasetError;
 use std::collections::BTreeSet;
 
 /// Endings of files that can be read.
@@ -38,6 +39,18 @@ pub enum Missing {
     Split(Vec<String>),
 }
 
+impl Missing {
+    /// As an error of a dataset of which a split was looked for; `cached` where only the cache was.
+    pub fn error(self, dataset: &str, config: &str, split: &str, cached: bool) -> DatasetError {
+        let (dataset, config) = (dataset.to_owned(), config.to_owned());
+        match self {
+            Self::Format(formats) => DatasetError::NoFormat { dataset, formats },
+            Self::Config(known) => DatasetError::NoConfig { dataset, config, known, cached },
+            Self::Split(known) => DatasetError::NoSplit { dataset, config, split: split.into(), known, cached },
+        }
+    }
+}
+
 /// The files of a split, sorted: the first one is first.
 pub fn files_of<'a>(files: &'a [String], config: &str, split: &str) -> Result<Vec<&'a str>, Missing> {
     let data: Vec<DataFile<'a>> = files.iter().filter_map(|path| DataFile::new(path)).collect();
@@ -65,6 +78,11 @@ pub fn first_of(path: &str) -> Option<String> {
     let (before, number, behind) = shard(name)?;
     let first = "0".repeat(number.len());
     (number != first).then(|| format!("{folder}{before}{first}{behind}"))
+}
+
+/// Whether a file is one of several that are a split together.
+pub fn is_shard(path: &str) -> bool {
+    shard(split_name(path).1).is_some()
 }
 
 /// The ending of a file of data that can't be read, with what it is a packed form of: `.jsonl.zst`.

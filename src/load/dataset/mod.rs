@@ -13,16 +13,18 @@ mod documents;
 mod error;
 mod layout;
 mod lines;
+mod rows;
 mod table;
 
 use super::digest::sha256_of;
 use super::hub::{Hub, RepoKind};
 use super::{InputFile, LoadError};
-use layout::Missing;
 use std::path::PathBuf;
 
 pub use documents::{documents, sizes};
 pub use error::DatasetError;
+pub use layout::{Missing, files_of, is_shard};
+pub use rows::rows;
 
 /// What names a split of a dataset.
 #[derive(Clone, Copy, Debug)]
@@ -59,15 +61,8 @@ pub struct Shard {
 pub fn find(hub: &Hub, name: SplitName<'_>) -> Result<Shard, LoadError> {
     let snapshot = hub.repo(RepoKind::Dataset, name.repo, name.revision)?;
     let files = snapshot.files();
-    let of_split = layout::files_of(&files, name.config, name.split).map_err(|missing| {
-        let (dataset, config) = (name.repo.to_owned(), name.config.to_owned());
-        let cached = snapshot.cache_only().is_some();
-        match missing {
-            Missing::Format(formats) => DatasetError::NoFormat { dataset, formats },
-            Missing::Config(known) => DatasetError::NoConfig { dataset, config, known, cached },
-            Missing::Split(known) => DatasetError::NoSplit { dataset, config, split: name.split.into(), known, cached },
-        }
-    })?;
+    let of_split = layout::files_of(&files, name.config, name.split)
+        .map_err(|missing| missing.error(name.repo, name.config, name.split, snapshot.cache_only().is_some()))?;
     // Another than the first would be other texts under the same name: what is not in the cache is an error.
     let file = layout::first_of(of_split[0]).unwrap_or_else(|| of_split[0].to_owned());
     let path = snapshot.get(&file)?;

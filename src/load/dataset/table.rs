@@ -141,11 +141,11 @@ fn utf8(text: &ByteArray) -> Result<&str, ParquetError> {
 }
 
 /// Pages whose counts can be.
-struct Checked {
-    pages: Box<dyn PageReader>,
+pub(super) struct Checked {
+    pub pages: Box<dyn PageReader>,
     /// Whether texts may be `null`, which levels in front of a page say.
-    optional: bool,
-    limits: Limits,
+    pub optional: bool,
+    pub limits: Limits,
 }
 
 impl Checked {

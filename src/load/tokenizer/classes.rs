@@ -9,7 +9,7 @@
 //!                                           in front of them
 //! ```
 
-use super::{Find, read_json, unusable};
+use super::{Find, Named, read_json, unusable};
 use crate::load::LoadError;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
@@ -90,6 +90,7 @@ pub struct Special {
     special: Vec<AddedToken>,
     /// The token in front of a text, where one is put.
     front: Option<String>,
+    named: Named,
 }
 
 impl Special {
@@ -117,7 +118,17 @@ impl Special {
         let flag = |key: &str| keys.get(key).and_then(Value::as_bool) == Some(true);
         let front = if flag("add_bos_token") { named(class, &keys, "bos_token") } else { None };
         let prefix_space = flag("add_prefix_space");
-        Ok(Self { class, prefix_space, added, special: special(class, &keys), front: front.map(|token| token.content) })
+        let text = |name: &str| named(class, &keys, name).map(|token| token.content);
+        let own = Named { bos: text("bos_token"), eos: text("eos_token") };
+        let front = front.map(|token| token.content);
+        Ok(Self { class, prefix_space, added, special: special(class, &keys), front, named: own })
+    }
+}
+
+impl Special {
+    /// What the tokens that begin and end a text are called.
+    pub(super) fn named(&self) -> Named {
+        self.named.clone()
     }
 }
 

@@ -33,7 +33,12 @@ pub enum TokenizerFiles {
     /// The whole of it in one file inside the program.
     Static(&'static [u8]),
     /// `tokenizer.json`.
-    Json(PathBuf),
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the files beside it call the tokens that begin and end a text.
+        named: Named,
+    },
     /// Byte-level BPE in two files, with what other files say of it.
     VocabMerges {
         /// `vocab.json`
@@ -66,7 +71,7 @@ impl TokenizerFiles {
     /// When there is only a tokenizer of another kind, or the files around it can't be read.
     pub fn find(find: &Find<'_>, config: &Value, model: &str) -> Result<Option<Self>, LoadError> {
         if let Some(path) = find("tokenizer.json")? {
-            return Ok(Some(Self::Json(path)));
+            return Ok(Some(Self::Json { path, named: Named::read(find) }));
         }
         if let (Some(vocab), Some(merges)) = (find("vocab.json")?, find("merges.txt")?) {
             let special = Special::read(find, config)?;
@@ -87,20 +92,64 @@ impl TokenizerFiles {
     pub fn open(&self) -> Result<Tokenizer, LoadError> {
         let (file, json) = match self {
             Self::Static(bytes) => ("tokenizer.json".into(), bytes.to_vec()),
-            Self::Json(path) => (path.display().to_string(), read(path)?),
+            Self::Json { path, .. } => (path.display().to_string(), read(path)?),
             Self::VocabMerges { vocab, merges, special } => {
                 let file = vocab.display().to_string();
                 let (vocab, merges) = (read_text(vocab)?, read_text(merges)?);
                 let inner = built(&file, || classes::byte_level(&vocab, &merges, special, &file))?;
                 // NFC, where there is anything, makes three bytes of one at most.
-                return Ok(Tokenizer { inner: inner?, growth: 3, file });
+                return Ok(Tokenizer::new(inner?, 3, file, &special.named()));
             }
         };
         let screened = screen::screened(&json, &file)?;
         drop(json);
         let inner = built(&file, || tokenizers::Tokenizer::from_bytes(&screened.json))?;
-        Ok(Tokenizer { inner: inner.map_err(|error| unusable(&file, &error))?, growth: screened.growth, file })
+        let inner = inner.map_err(|error| unusable(&file, &error))?;
+        let named = match self {
+            Self::Json { named, .. } => named.clone(),
+            Self::Static(_) | Self::VocabMerges { .. } => Named::default(),
+        };
+        Ok(Tokenizer::new(inner, screened.growth, file, &named))
     }
+}
+
+/// What a tokenizer calls the tokens that begin and end a text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    pub(super) bos: Option<String>,
+    pub(super) eos: Option<String>,
+}
+
+impl Named {
+    /// As `tokenizer_config.json` or `special_tokens_map.json` has them. What can't be read there names nothing: only
+    /// tasks ask for these, and say that they miss them.
+    fn read(find: &Find<'_>) -> Self {
+        let mut named = Self::default();
+        for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+            let config = find(name).ok().flatten().and_then(|path| read_json(&path).ok()).unwrap_or_default();
+            let token = |key: &str| {
+                let value = config.get(key)?;
+                value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
+            };
+            named.bos = named.bos.or_else(|| token("bos_token"));
+            named.eos = named.eos.or_else(|| token("eos_token"));
+            if named.bos.is_some() && named.eos.is_some() {
+                break;
+            }
+        }
+        named
+    }
+}
+
+/// The token that stands for an empty text before another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// Its id.
+    pub id: u32,
+    /// Its text.
+    pub text: String,
+    /// Whether it is called BOS; EOS stands in for it where there is none.
+    pub is_bos: bool,
 }
 
 /// Something of the library that may panic.
@@ -150,9 +199,57 @@ pub struct Tokenizer {
     growth: usize,
     /// The file that it is from, for messages.
     file: String,
+    prefix: Option<Prefix>,
+    eos: Option<u32>,
 }
 
 impl Tokenizer {
+    fn new(inner: tokenizers::Tokenizer, growth: usize, file: String, named: &Named) -> Self {
+        let prefix = |text: &Option<String>, is_bos| {
+            let text = text.clone()?;
+            Some(Prefix { id: inner.token_to_id(&text)?, text, is_bos })
+        };
+        let prefix = prefix(&named.bos, true).or_else(|| prefix(&named.eos, false));
+        let eos = named.eos.as_ref().and_then(|text| inner.token_to_id(text));
+        let mut tokenizer = Self { inner, growth, file, prefix, eos };
+        if tokenizer.prefix.is_none() {
+            // Whatever it puts in front of a text by itself is as good as a name.
+            let front = tokenizer.front().ok().and_then(|front| front.first().copied());
+            let token = front.and_then(|id| Some((id, tokenizer.inner.id_to_token(id)?)));
+            tokenizer.prefix = token.map(|(id, text)| Prefix { id, text, is_bos: true });
+        }
+        tokenizer
+    }
+
+    /// The token that stands for an empty text before another: BOS, or EOS where none is named.
+    pub fn prefix(&self) -> Option<&Prefix> {
+        self.prefix.as_ref()
+    }
+
+    /// The token that ends a text, if it has a name.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// Token ids of a text without special tokens around it.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, LoadError> {
+        self.affordable(text)?;
+        let encoding = built(&self.file, || self.inner.encode_fast(text, false))?;
+        Ok(encoding.map_err(|error| unusable(&self.file, &error))?.get_ids().to_vec())
+    }
+
+    /// The text of token ids, without special tokens.
+    ///
+    /// # Errors
+    /// When the library fails at it.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, LoadError> {
+        let text = built(&self.file, || self.inner.decode(ids, true))?;
+        text.map_err(|error| unusable(&self.file, &error))
+    }
+
     /// Token ids of a text with the model's special tokens at its start only.
     ///
     /// # Errors

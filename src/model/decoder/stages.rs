@@ -6,9 +6,9 @@
 //!                                               every distinct input of linears is shown once
 //! ```
 
-use super::super::architecture::{Architecture, Mlp, Projections};
+use super::super::architecture::{Architecture, Gated, Mlp, Projections};
 use super::super::cache::KvBlock;
-use super::{Batch, Decoder, DecoderError, Residuals, See};
+use super::{At, Batch, Decoder, DecoderError, Residuals, Rotaries, See};
 use crate::execute::SparseBackend;
 use crate::execute::decode::{Places, Span};
 use burn::tensor::Tensor;
@@ -28,6 +28,8 @@ pub enum Stage {
 #[derive(Clone, Debug)]
 pub struct Activations<B: SparseBackend> {
     places: Places<B>,
+    /// How its sequences are rotated: those of another batch may be otherwise.
+    rotaries: Rotaries<B>,
     x: Tensor<B, 2>,
 }
 
@@ -55,11 +57,14 @@ impl Architecture {
                     Projections::Separate { q, k, v } => vec![q, k, v],
                     Projections::PerHead(fused) | Projections::Stacked(fused) => vec![fused],
                 };
-                let (first, down) = match block.mlp {
-                    Mlp::Plain { up, down } => (vec![up], down),
-                    Mlp::Gated { gate, up, down } => (vec![gate, up], down),
+                let gated = |&Gated { gate, up, down }: &Gated| vec![vec![gate, up], vec![down]];
+                let mlp = match &block.mlp {
+                    Mlp::Plain { up, down } => vec![vec![*up], vec![*down]],
+                    Mlp::Gated(layer) => gated(layer),
+                    Mlp::Fused { gate_up, down } => vec![vec![*gate_up], vec![*down]],
+                    Mlp::Experts(experts) => experts.experts.iter().flat_map(gated).collect(),
                 };
-                vec![projections, vec![block.output], first, vec![down]]
+                [vec![projections, vec![block.output]], mlp].concat()
             }
             Stage::Exit => {
                 let project = self.project_out.map(|project| vec![project]);
@@ -77,10 +82,10 @@ impl<B: SparseBackend> Decoder<B> {
     pub fn begin(&mut self, batch: &Batch) -> Result<Activations<B>, DecoderError> {
         let spans: Vec<Span> = batch.spans();
         self.check(batch, &spans)?;
-        self.prepare_rotary(batch.lengths.iter().copied().max().unwrap_or(0));
+        self.prepare_rotary(&batch.lengths, batch.lengths.iter().copied().max().unwrap_or(0));
         let places = Places::new(&batch.ids, spans, self.architecture.attention.kv_heads, &self.device);
         let x = self.look_up(&places);
-        Ok(Activations { places, x })
+        Ok(Activations { places, rotaries: self.rotaries.clone(), x })
     }
 
     /// Runs a stage; `see` is shown what linears read, once for each group of [`Architecture::linears_of`].
@@ -90,7 +95,7 @@ impl<B: SparseBackend> Decoder<B> {
     pub fn run_stage(
         &self,
         stage: Stage,
-        Activations { places, x }: Activations<B>,
+        Activations { places, rotaries, x }: Activations<B>,
         mut see: impl FnMut(&[usize], &Tensor<B, 2>),
     ) -> Activations<B> {
         let x = match stage {
@@ -98,12 +103,13 @@ impl<B: SparseBackend> Decoder<B> {
             Stage::Block(index) => {
                 let block = &self.architecture.blocks[index];
                 let x = Residuals { x, added: Vec::new() };
-                let unfinished = self.block(block, x, &places, &mut KvBlock::scratch(), &mut see);
+                let at = At { places: &places, rotaries: &rotaries };
+                let unfinished = self.block(block, x, &at, &mut KvBlock::scratch(), &mut see);
                 self.end_block(block, unfinished).sum()
             }
             Stage::Exit => self.leave(Residuals { x, added: Vec::new() }, &mut see),
         };
-        Activations { places, x }
+        Activations { places, rotaries, x }
     }
 
     /// As [`Decoder::run_stage`] without the last linear's product, for those who want to see inputs only.
@@ -117,7 +123,8 @@ impl<B: SparseBackend> Decoder<B> {
             Stage::Block(index) => {
                 let x = Residuals { x: activations.x.clone(), added: Vec::new() };
                 let see: See<'_, B> = &mut see;
-                self.block(&self.architecture.blocks[index], x, &activations.places, &mut KvBlock::scratch(), see);
+                let at = At { places: &activations.places, rotaries: &activations.rotaries };
+                self.block(&self.architecture.blocks[index], x, &at, &mut KvBlock::scratch(), see);
             }
             Stage::Entry | Stage::Exit => drop(self.run_stage(stage, activations.clone(), see)),
         }
@@ -153,7 +160,24 @@ mod tests {
             shrink("smollm2-135m", &with(&[("intermediate_size", 24), ("num_key_value_heads", 2)])),
             shrink("gpt2", &[("n_embd", 16), ("n_layer", 2), ("n_head", 4), ("vocab_size", 50)]),
         ];
-        all.into_iter().map(random).collect()
+        let kin = [
+            ("qwen3-0.6b", vec![("intermediate_size", 24), ("num_key_value_heads", 2), ("head_dim", 6)]),
+            ("gemma-2-2b", vec![("intermediate_size", 24), ("num_key_value_heads", 2), ("head_dim", 6)]),
+            ("phi-3-mini", vec![("intermediate_size", 24), ("num_key_value_heads", 2)]),
+            ("olmo-2-1b", vec![("intermediate_size", 24), ("num_key_value_heads", 4)]),
+            // Few experts, all of which every batch of these tests reaches.
+            (
+                "olmoe-1b-7b",
+                vec![
+                    ("intermediate_size", 24),
+                    ("num_key_value_heads", 4),
+                    ("num_experts", 3),
+                    ("num_experts_per_tok", 3),
+                ],
+            ),
+        ];
+        let kin = kin.iter().map(|(name, more)| shrink(name, &with(more)));
+        all.into_iter().chain(kin).map(random).collect()
     }
 
     fn random(architecture: Arc<Architecture>) -> Decoder<Flex> {
@@ -161,7 +185,7 @@ mod tests {
             let described = &architecture.modules[module];
             let count = if part == Part::Bias { described.biases() } else { described.weights() };
             let number = |i: usize| ((i * 37 + module * 101) % 113) as f32 / 113.0 - 0.4;
-            Ok::<_, Infallible>((0..count).map(number).collect::<Vec<f32>>().into())
+            Ok::<Vec<f32>, Infallible>((0..count).map(number).collect())
         };
         let Ok(decoder) = Decoder::load(architecture.clone(), DType::F32, &Default::default(), numbers);
         decoder
@@ -181,6 +205,31 @@ mod tests {
                 activations = decoder.run_stage(stage, activations, |_, _| {});
             }
             assert_eq!(numbers(activations.tensor()), numbers(&whole), "{}", decoder.architecture().family);
+        }
+    }
+
+    /// Rules that look at the length turn batches of other lengths otherwise, whichever was begun last.
+    #[test]
+    fn a_batch_is_rotated_as_it_was_begun() {
+        let long: Vec<u32> = (0..30).collect();
+        for rule in [
+            serde_json::json!({"type": "dynamic", "factor": 2.0}),
+            serde_json::json!({"type": "longrope", "short_factor": [1.0, 1.2], "long_factor": [2.0, 5.0],
+                "original_max_position_embeddings": 8}),
+        ] {
+            let config = serde_json::json!({"model_type": "llama", "hidden_size": 16, "num_attention_heads": 4,
+                "intermediate_size": 24, "num_hidden_layers": 2, "vocab_size": 50,
+                "max_position_embeddings": if rule["type"] == "dynamic" { 8 } else { 64 }, "rope_scaling": rule});
+            let mut decoder = random(Arc::new(architecture(&config).unwrap()));
+            let batches = [Batch::new([&long[..3], &long[..20]]), Batch::new([&long[..30]]), Batch::new([&long[..5]])];
+            let begun = batches.clone().map(|batch| decoder.begin(&batch).unwrap());
+            for (batch, mut activations) in batches.iter().zip(begun) {
+                for stage in decoder.architecture().clone().stages() {
+                    activations = decoder.run_stage(stage, activations, |_, _| {});
+                }
+                let whole = decoder.hidden(batch).unwrap();
+                assert_eq!(numbers(activations.tensor()), numbers(&whole), "{rule}");
+            }
         }
     }
 

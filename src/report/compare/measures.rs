@@ -1,9 +1,10 @@
 //! What a side has at a point: the values of every metric, over seeds or repeats.
 
 use super::super::table::Value;
-use crate::config::experiment::{Metric, MetricColumn};
+use crate::config::experiment::{Metric, MetricColumn, TaskMetric};
 use crate::plan::{GATE, Inputs};
-use crate::record::{AnalysisResult, CellResult, Entry, KernelResult, LatencyRecord, Record};
+use crate::record::{AnalysisResult, CellResult, Entry, KernelResult, LatencyRecord, Record, TaskNumbers};
+use crate::report::paired::{Pair, holm};
 
 /// Whether more or less of it is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +81,7 @@ fn model(records: &[&Record]) -> Vec<Measure> {
             });
         }
     }
+    measures.extend(tasks(records, &cells, seeded));
     let timed = cells.iter().filter_map(|cell| cell.measured.as_ref()?.latency.as_ref()).flatten();
     let inputs = inputs_of(records, Metric::Latency.name());
     for LatencyRecord { batch, prompt, generate, prefill, decode, .. } in timed {
@@ -91,6 +93,44 @@ fn model(records: &[&Record]) -> Vec<Measure> {
         }
     }
     measures
+}
+
+/// The numbers of tasks.
+fn tasks(records: &[&Record], cells: &[CellResult], seeded: bool) -> Vec<Measure> {
+    let mut measures: Vec<Measure> = Vec::new();
+    for task in cells.iter().filter_map(|cell| cell.measured.as_ref()).flat_map(|measured| &measured.tasks) {
+        for value in &task.metrics {
+            let spread = if seeded { Spread::Seeds } else { Spread::None };
+            let better = if value.metric.is_share() { Better::More } else { Better::Less };
+            push(&mut measures, task_measure(task, value.metric), value.value, spread, better);
+            if let Some(measure) = measures.last_mut().filter(|measure| measure.values.len() == 1) {
+                measure.inputs = inputs_of(records, task.task.name());
+            }
+        }
+    }
+    measures
+}
+
+/// What a number of a task is called among the measures.
+fn task_measure(task: &TaskNumbers, metric: TaskMetric) -> String {
+    format!("{} {metric}", task.task)
+}
+
+/// Two cells item by item: of each measure that is a share of items its p, corrected over tasks.
+pub(super) fn paired(a: &Record, b: &Record) -> Vec<(String, Pair, f64)> {
+    let of = |record: &Record| CellResult::of(record.clone())?.measured.map(|measured| measured.tasks);
+    let (Some(a), Some(b)) = (of(a), of(b)) else { return Vec::new() };
+    let mut all = Vec::new();
+    for metric in TaskMetric::ALL.iter().map(|word| word.value).filter(|metric| metric.is_share()) {
+        let pair = |task: &TaskNumbers| {
+            let other = b.iter().find(|other| other.task == task.task)?;
+            Some((task_measure(task, metric), Pair::of(task, other, metric)?))
+        };
+        let pairs: Vec<(String, Pair)> = a.iter().filter_map(pair).collect();
+        let corrected = holm(&pairs.iter().map(|(_, pair)| pair.p()).collect::<Vec<_>>());
+        all.extend(pairs.into_iter().zip(corrected).map(|((name, pair), p)| (name, pair, p)));
+    }
+    all
 }
 
 /// Adds samples to those of the same name: seeds change no work, so that theirs are samples too.

@@ -9,13 +9,15 @@
 //!                                  Table: a row a point and metric:  a, b, difference, ratio ± sd, verdict
 //! ```
 //! A difference of means counts when it is larger than the spread, the root of the sum of both variances: over seeds, or
-//! over repeats of what was timed. What depends on a seed and has fewer than three says nothing of chance; what depends on
-//! none and differs in the last digits of 32-bit arithmetic is equal but for rounding. Numbers of another text,
+//! over repeats of what was timed; of tasks, one cell against one, when McNemar's test says so (`report/paired.rs`).
+//! What depends on a seed and has fewer than three says nothing of chance; what depends on none and differs in the last
+//! digits of 32-bit arithmetic is equal but for rounding. Numbers of another text,
 //! and times of another device, are not compared, and the row says so.
 
 mod measures;
 mod sides;
 
+use super::paired;
 use super::stats::{LEAST_SEEDS, mean, sd};
 use super::table::{Table, Value};
 use crate::config::experiment::MetricColumn;
@@ -82,7 +84,36 @@ fn rows(pair: &Pair<'_>) -> Vec<Vec<Value>> {
     let [left, right] = [&pair.a, &pair.b].map(|records| measures(records));
     let both = left.iter().filter_map(|a| Some((a, right.iter().find(|b| b.name == a.name)?)));
     let note = note(&pair.a, &pair.b);
-    both.map(|(a, b)| pair.key.iter().cloned().chain(row(pair, a, b, &note)).collect()).collect()
+    let tests = match (&pair.a[..], &pair.b[..]) {
+        ([a], [b]) if !pair.several => measures::paired(a, b),
+        // Over seeds the spread over them counts: the items of one seed are those of the next.
+        _ => Vec::new(),
+    };
+    let row = |(a, b): (&Measure, &Measure)| {
+        let test = tests.iter().find(|(name, ..)| *name == a.name && a.refuses(b).is_none());
+        let mut row = row(pair, a, b, &note);
+        if let Some((_, items, p)) = test {
+            row[10] = by_items(items, *p).into();
+            let test = format!("p = {}, corrected over tasks {}", short(items.p()), short(*p));
+            row[11] = if note.is_empty() { test.into() } else { format!("{test}; {note}").into() };
+        }
+        pair.key.iter().cloned().chain(row).collect()
+    };
+    both.map(row).collect()
+}
+
+/// Which side has more items right, if that can't be chance.
+fn by_items(items: &paired::Pair, p: f64) -> &'static str {
+    match p < paired::LEVEL {
+        false => paired::ALIKE,
+        true if items.only_a > items.only_b => "a",
+        true => "b",
+    }
+}
+
+/// A probability for a note.
+fn short(p: f64) -> String {
+    if p < 1e-3 { format!("{p:.1e}") } else { format!("{p:.3}") }
 }
 
 /// What the cells of both sides read that is not the same.

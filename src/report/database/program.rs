@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -204,7 +204,10 @@ fn limited(program: &Path, limit: Duration) -> Command {
 #[cfg(unix)]
 fn stop(child: &mut Child) -> io::Result<()> {
     let group = child.id().to_string();
-    let _ = Command::new("/bin/sh").args(["-c", "kill -9 -- \"-$1\"", "sh", &group]).stderr(Stdio::null()).status();
+    let _ = Command::new("/bin/sh")
+        .args(["-c", "kill -9 -- \"-$1\"", "sh", &group])
+        .stderr(std::process::Stdio::null())
+        .status();
     child.kill()?;
     child.wait().map(|_| ())
 }

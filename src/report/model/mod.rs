@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   tables.rs       which columns, and which number goes where      comparisons.rs, latency.rs: tables too
+//!   tasks.rs, task_pairs.rs  zero-shot tasks, item by item: tables, and a figure
 //!   series_names.rs what prune points are called, and how they look
 //!   terminal.rs     which numbers are shown first, as pivots
 //!   plots.rs        which figures there are                         quality.rs, layer_sparsity.rs, latency.rs: figures
@@ -14,6 +15,8 @@ mod plots;
 mod quality;
 mod series_names;
 mod tables;
+mod task_pairs;
+mod tasks;
 mod terminal;
 
 use super::columns::Columns;
@@ -51,6 +54,7 @@ pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
     let mut findings = Vec::new();
     findings.extend(find("comparisons").map(comparisons::findings).unwrap_or_default());
     findings.extend(latency::finding(&cells));
+    findings.extend(find("task_pairs").and_then(task_pairs::finding));
     if missed > 0 {
         let noun = if missed == 1 { "expectation" } else { "expectations" };
         findings.push(format!("{missed} {noun} missed: see tables/expectations.csv"));
@@ -62,6 +66,10 @@ pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
             "{first}{more}: which of equals go is a matter of order, and another program may decide otherwise: see \
              `ties` in tables/summary.csv"
         ));
+    }
+    if let [first, others @ ..] = &tables::scarce(&cells)[..] {
+        let more = if others.is_empty() { String::new() } else { format!(" (and {} more points)", others.len()) };
+        warnings.push(format!("{first}{more}: those are pruned as if all of their inputs were alike"));
     }
     let names = point_names(&cells);
     let (figures, undrawn) = figures(&cells);
@@ -110,6 +118,7 @@ fn figures(cells: &Cells) -> (Vec<(String, Figure)>, Vec<String>) {
             ("layers", layer_sparsity::layers(&records, &names)),
             ("heatmap", layer_sparsity::heatmap(&records, &names)),
             ("latency", latency::figure(&records).into()),
+            ("tasks", task_pairs::figure(&records).into()),
         ];
         for (name, figure) in made {
             let file_name = if several { format!("{name}-{file}") } else { name.into() };

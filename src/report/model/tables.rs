@@ -1,11 +1,11 @@
 //! The tables: which columns, and which number goes where.
 
 use super::Cells;
-use super::{comparisons, latency};
+use super::{comparisons, latency, task_pairs, tasks};
 use crate::column::Column;
-use crate::config::experiment::{MetricColumn, Variant};
+use crate::config::experiment::{MetricColumn, TaskMetric, Variant};
 use crate::plan::Cell;
-use crate::record::{CellResult, LayerRow, Measured, Timings};
+use crate::record::{CellResult, ExpectRecord, LayerRow, Measured, Scarce, Timings};
 use crate::report::columns::Columns;
 use crate::report::stats::{mean, sd};
 use crate::report::table::{LongTable, Table, Value};
@@ -21,6 +21,8 @@ pub(super) fn all(cells: &Cells) -> Vec<Table> {
     tables.extend(comparisons::table(cells));
     tables.extend(execution(cells));
     tables.extend(latency::tables(cells));
+    tables.extend(tasks::table(cells));
+    tables.extend(task_pairs::table(cells));
     tables.extend(expectations(cells));
     tables
 }
@@ -67,6 +69,7 @@ pub(super) fn columns() -> Vec<Columns> {
         Columns::of("`layers`", LAYERS),
         Columns::of("`groups`", GROUPS),
         Columns::of("`timings`", TIMINGS),
+        Columns::of("`tasks`", tasks::TASKS),
     ]
 }
 
@@ -110,6 +113,25 @@ pub(super) fn many_ties(cells: &Cells) -> Vec<String> {
         let point = Cell { variant: Variant::Masked, ..record.cell.clone() };
         let text = format!("{point}: {:.1} % of the weights tie with the last that went", share * 100.0);
         if share > MANY && !said.contains(&text) {
+            said.push(text);
+        }
+    }
+    said
+}
+
+/// What to say of points that pruned experts that few tokens of the calibration reach.
+pub(super) fn scarce(cells: &Cells) -> Vec<String> {
+    let mut said = Vec::new();
+    for (record, measured) in finished(cells) {
+        let Some(scarce) = measured.pruned.and_then(|pruned| pruned.scarce) else { continue };
+        let point = Cell { variant: Variant::Masked, ..record.cell.clone() };
+        let Scarce { linears, unreached, of } = scarce;
+        let few = Scarce::FEW;
+        let text = format!(
+            "{point}: fewer than {few} tokens of the calibration reach {linears} of {of} matrices of experts, and none \
+             reaches {unreached}"
+        );
+        if !said.contains(&text) {
             said.push(text);
         }
     }
@@ -387,7 +409,7 @@ fn expectations(cells: &Cells) -> Option<Table> {
         };
         table.rows.push(vec![
             expect.r#where.clone().into(),
-            expect.metric.clone().into(),
+            expect.task.as_ref().map_or(expect.metric.clone(), |task| format!("{task} {}", expect.metric)).into(),
             expect.value.into(),
             expect.tolerance.into(),
             measured.into(),
@@ -400,15 +422,24 @@ fn expectations(cells: &Cells) -> Option<Table> {
 }
 
 /// Every expectation with each of its cells' numbers; none for a cell that has none.
-fn expected(cells: &Cells) -> impl Iterator<Item = (&crate::record::ExpectRecord, Option<f64>)> {
+fn expected(cells: &Cells) -> impl Iterator<Item = (&ExpectRecord, Option<f64>)> {
     cells.expectations.iter().flat_map(move |expect| {
         expect.cells.iter().map(move |id| {
             let record = cells.records.iter().find(|record| record.id == *id);
-            // A plan of another program may name a column that this one does not have: then nothing was measured.
-            let column: Option<MetricColumn> = expect.metric.parse().ok();
-            (expect, record.zip(column).and_then(|(record, column)| record.column(column).number()))
+            (expect, record.and_then(|record| measured(record, expect)))
         })
     })
+}
+
+/// The number of a cell that is expected. A plan of another program may name one that this one does not have: then
+/// nothing was measured.
+fn measured(record: &CellResult, expect: &ExpectRecord) -> Option<f64> {
+    let Some(task) = &expect.task else {
+        let column: MetricColumn = expect.metric.parse().ok()?;
+        return record.column(column).number();
+    };
+    let metric: TaskMetric = expect.metric.parse().ok()?;
+    tasks::value(record.measured.as_ref()?, task, metric)
 }
 
 /// How many expectations were measured and missed.

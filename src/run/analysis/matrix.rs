@@ -164,9 +164,13 @@ pub(super) fn axis_of(cell: &AnalysisCell, source: &AnalysisSource) -> Axis {
     }
 }
 
-/// The slot of a cell in a model.
+/// The slot of a cell in a model; of experts the one of the same name.
 pub(super) fn slot_of(cell: &AnalysisCell, architecture: &Architecture) -> Option<Slot> {
-    slots(architecture).into_iter().find(|slot| (Some(slot.layer), Some(slot.role)) == (cell.layer, cell.role))
+    slots(architecture).into_iter().find(|slot| {
+        let name = &architecture.modules[slot.module].name;
+        let named = slot.expert.is_none() || cell.sources.iter().any(|source| source.module == *name);
+        (Some(slot.layer), Some(slot.role)) == (cell.layer, cell.role) && named
+    })
 }
 
 /// The model's size of a head, where a role has heads.

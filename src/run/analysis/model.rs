@@ -15,7 +15,7 @@ use crate::plan::{AnalysisCell, AnalysisSource, MatrixFrom, Planned, PrunePoint}
 use crate::record::{AnalysisNumbers, Failure, FailureKind};
 use crate::run::PreparedModel;
 use crate::run::backend::{OnBackend, burn_dtype, bytes_per_number};
-use crate::run::model::{CellError, Pruned, Room, Session, Stopped, calibrate, patterns};
+use crate::run::model::{CellError, Keep, Pruned, Room, Session, Stopped, calibrate, patterns};
 use crate::run::panics::{self, caught, panicked};
 use crate::run::scheduler::{Desk, RunError};
 use serde_json::json;
@@ -80,7 +80,7 @@ fn load<'a, B: SparseBackend>(
     let dtype = first.dtype.unwrap_or(model.files.dtype());
     let load = || {
         let checkpoint = Checkpoint::open(model.files.clone())?;
-        Session::<B>::load(checkpoint, model.tokens.clone(), dtype, device)
+        Session::<B>::load(checkpoint, model.tokens.clone(), dtype, Keep::AsStored, device)
     };
     match (caught(load), panics::take()) {
         (Ok(Err(error)), None) => Err(RunError::Load(error)),

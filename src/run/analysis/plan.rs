@@ -403,12 +403,13 @@ fn meant(block: &AnalysisBlock, choice: &SourceChoice, mut files: Vec<NamedMatri
 fn of_architecture(block: &AnalysisBlock, architecture: &Architecture, sha256: Option<&str>) -> Vec<FoundMatrix> {
     let wanted = slots(architecture).into_iter();
     let wanted = wanted.filter(|slot| block.has_layer(slot.layer) && block.has_role(Some(slot.role)));
-    let found = wanted.map(|slot| FoundMatrix {
-        place: (slot.layer, Some(slot.role), String::new()),
-        module: architecture.modules[slot.module].name.clone(),
-        shape: slot.shape(architecture),
-        file: None,
-        sha256: sha256.map(ToOwned::to_owned),
+    let found = wanted.map(|slot| {
+        let module = architecture.modules[slot.module].name.clone();
+        // Of experts there are several of a role.
+        let of = slot.expert.map_or_else(String::new, |_| module.clone());
+        let place = (slot.layer, Some(slot.role), of);
+        let (shape, sha256) = (slot.shape(architecture), sha256.map(ToOwned::to_owned));
+        FoundMatrix { place, module, shape, file: None, sha256 }
     });
     found.collect()
 }

@@ -102,6 +102,7 @@ pub fn run_by_workers(
     crew.run(&shared)?;
     let Crew { mut outcome, records, stopping, .. } = crew;
     let timed = |planned: &Planned| planned.runs() && is_timed(planned);
+    watch.worker(None);
     if !stopping && !watch.interrupted() {
         run_some(prepared, store, options, watch, &Sole, &timed, &mut outcome)?;
     }
@@ -200,6 +201,7 @@ impl<'a> Crew<'a> {
     }
 
     fn hear(&mut self, worker: usize, line: &str, orders: &Told) -> Result<(), RunError> {
+        self.watch.worker(Some(worker));
         match serde_json::from_str(line) {
             Ok(Said::Ready) => self.tell(worker, orders),
             Ok(Said::Take { cells }) => {

@@ -25,6 +25,7 @@ use crate::measure::ForwardError;
 use crate::model::{Activations, Batch, Decoder, LinearWeight, Stage};
 use crate::plan::PrunePoint;
 use crate::prune::{self, GramStatistics, Needs, owl};
+use crate::record::Scarce;
 use crate::run::Watch;
 use crate::run::backend::burn_dtype;
 use std::time::{Duration, Instant};
@@ -76,7 +77,8 @@ pub(in crate::run) fn calibrate<B: SparseBackend>(
             let ties = ties(work.ties, &work.linears);
             let (mut layers, prune_seconds) = (work.layers, work.seconds.as_secs_f64());
             layers.sort_by_key(|pruned| pruned.module);
-            Ok(Calibrated { layers, calibrate_seconds, prune_seconds, ties })
+            let scarce = work.scarce.found();
+            Ok(Calibrated { layers, calibrate_seconds, prune_seconds, ties, scarce })
         }
     };
     Ok(work.into_iter().map(result).collect())
@@ -103,6 +105,8 @@ struct Work<'a, B: SparseBackend> {
     layers: Vec<Pruned>,
     /// Weights that tie so far, where the method knows.
     ties: Option<u64>,
+    /// Experts that few tokens reach.
+    scarce: Scarce,
     seconds: Duration,
     failure: Option<CellError>,
 }
@@ -113,7 +117,8 @@ impl<'a, B: SparseBackend> Work<'a, B> {
             Ok(linears) => (linears, None),
             Err(error) => (Vec::new(), Some(error)),
         };
-        Self { point, linears, budget: None, layers: Vec::new(), ties: Some(0), seconds: Duration::ZERO, failure }
+        let (layers, seconds, scarce) = (Vec::new(), Duration::ZERO, Scarce::default());
+        Self { point, linears, budget: None, layers, ties: Some(0), scarce, seconds, failure }
     }
 
     /// Those of some linears that it prunes.
@@ -172,11 +177,13 @@ impl<'a, B: SparseBackend> Work<'a, B> {
     fn prune(&mut self, stage: Stage, groups: &[Vec<usize>], inputs: &[Option<GramStatistics>], dtype: Dtype) {
         let start = Instant::now();
         let request = prune::Request { sparsity: self.sparsity(stage), ..self.point.request(None) };
-        let mut layers = Vec::new();
+        let (mut layers, mut scarce) = (Vec::new(), self.scarce);
         for (group, inputs) in groups.iter().zip(inputs) {
             let Some(inputs) = inputs else { continue };
             layers.extend(self.among(group).map(|linear| prune_linear(linear, inputs, &request, dtype)));
+            scarce.add(self.among(group).filter(|linear| linear.is_expert).count(), inputs.tokens());
         }
+        self.scarce = scarce;
         match layers.into_iter().collect::<Result<Vec<(Pruned, Option<u64>)>, _>>() {
             Ok(layers) => {
                 for (pruned, ties) in layers {
@@ -334,9 +341,13 @@ impl<B: SparseBackend> Engine<'_, B> {
                 false => decoder.observe_stage(stage, &batch, see),
             }
         }
-        let statistics = sums.into_iter().map(|sums| {
+        let statistics = sums.into_iter().zip(groups).map(|(sums, group)| {
+            let gram = sums.as_ref().is_some_and(GramSums::has_gram);
             let totals = sums.map(GramSums::finish).transpose()?;
-            Ok(totals.map(|totals| GramStatistics::new(totals.tokens, totals.squares, totals.gram)))
+            Ok(totals.map(|totals| match totals.tokens {
+                0 => unseen(decoder.architecture().modules[group[0]].shape[1], gram),
+                tokens => GramStatistics::new(tokens, totals.squares, totals.gram),
+            }))
         });
         Ok((statistics.collect::<Result<_, CellError>>()?, advanced))
     }
@@ -372,6 +383,16 @@ impl<B: SparseBackend> Engine<'_, B> {
     fn interrupted(&self) -> Result<(), Stopped> {
         if self.watch.interrupted() { Err(Stopped::Interrupted) } else { Ok(()) }
     }
+}
+
+/// What is taken for the inputs of an expert that no token reaches: nothing is known of them, and all count alike.
+fn unseen(cols: usize, gram: bool) -> GramStatistics {
+    let identity = || {
+        let mut identity = vec![0.0; cols * cols];
+        identity.iter_mut().step_by(cols + 1).for_each(|number| *number = 1.0);
+        identity
+    };
+    GramStatistics::new(0, vec![1.0; cols], gram.then(identity))
 }
 
 /// The most that any of some points needs to know of each group of linears.

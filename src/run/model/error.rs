@@ -1,5 +1,6 @@
 //! Why a cell of a model has no numbers.
 
+use crate::config::experiment::TaskName;
 use crate::execute::{PackError, ReadError};
 use crate::load::LoadError;
 use crate::measure::{ForwardError, Gate, GateMiss};
@@ -25,6 +26,8 @@ pub(in crate::run) enum CellError {
     /// A point that could not be pruned for an earlier cell.
     #[error("{0}")]
     Point(String),
+    #[error("the logits of row {row} of `{file}` contain NaN or infinity, in the task `{task}`")]
+    TaskLogits { task: TaskName, row: usize, file: String },
     #[error("`exclude` leaves no linear to prune: {0}")]
     NothingToPrune(String),
 }
@@ -34,7 +37,7 @@ impl CellError {
     pub fn failure(&self) -> Failure {
         let (kind, gate) = match self {
             Self::Gate(gate, _) => (FailureKind::Gate, Some(*gate)),
-            Self::Forward(ForwardError::NotFinite { .. }) => (FailureKind::NotFinite, None),
+            Self::Forward(ForwardError::NotFinite { .. }) | Self::TaskLogits { .. } => (FailureKind::NotFinite, None),
             Self::Prune(_) | Self::NothingToPrune(_) | Self::Point(_) => (FailureKind::Pruning, None),
             Self::Forward(_) | Self::Pack(_) | Self::Read(_) | Self::Load(_) => (FailureKind::Other, None),
         };

@@ -6,6 +6,7 @@
 //!     activations of the calibration windows
 //!   + a linear once more           on a device: what is expanded or sent
 //!   + cache and logits
+//!   + a pass over items of tasks, where there are any
 //! ```
 
 use crate::config::experiment::{Dtype, Format, LatencySettings, Propagate, Variant};
@@ -25,19 +26,45 @@ pub(super) fn memory(cell: &Cell, model: &PreparedModel, timed: Option<&LatencyS
     let windows = cell.seed.and_then(|seed| model.tokens.calibration_of(cell.calibration(), seed)).unwrap_or_default();
     let calibrates = cell.prune.as_ref().is_some_and(|point| point.method.calibrates());
     let calibration = if calibrates { windows.iter().map(Vec::len).sum() } else { 0 };
-    estimate(cell, &model.architecture, positions as u64, calibration, timed)
+    let wide = model.architecture.parameters() as u64 * bytes_per_number(cell.dtype);
+    let as_stored = cell.backend.is_cpu() && timed.is_none() && model.files.dtype() != Dtype::F32;
+    let dense = match as_stored {
+        // What `config.json` says of its files may be wrong, their size is not.
+        true => model.files.inputs.iter().map(|input| input.bytes).sum::<u64>().clamp(wide / 2, wide),
+        false => wide,
+    };
+    let needed = estimate(cell, &model.architecture, dense, positions as u64, calibration, timed);
+    let inputs = model.tasks.iter().flat_map(|task| &task.items).flat_map(|item| &item.requests);
+    let longest = inputs.map(|request| request.input.len()).max();
+    needed.saturating_add(longest.map_or(0, |longest| asking(&model.architecture, longest, cell.dtype)))
 }
 
-/// `positions` tokens have their logits compared, `calibration` tokens run through the model while it is pruned.
+/// Bytes of a pass over the items of tasks, of which the longest has `longest` tokens.
+fn asking(architecture: &Architecture, longest: usize, dtype: Dtype) -> u64 {
+    /// Tokens of a pass, unless an item is longer.
+    const PASS: usize = 1024;
+    /// Residuals, projections, gates and what they give, in widths of the network.
+    const WIDTHS: u64 = 12;
+    /// Logits, on the device and as they are read.
+    const LOGITS: u64 = 128 << 20;
+    let pass = WIDTHS * activations(architecture, longest.max(PASS), dtype);
+    // What items begin with, and what their own tokens follow, in every block.
+    let attention = architecture.attention;
+    let of_token = 4 * (architecture.blocks.len() * attention.kv_heads * attention.head_dim) as u64;
+    pass + LOGITS + longest as u64 * of_token * bytes_per_number(dtype)
+}
+
+/// `dense` bytes hold the dense model, `positions` tokens have their logits compared, `calibration` tokens run through the model while it is pruned.
 fn estimate(
     cell: &Cell,
     architecture: &Architecture,
+    dense: u64,
     positions: u64,
     calibration: usize,
     timed: Option<&LatencySettings>,
 ) -> u64 {
     let number = bytes_per_number(cell.dtype);
-    let dense = architecture.parameters() as u64 * number;
+    let wide = architecture.parameters() as u64 * number;
     let prunable = || architecture.linears().filter(|(_, m)| m.tied_to.is_none()).map(|(_, m)| m);
     let weights = |module: &Module| module.weights() as u64;
     let linears: u64 = prunable().map(weights).sum();
@@ -51,7 +78,12 @@ fn estimate(
             };
             // CSR's at least, the largest of those that `auto` takes.
             let index = index.max(Format::Csr.row().index.per_kept);
-            let stored = (linears * number).max((linears as f64 * (1.0 - point.sparsity)) as u64 * (number + index));
+            // Masked linears are as the dense ones are, unless the method changes them.
+            let masked = match point.method.entry().inputs {
+                prune::Needs::Gram => linears * number,
+                prune::Needs::Nothing | prune::Needs::Norms => (linears * number).min(dense),
+            };
+            let stored = masked.max((linears as f64 * (1.0 - point.sparsity)) as u64 * (number + index));
             // Inputs and outputs of a stage; they are gone before the variant is made.
             stored.max(2 * activations(architecture, calibration, cell.dtype)) + new_weights(point, linears)
         }
@@ -67,7 +99,7 @@ fn estimate(
     let logits = positions * architecture.vocabulary as u64 * 4;
     let more = match cell.backend {
         Backend::Flex => 3 * logits,
-        Backend::NdArray => 3 * logits + dense / 2,
+        Backend::NdArray => 3 * logits + wide / 2,
         Backend::Cuda => largest + logits.min(DEVICE_LOGITS),
     };
     // What it is compared with may lie beside it.
@@ -148,7 +180,8 @@ mod tests {
     #[test]
     fn seven_billion_weights_of_two_bytes() {
         let architecture = architecture(&published("llama-2-7b").unwrap()).unwrap();
-        let gigabytes = |cell: &Cell| estimate(cell, &architecture, 200, 0, None) as f64 / 1e9;
+        let dense = architecture.parameters() as u64 * 2;
+        let gigabytes = |cell: &Cell| estimate(cell, &architecture, dense, 200, 0, None) as f64 / 1e9;
         let dense = gigabytes(&cell(Backend::Cuda, None));
         // 13.48 of weights, 0.26 for the largest, and some logits.
         assert!((13.7..13.9).contains(&dense), "{dense}");
@@ -164,6 +197,6 @@ mod tests {
         let architecture = architecture(&published("llama-2-7b").unwrap()).unwrap();
         let timed =
             LatencySettings { warmup: 1, repeats: 1, batch: vec![usize::MAX], prompt: vec![usize::MAX], generate: 1 };
-        assert_eq!(estimate(&cell(Backend::Flex, None), &architecture, 0, 0, Some(&timed)), u64::MAX);
+        assert_eq!(estimate(&cell(Backend::Flex, None), &architecture, 1, 0, 0, Some(&timed)), u64::MAX);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! memory.rs estimates what a cell takes, read.rs what it reads; runner.rs runs a batch; session.rs is a loaded model,
 //! patterns.rs and calibrate.rs decide which weights go (pruned.rs), and point.rs measures the variants of a prune
-//! point (error.rs: why it can't).
+//! point (error.rs: why it can't), tasks.rs asks the items of tasks.
 
 mod calibrate;
 mod error;
@@ -13,6 +13,7 @@ mod pruned;
 mod read;
 mod runner;
 mod session;
+mod tasks;
 
 pub(super) use calibrate::{Stopped, calibrate};
 pub(super) use error::CellError;
@@ -20,7 +21,7 @@ pub(super) use memory::Room;
 pub(super) use patterns::patterns;
 pub(super) use pruned::Pruned;
 pub(super) use read::Read;
-pub(super) use session::Session;
+pub(super) use session::{Keep, Session};
 
 use super::backend::{device_name, threads};
 use super::kinds::{Ground, Kind};
@@ -80,7 +81,7 @@ fn timed_on(machine: &Machine, experiment: &Experiment, backend: Backend) -> Tim
 }
 
 fn timed_tokens_fit(experiment: &Experiment, model: &PreparedModel) -> Result<(), PrepareError> {
-    let (generate, positions) = (experiment.latency.generate, model.architecture.max_positions);
+    let (generate, positions) = (experiment.latency.generate, model.architecture.longest);
     match experiment.latency.prompt.iter().find(|prompt| prompt.saturating_add(generate) > positions) {
         Some(&prompt) => {
             Err(PrepareError::Positions { model: model.files.source.clone(), prompt, generate, positions })

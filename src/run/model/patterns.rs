@@ -1,11 +1,13 @@
-//! Which weights of a session's model go: in host memory all at once, on a device where they are.
+//! Which weights of a session's model go: in host memory all at once, on a device where they are, as halves one
+//! after the other.
 //!
 //! ```text
-//!   host memory                 weights borrowed ──> prune ──> patterns
+//!   host memory, f32            weights borrowed ──> prune ──> patterns
 //!   magnitude, model or layer   the device counts and compares; counts and bits come to the host
 //!   within layers, otherwise    one weight after the other comes to the host
 //!   random                      no weight is looked at
 //! ```
+//! Halves in host memory are as on a device that widens each weight when it is looked at.
 //! Methods that look at inputs are calibrate.rs's affair.
 
 use super::error::CellError;
@@ -40,10 +42,10 @@ pub(in crate::run) fn patterns<B: SparseBackend>(
     let request = point.request(seed);
     let linears = prunable(session, point)?;
     let above = method == Method::Magnitude && pattern == NmPattern::Unstructured;
-    let Decided { patterns, ties: tied } = if !B::ON_HOST && above && scope != Some(Scope::Row) {
+    let Decided { patterns, ties: tied } = if session.one_by_one() && above && scope != Some(Scope::Row) {
         let sizes: Vec<usize> = linears.iter().map(|linear| linear.rows * linear.cols).collect();
         prune::by_magnitude(&OnDevice(&linears), &sizes, !request.within_layers(), point.sparsity, dtype)?
-    } else if !B::ON_HOST && request.within_layers() {
+    } else if session.one_by_one() && request.within_layers() {
         one_by_one(&linears, &request)?
     } else {
         prune::decide(0, &linears.iter().map(|linear| linear.layer(method)).collect::<Result<Vec<_>, _>>()?, &request)?
@@ -85,6 +87,8 @@ pub(super) struct Prunable<'a, B: SparseBackend> {
     pub rows: usize,
     /// Input features.
     pub cols: usize,
+    /// Whether it is an expert's, which some tokens pass and others don't.
+    pub is_expert: bool,
     weight: &'a DenseWeight<B>,
     /// Weights other than zero of the dense model.
     nonzero: u64,
@@ -96,7 +100,7 @@ impl<B: SparseBackend> Prunable<'_, B> {
     /// # Errors
     /// When the device does not give them back.
     pub fn layer(&self, method: Method) -> Result<Layer<'_>, ReadError> {
-        let read = B::ON_HOST || method.entry().reads_weights;
+        let read = method.entry().reads_weights;
         let weights = if read { self.weight.host()? } else { Cow::Borrowed(&[][..]) };
         Ok(Layer { name: self.name, rows: self.rows, cols: self.cols, weights })
     }
@@ -183,6 +187,7 @@ pub(super) fn prunable<'a, B: SparseBackend>(
         cols: module.shape[1],
         weight: session.dense(index),
         nonzero: session.stored[index].nonzero,
+        is_expert: module.used[0] < module.used[1],
     });
     let prunable: Vec<_> = prunable.collect();
     if prunable.is_empty() { Err(CellError::NothingToPrune(point.exclude.join(", "))) } else { Ok(prunable) }

@@ -4,15 +4,17 @@ use super::error::CellError;
 use super::patterns::patterns;
 use super::pruned::{Calibrated, Pruned};
 use super::session::Session;
+use super::tasks::ask;
 use crate::config::experiment::{Dtype, LatencySettings, Metric, Variant};
 use crate::execute::{LayerShape, ReadError, SparseBackend, SparseWeight};
+use crate::load::{TaskTokens, Tokenizer};
 use crate::measure::{
     Agreement, ForwardError, Latency, PeakRss, Stored, Workload, agreement, all_logits, decoded_logits, gate, latency,
     likelihood, structure,
 };
 use crate::model::{Decoder, LinearWeight};
 use crate::plan::{Cell, PrunePoint};
-use crate::record::{KernelUse, Measured, PrunedLinears, Ties, Timings};
+use crate::record::{KernelUse, Measured, PrunedLinears, Scarce, TaskNumbers, Ties, Timings};
 use crate::run::backend::{burn_dtype, bytes_per_number};
 use std::time::Instant;
 
@@ -24,6 +26,10 @@ pub(super) struct Job<'a> {
     pub due: Vec<Metric>,
     /// What the experiment times, whether or not it is due: kernels are listed for it too.
     pub timed: Option<LatencySettings>,
+    /// The tasks that are asked.
+    pub tasks: Vec<&'a TaskTokens>,
+    /// The model's.
+    pub tokenizer: &'a Tokenizer,
 }
 
 impl Job<'_> {
@@ -53,6 +59,7 @@ pub(super) fn dense<B: SparseBackend>(
         }
         let mut decoder = session.decoder.clone();
         read_text(&mut measured, session, &mut decoder, job, stage)?;
+        measured.tasks = tasks_of(&mut decoder, job, stage)?;
         measured.latency = latency_of(&mut decoder, job, stage)?;
         Ok(measured)
     };
@@ -68,6 +75,7 @@ pub(super) struct Point {
     calibrate_seconds: Option<f64>,
     prune_seconds: f64,
     ties: Option<Ties>,
+    scarce: Option<Scarce>,
     /// The masked variant's [`gate_logits`].
     masked: Option<Vec<f32>>,
 }
@@ -82,12 +90,14 @@ impl Point {
     ) -> Result<Self, CellError> {
         let start = Instant::now();
         let (layers, ties) = patterns(session, point, seed, dtype)?;
-        Ok(Self { layers, calibrate_seconds: None, prune_seconds: start.elapsed().as_secs_f64(), ties, masked: None })
+        let prune_seconds = start.elapsed().as_secs_f64();
+        Ok(Self { layers, calibrate_seconds: None, prune_seconds, ties, scarce: None, masked: None })
     }
 
     /// Takes what calibration decided.
-    pub fn calibrated(Calibrated { layers, calibrate_seconds, prune_seconds, ties }: Calibrated) -> Self {
-        Self { layers, calibrate_seconds: Some(calibrate_seconds), prune_seconds, ties, masked: None }
+    pub fn calibrated(calibrated: Calibrated) -> Self {
+        let Calibrated { layers, calibrate_seconds, prune_seconds, ties, scarce } = calibrated;
+        Self { layers, calibrate_seconds: Some(calibrate_seconds), prune_seconds, ties, scarce, masked: None }
     }
 
     /// Its pruned linears.
@@ -125,6 +135,7 @@ impl Point {
         PrunedLinears {
             nonzero: self.layers.iter().map(|layer| layer.kept).sum(),
             total: self.layers.iter().map(total).sum(),
+            scarce: self.scarce,
         }
     }
 
@@ -154,6 +165,7 @@ impl Point {
             measured.agreement = Some(agreement_of(session, cell, logits, vocabulary)?);
         }
         read_text(&mut measured, session, &mut decoder, job, stage)?;
+        measured.tasks = tasks_of(&mut decoder, job, stage)?;
         measured.latency = self.own_memory::<B>(latency_of(&mut decoder, job, stage)?, cell);
         timings.measure_seconds = start.elapsed().as_secs_f64();
         Ok(measured)
@@ -198,6 +210,7 @@ impl Point {
         }
         drop(logits);
         read_text(&mut measured, session, &mut decoder, job, stage)?;
+        measured.tasks = tasks_of(&mut decoder, job, stage)?;
         measured.latency = self.own_memory::<B>(latency_of(&mut decoder, job, stage)?, cell);
         timings.measure_seconds = start.elapsed().as_secs_f64();
         Ok(measured)
@@ -357,6 +370,15 @@ fn read_text<B: SparseBackend>(
     let done = |tokens: usize| stage(&format!("perplexity, window {} of {all}", tokens.div_ceil(length)));
     measured.set_text(&likelihood(decoder, &windows.tokens, windows.overlap, windows.bytes, done)?, wanted);
     Ok(())
+}
+
+/// The tasks that are due.
+fn tasks_of<B: SparseBackend>(
+    decoder: &mut Decoder<B>,
+    job: &Job<'_>,
+    stage: Stage<'_>,
+) -> Result<Vec<TaskNumbers>, CellError> {
+    job.tasks.iter().map(|task| ask(decoder, task, job.tokenizer, stage)).collect()
 }
 
 /// The times of every batch size and prompt length, where they are asked for.

@@ -3,7 +3,7 @@
 
 use crate::execute::{ReadError, SparseBackend};
 use crate::model::DenseWeight;
-use crate::record::Ties;
+use crate::record::{Scarce, Ties};
 use crate::sparse::Pattern;
 use burn::tensor::DType;
 use std::borrow::Cow;
@@ -77,4 +77,6 @@ pub(in crate::run) struct Calibrated {
     pub prune_seconds: f64,
     /// Weights that tie, where the method knows.
     pub ties: Option<Ties>,
+    /// Linears of experts that few tokens reach, where there are any.
+    pub scarce: Option<Scarce>,
 }

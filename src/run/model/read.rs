@@ -1,7 +1,7 @@
 //! What the cells of a model read: digests, and the settings that say how the texts were cut.
 
 use crate::config::experiment::{Calibration, CalibrationChoice, Data};
-use crate::load::Tokens;
+use crate::load::{TaskTokens, Tokens};
 use crate::plan::{Cell, Inputs, PartInputs};
 use serde_json::json;
 
@@ -19,7 +19,7 @@ pub(in crate::run) struct Read {
 
 impl Read {
     /// Of a model's files, and the texts as it sees them.
-    pub fn new(model: String, data: &Data, tokens: &Tokens) -> Self {
+    pub fn new(model: String, data: &Data, tokens: &Tokens, tasks: &[TaskTokens]) -> Self {
         let shared = Inputs::default().with("model", [("sha256", json!(model))]);
         let of_seed = |of: &Calibration, seed| {
             let settings = [
@@ -56,6 +56,7 @@ impl Read {
             agreement: Inputs::default().with("agreement", agreement),
             perplexity: Inputs::default().with("perplexity", perplexity),
             perplexity_bytes: tokens.perplexity.as_ref().map_or(0, |windows| windows.bytes),
+            tasks: tasks.iter().map(|task| (task.task, of_task(task))).collect(),
             latency: None,
         };
         Self { shared, calibration, references: Vec::new(), parts }
@@ -92,4 +93,15 @@ impl Read {
             None => inputs,
         }
     }
+}
+
+/// The items of a task, and for people how they were asked.
+fn of_task(task: &TaskTokens) -> Inputs {
+    let settings = [
+        ("sha256", json!(task.sha256)),
+        ("text", json!(task.source)),
+        ("shots", json!(task.shots)),
+        ("items", json!(task.items.len())),
+    ];
+    Inputs::default().with(task.task.name(), settings)
 }

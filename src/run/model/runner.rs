@@ -10,10 +10,10 @@ use super::calibrate::{Stopped, calibrate};
 use super::error::CellError;
 use super::memory::Room;
 use super::point::{Job, Point, dense};
-use super::session::Session;
+use super::session::{Keep, Session};
 use crate::config::experiment::{LatencySettings, Metric, Variant};
 use crate::execute::SparseBackend;
-use crate::load::Checkpoint;
+use crate::load::{Checkpoint, TaskTokens};
 use crate::plan::{Cell, Of, Planned, PrunePoint};
 use crate::record::{Failure, FailureKind, Measured, Timings};
 use crate::run::PreparedModel;
@@ -95,9 +95,11 @@ impl Batch<'_, '_> {
     fn load<B: SparseBackend>(&self, device: &B::Device) -> Result<Result<Session<B>, String>, RunError> {
         let (model, first) = (self.model, self.cells[0].cell);
         self.desk.watch.loading(&model.files.source, first.backend.name());
+        let timed = self.cells.iter().any(|planned| self.job(planned).timed.is_some());
+        let keep = if timed { Keep::Widened } else { Keep::AsStored };
         let load = || {
             let checkpoint = Checkpoint::open(model.files.clone())?;
-            let mut session = Session::<B>::load(checkpoint, model.tokens.clone(), first.dtype, device)?;
+            let mut session = Session::<B>::load(checkpoint, model.tokens.clone(), first.dtype, keep, device)?;
             session.compare_with(&self.desk.prepared.references);
             // A device may still be at it, or have failed.
             Ok(B::sync(device).map(|()| session).map_err(|error| error.to_string()))
@@ -256,15 +258,19 @@ impl Batch<'_, '_> {
     }
 
     /// What is to be measured of a cell.
-    fn job<'c>(&self, planned: &Planning<'c>) -> Job<'c>
-    where
-        Self: 'c,
-    {
+    fn job<'c>(&'c self, planned: &Planning<'c>) -> Job<'c> {
         let experiment = &self.desk.prepared.experiment;
         let due = |metric: &Metric| planned.planned.due.contains(&metric.name());
         let timed: Option<&LatencySettings> =
             experiment.metrics.contains(&Metric::Latency).then_some(&experiment.latency);
-        Job { cell: planned.cell, due: experiment.metrics.iter().copied().filter(due).collect(), timed: timed.cloned() }
+        let is_due = |task: &&TaskTokens| planned.planned.due.contains(&task.task.name());
+        Job {
+            cell: planned.cell,
+            due: experiment.metrics.iter().copied().filter(due).collect(),
+            timed: timed.cloned(),
+            tasks: self.model.tasks.iter().filter(is_due).collect(),
+            tokenizer: &self.model.tokenizer,
+        }
     }
 }
 

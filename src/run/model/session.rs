@@ -6,7 +6,7 @@ use crate::config::experiment::Dtype;
 use crate::execute::SparseBackend;
 use crate::load::{Checkpoint, LoadError, ModelFiles, Tokens};
 use crate::measure::{ForwardError, Stored, all_logits};
-use crate::model::{Decoder, DenseWeight, LinearWeight, Part};
+use crate::model::{Decoder, DenseWeight, LinearWeight, Numbers, Part};
 use crate::plan::PrunePoint;
 use crate::record::Failure;
 use crate::run::backend::{burn_dtype, bytes_per_number};
@@ -36,6 +36,8 @@ pub(in crate::run) struct Session<B: SparseBackend> {
     others: Vec<Other>,
     checkpoint: Checkpoint,
     dtype: DType,
+    /// Whether what the files have in 16 bits is so in memory, too.
+    as_stored: bool,
     cell_dtype: Dtype,
     /// Whether dense weights go while variants have others in their place.
     lean: bool,
@@ -43,6 +45,16 @@ pub(in crate::run) struct Session<B: SparseBackend> {
     absent: Vec<usize>,
     /// Calibrated points whose cells have not run yet.
     waiting: Vec<Waiting>,
+}
+
+/// What becomes of weights that a checkpoint has in 16 bits, where the host computes in f32. No number but those of
+/// memory and time depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::run) enum Keep {
+    /// They stay so, and are widened as they are used.
+    AsStored,
+    /// They are widened at once: what is timed is what the cell's dtype says.
+    Widened,
 }
 
 /// A model that points are compared with in place of the dense one.
@@ -69,7 +81,13 @@ impl<B: SparseBackend> Session<B> {
     ///
     /// # Errors
     /// When a tensor can't be used.
-    pub fn load(checkpoint: Checkpoint, tokens: Tokens, dtype: Dtype, device: &B::Device) -> Result<Self, LoadError> {
+    pub fn load(
+        checkpoint: Checkpoint,
+        tokens: Tokens,
+        dtype: Dtype,
+        keep: Keep,
+        device: &B::Device,
+    ) -> Result<Self, LoadError> {
         let start = Instant::now();
         let architecture = checkpoint.architecture().clone();
         let number = bytes_per_number(dtype);
@@ -84,14 +102,18 @@ impl<B: SparseBackend> Session<B> {
                 format: "dense".into(),
             })
             .collect();
+        let as_stored = keep == Keep::AsStored && B::ON_HOST && dtype == Dtype::F32;
         let mut behind = None;
         let decoder = Decoder::load(architecture.clone(), burn_dtype(dtype), device, |module, part| {
             // The tensor before this one is on the device by now: its file pages need not stay.
             if let Some((module, part)) = behind.replace((module, part)) {
                 checkpoint.release(module, part);
             }
-            let numbers = checkpoint.read(module, part)?;
-            let count = nonzero_as(&numbers, dtype);
+            let numbers = read(&checkpoint, module, part, as_stored)?;
+            let count = match &numbers {
+                Numbers::Wide(numbers) => nonzero_as(numbers, dtype),
+                Numbers::Halves(halves) => halves.nonzero(),
+            };
             match part {
                 Part::Weight => stored[module].nonzero = count,
                 Part::Bias => stored[module].nonzero_bias = count,
@@ -119,6 +141,7 @@ impl<B: SparseBackend> Session<B> {
             checkpoint,
             dtype,
             cell_dtype,
+            as_stored,
             lean,
             absent,
             waiting,
@@ -143,13 +166,18 @@ impl<B: SparseBackend> Session<B> {
         while let Some(&module) = self.absent.last() {
             let shape = &self.checkpoint.architecture().modules[module].shape;
             let shape = [shape[0], shape[1]];
-            let numbers = self.checkpoint.read(module, Part::Weight)?;
-            let weight = DenseWeight::new(numbers, shape, self.dtype, self.decoder.device());
+            let numbers = read(&self.checkpoint, module, Part::Weight, self.as_stored)?;
+            let weight = DenseWeight::of(numbers, shape, self.dtype, self.decoder.device());
             self.checkpoint.release(module, Part::Weight);
             self.decoder.set_weight(module, LinearWeight::Dense(weight));
             self.absent.pop();
         }
         Ok(())
+    }
+
+    /// Whether a linear's weights are best looked at one after the other: all at once would be a second model.
+    pub fn one_by_one(&self) -> bool {
+        !B::ON_HOST || self.as_stored
     }
 
     /// Non-zero parameters of the dense model, each counted once.
@@ -215,7 +243,8 @@ impl<B: SparseBackend> Session<B> {
         let Some(place) = place else { unreachable!("every reference of a plan is prepared") };
         if self.others[place].known.is_none() {
             let checkpoint = Checkpoint::open(self.others[place].files.clone())?;
-            let mut other = Self::load(checkpoint, self.tokens.clone(), self.cell_dtype, self.decoder.device())?;
+            let (tokens, device) = (self.tokens.clone(), self.decoder.device());
+            let mut other = Self::load(checkpoint, tokens, self.cell_dtype, Keep::AsStored, device)?;
             let nonzero = other.dense_nonzero();
             let logits = other.reference()?.to_vec();
             drop(other);
@@ -265,6 +294,13 @@ impl<B: SparseBackend> Session<B> {
     }
 }
 
+fn read(checkpoint: &Checkpoint, module: usize, part: Part, as_stored: bool) -> Result<Numbers<'_>, LoadError> {
+    match as_stored {
+        true => checkpoint.read_as_stored(module, part),
+        false => checkpoint.read(module, part).map(Into::into),
+    }
+}
+
 /// Numbers other than zero, once they are of a dtype: the smallest of 16 bits are rounded to it.
 pub(super) fn nonzero_as(numbers: &[f32], dtype: Dtype) -> u64 {
     // Half of the smallest number rounds to the even neighbour, which is zero.
@@ -282,6 +318,8 @@ pub(super) fn nonzero(numbers: &[f32]) -> u64 {
 }
 
 #[cfg(test)]
+mod kept;
+#[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use crate::load::Loader;
@@ -292,12 +330,16 @@ pub(super) mod tests {
 
     /// A model without texts, for the tests of this folder.
     pub(in super::super) fn session(model: &str) -> Session<Flex> {
+        session_with(model, Keep::AsStored)
+    }
+
+    pub(in super::super) fn session_with(model: &str, keep: Keep) -> Session<Flex> {
         let text = format!("name = 'test'\n[model]\nsource = \"{model}\"\n");
         let experiment = crate::config::parse(Path::new("test.toml"), &text, &[]).unwrap();
         let loader = Loader::new(true, Arc::new(|_: &str, _, _| ControlFlow::Continue(())));
         let checkpoint = Checkpoint::open(loader.find(&experiment.models[0]).unwrap()).unwrap();
         let tokens = Tokens { agreement: vec![vec![1, 2, 3]], perplexity: None, context: 64, calibration: Vec::new() };
-        Session::load(checkpoint, tokens, Dtype::F32, &Default::default()).unwrap()
+        Session::load(checkpoint, tokens, Dtype::F32, keep, &Default::default()).unwrap()
     }
 
     /// The source of a checkpoint in `tests/fixtures`.

@@ -1,7 +1,7 @@
 //! Sixteen `f32` lanes on each instruction set, so that every kernel is written once.
 
 use crate::sparse::Value;
-use half::bf16;
+use half::{bf16, f16};
 
 /// A number as kernels read it from weights.
 pub(super) trait Number: Value {
@@ -15,13 +15,30 @@ pub(super) trait Number: Value {
     ///
     /// # Safety
     /// As [`Lanes`]; rows are `stride` apart; `buffer` holds `rows` times `depth`, each rounded up to sixteen.
+    #[inline(always)]
     unsafe fn widen<L: Lanes>(
         from: *const Self,
         stride: usize,
         rows: usize,
         depth: usize,
         buffer: *mut f32,
-    ) -> (*const f32, usize);
+    ) -> (*const f32, usize) {
+        let padded = depth.next_multiple_of(16);
+        for row in 0..rows {
+            // SAFETY: the caller's contract; the rest of a row is taken one by one.
+            unsafe {
+                let (from, to) = (from.add(row * stride), buffer.add(row * padded));
+                let whole = depth / 16 * 16;
+                for k in (0..whole).step_by(16) {
+                    Self::load::<L>(from.add(k)).store(to.add(k));
+                }
+                for k in whole..depth {
+                    *to.add(k) = (*from.add(k)).to_f32();
+                }
+            }
+        }
+        (buffer, padded)
+    }
 }
 
 impl Number for f32 {
@@ -49,30 +66,13 @@ impl Number for bf16 {
         // SAFETY: the caller's contract.
         unsafe { L::load_bf16(from) }
     }
+}
 
+impl Number for f16 {
     #[inline(always)]
-    unsafe fn widen<L: Lanes>(
-        from: *const Self,
-        stride: usize,
-        rows: usize,
-        depth: usize,
-        buffer: *mut f32,
-    ) -> (*const f32, usize) {
-        let padded = depth.next_multiple_of(16);
-        for row in 0..rows {
-            // SAFETY: the caller's contract; the rest of a row is taken one by one.
-            unsafe {
-                let (from, to) = (from.add(row * stride), buffer.add(row * padded));
-                let whole = depth / 16 * 16;
-                for k in (0..whole).step_by(16) {
-                    L::load_bf16(from.add(k)).store(to.add(k));
-                }
-                for k in whole..depth {
-                    *to.add(k) = (*from.add(k)).to_f32();
-                }
-            }
-        }
-        (buffer, padded)
+    unsafe fn load<L: Lanes>(from: *const Self) -> L {
+        // SAFETY: the caller's contract.
+        unsafe { L::load_f16(from) }
     }
 }
 
@@ -100,6 +100,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn sum(self) -> f32;
     /// Sixteen bf16 numbers of memory, widened.
     unsafe fn load_bf16(from: *const bf16) -> Self;
+    /// Sixteen f16 numbers of memory, widened.
+    unsafe fn load_f16(from: *const f16) -> Self;
     /// The next numbers of `from` in the lanes whose bit is set, 0 elsewhere. Reads up to 16 numbers.
     unsafe fn expand(mask: u16, from: *const f32) -> Self;
     /// The next bf16 numbers of `from` in the places whose bit is set, 0 elsewhere, widened: the even places
@@ -190,6 +192,12 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // SAFETY: the contract of the trait.
+        Self(std::array::from_fn(|i| unsafe { *from.add(i) }.to_f32()))
+    }
+
+    #[inline(always)]
     unsafe fn expand_pairs(mask: u32, mut from: *const bf16) -> (Self, Self) {
         let mut lanes = [[0.0; 16]; 2];
         let mut bits = mask;
@@ -224,7 +232,7 @@ pub(super) use x86::{Avx2, Avx512};
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Lanes;
-    use half::bf16;
+    use half::{bf16, f16};
     use std::arch::x86_64::*;
 
     /// One register.
@@ -284,6 +292,12 @@ mod x86 {
                 let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
                 _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
             })
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(from: *const f16) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
         }
 
         #[inline(always)]
@@ -454,6 +468,15 @@ mod x86 {
                     let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
                     _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
                 };
+                Self(half(from), half(from.add(8)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(from: *const f16) -> Self {
+            // SAFETY: as above; every CPU with AVX2 that `Simd::is_available` lets through has F16C.
+            unsafe {
+                let half = |from: *const f16| _mm256_cvtph_ps(_mm_loadu_si128(from.cast()));
                 Self(half(from), half(from.add(8)))
             }
         }

@@ -1,5 +1,5 @@
 //! Linear layers on the CPU: dense and sparse, `y = x · Wᵀ + bias`; what lies between them, row by row; and
-//! what calibration sums over their inputs. Weights are f32 or bf16; inputs, sums and results are f32.
+//! what calibration sums over their inputs. Weights are f32 or bf16, dense ones f16 too; inputs, sums and results are f32.
 //!
 //! ```text
 //!   y [tokens, rows] = x [tokens, cols] · Wᵀ + bias
@@ -169,6 +169,7 @@ impl Simd {
             Self::Avx2 => {
                 is_x86_feature_detected!("avx2")
                     && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
                     && is_x86_feature_detected!("popcnt")
             }
             #[cfg(not(target_arch = "x86_64"))]
@@ -243,21 +244,21 @@ trait Kernel {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,popcnt,bmi1,bmi2")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,popcnt,bmi1,bmi2")]
 fn run_avx512<K: Kernel>(kernel: K) {
     // SAFETY: the instruction set is on; the kernel's contract is that of `Simd::run`.
     unsafe { kernel.run::<lanes::Avx512>() }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2,avx2,fma,popcnt,bmi1,bmi2")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2,avx2,fma,f16c,popcnt,bmi1,bmi2")]
 fn run_avx512_vbmi2<K: Kernel>(kernel: K) {
     // SAFETY: as above.
     unsafe { kernel.run::<lanes::Avx512>() }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,popcnt")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 fn run_avx2<K: Kernel>(kernel: K) {
     // SAFETY: as above.
     unsafe { kernel.run::<lanes::Avx2>() }

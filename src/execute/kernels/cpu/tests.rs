@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::sparse::{Pattern, Value};
-use half::bf16;
+use half::{bf16, f16};
 
 fn random(i: usize, salt: u64) -> f32 {
     let h = (i as u64 + 1).wrapping_mul(salt | 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -58,11 +58,17 @@ impl Case {
     fn check(&self) {
         let (x, bias, shape) = (self.x(), self.bias.as_deref(), [self.rows, self.cols]);
         let halves: Vec<bf16> = self.masked.iter().map(|&w| bf16::of(w)).collect();
+        // Multiples of 2^-23 with 8 digits are exact in f16, too.
+        let small: Vec<f16> = self.masked.iter().map(|&w| f16::of(w)).collect();
         for simd in Simd::available() {
             let y = dense_linear(&halves, shape, bias, x, self.tokens, simd);
             self.assert_exact(&y, &format!("bf16 {}", dense_kernel_name(self.tokens, simd)));
-            let y = dense_linear(&self.masked, shape, bias, x, self.tokens, simd);
-            self.assert_exact(&y, &dense_kernel_name(self.tokens, simd));
+            // Numbers of 16 bits are widened exactly: the same sums in the same order.
+            let wide = dense_linear(&self.masked, shape, bias, x, self.tokens, simd);
+            self.assert_exact(&wide, &dense_kernel_name(self.tokens, simd));
+            assert!(y == wide, "bf16 {}", dense_kernel_name(self.tokens, simd));
+            let y = dense_linear(&small, shape, bias, x, self.tokens, simd);
+            assert!(y == wide, "f16 {}", dense_kernel_name(self.tokens, simd));
         }
         for (matrix, name) in packed(&self.masked, &self.pattern) {
             assert_eq!(matrix.shape(), shape, "{name}");

@@ -272,3 +272,27 @@ fn windows_longer_than_the_model_are_an_error() {
     let result = calibrate(&mut session, &windows, &[&point], Dtype::F32, &Patience(Cell::new(usize::MAX)));
     assert!(matches!(result, Err(Stopped::Failed(CellError::Forward(_)))));
 }
+
+/// Two tokens reach at most four of eight experts.
+#[test]
+fn experts_that_few_tokens_reach_are_counted() {
+    let mut session = session(&fixture("families/olmoe"));
+    let many = windows(&session, 60, 40);
+    for method in methods() {
+        for (windows, some_missed) in [(vec![vec![3u32, 90]], true), (many.clone(), false)] {
+            let points = [point(method, 0.5, Propagate::Dense)];
+            let calibrated = results(&mut session, &windows, &points).remove(0);
+            let calibrated = calibrated.unwrap_or_else(|error| panic!("{method}: {error}"));
+            let unreached = calibrated.scarce.map_or(0, |scarce| scarce.unreached);
+            assert_eq!(unreached >= 4 * 3, some_missed, "{method}: {:?}", calibrated.scarce);
+            for pruned in &calibrated.layers {
+                let all = pruned.pattern.rows() * pruned.pattern.cols();
+                // The rule of SparseGPT takes the weight at the boundary, too.
+                let least = if method == Method::SparseGpt { all / 2 - 1 } else { all / 2 };
+                assert_eq!(pruned.pattern.kept(), least, "{method} {}", pruned.module);
+                let values = pruned.updated().unwrap_or_default();
+                assert!(values.iter().all(|value| value.is_finite()), "{method} {}", pruned.module);
+            }
+        }
+    }
+}

@@ -1,12 +1,17 @@
 //! GPT-NeoX and Pythia (arXiv 2204.06745): one fused projection interleaved per head, rotary positions
 //! on part of a head, attention and feed-forward side by side.
 
-use super::architecture::*;
-use super::error::ConfigError;
-use super::fields::Fields;
-use super::rope::{Spelling, rotary};
+use super::Family;
+use crate::model::architecture::*;
+use crate::model::defaults;
+use crate::model::error::ConfigError;
+use crate::model::fields::Fields;
+use crate::model::rope::{Spelling, rotary};
 
-pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
+pub(super) const FAMILY: Family =
+    Family { model_type: "gpt_neox", help: "Pythia, GPT-NeoX", keys: defaults::GPT_NEOX, build };
+
+fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let hidden = fields.size("hidden_size")?;
     let heads = fields.size("num_attention_heads")?;
     let ffn = fields.size("intermediate_size")?;
@@ -32,19 +37,30 @@ pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         let up = add(Module::linear(name("mlp.dense_h_to_4h"), Group::MlpLinear, ffn, hidden, true));
         let down = add(Module::linear(name("mlp.dense_4h_to_h"), Group::MlpLinear, hidden, ffn, true));
         let projections = Projections::PerHead(fused);
-        blocks.push(Block { attention_norm, mlp_norm, projections, output, mlp: Mlp::Plain { up, down } });
+        blocks.push(Block {
+            norms: Norms::before(attention_norm, mlp_norm),
+            projections,
+            head_norms: HeadNorms::None,
+            window: None,
+            rotary: Some(0),
+            output,
+            mlp: Mlp::Plain { up, down },
+        });
     }
     let final_norm = add(Module::norm("gpt_neox.final_layer_norm", hidden, true));
     let tied = fields.flag("tie_word_embeddings")?;
     let head = add(Module { stored_name: Some("embed_out"), ..Module::head(vocabulary, hidden, tied.then_some(0)) });
     let parallel = fields.flag("use_parallel_residual")?;
-    let spelling = Spelling { theta: "rotary_emb_base", fraction: Some("rotary_pct") };
+    let spelling = Spelling { fraction: Some("rotary_pct"), ..Spelling::of("rotary_emb_base") };
+    let rotary = rotary(fields, &spelling, head_dim, max_positions)?;
     Ok(Architecture {
         family: "gpt_neox",
         modules,
         blocks,
         tokens: 0,
-        positions: Positions::Rotary(rotary(fields, &spelling, head_dim, max_positions)?),
+        embedding_norm: None,
+        longest: rotary.longest(max_positions),
+        positions: Positions::Rotary(vec![rotary]),
         project_in: None,
         project_out: None,
         final_norm: Some(final_norm),
@@ -52,7 +68,8 @@ pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         norm: NormKind::Layer { eps: fields.number("layer_norm_eps")? },
         activation: fields.activation("hidden_act")?,
         residual: if parallel { Residual::Parallel } else { Residual::PreNorm },
-        attention: Attention { heads, kv_heads: heads, head_dim, window: None },
+        attention: Attention::new(heads, heads, head_dim),
+        constants: Constants::default(),
         vocabulary,
         max_positions,
         assumed: Vec::new(),

@@ -1,10 +1,15 @@
 //! GPT-2: learned positions, a fused projection, and Conv1D weights that lie `[in, out]`.
 
-use super::architecture::*;
-use super::error::ConfigError;
-use super::fields::Fields;
+use super::Family;
+use crate::model::architecture::*;
+use crate::model::defaults;
+use crate::model::error::ConfigError;
+use crate::model::fields::Fields;
 
-pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
+pub(super) const FAMILY: Family =
+    Family { model_type: "gpt2", help: "GPT-2, DistilGPT-2", keys: defaults::GPT2, build };
+
+fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let hidden = fields.size("n_embd")?;
     let heads = fields.size("n_head")?;
     let ffn = fields.size("n_inner")?;
@@ -35,7 +40,15 @@ pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         let up = add(conv1d(name("mlp.c_fc"), Group::MlpLinear, ffn, hidden));
         let down = add(conv1d(name("mlp.c_proj"), Group::MlpLinear, hidden, ffn));
         let projections = Projections::Stacked(fused);
-        blocks.push(Block { attention_norm, mlp_norm, projections, output, mlp: Mlp::Plain { up, down } });
+        blocks.push(Block {
+            norms: Norms::before(attention_norm, mlp_norm),
+            projections,
+            head_norms: HeadNorms::None,
+            window: None,
+            rotary: None,
+            output,
+            mlp: Mlp::Plain { up, down },
+        });
     }
     let final_norm = add(Module::norm("transformer.ln_f", hidden, true));
     let tied = fields.flag("tie_word_embeddings")?;
@@ -45,6 +58,7 @@ pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         modules,
         blocks,
         tokens: 0,
+        embedding_norm: None,
         positions: Positions::Learned { table: 1, offset: 0 },
         project_in: None,
         project_out: None,
@@ -53,9 +67,11 @@ pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         norm: NormKind::Layer { eps: fields.number("layer_norm_epsilon")? },
         activation: fields.activation("activation_function")?,
         residual: Residual::PreNorm,
-        attention: Attention { heads, kv_heads: heads, head_dim: fields.even_share(hidden, heads)?, window: None },
+        attention: Attention::new(heads, heads, fields.even_share(hidden, heads)?),
+        constants: Constants::default(),
         vocabulary,
         max_positions,
+        longest: max_positions,
         assumed: Vec::new(),
     })
 }

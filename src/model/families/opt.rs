@@ -1,13 +1,17 @@
 //! OPT (arXiv 2205.01068): learned positions from row 2, ReLU, biases everywhere, a tied head.
 
-use super::architecture::*;
-use super::error::ConfigError;
-use super::fields::Fields;
+use super::Family;
+use crate::model::architecture::*;
+use crate::model::defaults;
+use crate::model::error::ConfigError;
+use crate::model::fields::Fields;
 
 /// Rows of the position table before position 0.
 const POSITION_OFFSET: usize = 2;
 
-pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
+pub(super) const FAMILY: Family = Family { model_type: "opt", help: "OPT", keys: defaults::OPT, build };
+
+fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let hidden = fields.size("hidden_size")?;
     let heads = fields.size("num_attention_heads")?;
     let ffn = fields.size("ffn_dim")?;
@@ -47,7 +51,15 @@ pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         let down = add(Module::linear(name("fc2"), Group::MlpLinear, hidden, ffn, bias));
         let mlp_norm = add(Module::norm(name("final_layer_norm"), hidden, true));
         let projections = Projections::Separate { q, k, v };
-        blocks.push(Block { attention_norm, mlp_norm, projections, output, mlp: Mlp::Plain { up, down } });
+        blocks.push(Block {
+            norms: Norms::before(attention_norm, mlp_norm),
+            projections,
+            head_norms: HeadNorms::None,
+            window: None,
+            rotary: None,
+            output,
+            mlp: Mlp::Plain { up, down },
+        });
     }
     let head = add(Module::head(vocabulary, width, tied.then_some(0)));
     Ok(Architecture {
@@ -55,6 +67,7 @@ pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         modules,
         blocks,
         tokens: 0,
+        embedding_norm: None,
         positions: Positions::Learned { table: 1, offset: POSITION_OFFSET },
         project_in,
         project_out,
@@ -63,9 +76,11 @@ pub(super) fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         norm: NormKind::Layer { eps: 1e-5 },
         activation: fields.activation("activation_function")?,
         residual: if before { Residual::PreNorm } else { Residual::PostNorm },
-        attention: Attention { heads, kv_heads: heads, head_dim: fields.even_share(hidden, heads)?, window: None },
+        attention: Attention::new(heads, heads, fields.even_share(hidden, heads)?),
+        constants: Constants::default(),
         vocabulary,
         max_positions,
+        longest: max_positions,
         assumed: Vec::new(),
     })
 }
