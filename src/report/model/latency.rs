@@ -3,7 +3,7 @@
 use super::Cells;
 use super::plots::{MOST_BARS, PAGE, labels, variant_style};
 use super::quality::speed_panel;
-use super::tables::{finished, keyed, row};
+use super::rows::{finished, keyed, row};
 use crate::config::experiment::Variant;
 use crate::plan::Cell;
 use crate::record::{CellResult, LatencyRecord, PhaseRecord};

@@ -46,7 +46,11 @@ pub fn work(mut prepared: Prepared, store: &Store, options: RunOptions, talk: &T
     let ids: HashMap<String, CellId> = runs.map(|planned| (line(&planned.task), planned.id.clone())).collect();
     let member = Member { talk, ids };
     let mut outcome = Outcome::default();
-    run_some(&prepared, store, options, &member, &member, &Planned::runs, &mut outcome)
+    run_some(&prepared, store, options, &member, &member, &Planned::runs, &mut outcome)?;
+    if outcome.late {
+        talk.say(&Said::Late);
+    }
+    Ok(())
 }
 
 /// Marks the cells that are to be run, and what is due of each.
