@@ -71,6 +71,9 @@ pub(super) fn columns() -> Vec<Columns> {
         Columns::of("`groups`", GROUPS),
         Columns::of("`timings`", TIMINGS),
         Columns::of("`tasks`", tasks::TASKS),
+        Columns::of("`comparisons`", comparisons::COLUMNS),
+        Columns::of("`latency`", latency::LATENCY),
+        Columns::of("`latency_parts`", latency::PARTS),
     ]
 }
 
