@@ -285,15 +285,13 @@ fn inline(value: &DeValue<'_>, grammar: Option<&Grammar>) -> String {
             let items: Vec<String> = items.iter().map(|item| inline(item.get_ref(), None)).collect();
             format!("[{}]", items.join(", "))
         }
-        DeValue::Table(table) => match grammar {
-            Some(Grammar::Axis(item)) if item.has_ranges() => of_range(table),
-            _ => {
-                let entry = |(key, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
-                    format!("{} = {}", key_text(key.get_ref()), inline(value.get_ref(), None))
-                };
-                format!("{{ {} }}", table.iter().map(entry).collect::<Vec<_>>().join(", "))
-            }
-        },
+        DeValue::Table(table) if grammar.is_some_and(Grammar::has_range_values) => of_range(table),
+        DeValue::Table(table) => {
+            let entry = |(key, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
+                format!("{} = {}", key_text(key.get_ref()), inline(value.get_ref(), None))
+            };
+            format!("{{ {} }}", table.iter().map(entry).collect::<Vec<_>>().join(", "))
+        }
     }
 }
 
