@@ -71,9 +71,7 @@ fn stale(store: &Store, program: &Program, args: &AcceptArgs) -> Result<Stale, C
         if !args.only.is_empty() && !args.only.iter().any(|only| only.matches(&record.cell)) {
             continue;
         }
-        let by_another = record.results.iter().filter(|part| {
-            part.program.to_string() != program.to_string() && !known.has(&part.id, &part.program, program)
-        });
+        let by_another = record.results.iter().filter(|part| !known.is_current(&part.id, &part.program, program));
         let results: Vec<AcceptedResult> = by_another
             .map(|part| AcceptedResult {
                 cell: record.id.clone(),

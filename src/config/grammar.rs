@@ -108,6 +108,11 @@ impl Grammar {
         matches!(self, Self::Integer(_) | Self::Number)
     }
 
+    /// Whether a table in its place is a range.
+    pub(super) fn has_range_values(&self) -> bool {
+        matches!(self, Self::Axis(item) if item.has_ranges())
+    }
+
     /// What an axis is an axis of; anything else is itself.
     fn item(&self) -> &Self {
         match self {

@@ -150,11 +150,11 @@ pub struct RawData {
     #[schemars(extend("default" = "builtin:calibration", "examples" = ["hf:allenai/c4/en/train"]))]
     pub calibration: Option<Axis<String>>,
     /// Axis: how many windows of the calibration text the seed draws at random. Default: 128.
-    #[schemars(extend("minimum" = 1, "default" = 128, "examples" = [16]))]
-    pub calibration_samples: Option<Axis<usize>>,
+    #[schemars(extend("default" = 128, "examples" = [16, [16, 128]]))]
+    pub calibration_samples: Option<Axis<NonZeroUsize>>,
     /// Axis: tokens of a calibration window. Default: `context`.
-    #[schemars(extend("minimum" = 1, "examples" = [256]))]
-    pub calibration_length: Option<Axis<usize>>,
+    #[schemars(extend("examples" = [256]))]
+    pub calibration_length: Option<Axis<NonZeroUsize>>,
     /// What stands between the documents of a dataset of the hub where none of them is longer than a
     /// window, so that they are one text. Default: as for `perplexity_join`.
     #[schemars(extend("examples" = [" "]))]

@@ -17,7 +17,7 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::experiment::{Method, NmPattern, Scope};
+use super::experiment::{Method, MethodSettings, NmPattern, Scope};
 use super::grammar::{Grammar, experiment};
 use super::reference::{description, inner_table, properties, toml, words};
 use super::{ConfigError, Experiment, Origin, Written, json_schema, parse_from, range};
@@ -165,6 +165,18 @@ pub(super) fn bare(mut experiment: Experiment) -> Experiment {
         if let Some(first) = all.first().filter(|first| free && all.iter().all(|scopes| scopes == *first)) {
             block.scopes = first.iter().copied().flatten().collect();
         }
+        // Likewise a key whose value is the same for all of the block's methods that have it.
+        let mut same = MethodSettings::default();
+        for (setting, users) in settings() {
+            let of = |(method, _): &(Method, SettingValue)| method.settings(&block.settings).get(setting.name);
+            let mut values = users.iter().filter(|(method, _)| block.methods.contains(method)).map(of);
+            if let Some(first) = values.next().flatten()
+                && values.all(|value| value == Some(first))
+            {
+                same = same.with(setting, first);
+            }
+        }
+        block.settings = same;
     }
     experiment
 }
@@ -208,7 +220,7 @@ impl Entry {
     ) -> Self {
         let line = match value {
             Some(value) => Line::Given { value: inline(value.get_ref(), grammar), from: from(value.span()) },
-            None => Line::Candidates { values: candidates(key, schema), says: in_words(schema) },
+            None => Line::Candidates { values: candidates(key, schema), says: in_words(key, schema) },
         };
         Self { key: key.to_owned(), line }
     }
@@ -248,8 +260,9 @@ fn candidates(key: &str, schema: &Value) -> Vec<String> {
 }
 
 /// The default of a key that no value of the schema can say.
-fn in_words(schema: &Value) -> Option<String> {
-    if !schema["default"].is_null() {
+fn in_words(key: &str, schema: &Value) -> Option<String> {
+    // A key of methods has a value wherever it has a meaning.
+    if !schema["default"].is_null() || settings().iter().any(|(setting, _)| setting.name == key) {
         return None;
     }
     let text = description(schema);
@@ -272,15 +285,13 @@ fn inline(value: &DeValue<'_>, grammar: Option<&Grammar>) -> String {
             let items: Vec<String> = items.iter().map(|item| inline(item.get_ref(), None)).collect();
             format!("[{}]", items.join(", "))
         }
-        DeValue::Table(table) => match grammar {
-            Some(Grammar::Axis(item)) if item.has_ranges() => of_range(table),
-            _ => {
-                let entry = |(key, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
-                    format!("{} = {}", key_text(key.get_ref()), inline(value.get_ref(), None))
-                };
-                format!("{{ {} }}", table.iter().map(entry).collect::<Vec<_>>().join(", "))
-            }
-        },
+        DeValue::Table(table) if grammar.is_some_and(Grammar::has_range_values) => of_range(table),
+        DeValue::Table(table) => {
+            let entry = |(key, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
+                format!("{} = {}", key_text(key.get_ref()), inline(value.get_ref(), None))
+            };
+            format!("{{ {} }}", table.iter().map(entry).collect::<Vec<_>>().join(", "))
+        }
     }
 }
 

@@ -190,7 +190,8 @@ fn score_pass<B: SparseBackend>(
             }
         }
     }
-    let mut losses: BTreeMap<(usize, usize), Vec<(usize, f64, bool)>> = BTreeMap::new();
+    // By item and request: place, log-likelihood, whether no token is likelier.
+    let mut losses: BTreeMap<_, Vec<(usize, f64, bool)>> = BTreeMap::new();
     let rows: Vec<(usize, Vec<Aim>)> = aims.into_iter().collect();
     let vocabulary = decoder.architecture().vocabulary;
     for rows in rows.chunks((LOGITS / vocabulary).max(1)) {

@@ -10,7 +10,7 @@
 //!
 //! Knows no files and no devices.
 
-use super::linear::transpose;
+use super::transpose::transpose;
 use crate::execute::kernels::cpu::{Simd, dense_linear};
 use crate::execute::{wide_bf16, wide_f16};
 use crate::sparse::{Pattern, Value};

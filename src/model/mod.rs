@@ -30,6 +30,7 @@ mod linear;
 mod presets;
 mod rope;
 mod rotary;
+mod transpose;
 
 pub use architecture::{
     Activation, Alibi, Architecture, Attention, Block, Constants, Experts, Gated, Group, HeadNorms, Kind, Mlp, Module,
@@ -42,6 +43,6 @@ pub use decoder::{Activations, Batch, Decoder, DecoderError, Node, Part, Stage, 
 pub use error::ConfigError;
 pub use families::{FAMILIES, Family};
 pub use halves::{Halves, Numbers};
-pub(crate) use linear::transpose;
 pub use linear::{DenseWeight, Linear, LinearWeight};
 pub use presets::published;
+pub(crate) use transpose::transpose;

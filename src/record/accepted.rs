@@ -66,10 +66,15 @@ impl Acceptances {
     }
 
     /// Whether a result of one program has been accepted for another.
-    pub fn has(&self, result: &CellId, by: &Program, program: &Program) -> bool {
+    fn has(&self, result: &CellId, by: &Program, program: &Program) -> bool {
         let program = program.to_string();
         let accepted = self.0.get(&(result.clone(), by.to_string()));
         accepted.is_some_and(|all| all.iter().any(|accepted| accepted.program == program))
+    }
+
+    /// Whether a result counts as this program's: it is, or it has been accepted as that.
+    pub fn is_current(&self, result: &CellId, by: &Program, program: &Program) -> bool {
+        by.to_string() == program.to_string() || self.has(result, by, program)
     }
 
     /// Notes with what a cell's file says what has been accepted of it.

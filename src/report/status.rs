@@ -161,8 +161,7 @@ struct Current {
 
 impl Current {
     fn has(&self, part: &PartOutline) -> bool {
-        part.program.to_string() == self.program.to_string()
-            || self.accepted.has(&part.id, &part.program, &self.program)
+        self.accepted.is_current(&part.id, &part.program, &self.program)
     }
 }
 

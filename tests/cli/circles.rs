@@ -186,9 +186,6 @@ const EXCUSED: &[(&str, &str)] = &[
     ("record::numbers", "record::analysis"),
     ("record::numbers", "record::kernel"),
     ("prune::method", "prune::gram"),
-    // Tables name those that are made of tables.
-    ("report::model::tables", "report::model::comparisons"),
-    ("report::model::tables", "report::model::latency"),
     // A reader of documents chooses among readers of files, which report to it.
     ("load::dataset::documents", "load::dataset::lines"),
     ("load::dataset::documents", "load::dataset::table"),

@@ -322,9 +322,9 @@ fn a_given_model_is_compared_with_its_reference() {
         let compared = given.replace("name = \"given\"", "name = \"compared\"") + "reference = \"path:model\"\n";
         lab.write("given.toml", &given);
         lab.write("compared.toml", &compared);
-        for file in ["given.toml", "compared.toml"] {
-            lab.run(["run", file]).exits(0).says(&["3 cells measured"]);
-        }
+        lab.run(["run", "given.toml"]).exits(0).says(&["3 cells measured"]);
+        // The dense model is compared with itself, whatever the reference.
+        lab.run(["run", "compared.toml"]).exits(0).says(&["2 cells measured, 1 cached"]);
         let numbers = |name: &str, variant: &str| {
             let rows = lab.table(&format!("results/{name}/tables/summary.csv"));
             let row = rows.into_iter().find(|row| row["variant"] == variant).unwrap();

@@ -183,7 +183,7 @@ fn models_and_kernels_share_a_file() {
     let lab = Lab::tiny(&format!("{THREE_CELLS}{block}"));
     let run = lab.run(["run", "e.toml"]);
     run.exits(0).says(&["[1/5] path:model Dense", "[4/5] dense 16x8 2 tokens", "[5/5] csr 16x8 50 % 2 tokens"]);
-    run.prints(&["size_mb", "dense", "masked", "csr", "\n\nformat", "dense-"]);
+    run.prints(&["size_mb", "dense", "csr", "masked takes", "\n\nformat", "dense-"]);
     assert_eq!(
         (lab.table("results/e/tables/summary.csv").len(), lab.table("results/e/tables/kernels.csv").len()),
         (3, 2)

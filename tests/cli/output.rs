@@ -46,7 +46,16 @@ fn a_failed_cell_is_an_event_too() {
 #[test]
 fn the_table_goes_to_stdout_for_people() {
     let outcome = Lab::tiny(THREE_CELLS).run(["run", "e.toml"]);
-    outcome.exits(0).prints(&["top1_match", "method", "50 %", "dense", "magnitude", "size_mb", "masked", "csr"]);
+    outcome.exits(0).prints(&[
+        "top1_match",
+        "method",
+        "50 %",
+        "dense",
+        "magnitude",
+        "size_mb",
+        "csr",
+        "masked takes what dense takes",
+    ]);
     assert_eq!(outcome.stdout.lines().count(), 10, "a pivot of quality and one of sizes: {}", outcome.stdout);
 }
 

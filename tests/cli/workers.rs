@@ -100,9 +100,9 @@ fn each_worker_is_told_of_by_itself() {
         let phases: Vec<&Value> = events.iter().filter(|event| event["event"] == "phase").collect();
         let by_worker = |worker: u64| phases.iter().filter(|phase| phase["worker"] == worker).count();
         assert!((0..count).all(|worker| by_worker(worker) > 0), "{phases:?}");
-        let alone = Lab::with(SLOW).run(["run", "e.toml", "--output-format", "json"]).exits(0).json_lines();
-        assert!(alone.iter().all(|event| event["worker"].is_null()));
     }
+    let alone = Lab::with(SLOW).run(["run", "e.toml", "--output-format", "json"]).exits(0).json_lines();
+    assert!(alone.iter().all(|event| event["worker"].is_null()));
 }
 
 #[test]
@@ -176,7 +176,9 @@ fn is_alive(process: u32) -> bool {
 
 fn kill(signal: &str, process: u32) {
     let status = std::process::Command::new("sh").args(["-c", &format!("kill -{signal} {process}")]).status();
-    assert!(status.unwrap().success());
+    // One that was seen a moment ago may have ended since.
+    let gone = cfg!(target_os = "linux") && !std::path::Path::new(&format!("/proc/{process}")).exists();
+    assert!(status.unwrap().success() || gone);
 }
 
 /// Waits until something holds, for half a minute at most.

@@ -166,7 +166,8 @@ fn names_of(checkpoint: &Checkpoint, linears: &Value) -> bool {
         (linear["name"].as_str().unwrap().to_owned(), shape)
     });
     let mut wanted: Vec<(String, Vec<usize>)> = wanted.collect();
-    (found.sort(), wanted.sort());
+    found.sort();
+    wanted.sort();
     found == wanted
 }
 

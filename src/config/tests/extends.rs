@@ -41,8 +41,8 @@ fn sections_are_merged_and_blocks_are_one_files() {
     let whole = "name = 'x'\nseed = [0, 1]\n[model]\nsource = 'builtin:tiny-opt'\n[data]\ncontext = 128\nperplexity_windows = 4\n\
                  [execute]\nvariants = 'dense'\n[measure]\nmetrics = ['latency']\nbatch = [2, 4]\n";
     same(&[("b.toml", BASE), ("e.toml", child)], &[], whole);
-    let half = child.replace(", step = 2", "");
-    let error = read(&[("b.toml", BASE), ("e.toml", &half)], &[]).unwrap_err().to_string();
+    let cut = child.replace(", step = 2", "");
+    let error = read(&[("b.toml", BASE), ("e.toml", &cut)], &[]).unwrap_err().to_string();
     assert!(error.contains("`measure.batch` lacks `step`"), "{error}");
 }
 

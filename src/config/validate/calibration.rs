@@ -1,5 +1,7 @@
 //! The rules of the calibration axes under `[data]`.
 
+use std::num::NonZeroUsize;
+
 use super::{Validator, values};
 use crate::config::analysis::AnalysisBlock;
 use crate::config::axis::{At, Axis};
@@ -8,6 +10,8 @@ use crate::config::raw::RawData;
 use crate::config::source::TextSource;
 use crate::diagnostic::{Diagnostic, Span};
 
+/// Windows that are drawn unless the file says otherwise, as the papers have it.
+const DEFAULT_SAMPLES: NonZeroUsize = NonZeroUsize::new(128).expect("128 is not 0");
 /// The most calibrations, whose windows are all held.
 const MOST: usize = 256;
 
@@ -16,14 +20,18 @@ impl Validator<'_> {
     pub(super) fn calibrations(&mut self, data: &mut RawData) -> Option<Vec<Calibration>> {
         let texts = self.calibration_texts(data.calibration.take())?;
         let samples = data.calibration_samples.take();
-        let too_many = samples.iter().flat_map(|axis| &axis.values).filter(|at| at.value > Data::MAX_SAMPLES);
+        let too_many = samples.iter().flat_map(|axis| &axis.values).filter(|at| at.value.get() > Data::MAX_SAMPLES);
         for At { span, .. } in too_many {
             let expected = format!("expected an integer from 1 to {}", Data::MAX_SAMPLES);
             self.found.push(Diagnostic::error("`data.calibration_samples` is out of range").at(span.clone(), expected));
         }
-        let samples = values(self.axis("data.calibration_samples", samples, &[128]));
+        let samples = match samples {
+            Some(samples) => values(self.axis("data.calibration_samples", Some(samples), &[])),
+            None => vec![DEFAULT_SAMPLES],
+        };
         let lengths = data.calibration_length.take().map(|axis| self.axis("data.calibration_length", Some(axis), &[]));
-        let lengths = lengths.map_or_else(|| vec![None], |axis| values(axis).into_iter().map(Some).collect());
+        let lengths = lengths
+            .map_or_else(|| vec![None], |axis| values(axis).into_iter().map(|length| Some(length.get())).collect());
         let sources: Vec<&TextSource> = texts.iter().map(|at| &at.value).collect();
         let given = (data.calibration_join.as_ref(), data.calibration_documents.as_ref());
         let joinings = self.joining("calibration", &sources, given);
@@ -42,7 +50,7 @@ impl Validator<'_> {
             for &samples in &samples {
                 let of = |&length: &Option<usize>| Calibration {
                     text: text.value.clone(),
-                    samples,
+                    samples: samples.get(),
                     length,
                     joining: joining.clone(),
                 };

@@ -1,3 +1,5 @@
+//! Rows, splits and items of small sets, and what is wrong with others.
+
 use super::*;
 use crate::load::Loader;
 use std::fs;

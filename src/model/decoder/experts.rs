@@ -30,7 +30,7 @@ impl<B: SparseBackend> Decoder<B> {
     /// Runs every expert that a token chooses, up to what its last linear reads.
     pub(super) fn route(&self, experts: &Experts, x: &Tensor<B, 2>, see: See<'_, B>) -> Vec<Routed<B>> {
         let logits = self.product(experts.router, x.clone()).into_data().convert::<f32>();
-        let logits: Vec<f32> = logits.into_vec().unwrap_or_default();
+        let logits: Vec<f32> = logits.into_vec().expect("they were just made f32");
         let mut chosen: Vec<Chosen> = vec![Chosen::default(); experts.experts.len()];
         for (token, logits) in logits.chunks_exact(experts.experts.len()).enumerate() {
             for (expert, weight) in largest(logits, experts.top, experts.renormalised) {

@@ -6,8 +6,10 @@
 
 use super::Cells;
 use super::plots::runs;
-use super::series_names::{Names, Seeds, points, targets};
+use super::series_names::{Names, Seeds, Target, points, targets};
+use crate::column::Column;
 use crate::config::experiment::MetricColumn;
+use crate::plan::Cell;
 use crate::record::CellResult;
 use crate::report::stats::{Contrast, Sample, Test};
 use crate::report::table::{Table, Value};
@@ -16,28 +18,57 @@ use crate::report::table::{Table, Value};
 const METRICS: [(MetricColumn, bool); 3] =
     [(MetricColumn::Perplexity, false), (MetricColumn::Top1Match, true), (MetricColumn::KlNats, false)];
 
-const COLUMNS: [&str; 21] = [
-    "setup",
-    "model",
-    "pattern",
-    "sparsity_target",
-    "variant",
-    "backend",
-    "dtype",
-    "metric",
-    "a",
-    "b",
-    "seeds_a",
-    "seeds_b",
-    "mean_a",
-    "mean_b",
-    "sd_a",
-    "sd_b",
-    "difference",
-    "spread",
-    "verdict",
-    "test",
-    "p",
+/// Two methods at a point.
+pub(super) struct Compared {
+    /// A cell of the first.
+    cell: Cell,
+    target: Target,
+    metric: MetricColumn,
+    names: [String; 2],
+    samples: [Sample; 2],
+    contrast: Contrast,
+    verdict: String,
+}
+
+/// The columns.
+pub(super) const COLUMNS: &[Column<Compared>] = &[
+    Column { name: "setup", help: "the setup of both", get: |c| c.cell.setup().into() },
+    Column { name: "model", help: "the model of both", get: |c| c.cell.model.clone().into() },
+    Column { name: "pattern", help: "the pattern of both", get: |c| c.target.pattern.to_string().into() },
+    Column { name: "sparsity_target", help: "the sparsity asked for of both", get: |c| c.target.sparsity.into() },
+    Column { name: "variant", help: "the form in which both ran", get: |c| c.cell.variant.name().into() },
+    Column { name: "backend", help: "what both ran on", get: |c| c.cell.backend.name().into() },
+    Column { name: "dtype", help: "the number format of both", get: |c| c.cell.dtype.name().into() },
+    Column { name: "metric", help: "what is compared", get: |c| c.metric.into() },
+    Column { name: "a", help: "the first method, with what tells it from others", get: |c| c.names[0].clone().into() },
+    Column { name: "b", help: "the second method", get: |c| c.names[1].clone().into() },
+    Column { name: "seeds_a", help: "seeds of the first", get: |c| (c.samples[0].seeds() as u64).into() },
+    Column { name: "seeds_b", help: "seeds of the second", get: |c| (c.samples[1].seeds() as u64).into() },
+    Column { name: "mean_a", help: "the mean over seeds of the first", get: |c| c.samples[0].mean().into() },
+    Column { name: "mean_b", help: "likewise of the second", get: |c| c.samples[1].mean().into() },
+    Column {
+        name: "sd_a",
+        help: "the standard deviation over seeds of the first; 0 where it depends on none",
+        get: |c| c.samples[0].sd().into(),
+    },
+    Column { name: "sd_b", help: "likewise of the second", get: |c| c.samples[1].sd().into() },
+    Column {
+        name: "difference",
+        help: "mean of the first less mean of the second; at the shared seeds, where they are paired",
+        get: |c| c.contrast.difference.into(),
+    },
+    Column {
+        name: "spread",
+        help: "of the differences, where they are paired; else the root of the sum of both variances",
+        get: |c| c.contrast.spread.into(),
+    },
+    Column { name: "verdict", help: "the better method, or why that can't be said", get: |c| c.verdict.clone().into() },
+    Column { name: "test", help: "`exact`, `paired` or `welch`", get: |c| c.contrast.test.name().into() },
+    Column {
+        name: "p",
+        help: "the probability of such a difference by chance, two-sided",
+        get: |c| c.contrast.p.into(),
+    },
 ];
 /// The place of the verdict.
 const VERDICT: usize = 18;
@@ -51,7 +82,7 @@ const EQUAL: &str = "equal";
 
 /// Every pair of methods at every point, where there are any.
 pub(super) fn table(cells: &Cells) -> Option<Table> {
-    let mut table = Table::new("comparisons", COLUMNS);
+    let mut table = Table::new("comparisons", COLUMNS.iter().map(|column| column.name));
     for records in runs(&cells.records) {
         let points = points(&records, &Names::among(records.iter().map(|record| &record.cell)));
         for target in targets(&points) {
@@ -107,30 +138,16 @@ fn row(a: &Seeds<'_>, b: &Seeds<'_>, (column, more_is_better): (MetricColumn, bo
         Test::Paired | Test::Welch if contrast.difference == 0.0 && contrast.spread == Some(0.0) => EQUAL,
         Test::Paired | Test::Welch => INCONCLUSIVE,
     };
-    let cell = &a.cells[0].cell;
-    Some(vec![
-        cell.setup().into(),
-        cell.model.clone().into(),
-        a.target.pattern.to_string().into(),
-        a.target.sparsity.into(),
-        cell.variant.name().into(),
-        cell.backend.name().into(),
-        cell.dtype.name().into(),
-        column.into(),
-        a.name.clone().into(),
-        b.name.clone().into(),
-        (left.seeds() as u64).into(),
-        (right.seeds() as u64).into(),
-        left.mean().into(),
-        right.mean().into(),
-        left.sd().into(),
-        right.sd().into(),
-        contrast.difference.into(),
-        contrast.spread.into(),
-        verdict.into(),
-        contrast.test.name().into(),
-        contrast.p.into(),
-    ])
+    let compared = Compared {
+        cell: a.cells[0].cell.clone(),
+        target: a.target,
+        metric: column,
+        names: [a.name.clone(), b.name.clone()],
+        verdict: verdict.to_owned(),
+        samples: [left, right],
+        contrast,
+    };
+    Some(COLUMNS.iter().map(|column| (column.get)(&compared)).collect())
 }
 
 #[cfg(test)]
@@ -193,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_is_not_decided_is_counted() {
-        let mut table = Table::new("comparisons", COLUMNS);
+        let mut table = Table::new("comparisons", COLUMNS.iter().map(|column| column.name));
         for word in [INCONCLUSIVE, "magnitude", FEW_SEEDS] {
             let mut row = vec![Value::Missing; COLUMNS.len()];
             row[VERDICT] = word.into();

@@ -3,7 +3,8 @@
 use super::Cells;
 use super::plots::{MOST_BARS, PAGE, labels, variant_style};
 use super::quality::speed_panel;
-use super::tables::{finished, keyed, row};
+use super::rows::{finished, keyed_table};
+use crate::column::Column;
 use crate::config::experiment::Variant;
 use crate::plan::Cell;
 use crate::record::{CellResult, LatencyRecord, PhaseRecord};
@@ -86,55 +87,96 @@ pub(super) fn tables(cells: &Cells) -> Vec<Table> {
     }
 }
 
+/// A row of `latency.csv`; times in seconds.
+pub(super) struct LatencyRow {
+    name: &'static str,
+    batch: u64,
+    tokens: u64,
+    repeats: u64,
+    mean: f64,
+    sd: f64,
+    median: f64,
+    p95: f64,
+    min: f64,
+    tokens_per_s: f64,
+    /// The dense model's median.
+    dense: Option<f64>,
+    peak_bytes: Option<u64>,
+    bounds: Option<(f64, f64)>,
+    speedup: Option<(f64, f64)>,
+    same_kernels_as: Option<String>,
+}
+
+/// The columns of `latency`.
+pub(super) const LATENCY: &[Column<LatencyRow>] = &[
+    Column { name: "phase", help: "`prefill` or `decode`", get: |t| t.name.into() },
+    Column { name: "batch", help: "sequences at a time", get: |t| t.batch.into() },
+    Column { name: "tokens", help: "tokens of the prompt, or that were generated", get: |t| t.tokens.into() },
+    Column { name: "repeats", help: "runs that were timed", get: |t| t.repeats.into() },
+    Column {
+        name: "mean_ms",
+        help: "the mean time, of a prompt or of a generated token",
+        get: |t| (t.mean * MILLI).into(),
+    },
+    Column { name: "sd_ms", help: "its standard deviation", get: |t| (t.sd * MILLI).into() },
+    Column { name: "median_ms", help: "the median time", get: |t| (t.median * MILLI).into() },
+    Column { name: "p95_ms", help: "95 % of the times are below", get: |t| (t.p95 * MILLI).into() },
+    Column { name: "min_ms", help: "the shortest time", get: |t| (t.min * MILLI).into() },
+    Column {
+        name: "tokens_per_s",
+        help: "tokens of all sequences a second, by the median",
+        get: |t| t.tokens_per_s.into(),
+    },
+    Column {
+        name: "speedup_vs_dense",
+        help: "the dense model's median over this one",
+        get: |t| t.dense.map(|dense| dense / t.median).into(),
+    },
+    Column { name: "peak_bytes", help: "the most memory in use meanwhile", get: |t| t.peak_bytes.into() },
+    Column {
+        name: "median_low_ms",
+        help: "from where the median may lie, at 90 %",
+        get: |t| t.bounds.map(|(low, _)| low * MILLI).into(),
+    },
+    Column { name: "median_high_ms", help: "to where", get: |t| t.bounds.map(|(_, high)| high * MILLI).into() },
+    Column {
+        name: "speedup_low",
+        help: "from where the speed-up may lie, by both medians' intervals",
+        get: |t| t.speedup.map(|(low, _)| low).into(),
+    },
+    Column { name: "speedup_high", help: "to where", get: |t| t.speedup.map(|(_, high)| high).into() },
+    Column {
+        name: "same_kernels_as",
+        help: "an earlier setup of the point that ran the same kernels: their times differ by chance alone",
+        get: |t| t.same_kernels_as.clone().into(),
+    },
+];
+
 fn latency(cells: &Cells) -> Table {
-    let columns = [
-        "phase",
-        "batch",
-        "tokens",
-        "repeats",
-        "mean_ms",
-        "sd_ms",
-        "median_ms",
-        "p95_ms",
-        "min_ms",
-        "tokens_per_s",
-        "speedup_vs_dense",
-        "peak_bytes",
-        "median_low_ms",
-        "median_high_ms",
-        "speedup_low",
-        "speedup_high",
-        "same_kernels_as",
-    ];
-    let mut table = keyed("latency", &columns);
-    for record in &cells.records {
-        for timed in timed(record) {
-            let spread = timed.phase.spread();
-            let (own, dense) = (timed.bounds(), dense_of(cells, record, &timed));
-            let speedup = own.zip(dense.as_ref().and_then(Timed::bounds));
-            let values = [
-                timed.name.into(),
-                (timed.batch as u64).into(),
-                (timed.tokens as u64).into(),
-                (timed.repeats as u64).into(),
-                (spread.mean * MILLI).into(),
-                (spread.sd * MILLI).into(),
-                (spread.median * MILLI).into(),
-                (spread.p95 * MILLI).into(),
-                (spread.min * MILLI).into(),
-                timed.tokens_per_second().into(),
-                dense.map(|dense| dense.median() / spread.median).into(),
-                timed.peak_bytes.into(),
-                own.map(|(low, _)| low * MILLI).into(),
-                own.map(|(_, high)| high * MILLI).into(),
-                speedup.map(|(own, dense)| dense.0 / own.1).into(),
-                speedup.map(|(own, dense)| dense.1 / own.0).into(),
-                same_kernels(cells, record).map(|other| other.cell.setup()).into(),
-            ];
-            table.rows.push(row(record, values));
+    let row = |record: &CellResult, timed: Timed<'_>| {
+        let spread = timed.phase.spread();
+        let (bounds, dense) = (timed.bounds(), dense_of(cells, record, &timed));
+        let speedup = bounds.zip(dense.as_ref().and_then(Timed::bounds));
+        LatencyRow {
+            name: timed.name,
+            batch: timed.batch as u64,
+            tokens: timed.tokens as u64,
+            repeats: timed.repeats as u64,
+            mean: spread.mean,
+            sd: spread.sd,
+            median: spread.median,
+            p95: spread.p95,
+            min: spread.min,
+            tokens_per_s: timed.tokens_per_second(),
+            dense: dense.map(|dense| dense.median()),
+            peak_bytes: timed.peak_bytes,
+            bounds,
+            speedup: speedup.map(|(own, dense)| (dense.0 / own.1, dense.1 / own.0)),
+            same_kernels_as: same_kernels(cells, record).map(|other| other.cell.setup()),
         }
-    }
-    table
+    };
+    let rows = cells.records.iter().flat_map(|record| timed(record).map(move |timed| (record, row(record, timed))));
+    keyed_table("latency", LATENCY, rows)
 }
 
 /// An earlier variant of the same point that ran the very same kernels: the times of both differ by chance alone.
@@ -177,25 +219,44 @@ fn dense_of<'a>(cells: &'a Cells, record: &CellResult, timed_here: &Timed<'_>) -
     timed(dense).find(|timed| timed.same_work(timed_here))
 }
 
+/// A row of `latency_parts.csv`; times in seconds.
+pub(super) struct PartsRow {
+    name: &'static str,
+    batch: u64,
+    tokens: u64,
+    whole: f64,
+    linears: f64,
+    attention: f64,
+    other: f64,
+}
+
+/// The columns of `latency_parts`.
+pub(super) const PARTS: &[Column<PartsRow>] = &[
+    Column { name: "phase", help: "`prefill` or `decode`", get: |p| p.name.into() },
+    Column { name: "batch", help: "sequences at a time", get: |p| p.batch.into() },
+    Column { name: "tokens", help: "tokens of the prompt, or that were generated", get: |p| p.tokens.into() },
+    Column {
+        name: "whole_ms",
+        help: "the time of all, in a run of its own that is timed part by part",
+        get: |p| (p.whole * MILLI).into(),
+    },
+    Column { name: "linears_ms", help: "of matrix products", get: |p| (p.linears * MILLI).into() },
+    Column { name: "attention_ms", help: "of attention", get: |p| (p.attention * MILLI).into() },
+    Column { name: "other_ms", help: "of what is left", get: |p| (p.other * MILLI).into() },
+];
+
 fn parts(cells: &Cells) -> Table {
-    let columns = ["phase", "batch", "tokens", "whole_ms", "linears_ms", "attention_ms", "other_ms"];
-    let mut table = keyed("latency_parts", &columns);
-    for record in &cells.records {
-        for timed in timed(record) {
-            let parts = timed.phase.parts;
-            let values = [
-                timed.name.into(),
-                (timed.batch as u64).into(),
-                (timed.tokens as u64).into(),
-                (parts.whole_seconds * MILLI).into(),
-                (parts.linears_seconds * MILLI).into(),
-                (parts.attention_seconds * MILLI).into(),
-                (parts.other_seconds * MILLI).into(),
-            ];
-            table.rows.push(row(record, values));
-        }
-    }
-    table
+    let row = |timed: Timed<'_>| PartsRow {
+        name: timed.name,
+        batch: timed.batch as u64,
+        tokens: timed.tokens as u64,
+        whole: timed.phase.parts.whole_seconds,
+        linears: timed.phase.parts.linears_seconds,
+        attention: timed.phase.parts.attention_seconds,
+        other: timed.phase.parts.other_seconds,
+    };
+    let rows = cells.records.iter().flat_map(|record| timed(record).map(move |timed| (record, row(timed))));
+    keyed_table("latency_parts", PARTS, rows)
 }
 
 /// Tokens a second of every setup: bars, or lines over the sparsity where there are too many.

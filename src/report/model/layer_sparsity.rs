@@ -3,8 +3,8 @@
 //! Owns what a module's name says of its place in the network, and which points have room in a figure.
 
 use super::plots::{Made, PAGE, across, over_seeds};
+use super::rows::sparsity;
 use super::series_names::{Names, Seeds, Target, points, spread_out, target_labels, targets};
-use super::tables::sparsity;
 use crate::record::CellResult;
 use crate::report::figure::{Axis, Figure, Format, HeatMap, Marks, Panel, PointSeries, Trace, Value};
 use std::collections::BTreeSet;

@@ -13,6 +13,7 @@ mod latency;
 mod layer_sparsity;
 mod plots;
 mod quality;
+mod rows;
 mod series_names;
 mod tables;
 mod task_pairs;

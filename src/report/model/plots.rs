@@ -2,8 +2,8 @@
 //!
 //! Every model and backend has its own figures; their names carry it where there are several.
 
+use super::rows::{GroupSum, by_seed, group_sums, sparsity};
 use super::series_names::Names;
-use super::tables::{GroupSum, by_seed, group_sums, sparsity};
 use crate::config::experiment::{MetricColumn, Variant};
 use crate::config::format::style;
 use crate::plan::{Cell, PrunePoint};

@@ -1,8 +1,8 @@
 //! Numbers against sparsity, one line a method: quality, size and speed; quality at the patterns.
 
 use super::plots::{MOST_BARS, PAGE, across, over_seeds, variant_style};
+use super::rows::by_seed;
 use super::series_names::{Names, Seeds, Target, points, target_labels, targets};
-use super::tables::by_seed;
 use crate::config::experiment::{MetricColumn, Variant};
 use crate::plan::PrunePoint;
 use crate::record::CellResult;

@@ -4,7 +4,7 @@
 //! Owns names and styles, so that a method is called the same and looks the same in every figure and table of a
 //! run. Knows no numbers and draws nothing.
 
-use super::tables::by_seed;
+use super::rows::by_seed;
 use crate::config::experiment::{Method, NmPattern, Variant, percent};
 use crate::plan::{Cell, PrunePoint};
 use crate::record::CellResult;

@@ -41,6 +41,9 @@ fn compared(a: &CellResult, b: &CellResult) -> bool {
     a == Variant::Dense || b == Variant::Dense || a == b
 }
 
+/// Points of a trace.
+type Points = Vec<(f64, Point)>;
+
 /// Every pair of cells on every task that both have, where there are any.
 pub(super) fn table(cells: &Cells) -> Option<Table> {
     let mut table = Table::new("task_pairs", COLUMNS);
@@ -158,7 +161,7 @@ pub(super) fn figure(records: &[&CellResult]) -> Option<Figure> {
     };
     let mut series = Vec::new();
     for (setup, (name, pairs)) in others.iter().enumerate() {
-        let points = |of: &dyn Fn(&Pair, f64) -> Vec<(f64, Point)>| {
+        let points = |of: &dyn Fn(&Pair, f64) -> Points| -> Points {
             pairs.iter().flat_map(|(task, pair)| of(pair, place(task.task.name(), setup))).collect()
         };
         let interval = |pair: &Pair, y: f64| {

@@ -4,7 +4,7 @@
 //! there. task_pairs.rs compares cells item by item.
 
 use super::Cells;
-use super::tables::{finished, keyed_table};
+use super::rows::{finished, keyed_table};
 use crate::column::Column;
 use crate::config::experiment::TaskMetric;
 use crate::config::tasks::{MEAN, MMLU, SETS, SUBJECTS};

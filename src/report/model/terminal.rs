@@ -4,7 +4,7 @@
 //! Quality stands once for all variants of a point, which share it; sizes and times stand for each variant.
 
 use super::Cells;
-use super::tables::finished;
+use super::rows::finished;
 use crate::config::experiment::{Best, MetricColumn, PivotSpec, Variant};
 use crate::config::pivot::{Scalar, Wanted};
 use crate::plan::Cell;

@@ -9,6 +9,7 @@
 //!     loading, begins, stage, done ──>
 //!     again                      ──>          waits while a worker that may die has cells
 //!                                <──          again: true, false
+//!     late                       ──>          its time is over: the clocks of two processes may differ a little
 //!     failed                     ──>          what ends the run
 //! ```
 //! A worker whose input ends is not wanted any more, and ends.
@@ -34,6 +35,8 @@ pub(super) enum Said {
     Stage { stage: String },
     /// A cell is stored.
     Done { cell: CellId, failed: bool },
+    /// The time is over, and cells that it had did not begin.
+    Late,
     /// What ends the run.
     Failed { code: u8, message: String, hint: Option<String> },
 }

@@ -220,6 +220,7 @@ impl<'a> Crew<'a> {
                 }
             }
             Ok(Said::Stage { stage }) => self.watch.stage(&stage),
+            Ok(Said::Late) => (self.outcome.late, self.stopping) = (true, true),
             Ok(Said::Done { cell, failed }) => self.done(worker, &cell, failed)?,
             Ok(Said::Failed { code, message, hint }) => {
                 return Err(WorkerError::Failed { code, message, hint }.into());

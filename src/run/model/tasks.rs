@@ -88,19 +88,20 @@ fn written<B: SparseBackend>(
 ) -> Result<Vec<ItemRow>, CellError> {
     let prompts: Vec<&[u32]> = task.items.iter().map(|item| item.requests[0].input.as_slice()).collect();
     let eos = tokenizer.eos();
-    let text_of = |ids: &[u32]| tokenizer.decode(ids).unwrap_or_default();
-    let ends = |ids: &[u32]| ids.last() == eos.as_ref() || end_of_answer(&text_of(ids), &ENDS).is_some();
+    // A text that can't be had ends nothing, and is an error below.
+    let has_ended = |ids: &[u32]| tokenizer.decode(ids).is_ok_and(|text| end_of_answer(&text, &ENDS).is_some());
+    let ends = |ids: &[u32]| ids.last() == eos.as_ref() || has_ended(ids);
     let answers = write_greedily(decoder, &prompts, TaskTokens::WRITTEN, &ends, done);
     let answers = answers.map_err(|error| named(error, task))?;
     let row = |(item, ids): (&TaskItem, Vec<u32>)| {
-        let mut text = text_of(&ids);
+        let mut text = tokenizer.decode(&ids)?;
         text.truncate(end_of_answer(&text, &ENDS).unwrap_or(text.len()));
         let right = item.answer.as_deref().unwrap_or_default();
         let found = [strict_number(&text), last_number(&text)];
         let answers = found.map(|found| (None, same_number(found, right))).to_vec();
-        ItemRow { row: item.row, gold: 0, answers, log_likelihoods: Vec::new(), written: Some(text) }
+        Ok(ItemRow { row: item.row, gold: 0, answers, log_likelihoods: Vec::new(), written: Some(text) })
     };
-    Ok(task.items.iter().zip(answers).map(row).collect())
+    task.items.iter().zip(answers).map(row).collect()
 }
 
 /// An error with the row that it is about.
