@@ -27,6 +27,15 @@ pub struct KvCache<B: SparseBackend> {
     pub(super) known: Known<B>,
 }
 
+/// A copy has memory of its own once it is written to, so that it knows no pass that was written down for the other's.
+impl<B: SparseBackend> Clone for KvCache<B> {
+    fn clone(&self) -> Self {
+        let Self { sequences, capacity, seen, blocks, known: _ } = self;
+        let (seen, blocks) = (seen.clone(), blocks.clone());
+        Self { sequences: *sequences, capacity: *capacity, seen, blocks, known: Known::Nothing }
+    }
+}
+
 impl<B: SparseBackend> fmt::Debug for KvCache<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self { sequences, capacity, .. }, past) = (self, self.past());

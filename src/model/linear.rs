@@ -219,11 +219,7 @@ impl<B: SparseBackend> Linear<B> {
 impl<B: SparseBackend> Linear<B> {
     /// [`Linear::forward`] of linears that read the same, at once where the backend does better so.
     pub fn together<const N: usize>(linears: [&Self; N], x: Tensor<B, 2>) -> [Tensor<B, 2>; N] {
-        let operand = |linear: &&Self| match &linear.weight {
-            LinearWeight::Dense(weight) => weight.operand(linear.bias.as_ref()),
-            LinearWeight::Sparse(weight) => Some(weight.operand()),
-        };
-        let operands: Option<Vec<Operand<'_, B>>> = linears.iter().map(operand).collect();
+        let operands: Option<Vec<Operand<'_, B>>> = linears.iter().map(|linear| linear.operand()).collect();
         let input = x.clone().into_primitive().tensor();
         let all = operands.and_then(|operands| B::products(&input, &operands));
         let all = all.map(|all| all.into_iter().map(TensorPrimitive::Float));
@@ -231,6 +227,13 @@ impl<B: SparseBackend> Linear<B> {
         match all.map(<[Tensor<B, 2>; N]>::try_from) {
             Some(Ok(all)) => all,
             Some(Err(_)) | None => linears.map(|linear| linear.forward(x.clone())),
+        }
+    }
+
+    fn operand(&self) -> Option<Operand<'_, B>> {
+        match &self.weight {
+            LinearWeight::Dense(weight) => weight.operand(self.bias.as_ref()),
+            LinearWeight::Sparse(weight) => Some(weight.operand()),
         }
     }
 }
