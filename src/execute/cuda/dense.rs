@@ -7,7 +7,7 @@
 //!   f32               fma rows                                 fma blocks
 //!   elsewhere         Burn's matrix product, which tunes itself: half a minute a shape, at the first use
 //!
-//!   *                 of whole lines of 256 columns; else as of two tokens
+//!   *                 in a script, of columns in whole eights; elsewhere one of those that are compared
 //! ```
 
 use super::inputs::{SPAN, contiguous, from_16_bytes, two};
@@ -62,7 +62,7 @@ pub(super) fn kernel(weight: &Tensor, tokens: usize, bias: Option<&Tensor>) -> S
 
 /// What a choice is kept under.
 fn name(job: Job, kernels: usize) -> String {
-    format!("dense 2, {}, {kernels} kernels, {job:?}", blas::version().unwrap_or_default())
+    format!("dense 3, {}, {kernels} kernels, {job:?}", blas::version().unwrap_or_default())
 }
 
 /// A kernel, and of cublasLt which of its own.
@@ -127,7 +127,9 @@ impl DenseKernel {
     fn comparable(weight: &Tensor, job: Job) -> Vec<Self> {
         let has = Has::of(weight, Some(job));
         let skinny = has.tensor_core && job.tokens <= TILE_TOKENS && job.cols.is_multiple_of(SPAN);
-        (0..has.blas).map(Self::Blas).chain(skinny.then_some(Self::Tiles)).collect()
+        let rows = job.tokens == 1 && Gpu::of(&weight.device).is_some_and(|gpu| rows::can(&gpu, weight));
+        let others = skinny.then_some(Self::Tiles).into_iter().chain(rows.then_some(Self::Rows));
+        (0..has.blas).map(Self::Blas).chain(others).collect()
     }
 
     /// The fastest of them, timed once for a device, a shape and a version of the library.
@@ -165,8 +167,7 @@ impl DenseKernel {
 
 /// One token by dense matrices that share their input, at once; none where they can't be.
 pub(super) fn together(x: &Tensor, weights: &[(&Tensor, Option<&Tensor>)]) -> Option<Vec<Tensor>> {
-    let gpu =
-        Gpu::of(&x.device).filter(|_| script::is_open() && x.shape()[0] == 1 && weights.len() <= rows::MOST_PARTS)?;
+    let gpu = Gpu::of(&x.device).filter(|_| x.shape()[0] == 1 && weights.len() <= rows::MOST_PARTS)?;
     let (first, bias) = weights.first()?;
     let alike = |(weight, other): &(&Tensor, Option<&Tensor>)| {
         let same = weight.shape()[1] == first.shape()[1] && weight.dtype == first.dtype;

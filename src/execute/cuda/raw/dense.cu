@@ -1,39 +1,46 @@
 // One token by dense matrices, up to three of them at once, which share their input. A block has whole rows that follow
-// each other in memory; its warps share that memory out evenly, line by line, and each streams its own share through a
-// ring in shared memory. A line is 512 bytes of a row, 16 of them a lane.
+// each other in memory. A thread has the same columns of each of them, so that its inputs stay in registers; it loads
+// the next rows' weights before it adds up what came.
 //
-//   block     | row 0: line line line .. | row 1 ........... | row 2 ........... | ..
-//             | warp 0 ........... | warp 1 ........... | warp 2 ........... | ..
-//   sums      a warp's sums of each row that it has a part of; a row's sums are added in the order of the warps
+//   a row    | eight 0 of thread 0, 1, 2 .. | eight 1 of thread 0, 1, 2 .. | ..        CHUNKS eights a thread
+//   at once  ROWS rows of it; a warp's sums of a row are added up in the order of the warps
 //
-// Architecture: sm_90 on (bulk copies); elsewhere lines are loaded as they are used.
-// Shared memory: 2 bytes a column, the rings, 4 bytes a row and 12 a warp, 8 a slot.
-// Registers: at most 64 a thread, for two launches at once on a multiprocessor: the next fills its rings early.
+//   CHUNKS   eights of columns that a thread has      ROWS   rows whose weights are on their way at once
+//   WARPS    of a block: 8, or 16 where rows are long
+// Architecture: sm_75 on (bf16: sm_80 on).
+// Shared memory: 4 bytes a row of the block and warp.
+// Registers: at most 128 a thread, for 512 threads a multiprocessor.
+#ifndef CHUNKS
+#define CHUNKS 2
+#endif
+#ifndef ROWS
+#define ROWS 8
+#endif
+#ifndef WARPS
+#define WARPS 8
+#endif
+
 struct DensePart {
-  const u16* weight;
+  const uint4* weight;
   const u16* bias;
   u16* y;
 };
 
 struct DenseBuffers {
-  const u16* x;
+  const uint4* x;
   DensePart parts[3];
 };
 
 struct DenseParams {
-  u32 lines;       // of a row
-  u32 early, slots, has_bias;
+  u32 eights;      // of a row
+  u32 early, has_bias;
   u32 rows[3];
   u32 begins[3];   // a part's first block; of parts that are not there the number of blocks
   u32 blocks[3];
-  u32 kept;        // rows for whose sums a warp has room
 };
 
 namespace dense {
-constexpr u32 WARPS = 16;
-constexpr int LINES = 4;  // of a slot
-constexpr u32 LINE = 512;
-constexpr u32 SLOT = LINES * LINE;
+constexpr u32 THREADS = 32 * WARPS;
 
 __device__ __forceinline__ float dot(float sum, uint4 a, uint4 b) {
   const u32 x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
@@ -45,111 +52,64 @@ __device__ __forceinline__ float dot(float sum, uint4 a, uint4 b) {
   }
   return sum;
 }
-
-__device__ __forceinline__ float warp_sum(float sum) {
-#pragma unroll
-  for (int apart = 16; apart > 0; apart /= 2) sum += __shfl_xor_sync(~0u, sum, apart);
-  return sum;
-}
 }  // namespace dense
 
-// y [rows] = weight [rows, cols] . x + bias, of each part; cols are whole lines.
-extern "C" __global__ void __launch_bounds__(512, 2)
+// y [rows] = weight [rows, cols] . x + bias, of each part; cols are whole eights.
+extern "C" __global__ void __launch_bounds__(32 * WARPS, 16 / WARPS)
     dense_rows(const __grid_constant__ DenseBuffers b, const __grid_constant__ DenseParams p) {
   using namespace dense;
-  extern __shared__ __align__(128) u8 shared[];
-  const u32 thread = threadIdx.x, warp = thread / 32, lane = thread % 32, L = p.lines;
-  u32 part = 0, block = blockIdx.x;
-  if (block >= p.begins[2]) part = 2;
-  else if (block >= p.begins[1]) part = 1;
-  const u32 of_rows = part == 0 ? p.rows[0] : part == 1 ? p.rows[1] : p.rows[2];
-  const u32 blocks = part == 0 ? p.blocks[0] : part == 1 ? p.blocks[1] : p.blocks[2];
-  const DensePart* const of = &b.parts[part];
-  block -= part == 0 ? 0 : part == 1 ? p.begins[1] : p.begins[2];
-  const u32 row0 = u32(u64(block) * of_rows / blocks), row1 = u32(u64(block + 1) * of_rows / blocks);
-  const u32 total = (row1 - row0) * L;
-  const u32 line0 = warp * total / WARPS, line1 = (warp + 1) * total / WARPS, count = line1 - line0;
-  const uint4* const from = reinterpret_cast<const uint4*>(of->weight) + (size_t(row0) * L + line0) * 32;
+  extern __shared__ __align__(16) float sums[];  // [rows of the block][WARPS]
+  const u32 thread = threadIdx.x, part = blockIdx.x >= p.begins[2] ? 2 : blockIdx.x >= p.begins[1] ? 1 : 0;
+  const u32 block = blockIdx.x - p.begins[part], blocks = p.blocks[part];
+  const u32 row0 = u32(u64(block) * p.rows[part] / blocks), row1 = u32(u64(block + 1) * p.rows[part] / blocks);
+  const u32 count = row1 - row0;
+  const uint4* const weight = b.parts[part].weight + size_t(row0) * p.eights + thread;
 
-  uint4* const inputs = reinterpret_cast<uint4*>(shared + WARPS * p.slots * SLOT);
-  float* const sums = reinterpret_cast<float*>(inputs + L * 32) + warp * p.kept;
-#if BULK_COPIES
-  const u32 barriers = shared_address(reinterpret_cast<float*>(inputs + L * 32) + WARPS * p.kept) + warp * p.slots * 8;
-  u8* const ring = shared + warp * p.slots * SLOT;
-  const u32 ring_at = shared_address(ring);
-  const u32 pieces = (count + LINES - 1) / LINES;
-  auto fetch = [&](u32 piece) {
-    const u32 slot = piece % p.slots, lines = min(u32(LINES), count - piece * LINES);
-    bulk_copy(ring_at + slot * SLOT, from + piece * LINES * 32, lines * LINE, barriers + slot * 8);
+  uint4 weights[ROWS][CHUNKS];
+  auto fetch = [&](u32 row) {
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+#pragma unroll
+      for (int c = 0; c < CHUNKS; c++)
+        weights[r][c] = thread + c * THREADS < p.eights && row + r < count
+                            ? load_once(weight + size_t(row + r) * p.eights + c * THREADS)
+                            : make_uint4(0, 0, 0, 0);
   };
-  if (lane == 0) {
-    for (u32 slot = 0; slot < p.slots; slot++) barrier_init(barriers + slot * 8);
-    barriers_are_ready();
-    // Not after the weights, where it may be.
-    if (p.early)
-      for (u32 piece = 0; piece < min(p.slots, pieces); piece++) fetch(piece);
-  }
-#endif
   let_next_launch_begin();
+  // Weights not after the inputs, where that may be.
+  if (p.early) fetch(0);
   wait_for_launches_before();
-#if BULK_COPIES
-  if (!p.early && lane == 0)
-    for (u32 piece = 0; piece < min(p.slots, pieces); piece++) fetch(piece);
-#endif
-  for (u32 i = thread; i < L * 32; i += 32 * WARPS) inputs[i] = reinterpret_cast<const uint4*>(b.x)[i];
-  __syncthreads();
+  if (!p.early) fetch(0);
+  // The launch before may have written the inputs: they are no constants to the compiler.
+  uint4 inputs[CHUNKS];
+#pragma unroll
+  for (int c = 0; c < CHUNKS; c++)
+    inputs[c] = thread + c * THREADS < p.eights ? b.x[thread + c * THREADS] : make_uint4(0, 0, 0, 0);
 
-  u32 at = line0 % L, kept = 0;
-  float sum = 0.f;
-  auto next = [&] {
-    if (++at == L) {
-      sum = warp_sum(sum);
-      if (lane == 0) sums[kept] = sum;
-      at = 0, sum = 0.f, kept++;
+  for (u32 row = 0; row < count; row += ROWS) {
+    float of_rows[ROWS];
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+      of_rows[r] = 0.f;
+#pragma unroll
+      for (int c = 0; c < CHUNKS; c++) of_rows[r] = dot(of_rows[r], weights[r][c], inputs[c]);
     }
-  };
-#if BULK_COPIES
-  u32 slot = 0, parity = 0;
-  for (u32 piece = 0; piece < pieces; piece++) {
-    barrier_wait(barriers + slot * 8, parity);
-    const uint4* const weights = reinterpret_cast<const uint4*>(ring + slot * SLOT) + lane;
-    const u32 lines = count - piece * LINES;
-    uint4 weight[LINES];
+    if (row + ROWS < count) fetch(row + ROWS);
 #pragma unroll
-    for (int i = 0; i < LINES; i++)
-      if (u32(i) < lines) weight[i] = weights[i * 32];
-    // The slot's numbers are in registers: it may be filled again.
-    __syncwarp();
-    if (lane == 0 && piece + p.slots < pieces) fetch(piece + p.slots);
+    for (int r = 0; r < ROWS; r++) {
 #pragma unroll
-    for (int i = 0; i < LINES; i++)
-      if (u32(i) < lines) {
-        sum = dot(sum, weight[i], inputs[at * 32 + lane]);
-        next();
-      }
-    if (++slot == p.slots) slot = 0, parity ^= 1;
-  }
-#else
-  for (u32 i = 0; i < count; i++) {
-    sum = dot(sum, load_once(from + size_t(i) * 32 + lane), inputs[at * 32 + lane]);
-    next();
-  }
-#endif
-  if (at != 0) {
-    sum = warp_sum(sum);
-    if (lane == 0) sums[kept] = sum;
+      for (int apart = 16; apart > 0; apart /= 2) of_rows[r] += __shfl_xor_sync(~0u, of_rows[r], apart);
+      if (thread % 32 == 0 && row + r < count) sums[(row + r) * WARPS + thread / 32] = of_rows[r];
+    }
   }
   __syncthreads();
-
-  const float* const all = reinterpret_cast<const float*>(inputs + L * 32);
-  for (u32 r = thread; r < row1 - row0; r += 32 * WARPS) {
+  const u16* const bias = b.parts[part].bias;
+  u16* const y = b.parts[part].y;
+  for (u32 r = thread; r < count; r += THREADS) {
     float whole = 0.f;
-    // The warps whose lines touch those of the row.
-    for (u32 w = 0; w < WARPS; w++) {
-      const u32 begin = w * total / WARPS, end = (w + 1) * total / WARPS;
-      if (begin < end && begin < (r + 1) * L && end > r * L) whole += all[w * p.kept + r - begin / L];
-    }
-    if (p.has_bias) whole += number_to_float(of->bias[row0 + r]);
-    of->y[row0 + r] = float_to_number(whole);
+#pragma unroll
+    for (int w = 0; w < WARPS; w++) whole += sums[r * WARPS + w];
+    if (p.has_bias) whole += number_to_float(bias[row0 + r]);
+    y[row0 + r] = float_to_number(whole);
   }
 }

@@ -11,15 +11,12 @@ use cubecl::server::Handle;
 pub(in crate::execute::cuda) const NAME: &str = "dense-cuda-rows";
 /// The most matrices of a launch.
 pub(in crate::execute::cuda) const MOST_PARTS: usize = 3;
-/// Columns of a line.
-const LINE: usize = 256;
-/// Bytes of a slot: four lines.
-const SLOT: usize = 2048;
-const WARPS: usize = 16;
-/// The most slots of a warp.
-const MOST_SLOTS: usize = 4;
-/// Shared memory of a block, such that two have room on a multiprocessor, which takes a kilobyte for itself of each.
-const ROOM: usize = (228 << 10) / 2 - 1024;
+/// Numbers of a load.
+const EIGHT: usize = 8;
+/// Warps of a multiprocessor.
+const ALL_WARPS: usize = 16;
+/// The most eights of a row that a thread has.
+const MOST_CHUNKS: usize = 8;
 
 /// A matrix, its bias and where its outputs go.
 #[derive(Clone, Copy)]
@@ -33,9 +30,10 @@ pub(in crate::execute::cuda) struct Part<'a> {
 pub(in crate::execute::cuda) fn can(gpu: &Gpu, weight: &Tensor) -> bool {
     let [rows, cols] = weight.shape().dims();
     let begins = weight.handle.offset_start.unwrap_or(0).is_multiple_of(16);
-    let fits = cols > 0 && rows > 0 && cols.is_multiple_of(LINE) && weight.is_contiguous() && begins;
-    let room = || Cut::new(gpu, &[rows], cols).is_some_and(|cut| cut.shared() <= gpu.shared);
-    fits && weight.dtype.size() == 2 && room() && gpu.has(&kernel(weight.dtype))
+    let whole = cols > 0 && rows > 0 && cols.is_multiple_of(EIGHT) && weight.is_contiguous() && begins;
+    let form = Form::of(cols).filter(|_| whole && weight.dtype.size() == 2);
+    let fits = |form: &Form| Cut::of(gpu.processors, *form, &[rows]).is_some_and(|cut| cut.shared() <= gpu.shared);
+    form.filter(fits).is_some_and(|form| gpu.has(&form.kernel(weight.dtype)))
 }
 
 /// `y [1, rows] = x [1, cols] . weight^T + bias`, of each part.
@@ -47,81 +45,103 @@ pub(in crate::execute::cuda) fn can(gpu: &Gpu, weight: &Tensor) -> bool {
 pub(in crate::execute::cuda) unsafe fn rows(gpu: &Gpu, x: &Tensor, parts: &[Part<'_>]) {
     let cols = x.shape()[1];
     let of_parts: Vec<usize> = parts.iter().map(|part| part.weight.shape()[0]).collect();
-    let Some(cut) = Cut::new(gpu, &of_parts, cols) else { return };
+    let cut = Form::of(cols).and_then(|form| Cut::of(gpu.processors, form, &of_parts));
+    let Some(cut) = cut else { return };
     let part = |at: usize| parts[at.min(parts.len() - 1)];
     let of_part = |at: usize| [part(at).weight, part(at).bias.unwrap_or(x), part(at).y];
     let buffers: Vec<Handle> =
         [x].into_iter().chain((0..MOST_PARTS).flat_map(of_part)).map(|tensor| tensor.handle.clone()).collect();
     let launch = Launch {
-        kernel: &kernel(x.dtype),
+        kernel: &cut.form.kernel(x.dtype),
         blocks: cut.blocks.iter().sum(),
-        threads: 32 * WARPS,
+        threads: 32 * cut.form.warps,
         shared: cut.shared(),
         // It waits itself; weights may be read before only where everything that could have written them has ended.
         early: true,
         map: None,
         passing: Passing::Together,
-        params: cut.params(script::is_open(), parts[0].bias.is_some()),
+        params: cut.params(cols, script::is_open(), parts[0].bias.is_some()),
     };
-    // SAFETY: the caller's promise, of which the parameters say the same; there is shared memory for the inputs, the
-    // rings and the sums.
+    // SAFETY: the caller's promise, of which the parameters say the same; there is shared memory for the sums.
     unsafe { gpu.launch(launch, buffers) };
 }
 
-fn kernel(dtype: DType) -> Kernel {
-    let macros = vec![("BRAIN_NUMBERS", u32::from(dtype == DType::BF16))];
-    Kernel { source: Source::Dense, entry: "dense_rows", macros }
+/// How a row is shared out among the threads of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Form {
+    warps: usize,
+    /// Eights of a row that a thread has.
+    chunks: usize,
+    /// Rows at once.
+    rows: usize,
 }
 
-/// How the rows of all parts are shared out among blocks, one for each multiprocessor.
+impl Form {
+    /// None of rows that are too long.
+    fn of(cols: usize) -> Option<Self> {
+        let of = |warps: usize| (warps, cols.div_ceil(32 * warps * EIGHT));
+        let (warps, chunks) =
+            [of(ALL_WARPS / 2), of(ALL_WARPS)].into_iter().find(|&(_, chunks)| chunks <= MOST_CHUNKS)?;
+        // Inputs take as many registers as a row's weights; few forms, so that few kernels are compiled.
+        let rows = match chunks {
+            0..=2 => 8,
+            3..=4 => 4,
+            5..=6 => 2,
+            _ => 1,
+        };
+        Some(Self { warps, chunks: chunks.max(1), rows })
+    }
+
+    fn kernel(self, dtype: DType) -> Kernel {
+        let Self { warps, chunks, rows } = self;
+        let brain = u32::from(dtype == DType::BF16);
+        let macros = [("CHUNKS", chunks), ("ROWS", rows), ("WARPS", warps)].map(|(name, value)| (name, value as u32));
+        let macros = macros.into_iter().chain([("BRAIN_NUMBERS", brain)]).collect();
+        Kernel { source: Source::Dense, entry: "dense_rows", macros }
+    }
+}
+
+/// How the rows of all parts are shared out among blocks, as many as run at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Cut {
-    lines: usize,
+    form: Form,
     rows: Vec<usize>,
     blocks: Vec<usize>,
-    /// Rows that a warp has parts of.
-    kept: usize,
-    slots: usize,
+    /// The most rows of a block.
+    most: usize,
 }
 
 impl Cut {
     /// None of more rows than there are numbers for.
-    fn new(gpu: &Gpu, rows: &[usize], cols: usize) -> Option<Self> {
-        Self::of(gpu.processors, rows, cols)
-    }
-
-    fn of(processors: usize, rows: &[usize], cols: usize) -> Option<Self> {
-        let all: usize = rows.iter().sum();
-        let mut blocks: Vec<usize> = rows.iter().map(|&rows| (processors * rows / all).clamp(1, rows)).collect();
+    fn of(processors: usize, form: Form, rows: &[usize]) -> Option<Self> {
+        let (all, at_once) = (rows.iter().sum::<usize>(), processors * (ALL_WARPS / form.warps));
+        let mut blocks: Vec<usize> = rows.iter().map(|&rows| (at_once * rows / all).clamp(1, rows)).collect();
         // What is left over goes to whose blocks have the most rows.
-        while blocks.iter().sum::<usize>() < processors {
+        while blocks.iter().sum::<usize>() < at_once {
             let most = (0..rows.len()).max_by_key(|&part| rows[part].div_ceil(blocks[part]))?;
             if blocks[most] >= rows[most] {
                 break;
             }
             blocks[most] += 1;
         }
-        let of_block = rows.iter().zip(&blocks).map(|(rows, blocks)| rows.div_ceil(*blocks)).max()?;
-        u32::try_from(all.max(of_block * cols)).ok()?;
-        let (lines, kept) = (cols / LINE, of_block.div_ceil(WARPS) + 2);
-        let slots = (ROOM.saturating_sub(2 * cols + 4 * WARPS * kept) / (WARPS * (SLOT + 8))).clamp(1, MOST_SLOTS);
-        Some(Self { lines, rows: rows.to_vec(), blocks, kept, slots })
+        let most = rows.iter().zip(&blocks).map(|(rows, blocks)| rows.div_ceil(*blocks)).max()?;
+        u32::try_from(all).ok()?;
+        Some(Self { form, rows: rows.to_vec(), blocks, most })
     }
 
     fn shared(&self) -> usize {
-        self.lines * LINE * 2 + WARPS * (self.slots * (SLOT + 8) + 4 * self.kept)
+        4 * self.most * self.form.warps
     }
 
     /// The struct `DenseParams`.
-    fn params(&self, early: bool, bias: bool) -> Vec<u32> {
+    fn params(&self, cols: usize, early: bool, bias: bool) -> Vec<u32> {
         let all: usize = self.blocks.iter().sum();
         let or = |of: &[usize], at: usize, other| of.get(at).copied().unwrap_or(other);
         let begin = |at: usize| if at < self.blocks.len() { self.blocks[..at].iter().sum() } else { all };
-        let mut words = vec![self.lines, usize::from(early), self.slots, usize::from(bias)];
+        let mut words = vec![cols / EIGHT, usize::from(early), usize::from(bias)];
         words.extend((0..MOST_PARTS).map(|at| or(&self.rows, at, 0)));
         words.extend((0..MOST_PARTS).map(begin));
         words.extend((0..MOST_PARTS).map(|at| or(&self.blocks, at, 1)));
-        words.push(self.kept);
         words.into_iter().map(|word| word as u32).collect()
     }
 }
@@ -133,26 +153,26 @@ mod tests {
     #[test]
     fn every_multiprocessor_has_as_many_rows_as_another() {
         for (rows, blocks) in [
-            (&[4096, 4096, 4096][..], &[44, 44, 44][..]),
-            (&[11008, 11008], &[66, 66]),
-            (&[4096, 1024, 1024], &[88, 22, 22]),
-            (&[32000], &[132]),
+            (&[4096, 4096, 4096][..], &[88, 88, 88][..]),
+            (&[11008, 11008], &[132, 132]),
+            (&[4096, 1024, 1024], &[176, 44, 44]),
+            (&[32000], &[264]),
             (&[3, 1], &[3, 1]),
         ] {
-            assert_eq!(Cut::of(132, rows, 4096).unwrap().blocks, blocks, "{rows:?}");
+            let cut = Cut::of(132, Form::of(4096).unwrap(), rows).unwrap();
+            assert_eq!(cut.blocks, blocks, "{rows:?}");
+            assert!(rows.iter().zip(blocks).all(|(rows, blocks)| rows.div_ceil(*blocks) <= cut.most));
         }
     }
 
     #[test]
-    fn two_blocks_of_the_usual_layers_fit_a_multiprocessor() {
-        for (rows, cols) in
-            [(&[4096, 4096, 4096][..], 4096), (&[4096], 11008), (&[32000], 4096), (&[11008, 11008], 4096)]
-        {
-            let cut = Cut::of(132, rows, cols).unwrap();
-            assert!(cut.shared() <= ROOM && cut.slots >= 2, "{rows:?} {cols} {}", cut.shared());
+    fn a_rows_eights_are_all_of_some_thread() {
+        for cols in [8, 512, 4096, 4104, 11008, 14336, 16384, 28672, 32768] {
+            let Form { warps, chunks, rows } = Form::of(cols).unwrap();
+            assert!(32 * warps * chunks * EIGHT >= cols && chunks <= MOST_CHUNKS && chunks * rows <= 16, "{cols}");
         }
-        let params = Cut::of(132, &[4096, 1024], 4096).unwrap().params(true, false);
-        assert_eq!(params[..4], [16, 1, 3, 0]);
-        assert_eq!(params[4..13], [4096, 1024, 0, 0, 106, 132, 106, 26, 1]);
+        assert_eq!(Form::of(32776), None);
+        let cut = Cut::of(132, Form::of(4096).unwrap(), &[4096, 1024]).unwrap();
+        assert_eq!(cut.params(4096, true, false), [512, 1, 0, 4096, 1024, 0, 0, 211, 264, 211, 53, 1]);
     }
 }
