@@ -18,9 +18,10 @@ jobs=()
 for architecture in 75 80 89 90a; do
   for brain in 0 1; do
     [[ $architecture == 75 && $brain == 1 ]] && continue
-    for macros in "delta TOKENS=1" "delta TOKENS=2" "delta TOKENS=4" \
+    for macros in "delta TOKENS=1" "delta TOKENS=1 READS=1" "delta TOKENS=1 READS=2" "delta TOKENS=2" "delta TOKENS=4" \
       "octets OCTETS=11 CHUNKS=4 TILES=1 GRAIN=1" "octets OCTETS=4 CHUNKS=2 TILES=2 GRAIN=2" \
       "decode FUNCTION=4 STEPS=1 GROUP=16" "decode FUNCTION=1 STEPS=4 GROUP=32" \
+      "dense CHUNKS=2 ROWS=8 WARPS=8 READS=1" "dense CHUNKS=6 ROWS=2 WARPS=8 READS=2" "dense CHUNKS=8 ROWS=1 WARPS=16 READS=1" \
       "dense CHUNKS=2 ROWS=8 WARPS=8" "dense CHUNKS=6 ROWS=2 WARPS=8" "dense CHUNKS=8 ROWS=1 WARPS=16"; do
       jobs+=("$architecture $brain $macros")
     done
@@ -35,7 +36,7 @@ compile() {
   read -r architecture brain source macros <<<"$1"
   # What spills registers is slow, not wrong: it is told.
   "$nvcc" -std=c++17 -Werror all-warnings -gencode "arch=compute_$architecture,code=sm_$architecture" -cubin \
-    -include "$sources/common.cuh" "-DBRAIN_NUMBERS=$brain" $(for macro in $macros; do echo "-D$macro"; done) \
+    -include "$sources/common.cuh" -include "$sources/elements.cuh" "-DBRAIN_NUMBERS=$brain" $(for macro in $macros; do echo "-D$macro"; done) \
     -o "$lab/$(echo "$1" | tr ' =' '__').cubin" "$sources/$source.cu" || { echo "failed: $1"; return 1; }
 }
 export -f compile

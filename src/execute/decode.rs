@@ -286,6 +286,23 @@ pub trait Recorded<B: Backend>: Send + Sync {
 
     /// The logits of the last tokens, until the next ones take their place.
     fn logits(&self) -> Tensor<B, 2>;
+
+    /// The times of each launch when the same tokens are computed `rounds` times, those that `numbers` place.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn timed(&self, places: &Places<B>, numbers: &[i32], rounds: usize) -> Result<Vec<TimedLaunch>, String>;
+}
+
+/// A launch of a pass, and how long it took on the device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TimedLaunch {
+    /// What it is for: see [`super::stage`].
+    pub stage: String,
+    /// Which kernel it is.
+    pub kernel: String,
+    /// Of each round.
+    pub seconds: Vec<f64>,
 }
 
 impl DecodeOps for burn::backend::NdArray<f32> {}

@@ -32,6 +32,7 @@ pub mod kernels;
 mod ndarray;
 mod own;
 mod policy;
+pub mod stage;
 
 pub use crate::config::format::Format;
 pub use backend::{

@@ -2,6 +2,7 @@
 //! on. None where that is not so: the kernels in CubeCL (decode.rs) do the same.
 
 use super::raw::decode::{self as raw, Attend, EIGHT};
+use super::raw::reads::{self, Making, Reads};
 use super::raw::{Gpu, script};
 use super::{Tensor, outputs};
 use crate::execute::decode::{Activation, NormKind, Order};
@@ -72,8 +73,9 @@ pub(super) fn norm(
         NormKind::Layer { eps } => (true, eps),
         NormKind::Rms { eps } => (false, eps),
     };
-    // SAFETY: all have the norm's width, as the decoder says.
-    unsafe { raw::norm_rows(&gpu, [x, &sum, &normed], added, [Some(gain), bias], centred, eps) };
+    let (added, gain, bias) = (added.to_vec(), gain.clone(), bias.cloned());
+    let making = Making::Norm { added, gain, bias, sum: sum.clone(), centred, eps };
+    make(gpu, Reads { x: x.clone(), making, out: normed.clone() });
     Some([sum, normed])
 }
 
@@ -84,9 +86,20 @@ pub(super) fn gate(function: Activation, x: &Tensor, up: Option<&Tensor>) -> Opt
     }
     let gpu = gpu(x.dtype, up.into_iter().chain([x]))?;
     let y = outputs::output(x, x.shape(), x.dtype);
-    // SAFETY: `up` has the shape of `x`.
-    unsafe { raw::gate(&gpu, function, x, up, &y) };
+    make(gpu, Reads { x: x.clone(), making: Making::Gate { function, up: up.cloned() }, out: y.clone() });
     Some(y)
+}
+
+/// Launches it, now or with the linear that reads it.
+fn make(gpu: Gpu, reads: Reads) {
+    reads::later(reads, move |Reads { x, making, out }| match making {
+        Making::Norm { added, gain, bias, sum, centred, eps } => {
+            // SAFETY: all have the norm's width, as the decoder says.
+            unsafe { raw::norm_rows(&gpu, [x, sum, out], added, [Some(gain), bias.as_ref()], *centred, *eps) };
+        }
+        // SAFETY: `up` has the shape of `x`.
+        Making::Gate { function, up } => unsafe { raw::gate(&gpu, *function, x, up.as_ref(), out) },
+    });
 }
 
 /// What the newest token of each sequence sees.

@@ -11,7 +11,7 @@ use super::raw::script::{self, Script};
 use super::{Cuda, Tensor};
 use crate::execute::burn_ops;
 use crate::execute::decode::{
-    Activation, Column, DecodeOps, Norm, NormKind, Order, Places, Projected, Recorded, Turns,
+    Activation, Column, DecodeOps, Norm, NormKind, Order, Places, Projected, Recorded, TimedLaunch, Turns,
 };
 use crate::execute::kernels::attention::Heads;
 use crate::execute::kernels::cuda::argmax::arg_max_rows;
@@ -211,6 +211,10 @@ impl Recorded<Cuda> for Step {
 
     fn logits(&self) -> BurnTensor<Cuda, 2> {
         burn(self.logits.clone())
+    }
+
+    fn timed(&self, places: &Places<Cuda>, numbers: &[i32], rounds: usize) -> Result<Vec<TimedLaunch>, String> {
+        self.script.timed(rounds, &|| self.place(places, numbers.to_vec()))
     }
 }
 

@@ -142,7 +142,7 @@ pub(in crate::execute::cuda) unsafe fn product(
         }
         if let Some(pen) = pen {
             // SAFETY: as above; the script holds the buffers.
-            pen.write(NAME, move |stream, _| unsafe {
+            pen.write(NAME.into(), move |stream, _| unsafe {
                 plan.run(candidate, addresses, job.bias, stream).map_err(|error| format!("{error:?}"))
             });
         }

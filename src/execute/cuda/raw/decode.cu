@@ -1,13 +1,9 @@
 // What a decoder does between its linears for one token of each sequence: rows of tables, norms, gates, attention and
 // the largest logit. Each is small; what they cost is their start, so they may begin before what precedes them ends.
-//   FUNCTION       of the gate: 0 relu, 1 gelu, 2 gelu by tanh, 3 quick gelu, 4 silu
 //   STEPS          eights of numbers that a thread of a norm holds
 //   GROUP          lanes that share a key: a power of two, head_dim / 8 at least
 // Architecture: sm_75 on (bf16: sm_80 on). Shared memory: static, at most 20 KB; of attention 4 * 16 * (head_dim + 2)
 // and 8 * head_dim bytes. Registers: at most 64 a thread.
-#ifndef FUNCTION
-#define FUNCTION 4
-#endif
 #ifndef STEPS
 #define STEPS 1
 #endif
@@ -17,42 +13,6 @@
 
 namespace decode {
 constexpr float LEAST = -1e30f;  // below any score
-
-struct Eight {
-  float number[8];
-};
-
-__device__ __forceinline__ Eight wide(uint4 v) {
-  Eight e;
-  const u32 words[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    const float2 pair = pair_to_float(words[i]);
-    e.number[2 * i] = pair.x, e.number[2 * i + 1] = pair.y;
-  }
-  return e;
-}
-
-__device__ __forceinline__ uint4 narrow(const Eight& e) {
-  u32 words[4];
-#pragma unroll
-  for (int i = 0; i < 4; i++)
-    words[i] = float_to_number(e.number[2 * i]) | u32(float_to_number(e.number[2 * i + 1])) << 16;
-  return make_uint4(words[0], words[1], words[2], words[3]);
-}
-
-__device__ __forceinline__ float rounded(float x) { return number_to_float(float_to_number(x)); }
-
-// The sum over a block of whole warps, the same in every thread; in the same order whatever runs first.
-__device__ __forceinline__ float block_sum(float number, float* slots) {
-#pragma unroll
-  for (int apart = 16; apart > 0; apart /= 2) number += __shfl_xor_sync(~0u, number, apart);
-  if (threadIdx.x % 32 == 0) slots[threadIdx.x / 32] = number;
-  __syncthreads();
-  float sum = 0.f;
-  for (u32 i = 0; i < blockDim.x / 32; i++) sum += slots[i];
-  return sum;
-}
 }  // namespace decode
 
 struct TableParams {
@@ -63,20 +23,14 @@ struct TableParams {
 extern "C" __global__ void __launch_bounds__(512)
     table_rows(const uint4* x, const uint4* table, const int* numbers, uint4* y, const __grid_constant__ TableParams p) {
   using namespace decode;
+  using namespace elements;
   let_next_launch_begin();
   wait_for_launches_before();
   const u32 token = blockIdx.x;
   const uint4* const row = table + size_t(u32(numbers[p.from + token]) + p.offset) * p.stride;
   for (u32 at = threadIdx.x; at < p.eights; at += blockDim.x) {
-    uint4 v = row[at];
-    if (p.added) {
-      Eight e = wide(v);
-      const Eight more = wide(x[token * p.eights + at]);
-#pragma unroll
-      for (int i = 0; i < 8; i++) e.number[i] += more.number[i];
-      v = narrow(e);
-    }
-    y[token * p.eights + at] = v;
+    const uint4 v = row[at];
+    y[token * p.eights + at] = p.added ? added(v, x[token * p.eights + at]) : v;
   }
 }
 
@@ -88,34 +42,23 @@ struct NormParams {
 // sum = x (+ first (+ second)), rounded at each step, and its norm; a block a row.
 extern "C" __global__ void __launch_bounds__(512)
     norm_rows(const uint4* x, const uint4* first, const uint4* second, const uint4* gain, const uint4* bias, uint4* sum,
-              uint4* normed, const __grid_constant__ NormParams p) {
+              uint4* normed_out, const __grid_constant__ NormParams p) {
   using namespace decode;
+  using namespace elements;
   __shared__ float slots[2][16];
   let_next_launch_begin();
   wait_for_launches_before();
   const size_t row = size_t(blockIdx.x) * p.eights;
-  Eight held[STEPS];
+  uint4 held[STEPS];
   float total = 0.f;
 #pragma unroll
   for (int step = 0; step < STEPS; step++) {
     const u32 at = threadIdx.x + step * blockDim.x;
-    held[step] = {};
+    held[step] = make_uint4(0, 0, 0, 0);
     if (at < p.eights) {
-      Eight e = wide(x[row + at]);
-      if (p.added > 0) {
-        const Eight more = wide(first[row + at]);
-#pragma unroll
-        for (int i = 0; i < 8; i++) e.number[i] = rounded(e.number[i] + more.number[i]);
-      }
-      if (p.added > 1) {
-        const Eight more = wide(second[row + at]);
-#pragma unroll
-        for (int i = 0; i < 8; i++) e.number[i] = rounded(e.number[i] + more.number[i]);
-      }
-      if (p.added > 0) sum[row + at] = narrow(e);
-      held[step] = e;
-#pragma unroll
-      for (int i = 0; i < 8; i++) total += p.centred ? e.number[i] : e.number[i] * e.number[i];
+      held[step] = summed(x, first, second, p.added, row + at);
+      if (p.added > 0) sum[row + at] = held[step];
+      total += total_of(held[step], !p.centred, 0.f);
     }
   }
   const float width = float(8 * p.eights);
@@ -125,25 +68,14 @@ extern "C" __global__ void __launch_bounds__(512)
     total = 0.f;
 #pragma unroll
     for (int step = 0; step < STEPS; step++)
-      if (threadIdx.x + step * blockDim.x < p.eights)
-#pragma unroll
-        for (int i = 0; i < 8; i++) total += (held[step].number[i] - mean) * (held[step].number[i] - mean);
+      if (threadIdx.x + step * blockDim.x < p.eights) total += total_of(held[step], true, mean);
     squares = block_sum(total, slots[1]);
   }
   const float deviation = sqrtf(squares / width + p.eps);
 #pragma unroll
   for (int step = 0; step < STEPS; step++) {
     const u32 at = threadIdx.x + step * blockDim.x;
-    if (at < p.eights) {
-      const Eight gains = wide(gain[at]), biases = wide(bias[at]);
-      Eight e;
-#pragma unroll
-      for (int i = 0; i < 8; i++) {
-        e.number[i] = rounded(rounded((held[step].number[i] - mean) / deviation) * gains.number[i]);
-        if (p.has_bias) e.number[i] += biases.number[i];
-      }
-      normed[row + at] = narrow(e);
-    }
+    if (at < p.eights) normed_out[row + at] = normed(held[step], gain[at], bias + at, p.has_bias, mean, deviation);
   }
 }
 
@@ -151,40 +83,16 @@ struct GateParams {
   u32 eights, gated;
 };
 
-namespace decode {
-__device__ __forceinline__ float activated(float x) {
-#if FUNCTION == 0
-  return fmaxf(x, 0.f);
-#elif FUNCTION == 1
-  return 0.5f * x * (1.f + erff(x * 0.70710677f));  // 1 / sqrt(2)
-#elif FUNCTION == 2
-  // sqrt(2 / pi), and the constant of Hendrycks and Gimpel, arXiv 1606.08415, section 2
-  return 0.5f * x * (1.f + tanhf(0.7978846f * (x + 0.044715f * x * x * x)));
-#elif FUNCTION == 3
-  return x / (1.f + expf(-1.702f * x));
-#else
-  return x / (1.f + expf(-x));
-#endif
-}
-}  // namespace decode
-
 // y = f(x) (. up), element by element.
 extern "C" __global__ void __launch_bounds__(256)
     gate(const uint4* x, const uint4* up, uint4* y, const __grid_constant__ GateParams p) {
   using namespace decode;
+  using namespace elements;
   let_next_launch_begin();
   wait_for_launches_before();
   const u32 at = blockIdx.x * blockDim.x + threadIdx.x;
   if (at >= p.eights) return;
-  Eight e = wide(x[at]);
-#pragma unroll
-  for (int i = 0; i < 8; i++) e.number[i] = activated(e.number[i]);
-  if (p.gated) {
-    const Eight factors = wide(up[at]);
-#pragma unroll
-    for (int i = 0; i < 8; i++) e.number[i] = rounded(e.number[i]) * factors.number[i];
-  }
-  y[at] = narrow(e);
+  y[at] = gated(x[at], up + at, p.gated);
 }
 
 // In numbers: where a token's first query, key and value are, a token's and a head's stride of each.
@@ -192,6 +100,7 @@ struct AttendParams {
   u32 tokens, heads, kv_heads, dim, pairs, room, window;
   float scale;
   u32 q_from, q_token, q_head, k_from, k_token, k_head, v_from, v_token, v_head;
+  u32 early;
 };
 
 namespace decode {
@@ -208,20 +117,37 @@ __device__ __forceinline__ float turned(const float* head, u32 feature, u32 pair
 // What a token sees, which is the newest of its sequence: turns its query and key, keeps key and value, attends. Blocks
 // [tokens, heads] of 16 warps. Softmax as the keys come (Milakov and Gimelshein, arXiv 1805.02867).
 //   places [3, tokens]: ids, positions, rows of the cache where the sequence begins; from one head to the next `room`
-extern "C" __global__ void __launch_bounds__(512)
+extern "C" __global__ void __launch_bounds__(512, 2)
     attend(const u16* q, const u16* k, const u16* v, const int* places, const float* angles, u16* keys, u16* values,
            u16* out, const __grid_constant__ AttendParams p) {
   using namespace decode;
+  using namespace elements;
   constexpr u32 AHEAD = 4, WARPS = 16, GROUPS = 32 * WARPS / GROUP;
   extern __shared__ __align__(16) float parts[];  // [WARPS][dim + 2], then the query and the key as they came
   let_next_launch_begin();
-  wait_for_launches_before();
+  if (!p.early) wait_for_launches_before();
   const u32 thread = threadIdx.x, token = blockIdx.x / p.heads, head = blockIdx.x % p.heads, dim = p.dim;
   const u32 kv_head = head / (p.heads / p.kv_heads);
   const u32 position = u32(places[p.tokens + token]);
   const size_t base = u32(places[2 * p.tokens + token]) + size_t(kv_head) * p.room;
-  const u32 end = position + 1, begin = end > p.window ? end - p.window : 0;
+  const u32 begin = position >= p.window ? position + 1 - p.window : 0;  // of the tokens before, [begin, position)
   const float2* const turns = reinterpret_cast<const float2*>(angles) + size_t(position) * p.pairs;
+  const u32 lane = thread % GROUP, group = thread / GROUP, eights = dim / 8;
+  const bool has = lane < eights;
+  const uint4* const kept_keys = reinterpret_cast<const uint4*>(keys) + base * eights + lane;
+  const uint4* const kept_values = reinterpret_cast<const uint4*>(values) + base * eights + lane;
+  // What the tokens before have left is there: the first of it is on its way while this token's own is awaited.
+  uint4 key[AHEAD], value[AHEAD];
+  auto load = [&](uint4 (&to)[AHEAD], const uint4* from, u32 first) {
+#pragma unroll
+    for (u32 a = 0; a < AHEAD; a++) {
+      const u32 row = first + group + a * GROUPS;
+      to[a] = has && row < position ? from[size_t(row) * eights] : make_uint4(0, 0, 0, 0);
+    }
+  };
+  load(key, kept_keys, begin);
+  load(value, kept_values, begin);
+  if (p.early) wait_for_launches_before();
 
   float* const query_raw = parts + WARPS * (dim + 2);
   float* const key_raw = query_raw + dim;
@@ -230,33 +156,33 @@ extern "C" __global__ void __launch_bounds__(512)
     key_raw[i] = number_to_float(k[p.k_from + size_t(token) * p.k_token + kv_head * p.k_head + i]);
   }
   __syncthreads();
-  const uint4* const kept_keys = reinterpret_cast<const uint4*>(keys) + base * (dim / 8);
-  const uint4* const kept_values = reinterpret_cast<const uint4*>(values) + base * (dim / 8);
+  const u16* const value_raw = v + p.v_from + size_t(token) * p.v_token + kv_head * p.v_head;
   const size_t to = (base + position) * dim;
   for (u32 i = thread; i < dim; i += 32 * WARPS) {
-    // The heads that share a key-value head all write it, the same numbers, and each reads its own.
+    // The heads that share a key-value head all write it, the same numbers, and each attends to its own.
     keys[to + i] = float_to_number(turned(key_raw, i, p.pairs, turns));
-    values[to + i] = v[p.v_from + size_t(token) * p.v_token + kv_head * p.v_head + i];
+    values[to + i] = value_raw[i];
   }
-  const u32 lane = thread % GROUP, group = thread / GROUP, eights = dim / 8;
-  const bool has = lane < eights;
   float query[8], sums[8] = {};
 #pragma unroll
   for (u32 i = 0; i < 8; i++) query[i] = has ? turned(query_raw, 8 * lane + i, p.pairs, turns) * p.scale : 0.f;
-  __syncthreads();
-
-  float most = LEAST, weight = 0.f;
-  for (u32 first = begin; first < end; first += AHEAD * GROUPS) {
-    uint4 key[AHEAD], value[AHEAD];
+  auto over_group = [&](float score) {
 #pragma unroll
-    for (u32 a = 0; a < AHEAD; a++) {
-      const u32 row = min(first + group + a * GROUPS, end - 1);
-      key[a] = value[a] = make_uint4(0, 0, 0, 0);
-      if (has) {
-        key[a] = kept_keys[size_t(row) * eights + lane];
-        value[a] = kept_values[size_t(row) * eights + lane];
-      }
-    }
+    for (int apart = 1; apart < GROUP; apart *= 2) score += __shfl_xor_sync(~0u, score, apart);
+    return score;
+  };
+
+  // The first group begins with the token itself, as it is kept.
+  float own = 0.f;
+#pragma unroll
+  for (u32 i = 0; i < 8; i++)
+    if (has) own = fmaf(rounded(turned(key_raw, 8 * lane + i, p.pairs, turns)), query[i], own);
+  own = over_group(own);
+  float most = group == 0 ? own : LEAST, weight = group == 0 ? 1.f : 0.f;
+  if (group == 0 && has)
+#pragma unroll
+    for (u32 i = 0; i < 8; i++) sums[i] = number_to_float(value_raw[8 * lane + i]);
+  for (u32 first = begin; first < position; first += AHEAD * GROUPS) {
     float scores[AHEAD], now = most;
 #pragma unroll
     for (u32 a = 0; a < AHEAD; a++) {
@@ -264,23 +190,24 @@ extern "C" __global__ void __launch_bounds__(512)
       float score = 0.f;
 #pragma unroll
       for (int i = 0; i < 8; i++) score = fmaf(e.number[i], query[i], score);
-#pragma unroll
-      for (int apart = 1; apart < GROUP; apart *= 2) score += __shfl_xor_sync(~0u, score, apart);
-      scores[a] = first + group + a * GROUPS < end ? score : LEAST;
+      score = over_group(score);
+      scores[a] = first + group + a * GROUPS < position ? score : LEAST;
       now = fmaxf(now, scores[a]);
     }
+    load(key, kept_keys, first + AHEAD * GROUPS);
     const float fade = __expf(most - now);
     weight *= fade;
 #pragma unroll
     for (int i = 0; i < 8; i++) sums[i] *= fade;
 #pragma unroll
     for (u32 a = 0; a < AHEAD; a++) {
-      const float share = first + group + a * GROUPS < end ? __expf(scores[a] - now) : 0.f;
+      const float share = first + group + a * GROUPS < position ? __expf(scores[a] - now) : 0.f;
       weight += share;
       const Eight e = wide(value[a]);
 #pragma unroll
       for (int i = 0; i < 8; i++) sums[i] = fmaf(e.number[i], share, sums[i]);
     }
+    load(value, kept_values, first + AHEAD * GROUPS);
     most = now;
   }
   // The groups of a warp, then the warps.
@@ -328,6 +255,7 @@ struct LargestParams {
 extern "C" __global__ void __launch_bounds__(1024)
     arg_max(const u16* rows, u32* found, int* places, const __grid_constant__ LargestParams p) {
   using namespace decode;
+  using namespace elements;
   __shared__ float bests[32];
   __shared__ u32 there[32], odd[32];
   let_next_launch_begin();

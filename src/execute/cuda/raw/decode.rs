@@ -2,6 +2,8 @@
 //!
 //! Each is a function that makes its launch; tensors have no gaps and begin at 16 bytes, and rows are whole eights.
 
+use super::reads::number;
+use super::script;
 use super::source::{Kernel, Source};
 use super::stream::{Gpu, Launch, Passing};
 use crate::execute::cuda::Tensor;
@@ -101,17 +103,10 @@ pub(in crate::execute::cuda) unsafe fn gate(
     y: &Tensor,
 ) {
     let eights = y.shape().num_elements() / EIGHT;
-    let number = match function {
-        Activation::Relu => 0,
-        Activation::Gelu => 1,
-        Activation::GeluTanh => 2,
-        Activation::QuickGelu => 3,
-        Activation::Silu => 4,
-    };
     let buffers = [x, up.unwrap_or(x), y].map(|tensor| &tensor.handle);
     let size = [eights.div_ceil(GATE_THREADS), GATE_THREADS, 0];
     let params = vec![eights as u32, u32::from(up.is_some())];
-    launch(gpu, &kernel("gate", y.dtype, Some(("FUNCTION", number))), size, &buffers, params);
+    launch(gpu, &kernel("gate", y.dtype, Some(("FUNCTION", number(function)))), size, &buffers, params);
 }
 
 /// The shape of an attention, in numbers; a query, key or value lies at `from + token * token_step + head * head_step`.
@@ -158,6 +153,8 @@ pub(in crate::execute::cuda) unsafe fn attend(
     let mut params: Vec<u32> = [tokens, heads, kv_heads, dim, pairs, room].map(|word| word as u32).into();
     params.extend([window, scale.to_bits()]);
     params.extend(steps.as_flattened().iter().map(|&word| word as u32));
+    // What earlier tokens have left may be read before the launch waits only where their launches have ended.
+    params.push(u32::from(script::is_open()));
     let size = [tokens * heads, 32 * ATTEND_WARPS, shared];
     launch(gpu, &kernel("attend", out.dtype, Some(("GROUP", group))), size, &buffers, params);
 }

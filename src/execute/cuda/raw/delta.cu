@@ -29,13 +29,14 @@ struct DeltaPart {
 struct DeltaBuffers {
   const u16* x;
   DeltaPart parts[3];
+  ReadsBuffers reads;
 };
 
 struct DeltaRowsParams {
   u32 cols, tokens, slack, has_bias, early, aligned;
   u32 begins[3];  // a part's first block; of parts that are not there the number of blocks
   u32 rows[3], block_rows[3], groups[3], threads[3];
-  u32 spare;
+  ReadsParams reads;
 };
 
 namespace delta {
@@ -48,7 +49,7 @@ __device__ __forceinline__ u32 inputs_bytes(const DeltaRowsParams& p) { return (
 // Inputs to shared memory, [column][token], and zeros after the last column, where chunks that are filled up read.
 __device__ __forceinline__ void stage(const u16* x, u16* staged, const DeltaRowsParams& p, bool copied) {
   const u32 thread = threadIdx.x, threads = blockDim.x;
-  if (!copied) {
+  if (!copied && READS == 0) {
     const u32 whole = p.aligned ? p.cols / 8 : 0;
     for (u32 i = thread; i < whole; i += threads) {
       u16 numbers[TOKENS][8];
@@ -75,6 +76,46 @@ __device__ __forceinline__ void stage(const u16* x, u16* staged, const DeltaRows
   }
   for (u32 i = p.cols * TOKENS + thread; i < (p.cols + p.slack) * TOKENS; i += threads) staged[i] = 0;
 }
+
+#if READS == 1
+// One token's norm in whole eights, made by the block, and its numbers for later launches. `slots` are 64.
+__device__ __forceinline__ void make(uint4* made, const DeltaBuffers& b, const DeltaRowsParams& p, float* slots) {
+  using namespace elements;
+  const ReadsParams& of = p.reads;
+  const u32 eights = p.cols / 8;
+  float total = 0.f;
+  // A thread reads again what it has written itself.
+  for (u32 at = threadIdx.x; at < eights; at += blockDim.x) {
+    made[at] = read(reinterpret_cast<const uint4*>(b.x), b.reads, of, at);
+    total += total_of(made[at], !of.centred, 0.f);
+  }
+  const float width = float(p.cols);
+  float squares = block_sum(total, slots), mean = 0.f;
+  if (of.centred) {
+    mean = squares / width;
+    total = 0.f;
+    for (u32 at = threadIdx.x; at < eights; at += blockDim.x) total += total_of(made[at], true, mean);
+    squares = block_sum(total, slots + 32);
+  }
+  const float deviation = sqrtf(squares / width + of.eps);
+  for (u32 at = threadIdx.x; at < eights; at += blockDim.x) {
+    const uint4 held = made[at];
+    made[at] = normed(held, b.reads.gain[at], b.reads.bias + at, of.has_bias, mean, deviation);
+    if (blockIdx.x == 0) {
+      if (of.added > 0) b.reads.sum[at] = held;
+      b.reads.out[at] = made[at];
+    }
+  }
+}
+#elif READS == 2
+// One token's activations in whole eights, likewise; each block writes its share of them.
+__device__ __forceinline__ void make(uint4* made, const DeltaBuffers& b, const DeltaRowsParams& p, float*) {
+  for (u32 at = threadIdx.x; at < p.cols / 8; at += blockDim.x) {
+    made[at] = elements::read(reinterpret_cast<const uint4*>(b.x), b.reads, p.reads, at);
+    if (at % gridDim.x == blockIdx.x) b.reads.out[at] = made[at];
+  }
+}
+#endif
 
 // sums += weight * the inputs at an address.
 __device__ __forceinline__ void add(float (&sums)[TOKENS], float weight, u32 address) {
@@ -133,7 +174,7 @@ extern "C" __global__ void __launch_bounds__(768, BLOCKS)
   bool copied = false;
 #if BULK_COPIES && TOKENS == 1
   const u32 barrier = behind + inputs + 8 * blockDim.x;
-  copied = p.aligned;
+  copied = p.aligned && READS == 0;
   if (copied && thread == 0) {
     barrier_init(barrier);
     barriers_are_ready();
@@ -156,6 +197,9 @@ extern "C" __global__ void __launch_bounds__(768, BLOCKS)
   wait_for_launches_before();
 #if BULK_COPIES && TOKENS == 1
   if (copied && p.early && thread == 0) bulk_copy(inputs, b.x, 2 * p.cols, barrier);
+#endif
+#if READS
+  make(reinterpret_cast<uint4*>(shared), b, p, before_switch);
 #endif
   stage(b.x, reinterpret_cast<u16*>(shared), p, copied);
   for (u32 r = thread; r <= block_rows; r += blockDim.x)

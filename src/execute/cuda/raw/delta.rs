@@ -1,5 +1,6 @@
 //! Launches of `delta.cu`: one to four tokens by delta-4 CSR, and the dense matrix again.
 
+use super::reads::{self, Reads};
 use super::script;
 use super::source::{Kernel, Source};
 use super::stream::{Gpu, Launch, Passing};
@@ -27,7 +28,7 @@ pub(in crate::execute::cuda) struct DeltaArrays {
 /// Whether matrices of this many columns can be multiplied, which compiles the kernel for one token.
 pub(in crate::execute::cuda) fn can(gpu: &Gpu, cols: usize, dtype: DType) -> bool {
     let most = DeltaCut { blocks: 1, block_rows: 1024, groups: 62, threads: 768 };
-    shared(cols, MOST_TOKENS, most) <= gpu.shared && gpu.has(&kernel("delta_rows", 1, dtype))
+    shared(cols, MOST_TOKENS, most) <= gpu.shared && gpu.has(&kernel("delta_rows", 1, dtype, None))
 }
 
 /// The most matrices of a launch.
@@ -60,6 +61,7 @@ pub(in crate::execute::cuda) unsafe fn rows(gpu: &Gpu, x: &Tensor, parts: &[Part
     let settled = parts.iter().filter(|part| part.weight.settled.swap(true, Ordering::Relaxed)).count();
     let early = settled == parts.len() || script::is_open();
     let aligned = cols.is_multiple_of(8) && x.handle.offset_start.unwrap_or(0).is_multiple_of(16);
+    let made = reads::taken(gpu, x, |gpu, reads| aligned && gpu.has(&kernel("delta_rows", 1, x.dtype, Some(reads))));
     let flags = [parts[0].bias.is_some(), early, aligned].map(usize::from);
     let mut params = vec![cols, tokens, slack(all)];
     params.extend(flags);
@@ -71,25 +73,28 @@ pub(in crate::execute::cuda) unsafe fn rows(gpu: &Gpu, x: &Tensor, parts: &[Part
     params.extend(of(&|at| cuts[at].block_rows));
     params.extend(of(&|at| cuts[at].groups));
     params.extend(of(&|at| cuts[at].threads));
-    params.push(0);
+    let mut params: Vec<u32> = params.into_iter().map(|word| word as u32).collect();
+    params.extend(made.as_ref().map_or(reads::AS_THEY_ARE, |reads| reads.params()));
+    let read = made.as_ref().map_or(x, |reads| &reads.x);
+    let making = made.as_ref().map_or([x; reads::BUFFERS], |reads| reads.buffers());
     let buffer = |at: usize| {
         let Part { weight, bias, y } = parts[at.min(parts.len() - 1)];
         [&weight.values, &weight.gaps, &weight.heads, &weight.bounds, bias.unwrap_or(x), y]
     };
-    let buffers = [x].into_iter().chain((0..MOST_PARTS).flat_map(buffer)).map(|tensor| tensor.handle.clone());
+    let buffers = [read].into_iter().chain((0..MOST_PARTS).flat_map(buffer)).chain(making);
     let launch = Launch {
-        kernel: &kernel("delta_rows", width, x.dtype),
+        kernel: &kernel("delta_rows", width, x.dtype, made.as_deref()),
         blocks: all.blocks,
         threads: all.threads,
         shared: shared(cols, width, all),
         early,
         map: None,
         passing: Passing::Together,
-        params: params.into_iter().map(|word| word as u32).collect(),
+        params,
     };
     // SAFETY: the caller's promise, of which the parameters say the same; there is shared memory for the inputs, the
     // zeros after them that chunks are filled up with, the chunks' sums and the rows' bounds.
-    unsafe { gpu.launch(launch, buffers.collect()) };
+    unsafe { gpu.launch(launch, buffers.map(|tensor| tensor.handle.clone()).collect()) };
 }
 
 /// What a block of any of the matrices needs.
@@ -113,7 +118,7 @@ pub(in crate::execute::cuda) unsafe fn expand(gpu: &Gpu, weight: &DeltaArrays, d
     let panel = panel(cut, width, gpu.shared);
     let params = [rows, width, 0, cut.block_rows, cut.groups, panel, 0, 0, 1, 0].map(|word| word as u32);
     let launch = Launch {
-        kernel: &kernel("delta_expand", 1, dense.dtype),
+        kernel: &kernel("delta_expand", 1, dense.dtype, None),
         blocks: cut.blocks,
         threads: cut.threads,
         shared: 2 * (cut.block_rows * panel + cut.block_rows + 1),
@@ -139,8 +144,9 @@ fn buffers<const N: usize>(weight: &DeltaArrays, others: [&Tensor; N]) -> Vec<cu
     arrays.into_iter().chain(others).map(|tensor| tensor.handle.clone()).collect()
 }
 
-fn kernel(entry: &'static str, tokens: usize, dtype: DType) -> Kernel {
-    let macros = vec![("TOKENS", tokens as u32), ("BRAIN_NUMBERS", u32::from(dtype == DType::BF16))];
+fn kernel(entry: &'static str, tokens: usize, dtype: DType, reads: Option<&Reads>) -> Kernel {
+    let mut macros = vec![("TOKENS", tokens as u32), ("BRAIN_NUMBERS", u32::from(dtype == DType::BF16))];
+    macros.extend(reads.map(Reads::macros).unwrap_or_default());
     Kernel { source: Source::Delta, entry, macros }
 }
 

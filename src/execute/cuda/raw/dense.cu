@@ -8,7 +8,7 @@
 //   CHUNKS   eights of columns that a thread has      ROWS   rows whose weights are on their way at once
 //   WARPS    of a block: 8, or 16 where rows are long
 // Architecture: sm_75 on (bf16: sm_80 on).
-// Shared memory: 4 bytes a row of the block and warp.
+// Shared memory: 4 bytes a row of the block and warp, 8 a warp.
 // Registers: at most 128 a thread, for 512 threads a multiprocessor.
 #ifndef CHUNKS
 #define CHUNKS 2
@@ -29,14 +29,17 @@ struct DensePart {
 struct DenseBuffers {
   const uint4* x;
   DensePart parts[3];
+  ReadsBuffers reads;
 };
 
 struct DenseParams {
   u32 eights;      // of a row
   u32 early, has_bias;
+  u32 most;        // rows of a block
   u32 rows[3];
   u32 begins[3];   // a part's first block; of parts that are not there the number of blocks
   u32 blocks[3];
+  ReadsParams reads;
 };
 
 namespace dense {
@@ -52,13 +55,43 @@ __device__ __forceinline__ float dot(float sum, uint4 a, uint4 b) {
   }
   return sum;
 }
+
+// The norm of what the block's threads hold, and its numbers for later launches. `slots` has two for each warp.
+__device__ __forceinline__ void make_norm(uint4 (&held)[CHUNKS], const ReadsBuffers& b, const ReadsParams& p, u32 eights,
+                                          float* slots) {
+  using namespace elements;
+  float total = 0.f;
+#pragma unroll
+  for (int c = 0; c < CHUNKS; c++)
+    if (threadIdx.x + c * THREADS < eights) total += total_of(held[c], !p.centred, 0.f);
+  const float width = float(8 * eights);
+  float squares = block_sum(total, slots), mean = 0.f;
+  if (p.centred) {
+    mean = squares / width;
+    total = 0.f;
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++)
+      if (threadIdx.x + c * THREADS < eights) total += total_of(held[c], true, mean);
+    squares = block_sum(total, slots + WARPS);
+  }
+  const float deviation = sqrtf(squares / width + p.eps);
+#pragma unroll
+  for (int c = 0; c < CHUNKS; c++) {
+    const u32 at = threadIdx.x + c * THREADS;
+    if (at < eights) {
+      if (p.added > 0 && blockIdx.x == 0) b.sum[at] = held[c];
+      held[c] = normed(held[c], b.gain[at], b.bias + at, p.has_bias, mean, deviation);
+      if (blockIdx.x == 0) b.out[at] = held[c];
+    }
+  }
+}
 }  // namespace dense
 
 // y [rows] = weight [rows, cols] . x + bias, of each part; cols are whole eights.
 extern "C" __global__ void __launch_bounds__(32 * WARPS, 16 / WARPS)
     dense_rows(const __grid_constant__ DenseBuffers b, const __grid_constant__ DenseParams p) {
   using namespace dense;
-  extern __shared__ __align__(16) float sums[];  // [rows of the block][WARPS]
+  extern __shared__ __align__(16) float sums[];  // [rows of the block][WARPS], and twice [WARPS] for what is read
   const u32 thread = threadIdx.x, part = blockIdx.x >= p.begins[2] ? 2 : blockIdx.x >= p.begins[1] ? 1 : 0;
   const u32 block = blockIdx.x - p.begins[part], blocks = p.blocks[part];
   const u32 row0 = u32(u64(block) * p.rows[part] / blocks), row1 = u32(u64(block + 1) * p.rows[part] / blocks);
@@ -84,7 +117,17 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 16 / WARPS)
   uint4 inputs[CHUNKS];
 #pragma unroll
   for (int c = 0; c < CHUNKS; c++)
-    inputs[c] = thread + c * THREADS < p.eights ? b.x[thread + c * THREADS] : make_uint4(0, 0, 0, 0);
+    inputs[c] = thread + c * THREADS < p.eights ? elements::read(b.x, b.reads, p.reads, thread + c * THREADS)
+                                                : make_uint4(0, 0, 0, 0);
+#if READS == 1
+  make_norm(inputs, b.reads, p.reads, p.eights, sums + p.most * WARPS);
+#elif READS == 2
+#pragma unroll
+  for (int c = 0; c < CHUNKS; c++) {
+    const u32 at = thread + c * THREADS;
+    if (at < p.eights && at % gridDim.x == blockIdx.x) b.reads.out[at] = inputs[c];
+  }
+#endif
 
   for (u32 row = 0; row < count; row += ROWS) {
     float of_rows[ROWS];

@@ -1,5 +1,6 @@
 //! Launches of `dense.cu`: one token by up to three dense matrices that share their input.
 
+use super::reads::{self, Reads};
 use super::script;
 use super::source::{Kernel, Source};
 use super::stream::{Gpu, Launch, Passing};
@@ -33,7 +34,7 @@ pub(in crate::execute::cuda) fn can(gpu: &Gpu, weight: &Tensor) -> bool {
     let whole = cols > 0 && rows > 0 && cols.is_multiple_of(EIGHT) && weight.is_contiguous() && begins;
     let form = Form::of(cols).filter(|_| whole && weight.dtype.size() == 2);
     let fits = |form: &Form| Cut::of(gpu.processors, *form, &[rows]).is_some_and(|cut| cut.shared() <= gpu.shared);
-    form.filter(fits).is_some_and(|form| gpu.has(&form.kernel(weight.dtype)))
+    form.filter(fits).is_some_and(|form| gpu.has(&form.kernel(weight.dtype, None)))
 }
 
 /// `y [1, rows] = x [1, cols] . weight^T + bias`, of each part.
@@ -47,12 +48,17 @@ pub(in crate::execute::cuda) unsafe fn rows(gpu: &Gpu, x: &Tensor, parts: &[Part
     let of_parts: Vec<usize> = parts.iter().map(|part| part.weight.shape()[0]).collect();
     let cut = Form::of(cols).and_then(|form| Cut::of(gpu.processors, form, &of_parts));
     let Some(cut) = cut else { return };
+    let made = reads::taken(gpu, x, |gpu, reads| gpu.has(&cut.form.kernel(x.dtype, Some(reads))));
     let part = |at: usize| parts[at.min(parts.len() - 1)];
     let of_part = |at: usize| [part(at).weight, part(at).bias.unwrap_or(x), part(at).y];
-    let buffers: Vec<Handle> =
-        [x].into_iter().chain((0..MOST_PARTS).flat_map(of_part)).map(|tensor| tensor.handle.clone()).collect();
+    let read = made.as_ref().map_or(x, |reads| &reads.x);
+    let making = made.as_ref().map_or([x; reads::BUFFERS], |reads| reads.buffers());
+    let buffers = [read].into_iter().chain((0..MOST_PARTS).flat_map(of_part)).chain(making);
+    let buffers: Vec<Handle> = buffers.map(|tensor| tensor.handle.clone()).collect();
+    let mut params = cut.params(cols, script::is_open(), parts[0].bias.is_some());
+    params.extend(made.as_ref().map_or(reads::AS_THEY_ARE, |reads| reads.params()));
     let launch = Launch {
-        kernel: &cut.form.kernel(x.dtype),
+        kernel: &cut.form.kernel(x.dtype, made.as_deref()),
         blocks: cut.blocks.iter().sum(),
         threads: 32 * cut.form.warps,
         shared: cut.shared(),
@@ -60,7 +66,7 @@ pub(in crate::execute::cuda) unsafe fn rows(gpu: &Gpu, x: &Tensor, parts: &[Part
         early: true,
         map: None,
         passing: Passing::Together,
-        params: cut.params(cols, script::is_open(), parts[0].bias.is_some()),
+        params,
     };
     // SAFETY: the caller's promise, of which the parameters say the same; there is shared memory for the sums.
     unsafe { gpu.launch(launch, buffers) };
@@ -92,11 +98,12 @@ impl Form {
         Some(Self { warps, chunks: chunks.max(1), rows })
     }
 
-    fn kernel(self, dtype: DType) -> Kernel {
+    fn kernel(self, dtype: DType, reads: Option<&Reads>) -> Kernel {
         let Self { warps, chunks, rows } = self;
         let brain = u32::from(dtype == DType::BF16);
         let macros = [("CHUNKS", chunks), ("ROWS", rows), ("WARPS", warps)].map(|(name, value)| (name, value as u32));
-        let macros = macros.into_iter().chain([("BRAIN_NUMBERS", brain)]).collect();
+        let macros = macros.into_iter().chain([("BRAIN_NUMBERS", brain)]);
+        let macros = macros.chain(reads.map(Reads::macros).unwrap_or_default()).collect();
         Kernel { source: Source::Dense, entry: "dense_rows", macros }
     }
 }
@@ -130,15 +137,15 @@ impl Cut {
     }
 
     fn shared(&self) -> usize {
-        4 * self.most * self.form.warps
+        4 * (self.most + 2) * self.form.warps
     }
 
-    /// The struct `DenseParams`.
+    /// The struct `DenseParams`, but for what is read.
     fn params(&self, cols: usize, early: bool, bias: bool) -> Vec<u32> {
         let all: usize = self.blocks.iter().sum();
         let or = |of: &[usize], at: usize, other| of.get(at).copied().unwrap_or(other);
         let begin = |at: usize| if at < self.blocks.len() { self.blocks[..at].iter().sum() } else { all };
-        let mut words = vec![cols / EIGHT, usize::from(early), usize::from(bias)];
+        let mut words = vec![cols / EIGHT, usize::from(early), usize::from(bias), self.most];
         words.extend((0..MOST_PARTS).map(|at| or(&self.rows, at, 0)));
         words.extend((0..MOST_PARTS).map(begin));
         words.extend((0..MOST_PARTS).map(|at| or(&self.blocks, at, 1)));
@@ -173,6 +180,6 @@ mod tests {
         }
         assert_eq!(Form::of(32776), None);
         let cut = Cut::of(132, Form::of(4096).unwrap(), &[4096, 1024]).unwrap();
-        assert_eq!(cut.params(4096, true, false), [512, 1, 0, 4096, 1024, 0, 0, 211, 264, 211, 53, 1]);
+        assert_eq!(cut.params(4096, true, false), [512, 1, 0, 20, 4096, 1024, 0, 0, 211, 264, 211, 53, 1]);
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //!   *.cu ──> source ──> NVRTC ──> ~/.cache/sparsify-exp/NVIDIA-H200/cuda/HASH.cubin ──> stream ──> GPU
 //!            macros     once for a driver, an architecture and a source                 └── CubeCL's server thread
-//!   delta, octets, panels: the launches of a format   dense: one token   decode: what is between linears
+//!   delta, octets, panels: the launches of a format   dense: one token   decode: what is between linears, or
+//!   reads: made by a linear itself
 //!   blas: cublasLt   script: launches as a CUDA graph
 //! ```
 //! Nothing here knows when another path is faster. Where something is missing (the stream can't be found, a source can't
@@ -17,6 +18,7 @@ pub(super) mod dense;
 pub(super) mod octets;
 pub(super) mod own;
 pub(super) mod panels;
+pub(super) mod reads;
 pub(super) mod script;
 mod source;
 mod stream;

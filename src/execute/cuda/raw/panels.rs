@@ -204,7 +204,7 @@ mod tests {
         // Of 43, 16 and 86 tiles of 32 steps.
         assert_eq!([blocks(64, 11008, 4096), blocks(64, 4096, 4096), blocks(256, 11008, 4096)], [129, 128, 129]);
         // One tile, of a step and of 86.
-        assert_eq!([blocks(64, 16, 128), blocks(256, 16, 11008)], [1, 9]);
+        assert_eq!([blocks(64, 16, 128), blocks(256, 16, 11008)], [1, 8]);
         // More tiles than blocks.
         assert!((120..=132).contains(&blocks(32, 100_000, 4096)));
     }

@@ -10,30 +10,58 @@
 //! is thrown away. Nothing here knows what the launches compute.
 
 use super::stream::{Gpu, Server};
+use crate::execute::decode::TimedLaunch;
+use crate::execute::stage;
 use cubecl::server::{ComputeServer, Handle};
 use cudarc::driver::{result, sys};
+use std::any::Any;
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Puts a launch on a stream, the first of a graph or a later one.
 type Put = Box<dyn Fn(usize, bool) -> Result<(), String> + Send>;
 
+/// A launch that was written down.
+struct Written {
+    /// What it is for, and which kernel it is.
+    stage: String,
+    kernel: String,
+    put: Put,
+}
+
 /// What the server's thread writes down.
 #[derive(Clone, Default)]
-pub(super) struct Pen(Arc<Mutex<Vec<(&'static str, Put)>>>);
+struct Page(Arc<Mutex<Vec<Written>>>);
+
+/// Writes launches down, all for the same.
+pub(super) struct Pen {
+    page: Page,
+    stage: String,
+}
 
 impl Pen {
-    pub fn write(&self, entry: &'static str, put: impl Fn(usize, bool) -> Result<(), String> + Send + 'static) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((entry, Box::new(put)));
+    pub fn write(&self, kernel: String, put: impl Fn(usize, bool) -> Result<(), String> + Send + 'static) {
+        let written = Written { stage: self.stage.clone(), kernel, put: Box::new(put) };
+        self.page.0.lock().unwrap_or_else(PoisonError::into_inner).push(written);
     }
 }
 
 /// A script that is being written.
 #[derive(Default)]
 struct Open {
-    pen: Pen,
+    page: Page,
     held: Vec<Handle>,
     left: bool,
+    /// A launch that is not made yet.
+    waiting: Option<Waiting>,
+}
+
+/// A launch, which whatever comes after may do along with its own.
+struct Waiting {
+    what: Box<dyn Any>,
+    launch: Box<dyn FnOnce()>,
+    /// What it is for.
+    stage: String,
 }
 
 thread_local! {
@@ -42,11 +70,13 @@ thread_local! {
 
 /// Where the calling thread's launches are written down, if they are.
 pub(super) fn pen() -> Option<Pen> {
-    OPEN.with_borrow(|open| open.as_ref().map(|open| open.pen.clone()))
+    OPEN.with_borrow(|open| open.as_ref().map(|open| Pen { page: open.page.clone(), stage: stage::current() }))
 }
 
-/// Keeps buffers for as long as the script that is being written.
+/// A launch begins: what waited for it is launched before, and its buffers are kept for as long as the script that is being
+/// written.
 pub(super) fn hold(buffers: &[Handle]) {
+    flush();
     OPEN.with_borrow_mut(|open| {
         if let Some(open) = open {
             open.held.extend_from_slice(buffers);
@@ -59,8 +89,46 @@ pub(in crate::execute::cuda) fn is_open() -> bool {
     OPEN.with_borrow(Option::is_some)
 }
 
+/// Lets a launch wait for the next one of this thread, which may do it along with its own: see [`taken`]. Without a script
+/// that is being written it is launched at once.
+pub(super) fn later(what: impl Any, launch: impl FnOnce() + 'static) {
+    flush();
+    if !is_open() {
+        return launch();
+    }
+    let waiting = Waiting { what: Box::new(what), launch: Box::new(launch), stage: stage::current() };
+    wait(waiting);
+}
+
+fn wait(waiting: Waiting) {
+    OPEN.with_borrow_mut(|open| {
+        if let Some(open) = open {
+            open.waiting = Some(waiting);
+        }
+    });
+}
+
+/// What waits, if it is of this type and `fits`; whoever takes it does it.
+pub(super) fn taken<T: Any>(fits: impl FnOnce(&T) -> bool) -> Option<T> {
+    let waiting = OPEN.with_borrow_mut(|open| open.as_mut().and_then(|open| open.waiting.take()))?;
+    if waiting.what.downcast_ref::<T>().is_some_and(fits) {
+        return waiting.what.downcast().ok().map(|what| *what);
+    }
+    wait(waiting);
+    None
+}
+
+/// Launches what waits.
+pub(in crate::execute::cuda) fn flush() {
+    let waiting = OPEN.with_borrow_mut(|open| open.as_mut().and_then(|open| open.waiting.take()));
+    if let Some(Waiting { launch, stage, .. }) = waiting {
+        stage::within(stage, launch);
+    }
+}
+
 /// Something is done that can't be written down.
 pub(in crate::execute::cuda) fn leave() {
+    flush();
     OPEN.with_borrow_mut(|open| {
         if let Some(open) = open {
             open.left = true;
@@ -81,6 +149,7 @@ pub(in crate::execute::cuda) struct Script {
     gpu: Gpu,
     /// A `CUgraphExec`.
     graph: usize,
+    page: Page,
     /// What the launches read and write.
     _held: Vec<Handle>,
 }
@@ -93,6 +162,7 @@ pub(in crate::execute::cuda) fn record<T>(gpu: &Gpu, work: impl FnOnce() -> T) -
     OPEN.with_borrow_mut(|open| *open = Some(Open::default()));
     let closing = Closing;
     let result = work();
+    flush();
     let open = OPEN.with_borrow_mut(Option::take);
     drop(closing);
     let script = open.filter(|open| !open.left).and_then(|open| Script::new(gpu, open));
@@ -110,15 +180,78 @@ impl Drop for Closing {
 
 impl Script {
     fn new(gpu: &Gpu, open: Open) -> Option<Self> {
-        let Open { pen, held, .. } = open;
+        let Open { page, held, left: _, waiting: _ } = open;
+        let written = page.clone();
         // Behind the launches, so that all of them are written down.
         let made = gpu.handle.submit_blocking(move |_: &mut Server| {
-            let launches = std::mem::take(&mut *pen.0.lock().unwrap_or_else(PoisonError::into_inner));
+            let launches = written.0.lock().unwrap_or_else(PoisonError::into_inner);
             // SAFETY: the thread's context is the device's.
-            unsafe { graph(&launches, true).or_else(|_| graph(&launches, false)) }
+            unsafe { graph(&launches, true, &[]).or_else(|_| graph(&launches, false, &[])) }
         });
         let graph = made.ok()?.ok()?;
-        Some(Self { gpu: gpu.clone(), graph, _held: held })
+        Some(Self { gpu: gpu.clone(), graph, page, _held: held })
+    }
+
+    /// The times of each launch, in order, `rounds` of each: all of it is repeated, with a mark between any two launches, so
+    /// that none begins early. `before` is called before each round.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub(in crate::execute::cuda) fn timed(&self, rounds: usize, before: &dyn Fn()) -> Result<Vec<TimedLaunch>, String> {
+        let told = |error: result::DriverError| format!("{error:?}");
+        let gone = |error| format!("the device's thread is gone: {error:?}");
+        let page = self.page.clone();
+        let made = self.gpu.handle.submit_blocking(move |_: &mut Server| {
+            let launches = page.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let event = |_| result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map(|event| event as usize);
+            let marks: Vec<usize> = (0..=launches.len()).map(event).collect::<Result<_, _>>().map_err(told)?;
+            // SAFETY: the thread's context is the device's, as is that of the events.
+            let graph = unsafe { graph(&launches, false, &marks) }?;
+            let names: Vec<[String; 2]> =
+                launches.iter().map(|launch| [launch.stage.clone(), launch.kernel.clone()]).collect();
+            Ok::<_, String>((graph, marks, names))
+        });
+        let (graph, marks, names) = made.map_err(|error| gone(format!("{error:?}")))??;
+        let mut all: Vec<TimedLaunch> =
+            names.into_iter().map(|[stage, kernel]| TimedLaunch { stage, kernel, seconds: Vec::new() }).collect();
+        let stream = self.gpu.stream;
+        // The first round warms up.
+        let mut failed = None;
+        for round in 0..=rounds {
+            before();
+            let of_round = marks.clone();
+            let times = self.gpu.handle.submit_blocking(move |_: &mut Server| {
+                // SAFETY: graph and events are destroyed below only; the stream is the server's.
+                unsafe {
+                    sys::cuGraphLaunch(graph as sys::CUgraphExec, stream as sys::CUstream).result()?;
+                    result::stream::synchronize(stream as sys::CUstream)?;
+                    let between = |pair: &[usize]| {
+                        result::event::elapsed(pair[0] as sys::CUevent, pair[1] as sys::CUevent).map(f64::from)
+                    };
+                    of_round.windows(2).map(between).collect::<Result<Vec<f64>, result::DriverError>>()
+                }
+            });
+            match times.map_err(|error| gone(format!("{error:?}"))).and_then(|times| times.map_err(told)) {
+                Ok(times) if round > 0 => {
+                    all.iter_mut().zip(times).for_each(|(launch, time)| launch.seconds.push(time * 1e-3));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        self.gpu.handle.submit(move |_: &mut Server| {
+            // SAFETY: nothing else destroys them, and what was launched has ended. A failure leaves them to the context.
+            unsafe {
+                let _ = result::graph::exec_destroy(graph as sys::CUgraphExec);
+                for event in marks {
+                    let _ = result::event::destroy(event as sys::CUevent);
+                }
+            }
+        });
+        failed.map_or(Ok(all), Err)
     }
 
     /// Writes numbers where one of its buffers begins, which has room for them.
@@ -163,11 +296,12 @@ impl Drop for Script {
     }
 }
 
-/// A graph of launches, captured on a stream that is made for it.
+/// A graph of launches, captured on a stream that is made for it. `marks` are none, or events: one before the first launch
+/// and one after each.
 ///
 /// # Safety
-/// On a thread whose context is the device's.
-unsafe fn graph(launches: &[(&'static str, Put)], early: bool) -> Result<usize, String> {
+/// On a thread whose context is the device's, as is that of the events.
+unsafe fn graph(launches: &[Written], early: bool, marks: &[usize]) -> Result<usize, String> {
     let told = |error: result::DriverError| format!("{error:?}");
     if launches.is_empty() {
         return Err("nothing was launched".into());
@@ -177,8 +311,22 @@ unsafe fn graph(launches: &[(&'static str, Put)], early: bool) -> Result<usize, 
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(told)?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
         let captured = result::stream::begin_capture(stream, mode).map_err(told).and_then(|()| {
-            let put = launches.iter().enumerate().try_for_each(|(at, (entry, put))| {
-                put(stream as usize, at == 0 || !early).map_err(|error| format!("{entry}: {error}"))
+            let mark = |at: usize| match marks.get(at) {
+                // Without the flag it would stand for a dependency alone.
+                Some(&event) => sys::cuEventRecordWithFlags(
+                    event as sys::CUevent,
+                    stream,
+                    sys::CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL as u32,
+                )
+                .result()
+                .map_err(told),
+                None => Ok(()),
+            };
+            let put = mark(0).and_then(|()| {
+                launches.iter().enumerate().try_for_each(|(at, Written { kernel, put, .. })| {
+                    put(stream as usize, at == 0 || !early).map_err(|error| format!("{kernel}: {error}"))?;
+                    mark(at + 1)
+                })
             });
             // A capture is ended whatever happened.
             let graph = result::stream::end_capture(stream).map_err(told);

@@ -13,7 +13,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 /// What every source begins with.
-const COMMON: &str = include_str!("common.cuh");
+const COMMON: [&str; 2] = [include_str!("common.cuh"), include_str!("elements.cuh")];
 
 /// A kernel: an entry of a source that is compiled with some macros.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -65,9 +65,16 @@ impl Kernel {
         compiled(&self.text(), target)
     }
 
+    /// What it is called where launches are told apart: one that makes its inputs says so.
+    pub(super) fn label(&self) -> String {
+        let reads = self.macros.iter().find(|(name, _)| *name == "READS").map_or(0, |(_, value)| *value);
+        let before = ["", "norm+", "gate+"].get(reads as usize).copied().unwrap_or_default();
+        format!("{before}{}", self.entry)
+    }
+
     fn text(&self) -> String {
         let macros: String = self.macros.iter().map(|(name, value)| format!("#define {name} {value}\n")).collect();
-        [&macros, COMMON, self.source.text()].concat()
+        [&macros, COMMON[0], COMMON[1], self.source.text()].concat()
     }
 }
 
@@ -170,6 +177,9 @@ mod tests {
     fn macros_come_before_what_uses_them() {
         let kernel = Kernel { source: Source::Delta, entry: "delta_rows", macros: vec![("TOKENS", 4)] };
         let text = kernel.text();
+        assert_eq!(kernel.label(), "delta_rows");
+        let reads = Kernel { macros: vec![("TOKENS", 1), ("READS", 2)], ..kernel };
+        assert_eq!(reads.label(), "gate+delta_rows");
         assert!(text.starts_with("#define TOKENS 4\n") && text.contains("void __launch_bounds__"));
         assert!(text.find("typedef unsigned int u32").unwrap() < text.find("struct DeltaParams").unwrap());
         for (source, entries) in

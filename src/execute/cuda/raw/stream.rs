@@ -289,7 +289,7 @@ impl Gpu {
             Ok(function) => function,
             Err(error) => panic!("{}: {error}", launch.kernel.entry),
         };
-        let (stream, id, entry) = (self.stream, self.id, launch.kernel.entry);
+        let (stream, id, entry, label) = (self.stream, self.id, launch.kernel.entry, launch.kernel.label());
         let Launch { blocks, threads, shared, early, map, passing, params, .. } = launch;
         script::hold(&buffers);
         let pen = script::pen();
@@ -315,7 +315,7 @@ impl Gpu {
             }
             if let Some(pen) = pen {
                 // SAFETY: as above; the script holds the buffers.
-                pen.write(entry, move |stream, first| {
+                pen.write(label, move |stream, first| {
                     unsafe { ready.put(stream, !first) }.map_err(|e| format!("{e:?}"))
                 });
             }
