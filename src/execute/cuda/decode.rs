@@ -19,6 +19,7 @@ use crate::execute::kernels::cuda::attention::{AttentionForm, attend, gather, pl
 use crate::execute::kernels::cuda::gate::gate;
 use crate::execute::kernels::cuda::norm::{NormForm, norm_rows};
 use crate::execute::kernels::cuda::table::table_rows;
+use crate::execute::stage;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Shape, Tensor as BurnTensor, TensorPrimitive};
 use burn_cubecl::kernel::into_contiguous;
@@ -179,7 +180,8 @@ impl DecodeOps for Cuda {
         Cuda::sync(device).ok()?;
         let ((logits, found), script) = script::record(&gpu, || {
             let logits = flat(work());
-            let found = largest(&logits, Some(&places.numbers().clone().into_primitive()));
+            let numbers = places.numbers().clone().into_primitive();
+            let found = stage::within("arg_max".into(), || largest(&logits, Some(&numbers)));
             (logits, found)
         });
         let script = script?;

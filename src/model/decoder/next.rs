@@ -10,7 +10,7 @@
 //! written down gives others.
 
 use super::*;
-use crate::execute::decode::Recorded;
+use crate::execute::decode::{Recorded, TimedLaunch};
 use std::borrow::Cow;
 
 /// A pass over one token of each sequence, as it is known.
@@ -69,9 +69,36 @@ impl<B: SparseBackend> Decoder<B> {
         Ok(next)
     }
 
+    /// The device's times of every launch of one more token of each sequence, `rounds` of each. The cache does not take the
+    /// tokens in. None where a pass can't be repeated.
+    ///
+    /// # Errors
+    /// As [`Decoder::next`].
+    pub fn timed_launches(
+        &mut self,
+        tokens: &[u32],
+        cache: &mut KvCache<B>,
+        rounds: usize,
+    ) -> Result<Option<Vec<TimedLaunch>>, DecoderError> {
+        let batch = Batch::new(tokens.iter().map(std::slice::from_ref));
+        let spans = cache_spans(&batch, cache)?;
+        self.check(&batch, &spans)?;
+        if !self.thresholds.is_empty() || !launches_only(&self.architecture) {
+            return Ok(None);
+        }
+        let numbers = Places::<B>::numbers_of(&batch.ids, &spans, self.architecture.attention.kv_heads);
+        let places = self.places(&batch, spans);
+        let clock = self.clock.replace(Arc::new(Clock::Names));
+        let (decoder, blocks) = (&*self, &mut cache.blocks);
+        let recorded = B::record(&self.device, &places, || decoder.logits(decoder.run(&places, blocks)));
+        self.clock = clock;
+        let Some(recorded) = recorded else { return Ok(None) };
+        recorded.timed(&places, &numbers, rounds).map(Some).map_err(DecoderError::Read)
+    }
+
     /// The arg-max of the logits.
     fn largest(&self, hidden: Tensor<B, 2>) -> Result<Vec<Option<u32>>, DecoderError> {
-        B::arg_max(self.logits(hidden)).map_err(DecoderError::Read)
+        self.arg_max(self.logits(hidden)).map_err(DecoderError::Read)
     }
 
     /// A pass that is written down.
