@@ -2,13 +2,13 @@
 //! than the experiments, since a block's weights are packed once and copied for the others.
 //!
 //! `cargo test --release --features cuda --test cuda -- --ignored --nocapture speed`; LAYERS, BATCH, SPARSITY (as
-//! `0,0.5,0.9`; 0 is dense) and FORMAT (`csr`, `bitmap`) change what is generated, SHAPES (`11008x4096`), TOKENS and
+//! `0,0.5,0.9`; 0 is dense) and FORMAT (`csr`, `bitmap`) change what is generated, STAGES tells each launch's time too, SHAPES (`11008x4096`), TOKENS and
 //! SPARSITY which products are timed: behind a hold on the stream, and as a CUDA graph.
 
 use burn::tensor::{DType, Tensor, TensorData};
 use sparsify_exp::execute::decode::{DecodeOps, Places, Span};
 use sparsify_exp::execute::{Cuda, Format, SparseWeight, cuda_device};
-use sparsify_exp::measure::{Workload, latency, quantile, time_calls};
+use sparsify_exp::measure::{Profile, Workload, latency, profile, quantile, time_calls};
 use sparsify_exp::model::{Batch, Decoder, DenseWeight, KvCache, Linear, LinearWeight, Part, architecture, published};
 use sparsify_exp::sparse::Pattern;
 use std::borrow::Cow;
@@ -87,7 +87,23 @@ fn speed_of_generating() {
             batch as f64 / spread.median,
             latency.prefill.spread().median * 1e3
         );
+        if std::env::var_os("STAGES").is_some() {
+            tell(&profile(&mut decoder, &workload).unwrap());
+        }
     }
+}
+
+/// The launches of a token, what they add up to, and the token as a whole.
+fn tell(profile: &Profile) {
+    let micro = |seconds: &[f64]| quantile(seconds, 0.5) * 1e6;
+    for step in &profile.steps {
+        let calls = step.calls as f64 / step.seconds.len() as f64;
+        let time = micro(&step.seconds);
+        println!("  {:9.1} us  {calls:4} x {:7.2}  {} {}", time, time / calls, step.stage, step.kernel);
+    }
+    let all: f64 = profile.steps.iter().map(|step| micro(&step.seconds)).sum();
+    let whole = micro(&profile.whole_seconds);
+    println!("  {all:9.1} us by the {}'s clock; {whole:.1} us a token as a whole", profile.clock.name());
 }
 
 /// Whether the tokens after the second come from a graph.
