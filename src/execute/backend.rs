@@ -1,5 +1,6 @@
 //! The one extension trait: what a Burn backend must add to run linears fast, dense and sparse.
 
+use super::choice::Choice;
 use super::convert::narrow;
 use super::decode::DecodeOps;
 use super::own::{OwnArrays, OwnError, OwnKernel, OwnSource};
@@ -67,6 +68,37 @@ pub struct Packing<P> {
 /// kernel cell's time then means something else.
 pub const KERNEL_POLICY_VERSION: u32 = 6;
 
+/// What a weight is packed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackFor {
+    /// The tokens at once that matter most.
+    pub tokens: usize,
+    /// Whether a format may be laid out in one way for few tokens and in another for many: a format that the user names has one
+    /// layout, whatever is fastest may have several.
+    pub mixes: bool,
+}
+
+impl From<usize> for PackFor {
+    fn from(tokens: usize) -> Self {
+        Self { tokens, mixes: false }
+    }
+}
+
+/// The form in which a layer is fastest, and how that is known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fastest {
+    /// The form; none is dense.
+    pub format: Option<Format>,
+    /// The measurement, where one was made for this layer.
+    pub choice: Option<Choice>,
+}
+
+impl From<Option<Format>> for Fastest {
+    fn from(format: Option<Format>) -> Self {
+        Self { format, choice: None }
+    }
+}
+
 /// What a device does at best, measured on it: the bounds of the roofline.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Peaks {
@@ -104,7 +136,7 @@ pub trait SparseBackend: DecodeOps {
         pattern: &Pattern,
         bias: Option<&FloatTensor<Self>>,
         dtype: DType,
-        tokens: usize,
+        for_use: PackFor,
         device: &Self::Device,
     ) -> Result<Packing<Self::Packed>, PackError>;
 
@@ -143,8 +175,8 @@ pub trait SparseBackend: DecodeOps {
     /// The name of the kernel that [`SparseBackend::dense_linear`] runs for this many tokens.
     fn dense_kernel(weight: &FloatTensor<Self>, tokens: usize) -> String;
 
-    /// The form in which a layer is fastest at this many tokens, from measurements; none is dense.
-    fn fastest(layer: LayerShape, tokens: usize) -> Option<Format>;
+    /// The form in which a layer is fastest at this many tokens: from tables of measurements, or measured on the device.
+    fn fastest(layer: LayerShape, tokens: usize, dtype: DType, device: &Self::Device) -> Fastest;
 
     /// Measures what the device does at best in a dtype; takes about a second.
     ///
@@ -337,11 +369,11 @@ impl<B: SparseBackend> SparseWeight<B> {
         pattern: &Pattern,
         bias: Option<&Tensor<B, 1>>,
         dtype: DType,
-        tokens: usize,
+        for_use: impl Into<PackFor>,
         device: &B::Device,
     ) -> Result<Self, PackError> {
         let bias = bias.map(|bias| bias.clone().into_primitive().tensor());
-        let packing = B::pack(format, weights, pattern, bias.as_ref(), dtype, tokens, device)?;
+        let packing = B::pack(format, weights, pattern, bias.as_ref(), dtype, for_use.into(), device)?;
         Ok(Self { format, packing })
     }
 

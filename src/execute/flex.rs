@@ -1,7 +1,7 @@
 //! The ops on Flex: tensors are host memory, the CPU kernels read them in place. Weights may be f32 or bf16;
 //! bf16 activations are widened on the way in and rounded on the way out.
 
-use super::backend::{LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
+use super::backend::{Fastest, LayerShape, PackError, PackFor, Packing, Peaks, ReadError, SparseBackend};
 use super::burn_ops;
 use super::decode::{Activation, DecodeOps, Norm};
 use super::host::{self, HostWeight};
@@ -25,7 +25,7 @@ impl SparseBackend for Flex {
         pattern: &Pattern,
         bias: Option<&FlexTensor>,
         dtype: DType,
-        _tokens: usize,
+        _for_use: PackFor,
         _device: &FlexDevice,
     ) -> Result<Packing<HostWeight>, PackError> {
         HostWeight::pack(format, weights, pattern, bias.map(numbers).as_deref(), dtype)
@@ -61,8 +61,8 @@ impl SparseBackend for Flex {
         host::dense_kernel(tokens)
     }
 
-    fn fastest(layer: LayerShape, tokens: usize) -> Option<Format> {
-        policy::fastest(layer, tokens, Simd::detect())
+    fn fastest(layer: LayerShape, tokens: usize, _dtype: DType, _device: &FlexDevice) -> Fastest {
+        policy::fastest(layer, tokens, Simd::detect()).into()
     }
 
     fn peaks(_device: &Self::Device, _dtype: DType) -> Result<Peaks, String> {

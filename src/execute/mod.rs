@@ -20,6 +20,7 @@
 
 mod backend;
 mod burn_ops;
+pub mod choice;
 mod convert;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -36,8 +37,8 @@ pub mod stage;
 
 pub use crate::config::format::Format;
 pub use backend::{
-    ColumnWeight, KERNEL_POLICY_VERSION, LayerShape, Operand, PackError, Packing, Peaks, ReadError, SparseBackend,
-    SparseWeight,
+    ColumnWeight, Fastest, KERNEL_POLICY_VERSION, LayerShape, Operand, PackError, PackFor, Packing, Peaks, ReadError,
+    SparseBackend, SparseWeight,
 };
 pub use convert::{narrow, wide_bf16, wide_f16, widen};
 #[cfg(feature = "cuda")]

@@ -1,6 +1,6 @@
 //! The ops on NdArray: tensors are host memory, the CPU kernels read them in place. f32 only.
 
-use super::backend::{LayerShape, PackError, Packing, Peaks, ReadError, SparseBackend};
+use super::backend::{Fastest, LayerShape, PackError, PackFor, Packing, Peaks, ReadError, SparseBackend};
 use super::host::{self, HostWeight};
 use super::kernels::cpu::{Simd, dense_linear};
 use super::policy;
@@ -21,7 +21,7 @@ impl SparseBackend for NdArray<f32> {
         pattern: &Pattern,
         bias: Option<&NdArrayTensor>,
         dtype: DType,
-        _tokens: usize,
+        _for_use: PackFor,
         _device: &NdArrayDevice,
     ) -> Result<Packing<HostWeight>, PackError> {
         HostWeight::pack(format, weights, pattern, bias.map(numbers).as_deref(), dtype)
@@ -52,8 +52,8 @@ impl SparseBackend for NdArray<f32> {
         host::dense_kernel(tokens)
     }
 
-    fn fastest(layer: LayerShape, tokens: usize) -> Option<Format> {
-        policy::fastest(layer, tokens, Simd::detect())
+    fn fastest(layer: LayerShape, tokens: usize, _dtype: DType, _device: &NdArrayDevice) -> Fastest {
+        policy::fastest(layer, tokens, Simd::detect()).into()
     }
 
     fn peaks(_device: &Self::Device, _dtype: DType) -> Result<Peaks, String> {

@@ -3,6 +3,7 @@
 use super::cell::Record;
 use super::numbers::Numbers;
 use crate::config::experiment::Dtype;
+use crate::execute::choice::Choice;
 use crate::measure::{BackToBack, quantile};
 use crate::plan::{CellId, KernelCell, Of};
 use schemars::JsonSchema;
@@ -32,6 +33,9 @@ pub struct KernelMeasured {
     pub max_rel_err: f64,
     /// The code path that ran.
     pub kernel: String,
+    /// What `auto` measured to choose the form, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Choice>,
     /// Median seconds of the dense kernel, timed by the same process; none if that failed.
     pub dense_seconds: Option<f64>,
     /// Bytes that the device reads from memory in a second, at best.
@@ -166,6 +170,7 @@ mod tests {
             threshold: None,
             max_rel_err: 0.0,
             kernel: "csr".into(),
+            choice: None,
             dense_seconds: Some(3.0),
             peak_bytes_per_s: 1240.0,
             peak_flops_per_s: 400.0,

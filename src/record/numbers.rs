@@ -11,6 +11,7 @@ use super::kernel::KernelMeasured;
 use super::tasks::TaskNumbers;
 use crate::column::Value;
 use crate::config::experiment::{Metric, MetricColumn};
+use crate::execute::choice::Choice;
 use crate::measure::{Agreement, Gate, Latency, Likelihood, Structure};
 use crate::plan::{ANALYSIS, CellId, GATE, TIMES};
 use schemars::JsonSchema;
@@ -159,6 +160,9 @@ pub struct GateRun {
     pub gate: Gate,
     /// The kernels that the pruned linears ran.
     pub kernels: Vec<KernelUse>,
+    /// What `auto` measured to choose their forms, where it did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<Choice>,
 }
 
 /// A kernel that linears of a model ran.
@@ -194,6 +198,8 @@ pub struct Measured {
     pub gate: Option<Gate>,
     /// The kernels that the pruned linears of a sparse variant ran.
     pub kernels: Vec<KernelUse>,
+    /// What was measured to choose them, each once.
+    pub choices: Vec<Choice>,
     /// How long it takes, for every batch size and prompt length.
     pub latency: Option<Vec<Latency>>,
     /// Zero-shot tasks.
@@ -204,7 +210,7 @@ impl Measured {
     /// The sizes alone.
     pub fn new(structure: Structure, dense_nonzero: u64) -> Self {
         let (ties, pruned, agreement, perplexity, bits_per_byte) = (None, None, None, None, None);
-        let (gate, kernels, latency, tasks) = (None, Vec::new(), None, Vec::new());
+        let (gate, kernels, choices, latency, tasks) = (None, Vec::new(), Vec::new(), None, Vec::new());
         Self {
             structure,
             dense_nonzero,
@@ -215,6 +221,7 @@ impl Measured {
             bits_per_byte,
             gate,
             kernels,
+            choices,
             latency,
             tasks,
         }
@@ -232,6 +239,7 @@ impl Measured {
             bits_per_byte,
             gate,
             kernels,
+            choices,
             latency,
             tasks,
         } = self;
@@ -240,7 +248,7 @@ impl Measured {
             agreement.map(Numbers::Agreement),
             perplexity.map(Numbers::Perplexity),
             bits_per_byte.map(Numbers::BitsPerByte),
-            gate.map(|gate| Numbers::Gate(GateRun { gate, kernels })),
+            gate.map(|gate| Numbers::Gate(GateRun { gate, kernels, choices })),
             latency.map(Numbers::Latency),
         ]
         .into_iter()
@@ -260,7 +268,9 @@ impl Measured {
                 Numbers::Perplexity(found) => of.perplexity = Some(found),
                 Numbers::BitsPerByte(found) => of.bits_per_byte = Some(found),
                 Numbers::Latency(found) => of.latency = Some(found),
-                Numbers::Gate(found) => (of.gate, of.kernels) = (Some(found.gate), found.kernels),
+                Numbers::Gate(found) => {
+                    (of.gate, of.kernels, of.choices) = (Some(found.gate), found.kernels, found.choices)
+                }
                 Numbers::Task(found) => of.tasks.push(*found),
                 Numbers::Times(_) | Numbers::Analysis(_) => {}
             }
@@ -288,6 +298,7 @@ impl Measured {
             bits_per_byte,
             gate,
             kernels: _,
+            choices: _,
             latency: _,
             tasks: _,
         } = self;

@@ -5,9 +5,9 @@ use super::record::ItemVerdict;
 use crate::record::{Numbers, PartRecord, Program, Record};
 use serde_json::Value;
 
-/// What is not compared: where a matrix lay says nothing of its numbers, and its digest is; and profiles, which are made
-/// of times and only where somebody asks for them.
-const NOT_COMPARED: [&str; 2] = ["path", "profile"];
+/// What is not compared: where a matrix lay says nothing of its numbers, and its digest is; and what is made of
+/// times alone, profiles and choices.
+const NOT_COMPARED: [&str; 4] = ["path", "profile", "choice", "choices"];
 
 /// Compares a cell's results.
 pub(super) fn compare(recorded: &Record, now: Option<&Record>, arithmetic: &Arithmetic) -> ItemVerdict {

@@ -4,7 +4,7 @@ use crate::panics;
 use burn::tensor::{DType, Tensor, TensorData};
 use half::{bf16, f16};
 use sparsify_exp::execute::decode::{DecodeOps, Places, Span};
-use sparsify_exp::execute::{Cuda, Format, SparseWeight, cuda_device};
+use sparsify_exp::execute::{Cuda, Format, PackFor, SparseWeight, cuda_device};
 use sparsify_exp::model::{DenseWeight, Linear, LinearWeight};
 use sparsify_exp::sparse::Pattern;
 
@@ -93,7 +93,7 @@ fn check(case: &Case, findings: &mut Vec<String>) {
                 &pattern,
                 device_bias.as_ref(),
                 dtype,
-                case.packed_for,
+                PackFor { tokens: case.packed_for, mixes: true },
                 &device,
             );
             (LinearWeight::Sparse(packed.unwrap()), None)

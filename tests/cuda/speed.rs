@@ -7,7 +7,7 @@
 
 use burn::tensor::{DType, Tensor, TensorData};
 use sparsify_exp::execute::decode::{DecodeOps, Places, Span};
-use sparsify_exp::execute::{Cuda, Format, SparseWeight, cuda_device};
+use sparsify_exp::execute::{Cuda, Format, PackFor, SparseWeight, cuda_device};
 use sparsify_exp::measure::{Profile, Workload, latency, profile, quantile, time_calls};
 use sparsify_exp::model::{Batch, Decoder, DenseWeight, KvCache, Linear, LinearWeight, Part, architecture, published};
 use sparsify_exp::sparse::Pattern;
@@ -18,6 +18,11 @@ use std::time::Instant;
 
 fn given(name: &str, or: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| or.into())
+}
+
+/// In the layout that is fastest for so many tokens.
+fn for_use(tokens: usize) -> PackFor {
+    PackFor { tokens, mixes: true }
 }
 
 /// Numbers about as large as a network's.
@@ -67,7 +72,8 @@ fn speed_of_generating() {
                 None => {
                     let pattern = Pattern::random(rows, cols, sparsity, packed.len() as u64);
                     let weights = &all[..rows * cols];
-                    let new = SparseWeight::new(format, weights, &pattern, None, DType::F16, batch, &device).unwrap();
+                    let new = SparseWeight::new(format, weights, &pattern, None, DType::F16, for_use(batch), &device)
+                        .unwrap();
                     packed.insert(role, new.clone());
                     new
                 }
@@ -166,11 +172,12 @@ fn speed_of_products() {
                 let format = if tokens <= 4 { Format::Csr } else { Format::Bitmap };
                 let weight = packed.entry((sparsity.to_owned(), tokens > 16)).or_insert_with(|| {
                     let pattern = Pattern::random(rows, cols, sparsity.parse().unwrap(), 1);
-                    SparseWeight::new(format, &all, &pattern, None, DType::F16, tokens, &device).unwrap()
+                    SparseWeight::new(format, &all, &pattern, None, DType::F16, for_use(tokens), &device).unwrap()
                 });
                 if tokens > 4 && tokens <= 16 {
                     let pattern = Pattern::random(rows, cols, sparsity.parse().unwrap(), 1);
-                    *weight = SparseWeight::new(format, &all, &pattern, None, DType::F16, tokens, &device).unwrap();
+                    *weight =
+                        SparseWeight::new(format, &all, &pattern, None, DType::F16, for_use(tokens), &device).unwrap();
                 }
                 let weights: Vec<_> = (0..5 * count).map(|_| linear(LinearWeight::Sparse(weight.copied()))).collect();
                 let (fast, in_graph) = product(&weights, tokens, cols);

@@ -54,7 +54,8 @@ pub(super) fn product(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tens
 pub(super) fn kernel(weight: &Tensor, tokens: usize, bias: Option<&Tensor>) -> String {
     let biased = job(weight, tokens, true).and_then(|job| {
         let all = DenseKernel::comparable(weight, job);
-        choice::known(&weight.device, &name(job, all.len())).map(|at| all[at])
+        let known = choice::known(&weight.device, &name(job, all.len()));
+        known.map(|known| all[known.map_or(0, |choice| choice.best())])
     });
     let kernel = biased.filter(|_| bias.is_none()).unwrap_or_else(|| DenseKernel::of(weight, tokens, bias));
     kernel.name(tokens).into()
@@ -62,7 +63,7 @@ pub(super) fn kernel(weight: &Tensor, tokens: usize, bias: Option<&Tensor>) -> S
 
 /// What a choice is kept under.
 fn name(job: Job, kernels: usize) -> String {
-    format!("dense 3, {}, {kernels} kernels, {job:?}", blas::version().unwrap_or_default())
+    format!("dense 4, {}, {kernels} kernels, {job:?}", blas::version().unwrap_or_default())
 }
 
 /// A kernel, and of cublasLt which of its own.
@@ -135,7 +136,8 @@ impl DenseKernel {
     /// The fastest of them, timed once for a device, a shape and a version of the library.
     fn fastest(gpu: &Gpu, weight: &Tensor, bias: Option<&Tensor>, job: Job) -> Self {
         let all = Self::comparable(weight, job);
-        let chosen = choice::fastest(gpu, &weight.device, &name(job, all.len()), all.len(), || {
+        let names = all.iter().map(|kernel| kernel.candidate(job.tokens)).collect();
+        let chosen = choice::fastest(gpu, &weight.device, &name(job, all.len()), names, || {
             let x = outputs::output(weight, Shape::new([job.tokens, job.cols]), weight.dtype);
             let copies = copies(weight);
             let all = &all;
@@ -150,7 +152,15 @@ impl DenseKernel {
                 }
             }
         });
-        all[chosen]
+        all[chosen.map_or(0, |choice| choice.best())]
+    }
+
+    /// What it is called where several are compared.
+    fn candidate(self, tokens: usize) -> String {
+        match self {
+            Self::Blas(number) => format!("{} {number}", self.name(tokens)),
+            Self::Rows | Self::Tiles | Self::Gemm | Self::Fma | Self::Matmul => self.name(tokens).into(),
+        }
     }
 
     fn name(self, tokens: usize) -> &'static str {

@@ -7,6 +7,7 @@ mod cube;
 mod decode;
 mod dense;
 mod fma;
+mod form;
 mod gemm;
 mod hold;
 mod inputs;
@@ -23,7 +24,9 @@ mod weight;
 pub use raw::blas::version as dense_library;
 pub use weight::CudaWeight;
 
-use super::backend::{ColumnWeight, LayerShape, Operand, PackError, Packing, Peaks, ReadError, SparseBackend};
+use super::backend::{
+    ColumnWeight, Fastest, LayerShape, Operand, PackError, PackFor, Packing, Peaks, ReadError, SparseBackend,
+};
 use super::convert::{narrow, widen};
 use super::own::{OwnArrays, OwnError, OwnKernel, OwnSource};
 use crate::config::format::Format;
@@ -72,10 +75,10 @@ impl SparseBackend for Cuda {
         pattern: &Pattern,
         bias: Option<&Tensor>,
         dtype: DType,
-        tokens: usize,
+        for_use: PackFor,
         device: &CudaDevice,
     ) -> Result<Packing<CudaWeight>, PackError> {
-        CudaWeight::pack(format, weights, pattern, bias, dtype, tokens, device)
+        CudaWeight::pack(format, weights, pattern, bias, dtype, for_use, device)
     }
 
     fn copied(weight: &CudaWeight) -> CudaWeight {
@@ -102,8 +105,8 @@ impl SparseBackend for Cuda {
         dense::kernel(weight, tokens, None)
     }
 
-    fn fastest(layer: LayerShape, tokens: usize) -> Option<Format> {
-        policy::fastest(layer, tokens, raw::kernels_ran_here())
+    fn fastest(layer: LayerShape, tokens: usize, dtype: DType, device: &CudaDevice) -> Fastest {
+        form::fastest(layer, tokens, dtype, device)
     }
 
     fn peaks(device: &CudaDevice, dtype: DType) -> Result<Peaks, String> {

@@ -5,7 +5,7 @@
 //!            elsewhere: for one, or of f32   Groups     a lane reads 8 entries of a row at a time
 //!            for more, of 16-bit numbers     Squares    entries of 16 x 16 squares, for tensor cores
 //!   bitmap   of 16-bit numbers               Octets     masks in the order of tensor cores         CUDA C++
-//!                                                       for up to 16 tokens, or in panels for more
+//!                                                       where `auto` takes it for more than 16 tokens, in panels
 //!            elsewhere                       BitTiles   masks in the order of tensor cores
 //! ```
 //! What is multiplied in CUDA C++ is packed only where those kernels can be used ([`super::raw`]).
@@ -16,7 +16,7 @@ use super::raw::octets::{self, OctetsArrays};
 use super::raw::panels;
 use super::{Cuda, Tensor, processors, tensor_core};
 use crate::config::format::{Format, OnCuda};
-use crate::execute::backend::{PackError, Packing};
+use crate::execute::backend::{PackError, PackFor, Packing};
 use crate::execute::convert::narrow;
 use crate::sparse::{BitTiles, Delta, Groups, LaneOrder, Octets, Pattern, Squares, StepBits};
 use burn::tensor::Tensor as BurnTensor;
@@ -85,7 +85,7 @@ pub(super) struct TileArrays {
 const FULL_SHARE: usize = 16 << 10;
 
 impl CudaWeight {
-    /// Packs for the number of tokens that matters most.
+    /// Packs for the number of tokens that matters most; a bitmap is laid out for many only where layouts may mix.
     ///
     /// # Errors
     /// When the weights do not fit the format.
@@ -95,7 +95,7 @@ impl CudaWeight {
         pattern: &Pattern,
         bias: Option<&Tensor>,
         dtype: DType,
-        tokens: usize,
+        PackFor { tokens, mixes }: PackFor,
         device: &CudaDevice,
     ) -> Result<Packing<Self>, PackError> {
         let by_squares = tokens > 1 && tensor_core(&CudaRuntime::client(device), dtype);
@@ -111,6 +111,7 @@ impl CudaWeight {
             OnCuda::Csr if by_squares => squares(weights, pattern, dtype, device)?,
             OnCuda::Csr => groups(weights, pattern, dtype, device)?,
             OnCuda::Bitmap => {
+                let tokens = if mixes { tokens } else { tokens.min(octets::FEW) };
                 match gpu.map(|gpu| by_octets(weights, pattern, dtype, tokens, &gpu, device)).transpose()? {
                     Some(Some(uploaded)) => uploaded,
                     Some(None) | None => tiles(weights, pattern, dtype, device)?,

@@ -175,6 +175,7 @@ mod tests {
             threshold: None,
             max_rel_err: 0.0,
             kernel: "dense-burn".into(),
+            choice: None,
             dense_seconds: Some(1e-6),
             peak_bytes_per_s: 10e9,
             peak_flops_per_s: 100e9,

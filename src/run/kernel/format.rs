@@ -1,8 +1,10 @@
 //! A weight in the format that a kernel cell asks for.
 
 use crate::config::experiment::{Dtype, KernelFormat};
+use crate::execute::choice::Choice;
 use crate::execute::{
-    ColumnWeight, LayerShape, OwnError, OwnKernel, OwnSource, PackError, SparseBackend, SparseWeight, own_arrays,
+    ColumnWeight, LayerShape, OwnError, OwnKernel, OwnSource, PackError, PackFor, SparseBackend, SparseWeight,
+    own_arrays,
 };
 use crate::model::{DenseWeight, Linear, LinearWeight};
 use crate::plan::OwnKernel as OwnKernelCell;
@@ -90,8 +92,8 @@ pub(super) fn build_own<B: SparseBackend>(
     Ok((KernelWeight::Own(kernel), bytes))
 }
 
-/// Stores a weight, in memory of its own; and the bytes that it takes there. `auto` takes what is fastest
-/// for this many tokens.
+/// Stores a weight, in memory of its own; the bytes that it takes there, and what was measured for it. `auto` takes what is
+/// fastest for this many tokens.
 ///
 /// # Shapes
 /// - `weights`: `[out_features, in_features]`, as is the pattern, which `dense` and `threshold` do not look at
@@ -105,25 +107,31 @@ pub(super) fn build_weight<B: SparseBackend>(
     tokens: usize,
     dtype: Dtype,
     device: &B::Device,
-) -> Result<(KernelWeight<B>, u64), PackError> {
+) -> Result<(KernelWeight<B>, u64, Option<Choice>), PackError> {
     let linear = |weight| KernelWeight::Linear(Linear { weight, bias: None });
     let shape = LayerShape { rows: pattern.rows(), cols: pattern.cols(), kept: pattern.kept() };
+    let (mut choice, mixes) = (None, format == KernelFormat::Auto);
     let format = match format {
         KernelFormat::Dense => None,
         KernelFormat::Sparse(format) => Some(format),
-        KernelFormat::Auto => B::fastest(shape, tokens),
+        KernelFormat::Auto => {
+            let fastest = B::fastest(shape, tokens, burn_dtype(dtype), device);
+            choice = fastest.choice;
+            fastest.format
+        }
         KernelFormat::Source => unreachable!("a user's kernel is built by `build_own`"),
         KernelFormat::Threshold => {
             let columns = ColumnWeight::new(weights, [shape.rows, shape.cols], burn_dtype(dtype), device);
             let bytes = columns.bytes() as u64;
-            return Ok((KernelWeight::Columns(columns), bytes));
+            return Ok((KernelWeight::Columns(columns), bytes, None));
         }
     };
     let Some(format) = format else {
         let weight = DenseWeight::new(weights.into(), [shape.rows, shape.cols], burn_dtype(dtype), device);
-        return Ok((linear(LinearWeight::Dense(weight)), weights.len() as u64 * bytes_per_number(dtype)));
+        return Ok((linear(LinearWeight::Dense(weight)), weights.len() as u64 * bytes_per_number(dtype), choice));
     };
-    let weight = SparseWeight::new(format, weights, pattern, None, burn_dtype(dtype), tokens, device)?;
+    let weight =
+        SparseWeight::new(format, weights, pattern, None, burn_dtype(dtype), PackFor { tokens, mixes }, device)?;
     let bytes = weight.bytes() as u64;
-    Ok((linear(LinearWeight::Sparse(weight)), bytes))
+    Ok((linear(LinearWeight::Sparse(weight)), bytes, choice))
 }

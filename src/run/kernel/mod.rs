@@ -17,6 +17,7 @@ use super::panics::{caught, panicked};
 use super::scheduler::{Desk, RunError};
 use crate::config::experiment::{Format, KernelFormat};
 use crate::config::kernel::{kernel_dtypes, kernel_formats};
+use crate::execute::choice::Choice;
 use crate::execute::{KERNEL_POLICY_VERSION, OwnError, PackError, Peaks, SparseBackend};
 use crate::load::normals;
 use crate::measure::{
@@ -236,6 +237,8 @@ struct Bench<B: SparseBackend> {
 struct Weight<B: SparseBackend> {
     /// On the host, the one that was used last stands last.
     copies: Vec<KernelWeight<B>>,
+    /// What was measured to choose its form.
+    choice: Option<Choice>,
     /// Of a copy.
     bytes: u64,
     kept: u64,
@@ -291,10 +294,11 @@ impl<B: SparseBackend> Bench<B> {
         let pattern = self.pattern(cell);
         let masked =
             if pattern.kept() < self.weights.len() { pattern.apply(&self.weights) } else { self.weights.clone() };
-        let (first, bytes) = match &cell.given.kernel {
+        let (first, bytes, choice) = match &cell.given.kernel {
             Some(own) => {
                 let text = files::source(own, &self.experiment).map_err(CellError::File)?;
-                build_own::<B>(own, text, &masked, &pattern, cell.dtype, &self.device)?
+                let (own, bytes) = build_own::<B>(own, text, &masked, &pattern, cell.dtype, &self.device)?;
+                (own, bytes, None)
             }
             None => build_weight::<B>(cell.format, &masked, &pattern, cell.tokens, cell.dtype, &self.device)?,
         };
@@ -304,7 +308,7 @@ impl<B: SparseBackend> Bench<B> {
             copies.push(copies[0].copied());
         }
         let convert_seconds = start.elapsed().as_secs_f64();
-        Ok(Weight { copies, bytes, kept: pattern.kept() as u64, masked, convert_seconds })
+        Ok(Weight { copies, choice, bytes, kept: pattern.kept() as u64, masked, convert_seconds })
     }
 
     fn time(
@@ -356,6 +360,7 @@ impl<B: SparseBackend> Bench<B> {
             threshold: input.threshold,
             max_rel_err,
             kernel,
+            choice: weight.choice.clone(),
             dense_seconds: self.dense.iter().find(|(tokens, _)| *tokens == cell.tokens).map(|(_, median)| *median),
             peak_bytes_per_s: self.peaks.bytes_per_s,
             peak_flops_per_s: self.peaks.flops_per_s,

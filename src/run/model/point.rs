@@ -6,7 +6,8 @@ use super::pruned::{Calibrated, Pruned};
 use super::session::Session;
 use super::tasks::ask;
 use crate::config::experiment::{Dtype, LatencySettings, Metric, Variant};
-use crate::execute::{LayerShape, ReadError, SparseBackend, SparseWeight};
+use crate::execute::choice::Choice;
+use crate::execute::{LayerShape, PackFor, ReadError, SparseBackend, SparseWeight};
 use crate::load::{TaskTokens, Tokenizer};
 use crate::measure::{
     Agreement, ForwardError, Latency, PeakRss, Stored, Workload, agreement, all_logits, decoded_logits, gate, latency,
@@ -194,12 +195,13 @@ impl Point {
         }
         stage("converting");
         let start = Instant::now();
-        let (mut decoder, stored) = self.sparse_decoder(session, cell)?;
+        let (mut decoder, stored, choices) = self.sparse_decoder(session, cell)?;
         timings.convert_seconds = Some(start.elapsed().as_secs_f64());
 
         let start = Instant::now();
         let mut measured = sizes(session, cell, &stored)?;
         measured.kernels = self.kernels(&decoder, &tokens_of(session, job));
+        measured.choices = choices;
         stage("gate");
         let logits = gate_logits(&mut decoder, session)?;
         let vocabulary = decoder.architecture().vocabulary;
@@ -230,24 +232,29 @@ impl Point {
         latency.map(|latencies| latencies.into_iter().map(own).collect())
     }
 
-    /// The model with its pruned linears in the variant's form, and what it stores.
+    /// The model with its pruned linears in the variant's form, what it stores, and what was measured to choose the forms.
     fn sparse_decoder<B: SparseBackend>(
         &self,
         session: &mut Session<B>,
         cell: &Cell,
-    ) -> Result<(Decoder<B>, Vec<Stored>), CellError> {
+    ) -> Result<(Decoder<B>, Vec<Stored>, Vec<Choice>), CellError> {
         let dtype = burn_dtype(cell.dtype);
         let mut decoder = session.decoder.clone();
         let mut stored = session.stored.clone();
         // A form that is the same for any number of tokens does not ask.
-        let tokens = cell.tokens.unwrap_or(1);
+        let (tokens, mixes) = (cell.tokens.unwrap_or(1), cell.variant == Variant::Auto);
+        let mut choices: Vec<Choice> = Vec::new();
         for pruned in &self.layers {
             let Pruned { module, pattern, kept, .. } = pruned;
             let dense = session.dense(*module);
             let shape = LayerShape { rows: pattern.rows(), cols: pattern.cols(), kept: pattern.kept() };
             let format = match cell.variant {
                 Variant::Sparse(format) => Some(format),
-                Variant::Auto => B::fastest(shape, tokens),
+                Variant::Auto => {
+                    let fastest = B::fastest(shape, tokens, dtype, decoder.device());
+                    choices.extend(fastest.choice.filter(|choice| !choices.contains(choice)));
+                    fastest.format
+                }
                 Variant::Dense | Variant::Masked => None,
             };
             let slot = &mut stored[*module];
@@ -256,7 +263,8 @@ impl Point {
                 Some(format) => {
                     let bias = session.decoder.linear(*module).bias.as_ref();
                     let (weights, device) = (pruned.weights(dense)?, decoder.device());
-                    let packed = SparseWeight::new(format, &weights, pattern, bias, dtype, tokens, device)?;
+                    let packed =
+                        SparseWeight::new(format, &weights, pattern, bias, dtype, PackFor { tokens, mixes }, device)?;
                     slot.weight_bytes = packed.bytes() as u64;
                     (slot.entries, slot.format) = (Some(shape.kept as u64), packed.layout().into());
                     LinearWeight::Sparse(packed)
@@ -266,7 +274,7 @@ impl Point {
             decoder.set_weight(*module, weight);
             session.let_go(*module);
         }
-        Ok((decoder, stored))
+        Ok((decoder, stored, choices))
     }
 
     /// Which kernels the pruned linears run for each number of tokens, and how many linears each.

@@ -23,5 +23,4 @@ pub(super) mod script;
 mod source;
 mod stream;
 
-pub(super) use source::keep;
 pub(super) use stream::{Gpu, kernels_ran_here, look};

@@ -115,7 +115,7 @@ fn digest(text: &str, target: &Target) -> String {
 ///
 /// # Errors
 /// What the system says.
-pub(in crate::execute::cuda) fn keep(path: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
+fn keep(path: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(path))?;
     file.write_all(code)?;
     file.persist(path)?;

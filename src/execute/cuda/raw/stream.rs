@@ -12,6 +12,7 @@
 
 use super::script;
 use super::source::{self, Kernel, Target};
+use crate::execute::KERNEL_POLICY_VERSION;
 use crate::execute::cuda::probe;
 use burn::tensor::DType;
 use cubecl::Runtime;
@@ -270,6 +271,13 @@ impl Gpu {
     /// The folder of this GPU's machine code and choices; none where nothing can be kept.
     pub(in crate::execute::cuda) fn folder(&self) -> Option<&std::path::Path> {
         self.target.folder.as_deref()
+    }
+
+    /// What a choice depends on beside what is chosen among.
+    pub(in crate::execute::cuda) fn made_by(&self) -> String {
+        let Target { architecture, driver, .. } = &*self.target;
+        let gpu = probe::name(self.device).unwrap_or_default();
+        format!("{gpu}, {architecture}, driver {driver}, kernels {KERNEL_POLICY_VERSION}")
     }
 
     /// Whether a kernel can be launched, which compiles it.
