@@ -156,6 +156,7 @@ impl Cut {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn every_multiprocessor_has_as_many_rows_as_another() {
@@ -169,6 +170,29 @@ mod tests {
             let cut = Cut::of(132, Form::of(4096).unwrap(), rows).unwrap();
             assert_eq!(cut.blocks, blocks, "{rows:?}");
             assert!(rows.iter().zip(blocks).all(|(rows, blocks)| rows.div_ceil(*blocks) <= cut.most));
+        }
+    }
+
+    proptest! {
+        /// By the arithmetic of the source: a block has rows `[block * rows / blocks, (block + 1) * rows / blocks)`.
+        #[test]
+        fn every_row_has_a_block_and_its_sums_have_room(
+            rows in prop::collection::vec(1usize..40_000, 1..=MOST_PARTS),
+            cols in 1usize..2048,
+            processors in 1usize..200,
+        ) {
+            let cut = Cut::of(processors, Form::of(EIGHT * cols).unwrap(), &rows).unwrap();
+            let words = cut.params(EIGHT * cols, true, false);
+            let all: u32 = cut.blocks.iter().sum::<usize>() as u32;
+            let (begins, of_rows, most) = (&words[7..10], &words[4..7], words[3]);
+            for block in 0..all {
+                let part = if block >= begins[2] { 2 } else { usize::from(block >= begins[1]) };
+                let (within, blocks) = (u64::from(block - begins[part]), u64::from(words[10 + part]));
+                let row = |block: u64| (block * u64::from(of_rows[part]) / blocks) as u32;
+                prop_assert!(row(within + 1) - row(within) <= most);
+                prop_assert!(within != 0 || row(0) == 0);
+                prop_assert!(within + 1 < blocks || row(blocks) == of_rows[part]);
+            }
         }
     }
 

@@ -197,6 +197,7 @@ fn slot(most_bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn steps_are_shared_out_evenly_and_tiles_have_few_pieces() {
@@ -209,18 +210,29 @@ mod tests {
         assert!((120..=132).contains(&blocks(32, 100_000, 4096)));
     }
 
-    #[test]
-    fn every_step_belongs_to_the_block_that_has_it() {
-        for (tiles, across, blocks) in [(86, 32, 129), (16, 32, 132), (3, 7, 5), (400, 1, 132)] {
+    proptest! {
+        /// By the arithmetic of the source: a block has steps `[first_step(block), first_step(block + 1))`.
+        #[test]
+        fn every_step_belongs_to_the_block_that_has_it(tiles in 1usize..400, across in 1usize..100, blocks in 1usize..140) {
             let steps = tiles * across;
+            let blocks = blocks.min(steps);
+            let first_step = |block: usize| u32::try_from(steps * block).unwrap() as usize / blocks;
+            prop_assert_eq!((first_step(0), first_step(blocks)), (0, steps));
             let mut found = vec![0; tiles];
             for block in 0..blocks {
-                let (first, last) = (steps * block / blocks, steps * (block + 1) / blocks);
-                (0..tiles)
-                    .filter(|tile| first.max(tile * across) < last.min((tile + 1) * across))
-                    .for_each(|t| found[t] += 1);
+                let (first, last) = (first_step(block), first_step(block + 1));
+                prop_assert!(first < last, "a block without steps would end no piece");
+                (first / across..=(last - 1) / across).for_each(|tile| found[tile] += 1);
+                let block_of = |step: usize| ((step + 1) * blocks - 1) / steps;
+                prop_assert!(block_of(first) == block && block_of(last - 1) == block);
+                // A block has two places for its sums: of the tile that it begins in, and of the one that it ends in; any
+                // tile between is whole.
+                let cut = (first / across..=(last - 1) / across)
+                    .filter(|tile| first > tile * across || last < (tile + 1) * across)
+                    .count();
+                prop_assert!(cut <= 2);
             }
-            assert_eq!(found, (0..tiles).map(|tile| pieces(tile, across, steps, blocks)).collect::<Vec<_>>());
+            prop_assert_eq!(found, (0..tiles).map(|tile| pieces(tile, across, steps, blocks)).collect::<Vec<_>>());
         }
     }
 

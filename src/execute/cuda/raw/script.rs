@@ -343,3 +343,78 @@ unsafe fn graph(launches: &[Written], early: bool, marks: &[usize]) -> Result<us
         made
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::rc::Rc;
+
+    /// What was launched, in order, when `work` is written down.
+    fn launched(work: impl FnOnce(&dyn Fn(&'static str))) -> Vec<&'static str> {
+        let all: Rc<RefCell<Vec<&'static str>>> = Rc::default();
+        let kept = all.clone();
+        let later_of = move |name: &'static str| {
+            let kept = kept.clone();
+            later(name, move || kept.borrow_mut().push(name));
+        };
+        OPEN.set(Some(Open::default()));
+        work(&later_of);
+        flush();
+        OPEN.set(None);
+        let all = all.borrow().clone();
+        all
+    }
+
+    #[test]
+    fn what_waits_is_launched_before_whatever_comes() {
+        assert_eq!(launched(|later| later("norm")), ["norm"]);
+        assert_eq!(launched(|later| (later("norm"), later("gate"), hold(&[])).0), ["norm", "gate"]);
+        let after_leaving = launched(|later| {
+            later("norm");
+            leave();
+            assert_eq!(taken(|_: &&str| true), None);
+        });
+        assert_eq!(after_leaving, ["norm"]);
+    }
+
+    #[test]
+    fn what_is_taken_is_launched_by_who_takes_it() {
+        let all = launched(|later| {
+            later("norm");
+            assert_eq!(taken(|_: &u32| true), None, "of another type");
+            assert_eq!(taken(|name: &&str| *name == "gate"), None);
+            assert_eq!(taken(|name: &&str| *name == "norm"), Some("norm"));
+            assert_eq!(taken(|_: &&str| true), None, "it was taken");
+            later("gate");
+        });
+        assert_eq!(all, ["gate"]);
+    }
+
+    #[test]
+    fn outside_of_a_script_nothing_waits_and_aside_of_it_nothing_is_written() {
+        let at_once = Rc::new(RefCell::new(0));
+        let count = at_once.clone();
+        later("norm", move || *count.borrow_mut() += 1);
+        assert_eq!((*at_once.borrow(), taken(|_: &&str| true)), (1, None));
+        let all = launched(|later| {
+            later("norm");
+            aside(|| {
+                assert!(!is_open() && pen().is_none());
+                flush();
+            });
+            assert_eq!(taken(|_: &&str| true), Some("norm"));
+        });
+        assert!(all.is_empty());
+    }
+
+    #[test]
+    fn a_launch_that_waited_is_for_what_it_was_asked_for() {
+        let stages: Rc<RefCell<Vec<String>>> = Rc::default();
+        let seen = stages.clone();
+        OPEN.set(Some(Open::default()));
+        stage::within("input_layernorm".into(), || later((), move || seen.borrow_mut().push(stage::current())));
+        stage::within("attention".into(), flush);
+        OPEN.set(None);
+        assert_eq!(*stages.borrow(), ["input_layernorm"]);
+    }
+}
