@@ -195,8 +195,9 @@ pub trait SparseBackend: DecodeOps {
     }
 
     /// The name of the kernel that [`SparseBackend::threshold_linear`] runs.
-    fn threshold_kernel() -> &'static str {
-        "threshold-masked-dense"
+    fn threshold_kernel(weight: &ColumnWeight<Self>, tokens: usize) -> String {
+        let _ = (weight, tokens);
+        "threshold-masked-dense".into()
     }
 
     /// A user's kernel with a weight on the device.

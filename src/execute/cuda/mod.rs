@@ -126,8 +126,8 @@ impl SparseBackend for Cuda {
         threshold::threshold_linear(x, weight, threshold)
     }
 
-    fn threshold_kernel() -> &'static str {
-        threshold::NAME
+    fn threshold_kernel(weight: &ColumnWeight<Self>, tokens: usize) -> String {
+        threshold::kernel(weight, tokens)
     }
 
     fn own_kernel(

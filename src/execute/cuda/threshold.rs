@@ -1,42 +1,88 @@
 //! The threshold-masked product on CUDA: how the inputs are split, and the launches.
 
-use super::Tensor;
+use super::raw::Gpu;
+use super::{Cuda, Tensor, choice};
 use crate::execute::backend::{ColumnWeight, masked_dense_linear};
 use crate::execute::kernels::cuda::threshold::{MOST_INPUTS, SUM_CUBE, THREADS, threshold_columns, threshold_sum};
-use burn::tensor::{DType, Shape, TensorMetadata};
+use burn::tensor::{DType, Distribution, Shape, TensorMetadata};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use cubecl::cuda::CudaRuntime;
 use cubecl::prelude::*;
 
-/// The name of the kernel.
-pub(super) const NAME: &str = "threshold-cube-columns";
+/// The name of the kernel; how many cubes a multiprocessor has follows.
+const NAME: &str = "threshold-cube-columns";
 /// The most tokens whose sums fit a thread's registers; the experiment file asks for no more.
 const MOST_TOKENS: usize = 4;
 /// Cubes that a multiprocessor runs at once, for this many tokens: 8 of 128 threads with 4 loads of 16 bytes each are
 /// 64 KB in flight, where the memory's latency times its bandwidth is 26 KB on an H200. Registers (32 a thread of
 /// one token, 68 of four) leave room for no more.
 const CUBES_PER_PROCESSOR: [usize; MOST_TOKENS] = [8, 8, 6, 6];
+/// Other numbers of cubes that may be faster for a shape: timed once, see choice.rs.
+const OTHERS: [usize; 4] = [4, 6, 10, 16];
+/// Half of normal inputs are not above this.
+const MEDIAN: f32 = 0.674_49;
+/// Bytes of weights that are timed, in turn: three times the largest second-level cache.
+const TIMED_BYTES: usize = 3 * (64 << 20);
 /// Multiprocessors of a GPU that does not say.
 const PROCESSORS: usize = 128;
 /// Fewer inputs are not worth a cube.
 const LEAST_INPUTS: usize = 32;
 
 /// `y = (x · 1[|x| > threshold]) · Wᵀ` for at most four tokens at a time.
-pub(super) fn threshold_linear(x: Tensor, weight: &ColumnWeight<super::Cuda>, threshold: f32) -> Tensor {
+pub(super) fn threshold_linear(x: Tensor, weight: &ColumnWeight<Cuda>, threshold: f32) -> Tensor {
     let x = into_contiguous(x);
     let tokens = x.shape()[0];
     if tokens > MOST_TOKENS {
         // Right, and no faster than dense: nothing that is timed comes here.
         return masked_dense_linear(x, weight, threshold);
     }
-    let dtype = x.dtype;
+    let cubes = cubes(weight, tokens);
+    launch(x, weight, threshold, cubes)
+}
+
+/// The name of what runs for this many tokens.
+pub(super) fn kernel(weight: &ColumnWeight<Cuda>, tokens: usize) -> String {
+    match tokens {
+        1..=MOST_TOKENS => format!("{NAME}-{}", cubes(weight, tokens)),
+        _ => NAME.into(),
+    }
+}
+
+/// Cubes that a multiprocessor has: the usual number, or the fastest where they were timed.
+fn cubes(weight: &ColumnWeight<Cuda>, tokens: usize) -> usize {
+    let usual = CUBES_PER_PROCESSOR[tokens.clamp(1, MOST_TOKENS) - 1];
+    let numbers = weight.tensor().into_primitive().tensor();
+    let (device, dtype) = (numbers.device.clone(), numbers.dtype);
+    let bytes = weight.inputs() * weight.stride() * dtype.size();
+    let Some(gpu) = Gpu::of(&device).filter(|_| tokens > 0 && bytes > 0) else { return usual };
+    let all: Vec<usize> = [usual].into_iter().chain(OTHERS.into_iter().filter(|&other| other != usual)).collect();
+    let what = format!("threshold 1 of {dtype:?} [{}, {}], {tokens} tokens", weight.outputs(), weight.inputs());
+    let names = all.iter().map(|cubes| format!("{cubes} cubes")).collect();
+    let choice = choice::fastest(&gpu, &device, &what, names, || {
+        let x = burn::tensor::Tensor::<Cuda, 2>::random(
+            [tokens, weight.inputs()],
+            Distribution::Normal(0.0, 1.0),
+            (&device, dtype),
+        );
+        let x = x.into_primitive().tensor();
+        let copies: Vec<_> = (0..=TIMED_BYTES / bytes).take(32).map(|_| weight.copied()).collect();
+        let all = &all;
+        move |candidate: usize, call: usize| {
+            drop(launch(x.clone(), &copies[call % copies.len()], MEDIAN, all[candidate]));
+        }
+    });
+    all[choice.map_or(0, |choice| choice.best())]
+}
+
+/// At most four tokens, by this many cubes a multiprocessor.
+fn launch(x: Tensor, weight: &ColumnWeight<Cuda>, threshold: f32, cubes: usize) -> Tensor {
+    let (tokens, dtype) = (x.shape()[0], x.dtype);
     let vector = 16 / dtype.size();
     let stride = weight.stride() / vector;
     let processors = x.client.properties().hardware.num_streaming_multiprocessors;
     let processors = processors.map_or(PROCESSORS, |count| count as usize);
-    let Grid { blocks, splits, inputs_per_split } =
-        Grid::new(weight.inputs(), stride, processors * CUBES_PER_PROCESSOR[tokens.max(1) - 1]);
+    let Grid { blocks, splits, inputs_per_split } = Grid::new(weight.inputs(), stride, processors * cubes);
     let shape = Shape::new([splits * tokens * weight.stride()]);
     let partial = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, DType::F32);
     let shape = Shape::new([tokens, weight.outputs()]);

@@ -62,7 +62,7 @@ impl<B: SparseBackend> KernelWeight<B> {
     pub fn kernel(&self, tokens: usize) -> String {
         match self {
             Self::Linear(linear) => linear.weight.kernel(tokens),
-            Self::Columns(_) => B::threshold_kernel().into(),
+            Self::Columns(columns) => B::threshold_kernel(columns, tokens),
             Self::Own(kernel) => kernel.name(),
         }
     }
