@@ -190,7 +190,16 @@ pub fn is_timing(name: &str) -> bool {
     let units = ["seconds", "_ms", "_us", "_per_s"];
     // Times are shared out among the cells of a run, which may be others.
     let shared = ["load_cells", "calibrate_cells", "prune_cells"];
-    let others = ["gflops", "gbps", "roofline_fraction", "calls", "peak_bytes", "peak_rss_bytes", "same_kernels_as"];
+    let others = [
+        "gflops",
+        "gbps",
+        "roofline_fraction",
+        "calls",
+        "peak_bytes",
+        "peak_rss_bytes",
+        "same_kernels_as",
+        "time_share",
+    ];
     let begins = ["speedup", "break_even"];
     units.iter().any(|unit| name.ends_with(unit))
         || others.contains(&name)
