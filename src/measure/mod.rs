@@ -43,4 +43,4 @@ pub use memory::PeakRss;
 pub use stats::{mean, quantile, sd};
 pub use structure::{LayerRow, Stored, Structure, structure};
 pub use tasks::{Asked, Scored, score};
-pub use written::write_greedily;
+pub use written::{Writing, places, write_greedily};

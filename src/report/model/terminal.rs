@@ -1,19 +1,24 @@
 //! What a person wants to see first of model cells: small pivots in place of long tables.
 //!
 //! Owns which numbers are shown, and what heads them: methods down, sparsities across, so that a column is a comparison.
-//! Quality stands once for all variants of a point, which share it; sizes and times stand for each variant.
+//! Quality stands once for all variants of a point, which share it; tasks, sizes and times stand for each variant.
+//! Tasks stand side by side, as papers have them.
 
 use super::Cells;
 use super::rows::finished;
-use crate::config::experiment::{Best, MetricColumn, PivotSpec, Variant};
+use crate::config::experiment::{Best, MetricColumn, PivotSpec, TaskMetric, Variant};
 use crate::config::pivot::{Scalar, Wanted};
+use crate::config::tasks::{MEAN, MMLU, OF_MMLU, SETS};
 use crate::plan::Cell;
 use crate::record::CellResult;
-use crate::report::pivot::{PointNames, pivot};
+use crate::report::pivot::{Pivot, PointNames, pivot};
 use crate::report::table::{Table, Value};
 
 /// More sparsities than this stand one below the other.
 const MOST_ACROSS: usize = 8;
+
+/// Of more tasks than this only the means are shown.
+const MOST_TASKS: usize = 8;
 
 /// What is shown of quality, where it was measured, and which of it is best.
 const QUALITY: [(MetricColumn, Best); 3] = [
@@ -49,6 +54,8 @@ pub(super) fn shown(cells: &Cells, tables: &[Table], names: &PointNames) -> Vec<
         specs.push(spec(cells, "latency", "median_ms", None, &["method", "variant"], &works));
         specs.push(spec(cells, "latency", "speedup_vs_dense", None, &["method", "variant"], &works));
     }
+    let qualities = if specs[0].best.is_some() { specs.iter().filter(|spec| spec.best.is_some()).count() } else { 0 };
+    let of_tasks = tasks(cells, tables, names).map(|pivot| pivot.terminal());
     let tables: Vec<&Table> = tables.iter().collect();
     let text = |spec: &PivotSpec| match pivot(spec, &tables, names) {
         Ok(pivot) if spec.value == "size_mb" && masked_is_dense => pivot.terminal() + "masked takes what dense takes\n",
@@ -56,7 +63,59 @@ pub(super) fn shown(cells: &Cells, tables: &[Table], names: &PointNames) -> Vec<
         // Cells that no key tells apart, or too many of them.
         Err(_) => format!("{}: more than a small table can show, see tables/{}.csv\n", spec.value, spec.from),
     };
-    specs.iter().map(text).collect()
+    let mut shown: Vec<String> = specs.iter().map(text).collect();
+    shown.splice(qualities..qualities, of_tasks);
+    shown
+}
+
+/// What share of items is right, a column a task, where there are tasks and keys tell the cells apart.
+pub(super) fn tasks(cells: &Cells, tables: &[Table], names: &PointNames) -> Option<Pivot> {
+    let table = tables.iter().find(|table| table.name == "tasks")?;
+    let column = |name: &str| table.columns.iter().position(|column| column == name);
+    let (task, metric) = (column("task")?, column("metric")?);
+    let metrics = [TaskMetric::Acc, TaskMetric::StrictMatch].map(|metric| metric.name().to_owned());
+    let mut found: Vec<String> = Vec::new();
+    for row in table.rows.iter().filter(|row| metrics.contains(&row[metric].to_string())) {
+        let name = row[task].to_string();
+        if !found.contains(&name) {
+            found.push(name);
+        }
+    }
+    let wanted = |column: &str, values: Vec<String>| Wanted {
+        column: column.to_owned(),
+        values: values.into_iter().map(Scalar::Text).collect(),
+    };
+    let spec = spec(cells, "tasks", "value", Some(Best::Max), &["method", "variant"], &["task"]);
+    // Tasks across, whatever else.
+    let rows = spec.rows.iter().chain(&spec.columns).filter(|name| *name != "task");
+    let down = |name: &&String| *name != "sparsity_target" || targets(cells) > 0;
+    let spec = PivotSpec {
+        id: "tasks".into(),
+        rows: rows.filter(down).cloned().collect(),
+        columns: vec!["task".into()],
+        r#where: vec![wanted("metric", metrics.to_vec()), wanted("task", standing(found))],
+        ..spec
+    };
+    let made = pivot(&spec, &[table], names).ok()?;
+    Some(Pivot { value: "accuracy".into(), ..made })
+}
+
+/// The names that are shown of those in `tasks.csv`: no subject beside MMLU's mean, of many tasks only means, and no mean
+/// that a set has already.
+fn standing(mut names: Vec<String>) -> Vec<String> {
+    let is_mmlu = |name: &String| name == MMLU || name.starts_with("mmlu (");
+    let set = |name: &String| SETS.iter().find(|(set, ..)| set == name).map(|(.., tasks)| tasks.len());
+    if names.iter().any(is_mmlu) {
+        names.retain(|name| !name.starts_with(OF_MMLU));
+    }
+    let tasks = names.iter().filter(|name| set(name).is_none() && *name != MEAN).count();
+    if names.iter().any(|name| set(name) == Some(tasks)) {
+        names.retain(|name| name != MEAN);
+    }
+    if tasks > MOST_TASKS {
+        names.retain(|name| set(name).is_some() || name == MEAN || is_mmlu(name));
+    }
+    names
 }
 
 /// A pivot of a number: with whatever else tells the cells apart as outer rows.
@@ -137,4 +196,21 @@ fn varies(tables: &[Table], table: &str, column: &str) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_tasks_only_means_are_shown() {
+        let names = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<String>>();
+        let shown = |text: &str| standing(names(text)).join(" ");
+        assert_eq!(shown("boolq"), "boolq");
+        assert_eq!(shown("boolq piqa mean"), "boolq piqa mean");
+        assert_eq!(shown("mmlu_virology mmlu_anatomy piqa mmlu mean"), "piqa mmlu mean");
+        let seven = "boolq rte hellaswag winogrande arc_easy arc_challenge openbookqa";
+        assert_eq!(shown(&format!("{seven} wanda7 mean")), format!("{seven} wanda7"));
+        assert_eq!(shown(&format!("{seven} piqa lambada_openai mmlu wanda7 mean")), "mmlu wanda7 mean");
+    }
 }
