@@ -18,7 +18,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 const COMMON: usize = 16;
 /// Texts that are written at once: with more, arithmetic takes longer than reading the weights.
 const PLACES: usize = 16;
-/// Numbers of all keys and values that are kept at once: 2 GiB.
+/// Numbers of all keys and values that are kept at once, 2 GiB, or a quarter of the model's own if these are more.
 const KEPT: usize = 1 << 29;
 /// Tokens of prompts that are begun in a step, unless one alone has more.
 const BEGUN: usize = 1024;
@@ -68,7 +68,8 @@ pub fn write_greedily<B: SparseBackend>(
 pub fn places(architecture: &Architecture, prompts: usize, capacity: usize) -> usize {
     let attention = architecture.attention;
     let of_text = 2 * architecture.blocks.len() * attention.kv_heads * attention.head_dim * capacity;
-    (KEPT / of_text.max(1)).clamp(1, PLACES).min(prompts)
+    let kept = KEPT.max(architecture.parameters() / 4);
+    (kept / of_text.max(1)).clamp(1, PLACES).min(prompts)
 }
 
 /// A text that is being written.
