@@ -306,7 +306,11 @@ fn windows_are_drawn_from_long_documents() {
     // Numbers are drawn below how many documents there are, so that their number has a say.
     assert_ne!(ids("perplexity_documents = 124"), all[0]);
     let said = lab.run("plan", &format!("{train}\nperplexity_documents = 123"), &[]);
-    assert!(said.code == 3 && said.stderr.contains("has more than 64 tokens, the length of a window"), "{}", said.stderr);
+    assert!(
+        said.code == 3 && said.stderr.contains("has more than 64 tokens, the length of a window"),
+        "{}",
+        said.stderr
+    );
     let said = lab.run("run", &format!("{train}\nperplexity_windows = 4"), &[]);
     assert_eq!(said.code, 0, "{}", said.stderr);
     let manifest = lab.read("results/e/manifest.json");

@@ -11,11 +11,14 @@ use crate::config::pivot::{Scalar, Wanted};
 use crate::config::tasks::{MEAN, MMLU, OF_MMLU, SETS};
 use crate::plan::Cell;
 use crate::record::CellResult;
-use crate::report::pivot::{Pivot, PointNames, pivot};
+use crate::report::pivot::{Pivot, PivotError, PointNames, pivot};
 use crate::report::table::{Table, Value};
 
 /// More sparsities than this stand one below the other.
 const MOST_ACROSS: usize = 8;
+
+/// What shares of right items are called.
+const ACCURACY: &str = "accuracy";
 
 /// Of more tasks than this only the means are shown.
 const MOST_TASKS: usize = 8;
@@ -54,22 +57,29 @@ pub(super) fn shown(cells: &Cells, tables: &[Table], names: &PointNames) -> Vec<
         specs.push(spec(cells, "latency", "median_ms", None, &["method", "variant"], &works));
         specs.push(spec(cells, "latency", "speedup_vs_dense", None, &["method", "variant"], &works));
     }
-    let qualities = if specs[0].best.is_some() { specs.iter().filter(|spec| spec.best.is_some()).count() } else { 0 };
-    let of_tasks = tasks(cells, tables, names).map(|pivot| pivot.terminal());
+    let qualities = specs.iter().filter(|spec| spec.best.is_some()).count();
+    let of_tasks = tasks(cells, tables, names).map(|made| match made {
+        Ok(pivot) => pivot.terminal(),
+        Err(_) => too_large(ACCURACY, "tasks"),
+    });
     let tables: Vec<&Table> = tables.iter().collect();
     let text = |spec: &PivotSpec| match pivot(spec, &tables, names) {
         Ok(pivot) if spec.value == "size_mb" && masked_is_dense => pivot.terminal() + "masked takes what dense takes\n",
         Ok(pivot) => pivot.terminal(),
         // Cells that no key tells apart, or too many of them.
-        Err(_) => format!("{}: more than a small table can show, see tables/{}.csv\n", spec.value, spec.from),
+        Err(_) => too_large(&spec.value, &spec.from),
     };
     let mut shown: Vec<String> = specs.iter().map(text).collect();
     shown.splice(qualities..qualities, of_tasks);
     shown
 }
 
-/// What share of items is right, a column a task, where there are tasks and keys tell the cells apart.
-pub(super) fn tasks(cells: &Cells, tables: &[Table], names: &PointNames) -> Option<Pivot> {
+fn too_large(value: &str, from: &str) -> String {
+    format!("{value}: more than a small table can show, see tables/{from}.csv\n")
+}
+
+/// What share of items is right, a column a task, where there are tasks.
+pub(super) fn tasks(cells: &Cells, tables: &[Table], names: &PointNames) -> Option<Result<Pivot, PivotError>> {
     let table = tables.iter().find(|table| table.name == "tasks")?;
     let column = |name: &str| table.columns.iter().position(|column| column == name);
     let (task, metric) = (column("task")?, column("metric")?);
@@ -85,19 +95,19 @@ pub(super) fn tasks(cells: &Cells, tables: &[Table], names: &PointNames) -> Opti
         column: column.to_owned(),
         values: values.into_iter().map(Scalar::Text).collect(),
     };
-    let spec = spec(cells, "tasks", "value", Some(Best::Max), &["method", "variant"], &["task"]);
-    // Tasks across, whatever else.
-    let rows = spec.rows.iter().chain(&spec.columns).filter(|name| *name != "task");
-    let down = |name: &&String| *name != "sparsity_target" || targets(cells) > 0;
+    let targets: &[&str] = if targets(cells) > 1 { &["sparsity_target"] } else { &[] };
+    let rows = [&runs(cells), targets, &["method", "variant"]].concat();
     let spec = PivotSpec {
         id: "tasks".into(),
-        rows: rows.filter(down).cloned().collect(),
+        rows: rows.into_iter().map(str::to_owned).collect(),
         columns: vec!["task".into()],
+        value: "value".into(),
+        from: "tasks".into(),
+        best: Some(Best::Max),
+        digits: None,
         r#where: vec![wanted("metric", metrics.to_vec()), wanted("task", standing(found))],
-        ..spec
     };
-    let made = pivot(&spec, &[table], names).ok()?;
-    Some(Pivot { value: "accuracy".into(), ..made })
+    Some(pivot(&spec, &[table], names).map(|made| Pivot { value: ACCURACY.into(), ..made }))
 }
 
 /// The names that are shown of those in `tasks.csv`: no subject beside MMLU's mean, of many tasks only means, and no mean
@@ -121,6 +131,18 @@ fn standing(mut names: Vec<String>) -> Vec<String> {
 /// A pivot of a number: with whatever else tells the cells apart as outer rows.
 fn spec(cells: &Cells, from: &str, value: &str, best: Option<Best>, inner: &[&str], outer: &[&str]) -> PivotSpec {
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let (across, down) = if targets(cells) > MOST_ACROSS {
+        (inner, &["sparsity_target"][..])
+    } else {
+        (&["sparsity_target"][..], inner)
+    };
+    let rows = owned(&[&runs(cells), outer, down].concat());
+    let (id, columns) = (String::new(), owned(across));
+    PivotSpec { id, rows, columns, value: value.into(), from: from.into(), best, digits: None, r#where: Vec::new() }
+}
+
+/// What tells runs of models apart.
+fn runs(cells: &Cells) -> Vec<&'static str> {
     let different = |name: &&str| {
         let column = Cell::KEY.iter().find(|column| column.name == *name);
         let Some(column) = column else { return false };
@@ -128,15 +150,7 @@ fn spec(cells: &Cells, from: &str, value: &str, best: Option<Best>, inner: &[&st
         let first = values.next();
         values.any(|value| Some(value) != first)
     };
-    let runs: Vec<&str> = ["model", "backend", "dtype"].into_iter().filter(different).collect();
-    let (across, down) = if targets(cells) > MOST_ACROSS {
-        (inner, &["sparsity_target"][..])
-    } else {
-        (&["sparsity_target"][..], inner)
-    };
-    let rows = owned(&[&runs, outer, down].concat());
-    let (id, columns) = (String::new(), owned(across));
-    PivotSpec { id, rows, columns, value: value.into(), from: from.into(), best, digits: None, r#where: Vec::new() }
+    ["model", "backend", "dtype"].into_iter().filter(different).collect()
 }
 
 /// Whether all masked cells take as much as the dense one, and others are there: then their rows say nothing.
