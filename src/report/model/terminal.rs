@@ -83,12 +83,14 @@ pub(super) fn tasks(cells: &Cells, tables: &[Table], names: &PointNames) -> Opti
     let table = tables.iter().find(|table| table.name == "tasks")?;
     let column = |name: &str| table.columns.iter().position(|column| column == name);
     let (task, metric) = (column("task")?, column("metric")?);
-    let metrics = [TaskMetric::Acc, TaskMetric::StrictMatch].map(|metric| metric.name().to_owned());
-    let mut found: Vec<String> = Vec::new();
-    for row in table.rows.iter().filter(|row| metrics.contains(&row[metric].to_string())) {
-        let name = row[task].to_string();
-        if !found.contains(&name) {
-            found.push(name);
+    let shares = [TaskMetric::Acc, TaskMetric::StrictMatch].map(TaskMetric::name);
+    // A condition on what is nowhere is an error.
+    let (mut metrics, mut found) = (Vec::new(), Vec::new());
+    for row in table.rows.iter().filter(|row| shares.contains(&row[metric].to_string().as_str())) {
+        for (all, name) in [(&mut metrics, row[metric].to_string()), (&mut found, row[task].to_string())] {
+            if !all.contains(&name) {
+                all.push(name);
+            }
         }
     }
     let wanted = |column: &str, values: Vec<String>| Wanted {
@@ -105,7 +107,7 @@ pub(super) fn tasks(cells: &Cells, tables: &[Table], names: &PointNames) -> Opti
         from: "tasks".into(),
         best: Some(Best::Max),
         digits: None,
-        r#where: vec![wanted("metric", metrics.to_vec()), wanted("task", standing(found))],
+        r#where: vec![wanted("metric", metrics), wanted("task", standing(found))],
     };
     Some(pivot(&spec, &[table], names).map(|made| Pivot { value: ACCURACY.into(), ..made }))
 }
