@@ -11,6 +11,7 @@
 
 mod blocks;
 mod experts;
+mod ragged;
 mod stages;
 mod tree;
 
@@ -271,7 +272,8 @@ impl<B: SparseBackend> Decoder<B> {
     pub fn extend(&mut self, batch: &Batch, cache: &mut KvCache<B>) -> Result<Tensor<B, 2>, DecoderError> {
         let new = batch.lengths.first().copied().unwrap_or(0);
         let (sequences, capacity, past) = (cache.sequences(), cache.capacity(), cache.past());
-        if batch.lengths.len() != sequences || batch.lengths.iter().any(|&length| length != new) {
+        let alike = cache.is_even() && batch.lengths.iter().all(|&length| length == new);
+        if batch.lengths.len() != sequences || !alike {
             return Err(DecoderError::OtherSequences { sequences });
         }
         if past + new > capacity {
