@@ -126,4 +126,16 @@ mod tests {
         assert!(SYNTHETIC_MODELS.iter().all(|name| published(name).is_some()));
         assert_eq!(published("opt-126m"), None);
     }
+
+    /// As the configurations of the models' pages say.
+    #[test]
+    fn shapes_have_the_bits_of_their_files() {
+        let bits = |name| published(name).unwrap()["torch_dtype"].as_str().map(str::to_owned);
+        for name in ["llama-3.2-1b", "llama-3.1-8b", "qwen3-0.6b", "qwen3-8b", "phi-3-mini", "olmoe-1b-7b"] {
+            assert_eq!(bits(name).as_deref(), Some("bfloat16"), "{name}");
+        }
+        for name in ["gemma-2-2b", "olmo-2-1b", "opt-125m"] {
+            assert_eq!(bits(name), None, "{name}");
+        }
+    }
 }

@@ -203,8 +203,12 @@ fn new_weights(point: &PrunePoint, weights: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::config::experiment::{Method, NmPattern, Scope};
+    use crate::config::source::ModelSource;
+    use crate::load::Loader;
     use crate::model::{architecture, published};
     use crate::plan::PrunePoint;
+    use std::ops::ControlFlow;
+    use std::sync::Arc;
 
     fn cell(backend: Backend, sparsity: Option<f64>) -> Cell {
         let (scope, pattern) = (Some(Scope::Global), NmPattern::Unstructured);
@@ -262,6 +266,21 @@ mod tests {
             assert!(gigabytes(Some(0.5), Variant::Sparse(Format::Csr), &["lm_head"], true) > masked + 6.9);
             // Half of the head is wider than what is left out.
             assert!(gigabytes(Some(0.5), Variant::Masked, &[], true) > masked + 1.0);
+        }
+    }
+
+    /// What is drawn takes longer to draw than to read, so that only what is too large to be there twice goes.
+    #[test]
+    fn large_models_let_their_linears_go() {
+        let loader = Loader::new(true, Arc::new(|_: &str, _, _| ControlFlow::Continue(())));
+        for (source, goes) in [
+            (ModelSource::Synthetic("llama-3.1-8b".into()), true),
+            (ModelSource::Synthetic("qwen3-8b".into()), true),
+            (ModelSource::Synthetic("qwen3-0.6b".into()), false),
+            (ModelSource::Builtin("tiny-opt".into()), false),
+        ] {
+            let files = loader.find(&source).unwrap();
+            assert_eq!(lean(&files, &architecture(&files.config).unwrap()), goes, "{source}");
         }
     }
 
