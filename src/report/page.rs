@@ -18,6 +18,7 @@ use super::pivot::{Mark, Marked};
 use super::plot_files::DrawnFigure;
 use super::table::{Table, Value};
 use crate::record::{InputRecord, Manifest};
+use crate::shell;
 use minijinja::value::Value as Jinja;
 use minijinja::{Environment, context};
 use sha2::{Digest, Sha256};
@@ -285,11 +286,7 @@ fn commands(manifest: &Manifest) -> String {
 
 /// An argument as a shell reads it.
 fn quoted(argument: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+".contains(c);
-    match !argument.is_empty() && argument.chars().all(plain) {
-        true => argument.to_owned(),
-        false => format!("'{}'", text(argument).replace('\'', "'\\''")),
-    }
+    shell::word(&text(argument))
 }
 
 #[cfg(test)]

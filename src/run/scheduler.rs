@@ -220,7 +220,8 @@ pub(super) fn run_some(
                 runner.run(&mut desk, batch)?;
             }
         }
-        if !share.again() {
+        // Who stopped within its last point is not asked for more: it did not go through all cells.
+        if desk.stop() || !share.again() {
             return Ok(());
         }
     }

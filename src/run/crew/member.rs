@@ -132,3 +132,61 @@ impl Watch for Member<'_> {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Loader;
+    use crate::run::{PrepareOptions, prepare};
+    use std::cell::RefCell;
+    use std::ops::ControlFlow;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    /// What a worker says that is given the cells that it asks for, once this much time has passed; it may begin cells
+    /// for 50 ms.
+    fn said(text: &str, before_cells: Duration) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path());
+        let experiment = crate::config::parse(Path::new("e.toml"), text, &[]).unwrap();
+        let loader = Loader::new(true, Arc::new(|_: &str, _, _| ControlFlow::Continue(())));
+        let prepared = prepare(experiment, &loader, &store, &PrepareOptions::default()).unwrap();
+        let due = |planned: &Planned| Due {
+            cell: planned.id.clone(),
+            groups: planned.due.iter().map(|group| (*group).to_owned()).collect(),
+        };
+        let cells = prepared.cells.iter().map(due).collect();
+        let said: RefCell<Vec<String>> = RefCell::default();
+        let say = |line: &str| said.borrow_mut().push(line.to_owned());
+        let all = RefCell::new(Some(Told::Run { cells }));
+        let hear = || {
+            if let Some(all) = all.take() {
+                return line(&all);
+            }
+            let last = said.borrow().last().map(|said| serde_json::from_str(said).unwrap());
+            let Some(Said::Take { cells }) = last else { return line(&Told::Again { again: false }) };
+            std::thread::sleep(before_cells);
+            line(&Told::Yours { cells })
+        };
+        let options = RunOptions { fail_fast: false, until: Some(Instant::now() + Duration::from_millis(50)) };
+        work(prepared, &store, options, &Talk { say: &say, hear: &hear, place: (0, 1) }).unwrap();
+        said.into_inner()
+    }
+
+    #[test]
+    fn a_worker_whose_time_ends_within_its_last_point_says_so_and_asks_for_no_more() {
+        let one_point = "name = 'e'\n[model]\nsource = 'builtin:tiny-opt'\n[device]\nbackend = 'flex'\n\
+            [measure]\nmetrics = ['structure']\n";
+        let points = format!("{one_point}[[prune]]\nmethod = 'magnitude'\nsparsity = 0.5\n");
+        for text in [one_point, &points] {
+            let said = said(text, Duration::from_millis(100));
+            let late = line(&Said::Late);
+            assert_eq!(said.last(), Some(&late), "{said:?}");
+            assert!(
+                !said.contains(&line(&Said::Again)) && !said.iter().any(|said| said.contains("\"done\"")),
+                "{said:?}"
+            );
+        }
+    }
+}
