@@ -199,6 +199,7 @@ impl<B: SparseBackend> Decoder<B> {
                 }
             };
             modules.push(loaded);
+            B::sent(device);
         }
         Ok(Self {
             architecture,

@@ -160,7 +160,7 @@ type Kind = (&'static str, fn(&Read, Vec<Record>) -> Section);
 const KINDS: [Kind; 3] = [("model", model::section), ("kernel", kernel::section), ("analysis", analysis::section)];
 
 /// Their tables' columns.
-const COLUMNS: [fn() -> Vec<Columns>; 2] = [model::columns, kernel::columns];
+const COLUMNS: [fn() -> Vec<Columns>; 3] = [model::columns, kernel::columns, analysis::columns];
 
 /// What there is of an experiment, in the plan's order.
 #[derive(Default)]
