@@ -8,6 +8,7 @@ use crate::report::ReportError;
 use crate::report::database::DatabaseError;
 use crate::report::pivot::PivotError;
 use crate::run::{ExportError, PrepareError, RunError, WorkerError};
+use crate::shell;
 use crate::verify::VerifyError;
 use std::path::Path;
 
@@ -46,10 +47,10 @@ impl CliError {
         Self { code: exit::USAGE, message: message.into(), hint }
     }
 
-    /// With the experiment file in the place of `FILE` in what to do about it.
+    /// With the experiment file, and what is set over its keys, in the place of `FILE` in what to do about it.
     #[must_use]
-    pub fn about(mut self, file: &Path) -> Self {
-        let line = format!("sparsify-exp fetch {}", file.display());
+    pub fn about(mut self, file: &Path, set: &[String]) -> Self {
+        let line = format!("sparsify-exp fetch {}", shell::experiment(file, set));
         self.hint = self.hint.map(|hint| hint.replace("sparsify-exp fetch FILE", &line));
         self
     }

@@ -37,6 +37,7 @@ pub mod input;
 pub mod keyword;
 pub mod panics;
 pub mod plan;
+pub mod shell;
 
 pub mod load;
 pub mod model;

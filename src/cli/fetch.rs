@@ -10,10 +10,10 @@ use crate::load::Loader;
 use crate::load::hub::HubSettings;
 use crate::report::table::Table;
 use crate::run::{Fetched, Fetches, fetch as fetch_sources};
+use crate::shell;
 use indicatif::HumanBytes;
 use serde_json::json;
 use std::collections::HashSet;
-use std::path::Path;
 
 /// Digits of a digest that people see; JSON has all.
 const SHOWN: usize = 12;
@@ -23,14 +23,14 @@ pub(super) fn fetch(args: &FetchArgs) -> Result<u8, CliError> {
     let interrupt = Interrupt::listen(|_| Printer::note("interrupted: run again to go on from where it stopped"));
     let loader = Loader::checking(download_observer(interrupt.clone(), false));
     let fetches = fetch_sources(&experiment, &loader)
-        .map_err(|error| CliError::from(crate::run::PrepareError::from(error)).about(&args.file))?;
+        .map_err(|error| CliError::from(crate::run::PrepareError::from(error)).about(&args.file, &args.set))?;
     fetches.warnings.iter().for_each(|warning| Printer::warning(warning));
     match args.output_format {
         OutputFormat::Json => fetches.sources.iter().for_each(json_lines),
         OutputFormat::Human if fetches.sources.is_empty() => {}
         OutputFormat::Human => Printer::data(&table(&fetches).terminal()),
     }
-    say(&fetches, &args.file)?;
+    say(&fetches, args)?;
     Ok(exit::OK)
 }
 
@@ -65,7 +65,7 @@ fn table(fetches: &Fetches) -> Table {
 }
 
 /// What a machine without network needs.
-fn say(fetches: &Fetches, file: &Path) -> Result<(), CliError> {
+fn say(fetches: &Fetches, args: &FetchArgs) -> Result<(), CliError> {
     for local in &fetches.local {
         Printer::note(&format!("`{local}` is of this machine: others need it at the same place"));
     }
@@ -83,9 +83,10 @@ fn say(fetches: &Fetches, file: &Path) -> Result<(), CliError> {
     let size = HumanBytes(files.iter().sum());
     Printer::note(&format!("{}, {size}, in `{}`", counted(files.len(), "file"), cache.display()));
     let place = match (cache.file_name(), cache.parent()) {
-        (Some(name), Some(home)) if name == "hub" => format!("HF_HOME={}", home.display()),
-        (Some(_) | None, _) => format!("HF_HUB_CACHE={}", cache.display()),
+        (Some(name), Some(home)) if name == "hub" => format!("HF_HOME={}", shell::word(&home.display().to_string())),
+        (Some(_) | None, _) => format!("HF_HUB_CACHE={}", shell::word(&cache.display().to_string())),
     };
-    Printer::note(&format!("without network: {place} sparsify-exp run {} --offline", file.display()));
+    let typed = shell::experiment(&args.file, &args.set);
+    Printer::note(&format!("without network: {place} sparsify-exp run {typed} --offline"));
     Ok(())
 }

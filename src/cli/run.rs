@@ -281,7 +281,7 @@ fn prepare_with(
         explain,
     };
     let prepared = prepare(experiment, &loader, store, &options);
-    let prepared = prepared.map_err(|error| CliError::from(error).about(&selection.file))?;
+    let prepared = prepared.map_err(|error| CliError::from(error).about(&selection.file, &selection.set))?;
     for model in &prepared.models {
         for warning in &model.files.warnings {
             Printer::warning(warning);

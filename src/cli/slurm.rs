@@ -14,6 +14,7 @@ use crate::error::{CliError, exit};
 use crate::input;
 use crate::load::hub::HubSettings;
 use crate::record::{experiment_folder, sha256};
+use crate::shell::{self, word};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -71,16 +72,6 @@ fn sbatch_word(text: &str) -> Result<String, CliError> {
     })
 }
 
-/// A word as the shell has it.
-fn word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=.,:/@%+".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
-}
-
 struct Script<'a> {
     args: &'a SlurmArgs,
     experiment: &'a Experiment,
@@ -103,7 +94,7 @@ impl Script<'_> {
              #   {} fetch {}    downloads what the nodes need; run it first, where there is network\n\
              #   sh THIS-FILE    submits the tasks, and the report that follows them\n#\n",
             word("sparsify-exp"),
-            word(file),
+            shell::experiment(&args.file, &args.set),
         );
         for line in self.sbatch()? {
             let _ = writeln!(text, "#SBATCH {line}");

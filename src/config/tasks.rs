@@ -8,7 +8,7 @@
 //! `load/tasks`'s business.
 
 use schemars::JsonSchema;
-use serde::de::{Deserializer, Error, Visitor};
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
@@ -99,9 +99,11 @@ pub const MMLU: &str = "mmlu";
 /// The plain mean over all tasks of a cell.
 pub const MEAN: &str = "mean";
 /// What stands in front of a subject in a task's name.
-const OF_MMLU: &str = "mmlu_";
+pub const OF_MMLU: &str = "mmlu_";
 
-/// Sets of tasks, each with a line of help: the tables of papers.
+/// Sets of tasks, each with a line of help: the tables of papers, in the order of their columns. Wanda's are the
+/// `task_list` of `main.py` in locuslab/wanda at 8e8fc87b; SLiM's (arXiv 2410.09615) the `tasks` of `main.py` in
+/// Mohammad-Mozaffari/slim at ed72646c, whose means are over `mmlu` as one of six.
 pub const SETS: [(&str, &str, &[&str]); 2] = [
     (
         "wanda7",
@@ -273,7 +275,8 @@ impl<'de> Deserialize<'de> for TaskBos {
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<TaskBos, E> {
-                if text == TaskBos::Tokenizer.name() { Ok(TaskBos::Tokenizer) } else { Err(E::custom(text)) }
+                let known = text == TaskBos::Tokenizer.name();
+                if known { Ok(TaskBos::Tokenizer) } else { Err(E::invalid_value(Unexpected::Str(text), &self)) }
             }
         }
         deserializer.deserialize_any(Word)

@@ -140,6 +140,10 @@ pub trait SparseBackend: DecodeOps {
         device: &Self::Device,
     ) -> Result<Packing<Self::Packed>, PackError>;
 
+    /// Lets the host's copies go of what was sent to a device so far: a large model would otherwise be in host memory
+    /// twice, until something is computed.
+    fn sent(_device: &Self::Device) {}
+
     /// The same weight in memory of its own, which a clone would share.
     fn copied(weight: &Self::Packed) -> Self::Packed;
 

@@ -84,7 +84,9 @@ impl Checkpoint {
     pub fn read(&self, module: usize, part: Part) -> Result<Cow<'_, [f32]>, LoadError> {
         let described = &self.architecture.modules[module];
         let (weights, names) = match &self.store {
-            Store::Synthetic(name) => return Ok(synthetic::tensor(name, module, described, part).into()),
+            Store::Synthetic(name) => {
+                return Ok(synthetic::tensor(name, module, described, part, self.files.dtype()).wide());
+            }
             Store::Files { weights, names } => (weights, names),
         };
         let name = &names[&(module, part == Part::Bias)];
@@ -102,7 +104,13 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::read`].
     pub fn read_as_stored(&self, module: usize, part: Part) -> Result<Numbers<'_>, LoadError> {
-        let Store::Files { weights, names } = &self.store else { return Ok(self.read(module, part)?.into()) };
+        let described = &self.architecture.modules[module];
+        let (weights, names) = match &self.store {
+            Store::Synthetic(name) => {
+                return Ok(synthetic::tensor(name, module, described, part, self.files.dtype()));
+            }
+            Store::Files { weights, names } => (weights, names),
+        };
         let name = &names[&(module, part == Part::Bias)];
         let of = match weights.info(name).map(|info| info.dtype) {
             Some(Dtype::F16) => Halves::f16,
@@ -114,7 +122,6 @@ impl Checkpoint {
             let (model, tensor) = (self.files.source.clone(), name.clone());
             return Err(LoadError::NotFinite { model, tensor, count, first });
         }
-        let described = &self.architecture.modules[module];
         Ok(Numbers::Halves(match described.transposed && part == Part::Weight {
             true => halves.transposed(described.shape[1], described.shape[0]),
             false => halves,

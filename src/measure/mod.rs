@@ -47,4 +47,4 @@ pub use stats::{mean, quantile, sd};
 pub use structure::{LayerRow, Stored, Structure, structure};
 pub use tasks::{Asked, Scored, score};
 pub use workload::Workload;
-pub use written::write_greedily;
+pub use written::{Writing, places, write_greedily};

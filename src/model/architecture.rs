@@ -161,6 +161,18 @@ pub struct Architecture {
     pub assumed: Vec<String>,
 }
 
+/// What every family says of its network.
+pub(super) struct Plan {
+    /// The tokens of a sequence that the model was made for.
+    pub max_positions: usize,
+    /// How every norm computes.
+    pub norm: NormKind,
+    /// The nonlinearity of every feed-forward layer.
+    pub activation: Activation,
+    /// The attention's shape.
+    pub attention: Attention,
+}
+
 /// What numbers are multiplied by or kept within on their way. The default changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Constants {
@@ -199,6 +211,13 @@ pub struct Block {
     pub output: usize,
     /// The feed-forward layer.
     pub mlp: Mlp,
+}
+
+impl Block {
+    /// One that sees all tokens, and neither norms nor rotates queries and keys.
+    pub(super) fn new(norms: Norms, projections: Projections, output: usize, mlp: Mlp) -> Self {
+        Self { norms, projections, head_norms: HeadNorms::None, window: None, rotary: None, output, mlp }
+    }
 }
 
 /// The norms of a block; see [`Residual`] for where the first two stand.
@@ -433,6 +452,53 @@ impl Attention {
 }
 
 impl Architecture {
+    /// A network without blocks as most are: no projections beside the table, one sublayer after the other, nothing
+    /// scaled, and positions that a family sets. `modules` begin with the token table; the head is set when it is there.
+    pub(super) fn begun(family: &'static str, modules: Vec<Module>, plan: Plan) -> Self {
+        let Plan { max_positions, norm, activation, attention } = plan;
+        let vocabulary = modules[0].shape[0];
+        Self {
+            family,
+            modules,
+            blocks: Vec::new(),
+            tokens: 0,
+            embedding_norm: None,
+            positions: Positions::Rotary(Vec::new()),
+            project_in: None,
+            project_out: None,
+            final_norm: None,
+            head: 0,
+            norm,
+            activation,
+            residual: Residual::PreNorm,
+            attention,
+            constants: Constants::default(),
+            vocabulary,
+            max_positions,
+            longest: max_positions,
+            assumed: Vec::new(),
+        }
+    }
+
+    /// The place of a new module, which comes after all others.
+    pub(super) fn add(&mut self, module: Module) -> usize {
+        self.modules.push(module);
+        self.modules.len() - 1
+    }
+
+    /// Rotated queries and keys; sequences are as long as the longest of them allows.
+    pub(super) fn rotate(&mut self, rotaries: Vec<Rotary>) {
+        let reach = |rotary: &Rotary| rotary.longest(self.max_positions);
+        self.longest = rotaries.iter().map(reach).max().unwrap_or(self.max_positions);
+        self.positions = Positions::Rotary(rotaries);
+    }
+
+    /// Linear biases, under which sequences have no longest.
+    pub(super) fn bias_by(&mut self, alibi: Alibi) {
+        self.longest = usize::MAX;
+        self.positions = Positions::Alibi(alibi);
+    }
+
     /// The linears whose weights are pruned unless a glob excludes them: all but tied ones and routers.
     pub fn linears(&self) -> impl Iterator<Item = (usize, &Module)> {
         self.modules.iter().enumerate().filter(|(_, module)| module.kind == Kind::Linear)

@@ -12,6 +12,7 @@
 mod blocks;
 mod experts;
 mod next;
+mod ragged;
 mod stages;
 mod tree;
 
@@ -212,6 +213,7 @@ impl<B: SparseBackend> Decoder<B> {
                 }
             };
             modules.push(loaded);
+            B::sent(device);
         }
         Ok(Self {
             architecture,

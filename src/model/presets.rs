@@ -26,19 +26,19 @@ pub fn published(name: &str) -> Option<Value> {
         }
         "llama-3.2-1b" => with(
             llama("llama", [2048, 8192, 16, 32, 8, 128_256, 131_072], 500_000.0, true),
-            json!({"head_dim": 64, "rope_scaling": llama3(32.0)}),
+            json!({"torch_dtype": "bfloat16", "head_dim": 64, "rope_scaling": llama3(32.0)}),
         ),
         "llama-3.1-8b" => with(
             llama("llama", [4096, 14336, 32, 32, 8, 128_256, 131_072], 500_000.0, false),
-            json!({"rope_scaling": llama3(8.0)}),
+            json!({"torch_dtype": "bfloat16", "rope_scaling": llama3(8.0)}),
         ),
         "qwen3-0.6b" => with(
             llama("qwen3", [1024, 3072, 28, 16, 8, 151_936, 40_960], 1_000_000.0, true),
-            json!({"head_dim": 128, "rms_norm_eps": 1e-6}),
+            json!({"torch_dtype": "bfloat16", "head_dim": 128, "rms_norm_eps": 1e-6}),
         ),
         "qwen3-8b" => with(
             llama("qwen3", [4096, 12288, 36, 32, 8, 151_936, 40_960], 1_000_000.0, false),
-            json!({"head_dim": 128, "rms_norm_eps": 1e-6}),
+            json!({"torch_dtype": "bfloat16", "head_dim": 128, "rms_norm_eps": 1e-6}),
         ),
         "gemma-2-2b" => with(
             llama("gemma2", [2304, 9216, 26, 8, 4, 256_000, 8192], 10_000.0, true),
@@ -50,7 +50,9 @@ pub fn published(name: &str) -> Option<Value> {
         ),
         "phi-3-mini" => with(
             llama("phi3", [3072, 8192, 32, 32, 32, 32064, 4096], 10_000.0, false),
-            json!({"sliding_window": 2047, "original_max_position_embeddings": 4096}),
+            json!({
+                "torch_dtype": "bfloat16", "sliding_window": 2047, "original_max_position_embeddings": 4096,
+            }),
         ),
         "olmo-2-1b" => with(
             llama("olmo2", [2048, 8192, 16, 16, 16, 100_352, 4096], 500_000.0, false),
@@ -58,7 +60,9 @@ pub fn published(name: &str) -> Option<Value> {
         ),
         "olmoe-1b-7b" => with(
             llama("olmoe", [2048, 1024, 16, 16, 16, 50304, 4096], 10_000.0, false),
-            json!({"num_experts": 64, "num_experts_per_tok": 8, "norm_topk_prob": false}),
+            json!({
+                "torch_dtype": "bfloat16", "num_experts": 64, "num_experts_per_tok": 8, "norm_topk_prob": false,
+            }),
         ),
         "gpt2" => json!({
             "model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024,
@@ -121,5 +125,17 @@ mod tests {
     fn every_name_of_the_file_format_has_a_shape() {
         assert!(SYNTHETIC_MODELS.iter().all(|name| published(name).is_some()));
         assert_eq!(published("opt-126m"), None);
+    }
+
+    /// As the configurations of the models' pages say.
+    #[test]
+    fn shapes_have_the_bits_of_their_files() {
+        let bits = |name| published(name).unwrap()["torch_dtype"].as_str().map(str::to_owned);
+        for name in ["llama-3.2-1b", "llama-3.1-8b", "qwen3-0.6b", "qwen3-8b", "phi-3-mini", "olmoe-1b-7b"] {
+            assert_eq!(bits(name).as_deref(), Some("bfloat16"), "{name}");
+        }
+        for name in ["gemma-2-2b", "olmo-2-1b", "opt-125m"] {
+            assert_eq!(bits(name), None, "{name}");
+        }
     }
 }

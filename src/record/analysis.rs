@@ -14,7 +14,7 @@
 
 mod tables;
 
-pub use tables::{TABLES, columns_of};
+pub use tables::{Named, TABLES, columns_of};
 
 use super::cell::Record;
 use super::numbers::Numbers;

@@ -41,7 +41,7 @@ pub use crate::measure::{
 pub use accepted::{Acceptance, Acceptances, AcceptedResult};
 pub use alive::{Life, SILENCE, host, life};
 pub use analysis::{
-    AnalysisNumbers, AnalysisResult, Entry, Key, MatrixInfo, Picture, Row, StoredTable, TABLES, columns_of,
+    AnalysisNumbers, AnalysisResult, Entry, Key, MatrixInfo, Named, Picture, Row, StoredTable, TABLES, columns_of,
 };
 pub use atomic::Stamp;
 pub use cell::{Failure, FailureKind, Outline, PartOutline, PartRecord, Record, Timings};

@@ -1,12 +1,13 @@
 //! The page of columns, `docs/columns.md`: what each column of a table says, from the lists that the tables are made of.
 
 use crate::column::Column;
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// A table's columns with what they say.
 pub(super) struct Columns {
     /// The table's heading on the page.
-    pub heading: &'static str,
+    pub heading: Cow<'static, str>,
     /// Name and help of each.
     pub columns: Vec<(&'static str, &'static str)>,
 }
@@ -14,7 +15,7 @@ pub(super) struct Columns {
 impl Columns {
     /// Of a list of columns.
     pub(super) fn of<T>(heading: &'static str, columns: &[Column<T>]) -> Self {
-        Self { heading, columns: columns.iter().map(|column| (column.name, column.help)).collect() }
+        Self { heading: heading.into(), columns: columns.iter().map(|column| (column.name, column.help)).collect() }
     }
 }
 

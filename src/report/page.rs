@@ -18,6 +18,7 @@ use super::pivot::{Mark, Marked};
 use super::plot_files::DrawnFigure;
 use super::table::{Table, Value};
 use crate::record::{InputRecord, Manifest};
+use crate::shell;
 use minijinja::value::Value as Jinja;
 use minijinja::{Environment, context};
 use sha2::{Digest, Sha256};
@@ -43,7 +44,7 @@ pub(super) struct Content<'a> {
     pub failures: Vec<FailedCell>,
     /// Numbers that should have come out.
     pub verdicts: Vec<&'a Table>,
-    /// Tables of the file, as they are set in a text: short ones.
+    /// Tables as they are set in a text, those of the file and others: short ones.
     pub pivots: Vec<Marked>,
     /// All figures.
     pub figures: &'a [DrawnFigure],
@@ -141,7 +142,7 @@ fn links(content: &Content<'_>, timed: bool) -> Jinja {
         ("messages", "notes", !content.messages.is_empty()),
         ("failures", "failed cells", !content.failures.is_empty()),
         ("expectations", "expectations", !content.verdicts.is_empty()),
-        ("pivots", "tables of the file", !content.pivots.is_empty()),
+        ("pivots", "tables for a paper", !content.pivots.is_empty()),
         ("plots", "plots", !content.figures.is_empty()),
         ("tables", "all tables", true),
         ("times", "time", timed),
@@ -285,11 +286,7 @@ fn commands(manifest: &Manifest) -> String {
 
 /// An argument as a shell reads it.
 fn quoted(argument: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+".contains(c);
-    match !argument.is_empty() && argument.chars().all(plain) {
-        true => argument.to_owned(),
-        false => format!("'{}'", text(argument).replace('\'', "'\\''")),
-    }
+    shell::word(&text(argument))
 }
 
 #[cfg(test)]

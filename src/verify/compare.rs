@@ -318,6 +318,7 @@ impl Compared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     fn likeness(name: &str, recorded: &str, now: &str, arithmetic: &Arithmetic) -> Likeness {
         let mut compared = Compared::default();
@@ -361,6 +362,19 @@ mod tests {
         ] {
             assert_eq!(likeness(name, recorded, now, &other), expected, "{name} {recorded} {now}");
         }
+    }
+
+    #[test]
+    fn the_columns_that_are_not_compared_are_these() {
+        let page = crate::report::reference();
+        let names = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let timings: BTreeSet<&str> = names.filter(|name| is_timing(name)).collect();
+        let expected = "attention_ms calibrate_cells calibrate_seconds calls convert_seconds gbps gflops \
+            linears_ms load_cells load_seconds mean_ms measure_seconds median_high_ms median_high_us median_low_ms \
+            median_low_us median_ms median_us min_ms min_us other_ms p95_ms p95_us peak_bytes peak_rss_bytes \
+            prune_cells prune_seconds roofline_fraction same_kernels_as sd_ms speedup_high speedup_low \
+            speedup_vs_dense time_share tokens_per_s whole_ms";
+        assert_eq!(timings.into_iter().collect::<Vec<_>>().join(" "), expected);
     }
 
     #[test]

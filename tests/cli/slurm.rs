@@ -59,6 +59,16 @@ fn with_script(tasks: &str) -> Lab {
 }
 
 #[test]
+fn what_is_set_is_fetched_and_run() {
+    let lab = Lab::tiny(THREE_CELLS);
+    for (set, word) in [("data.context=8", "data.context=8"), ("title=\"a b\"", "'title=\"a b\"'")] {
+        lab.run(["slurm", "e.toml", "--tasks", "2", "-s", set])
+            .exits(0)
+            .prints(&[&format!("sparsify-exp fetch e.toml -s {word} "), &format!("--set {word}")]);
+    }
+}
+
+#[test]
 #[cfg(unix)]
 fn tasks_measure_all_cells_and_the_report_follows_them() {
     for tasks in ["2", "3"] {

@@ -219,6 +219,11 @@ fn a_reference_is_fetched_too() {
     for part in ["`org/tiny` at revision `main` is not in the cache", "`sparsify-exp fetch g.toml`"] {
         assert!(said(&missing).contains(part), "{}", said(&missing));
     }
+    // What is set may name other models: the line that is said has it too.
+    let set = ["-s", "data.context=8", "-s", "title=\"of two\""];
+    let missing = lab.run(&[&["run", "g.toml", "--offline"], &set[..]].concat());
+    let typed = "g.toml -s data.context=8 -s 'title=\"of two\"'";
+    assert!(said(&missing).contains(&format!("`sparsify-exp fetch {typed}`")), "{}", said(&missing));
     let fetched = lab.run(&["fetch", "g.toml", "--output-format", "json"]);
     exits(&fetched, 0);
     assert!(files(&fetched).iter().any(|file| file["file"] == "pytorch_model.bin"), "{:?}", files(&fetched));

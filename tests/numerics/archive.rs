@@ -13,8 +13,9 @@ use serde_json::Value;
 use sparsify_exp::execute::SparseBackend;
 use sparsify_exp::load::Checkpoint;
 use sparsify_exp::measure::all_logits;
-use sparsify_exp::model::{Decoder, Part};
+use sparsify_exp::model::{Alibi, Architecture, Decoder, Part, Positions, Projections};
 use std::path::Path;
+use std::sync::Arc;
 
 /// A file's tensors, of 32 bits each.
 struct Tensors(Vec<u8>);
@@ -65,10 +66,11 @@ fn folder<B: SparseBackend>(path: &Path) -> Result<String, String> {
     let (_, checkpoint) = checkpoint(&path.join("model"));
     let prune = &notebook["rows"][1]["prune"];
     let threshold = prune["threshold"].as_f64().unwrap() as f32;
+    let attention = notebook["attention"].as_str().unwrap_or_default();
     let mut found = Found::default();
     let mut kept = 0u64;
     for (setup, mask) in [("dense", None), ("masked50", Some(threshold))] {
-        let mut decoder = decoder::<B>(&checkpoint, mask, &mut kept);
+        let mut decoder = decoder::<B>(&checkpoint, attention, mask, &mut kept);
         let vocabulary = decoder.architecture().vocabulary;
         let rows: Vec<Vec<u32>> = texts(&notebook);
         let all = all_logits(&mut decoder, &rows).unwrap();
@@ -97,7 +99,7 @@ fn folder<B: SparseBackend>(path: &Path) -> Result<String, String> {
             found.logits(&all[position as usize * vocabulary..][..vocabulary], wanted);
         }
     }
-    let mut dense = decoder::<B>(&checkpoint, None, &mut 0);
+    let mut dense = decoder::<B>(&checkpoint, attention, None, &mut 0);
     let prompts = json("greedy.json");
     let same = |prompt: &&Value| {
         let wanted = ids(&prompt["new_ids"]);
@@ -134,9 +136,40 @@ fn texts(notebook: &Value) -> Vec<Vec<u32>> {
     rows.map(kept).collect()
 }
 
+/// The `eager` attention of transformers 5.24 adds Falcon's linear biases twice, by its mask and beside it; `sdpa`, which
+/// `from_pretrained` takes unless it is told otherwise, adds them once, and so do we. For an archive that was made with
+/// `eager` scores are scaled by twice as much and queries halved, which leaves all but the biases as it was.
+fn adds_twice(architecture: &Architecture, attention: &str) -> bool {
+    attention == "eager" && architecture.positions == Positions::Alibi(Alibi::RoundedAndScaled)
+}
+
+/// Halves the queries of a fused projection's weight or bias.
+fn halve_queries(architecture: &Architecture, module: usize, numbers: &mut [f32]) {
+    if !architecture.blocks.iter().any(|block| block.projections == Projections::PerHead(module)) {
+        return;
+    }
+    let shape = architecture.attention;
+    let group = shape.heads / shape.kv_heads;
+    let row = numbers.len() / architecture.modules[module].shape[0];
+    for (head, rows) in numbers.chunks_mut(shape.head_dim * row).enumerate() {
+        if head % (group + 2) < group {
+            rows.iter_mut().for_each(|number| *number /= 2.0);
+        }
+    }
+}
+
 /// The network, with weights up to a threshold set to 0 in what is pruned; `kept` counts the others.
-fn decoder<B: SparseBackend>(checkpoint: &Checkpoint, threshold: Option<f32>, kept: &mut u64) -> Decoder<B> {
-    let architecture = checkpoint.architecture();
+fn decoder<B: SparseBackend>(
+    checkpoint: &Checkpoint,
+    attention: &str,
+    threshold: Option<f32>,
+    kept: &mut u64,
+) -> Decoder<B> {
+    let twice = adds_twice(checkpoint.architecture(), attention);
+    let mut architecture = Architecture::clone(checkpoint.architecture());
+    if twice {
+        architecture.attention.scale *= 2.0;
+    }
     let linears: Vec<usize> = architecture.linears().map(|(index, _)| index).collect();
     let read = |module: usize, part: Part| {
         let mut numbers = checkpoint.read(module, part)?;
@@ -147,9 +180,12 @@ fn decoder<B: SparseBackend>(checkpoint: &Checkpoint, threshold: Option<f32>, ke
                 *kept += u64::from(*number != 0.0);
             }
         }
+        if twice {
+            halve_queries(&architecture, module, numbers.to_mut());
+        }
         Ok::<_, sparsify_exp::load::LoadError>(numbers)
     };
-    Decoder::load(architecture.clone(), DType::F32, &Default::default(), read).unwrap()
+    Decoder::load(Arc::new(architecture.clone()), DType::F32, &Default::default(), read).unwrap()
 }
 
 /// Whether the linears that are pruned have the names and shapes of the reference's.

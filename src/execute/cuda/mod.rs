@@ -78,7 +78,16 @@ impl SparseBackend for Cuda {
         for_use: PackFor,
         device: &CudaDevice,
     ) -> Result<Packing<CudaWeight>, PackError> {
-        CudaWeight::pack(format, weights, pattern, bias, dtype, for_use, device)
+        let packing = CudaWeight::pack(format, weights, pattern, bias, dtype, for_use, device);
+        Self::sent(device);
+        packing
+    }
+
+    /// The runtime keeps what it sends until a kernel is launched, and counts its bytes in 32 bits: their sum wraps
+    /// at 4 GiB, which is an overflow where those are checked.
+    fn sent(device: &CudaDevice) {
+        // What fails here fails again, with a message, when the numbers are used.
+        let _ = CudaRuntime::client(device).flush();
     }
 
     fn copied(weight: &CudaWeight) -> CudaWeight {

@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn malformed_rows_are_named() {
         let arc = |label: Value, key: &str| json!({"question": "q", "choices": {"text": ["x", "y"], "label": label}, "answerKey": key});
-        let cases: [(&str, Value, &str); 9] = [
+        let cases: [(&str, Value, &str); 11] = [
             ("boolq", json!({"question": "q", "label": 1}), "row 3 of `t.parquet` has no column `passage`"),
             ("boolq", json!({"passage": "p", "question": "q", "label": -1}), "expected an integer from 0 to 1, not -1"),
             ("rte", json!({"sentence1": "p", "sentence2": null, "label": 1}), "`sentence2` of row 3"),
@@ -339,7 +339,13 @@ mod tests {
                 "`sol1` of row 3 of `t.parquet`: it is empty",
             ),
             ("arc_easy", arc(json!(["A", "B"]), "C"), "expected one of `A`, `B`, not `C`"),
-            ("arc_easy", arc(json!(["A"]), "A"), "2 texts and 1 labels"),
+            ("arc_easy", arc(json!(["A", "B", "C"]), "A"), "2 texts and 3 labels"),
+            ("arc_easy", arc(json!(["A"]), "A"), "expected two choices at least, not 1"),
+            (
+                "hellaswag",
+                json!({"activity_label": "a", "ctx_a": "b", "ctx_b": "c", "endings": ["d"], "label": "0"}),
+                "`endings` of row 3 of `t.parquet`: expected two choices at least, not 1",
+            ),
             ("winogrande", json!({"sentence": "no gap", "option1": "a", "option2": "b", "answer": "1"}), "no gap"),
             ("mmlu_anatomy", json!({"question": "q", "choices": ["a", "b"], "answer": 0}), "expected 4 choices, not 2"),
             ("gsm8k", json!({"question": "q", "answer": "42"}), "no `#### `"),

@@ -203,7 +203,8 @@ fn ids(next: &[Option<u32>]) -> Vec<u32> {
 pub(super) fn cache_spans<B: SparseBackend>(batch: &Batch, cache: &KvCache<B>) -> Result<Vec<Span>, DecoderError> {
     let new = batch.lengths.first().copied().unwrap_or(0);
     let (sequences, capacity, past) = (cache.sequences(), cache.capacity(), cache.past());
-    if batch.lengths.len() != sequences || batch.lengths.iter().any(|&length| length != new) {
+    let alike = cache.is_even() && batch.lengths.iter().all(|&length| length == new);
+    if batch.lengths.len() != sequences || !alike {
         return Err(DecoderError::OtherSequences { sequences });
     }
     if past + new > capacity {

@@ -33,55 +33,32 @@ fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         return Err(fields.unusable("apply_residual_connection_post_layernorm", "`false`"));
     }
 
-    let mut modules = vec![Module::embedding("transformer.word_embeddings", vocabulary, hidden)];
-    let mut add = |module: Module| {
-        modules.push(module);
-        modules.len() - 1
+    let plan = Plan {
+        max_positions: fields.size("seq_length")?,
+        norm: NormKind::Layer { eps: fields.number("layer_norm_epsilon")? },
+        activation: Activation::GeluTanh,
+        attention: Attention::new(heads, heads, head_dim),
     };
-    let embedding_norm = add(Module::norm("transformer.word_embeddings_layernorm", hidden, true));
-    let mut blocks = Vec::new();
+
+    let table = Module::embedding("transformer.word_embeddings", vocabulary, hidden);
+    let mut network = Architecture::begun("bloom", vec![table], plan);
+    network.bias_by(Alibi::Plain);
+    network.embedding_norm = Some(network.add(Module::norm("transformer.word_embeddings_layernorm", hidden, true)));
     for layer in 0..fields.size("n_layer")? {
         let name = |rest: &str| format!("transformer.h.{layer}.{rest}");
         let (attention, mlp) = (Group::AttentionLinear, Group::MlpLinear);
-        let before = add(Module::norm(name("input_layernorm"), hidden, true));
-        let mut linear = |rest: &str, group, out, inp| add(Module::linear(name(rest), group, out, inp, true));
+        let before = network.add(Module::norm(name("input_layernorm"), hidden, true));
+        let mut linear = |rest: &str, group, out, inp| network.add(Module::linear(name(rest), group, out, inp, true));
         let fused = linear("self_attention.query_key_value", attention, 3 * hidden, hidden);
         let output = linear("self_attention.dense", attention, hidden, hidden);
         let up = linear("mlp.dense_h_to_4h", mlp, ffn, hidden);
         let down = linear("mlp.dense_4h_to_h", mlp, hidden, ffn);
-        let between = add(Module::norm(name("post_attention_layernorm"), hidden, true));
-        blocks.push(Block {
-            norms: Norms::before(before, between),
-            projections: Projections::PerHead(fused),
-            head_norms: HeadNorms::None,
-            window: None,
-            rotary: None,
-            output,
-            mlp: Mlp::Plain { up, down },
-        });
+        let between = network.add(Module::norm(name("post_attention_layernorm"), hidden, true));
+        let norms = Norms::before(before, between);
+        network.blocks.push(Block::new(norms, Projections::PerHead(fused), output, Mlp::Plain { up, down }));
     }
-    let final_norm = add(Module::norm("transformer.ln_f", hidden, true));
-    let tied = fields.flag("tie_word_embeddings")?;
-    let head = add(Module::head(vocabulary, hidden, tied.then_some(0)));
-    Ok(Architecture {
-        family: "bloom",
-        modules,
-        blocks,
-        tokens: 0,
-        embedding_norm: Some(embedding_norm),
-        positions: Positions::Alibi(Alibi::Plain),
-        project_in: None,
-        project_out: None,
-        final_norm: Some(final_norm),
-        head,
-        norm: NormKind::Layer { eps: fields.number("layer_norm_epsilon")? },
-        activation: Activation::GeluTanh,
-        residual: Residual::PreNorm,
-        attention: Attention::new(heads, heads, head_dim),
-        constants: Constants::default(),
-        vocabulary,
-        max_positions: fields.size("seq_length")?,
-        longest: usize::MAX,
-        assumed: Vec::new(),
-    })
+    network.final_norm = Some(network.add(Module::norm("transformer.ln_f", hidden, true)));
+    let tied = fields.flag("tie_word_embeddings")?.then_some(0);
+    network.head = network.add(Module::head(vocabulary, hidden, tied));
+    Ok(network)
 }

@@ -40,8 +40,8 @@ type NormNames = (&'static str, Option<&'static str>);
 
 fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let (hidden, heads) = (fields.size("hidden_size")?, fields.size("num_attention_heads")?);
-    let (vocabulary, max_positions) = (fields.size("vocab_size")?, fields.size("max_position_embeddings")?);
-    let (head_dim, ffn) = (fields.even_share(hidden, heads)?, fields.size("ffn_hidden_size")?);
+    let (vocabulary, ffn) = (fields.size("vocab_size")?, fields.size("ffn_hidden_size")?);
+    let head_dim = fields.even_share(hidden, heads)?;
     let (kv_heads, stacked) = match (fields.flag("new_decoder_architecture")?, fields.flag("multi_query")?) {
         (true, _) => (fields.size("num_kv_heads")?, false),
         (false, true) => (1, true),
@@ -50,66 +50,44 @@ fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let (residual, norm_names) = norms(fields)?;
     let bias = fields.flag("bias")?;
 
-    let mut modules = vec![Module::embedding("transformer.word_embeddings", vocabulary, hidden)];
-    let mut add = |module: Module| {
-        modules.push(module);
-        modules.len() - 1
+    let plan = Plan {
+        max_positions: fields.size("max_position_embeddings")?,
+        norm: NormKind::Layer { eps: fields.number("layer_norm_epsilon")? },
+        activation: fields.activation("activation")?,
+        attention: Attention::new(heads, kv_heads, head_dim),
     };
-    let mut blocks = Vec::new();
-    let rotated = !fields.flag("alibi")?;
+    let rotary = match fields.flag("alibi")? {
+        true => None,
+        false => Some(rotary(fields, &Spelling::of("rope_theta"), head_dim, plan.max_positions)?),
+    };
+
+    let table = Module::embedding("transformer.word_embeddings", vocabulary, hidden);
+    let mut network = Architecture::begun("falcon", vec![table], plan);
+    network.residual = residual;
+    let turned = rotary.is_some().then_some(0);
+    match rotary {
+        Some(rotary) => network.rotate(vec![rotary]),
+        None => network.bias_by(Alibi::RoundedAndScaled),
+    }
     for layer in 0..fields.size("num_hidden_layers")? {
         let name = |rest: &str| format!("transformer.h.{layer}.{rest}");
         let (attention, mlp) = (Group::AttentionLinear, Group::MlpLinear);
-        let mut linear = |rest: &str, group, out, inp| add(Module::linear(name(rest), group, out, inp, bias));
+        let mut linear = |rest: &str, group, out, inp| network.add(Module::linear(name(rest), group, out, inp, bias));
         let rows = (heads + 2 * kv_heads) * head_dim;
         let fused = linear("self_attention.query_key_value", attention, rows, hidden);
         let output = linear("self_attention.dense", attention, hidden, hidden);
         let up = linear("mlp.dense_h_to_4h", mlp, ffn, hidden);
         let down = linear("mlp.dense_4h_to_h", mlp, hidden, ffn);
-        let mut norm = |rest: &str| add(Module::norm(name(rest), hidden, true));
-        let attention = Some(norm(norm_names.0));
-        blocks.push(Block {
-            norms: Norms { attention, mlp: norm_names.1.map(norm), ..Norms::default() },
-            projections: if stacked { Projections::Stacked(fused) } else { Projections::PerHead(fused) },
-            head_norms: HeadNorms::None,
-            window: None,
-            rotary: rotated.then_some(0),
-            output,
-            mlp: Mlp::Plain { up, down },
-        });
+        let mut norm = |rest: &str| network.add(Module::norm(name(rest), hidden, true));
+        let norms = Norms { attention: Some(norm(norm_names.0)), mlp: norm_names.1.map(norm), ..Norms::default() };
+        let projections = if stacked { Projections::Stacked(fused) } else { Projections::PerHead(fused) };
+        let block = Block::new(norms, projections, output, Mlp::Plain { up, down });
+        network.blocks.push(Block { rotary: turned, ..block });
     }
-    let final_norm = add(Module::norm("transformer.ln_f", hidden, true));
-    let tied = fields.flag("tie_word_embeddings")?;
-    let head = add(Module::head(vocabulary, hidden, tied.then_some(0)));
-    let (positions, longest) = match rotated {
-        false => (Positions::Alibi(Alibi::RoundedAndScaled), usize::MAX),
-        true => {
-            let rotary = rotary(fields, &Spelling::of("rope_theta"), head_dim, max_positions)?;
-            let longest = rotary.longest(max_positions);
-            (Positions::Rotary(vec![rotary]), longest)
-        }
-    };
-    Ok(Architecture {
-        family: "falcon",
-        modules,
-        blocks,
-        tokens: 0,
-        embedding_norm: None,
-        positions,
-        project_in: None,
-        project_out: None,
-        final_norm: Some(final_norm),
-        head,
-        norm: NormKind::Layer { eps: fields.number("layer_norm_epsilon")? },
-        activation: fields.activation("activation")?,
-        residual,
-        attention: Attention::new(heads, kv_heads, head_dim),
-        constants: Constants::default(),
-        vocabulary,
-        max_positions,
-        longest,
-        assumed: Vec::new(),
-    })
+    network.final_norm = Some(network.add(Module::norm("transformer.ln_f", hidden, true)));
+    let tied = fields.flag("tie_word_embeddings")?.then_some(0);
+    network.head = network.add(Module::head(vocabulary, hidden, tied));
+    Ok(network)
 }
 
 /// How a block adds up, and its norms.

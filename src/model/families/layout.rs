@@ -162,46 +162,26 @@ impl Layout {
 
     /// The network.
     pub fn build(self) -> Architecture {
-        let mut modules = vec![Module::embedding("model.embed_tokens", self.vocabulary, self.hidden)];
-        let blocks = (0..self.layers).map(|layer| self.block(layer, &mut modules)).collect();
-        let mut add = |module: Module| {
-            modules.push(module);
-            modules.len() - 1
-        };
-        let final_norm = add(Module::norm("model.norm", self.hidden, self.norm_bias));
-        let head = add(Module::head(self.vocabulary, self.hidden, self.tied.then_some(0)));
-        let reach = |rotary: &Rotary| rotary.longest(self.max_positions);
-        Architecture {
-            family: self.family,
-            modules,
-            blocks,
-            tokens: 0,
-            embedding_norm: None,
-            longest: self.rotaries.iter().map(reach).max().unwrap_or(self.max_positions),
-            positions: Positions::Rotary(self.rotaries),
-            project_in: None,
-            project_out: None,
-            final_norm: Some(final_norm),
-            head,
-            norm: self.norm,
-            activation: self.activation,
-            residual: self.residual,
-            attention: self.attention,
-            constants: self.constants,
-            vocabulary: self.vocabulary,
-            max_positions: self.max_positions,
-            assumed: Vec::new(),
+        let table = Module::embedding("model.embed_tokens", self.vocabulary, self.hidden);
+        let Self { max_positions, norm, activation, attention, .. } = self;
+        let mut network =
+            Architecture::begun(self.family, vec![table], Plan { max_positions, norm, activation, attention });
+        for layer in 0..self.layers {
+            let block = self.block(layer, &mut |module| network.add(module));
+            network.blocks.push(block);
         }
+        network.final_norm = Some(network.add(Module::norm("model.norm", self.hidden, self.norm_bias)));
+        network.head = network.add(Module::head(self.vocabulary, self.hidden, self.tied.then_some(0)));
+        network.rotate(self.rotaries);
+        network.residual = self.residual;
+        network.constants = self.constants;
+        network
     }
 
-    fn block(&self, layer: usize, modules: &mut Vec<Module>) -> Block {
+    fn block(&self, layer: usize, add: &mut impl FnMut(Module) -> usize) -> Block {
         let name = |rest: &str| format!("model.layers.{layer}.{rest}");
         let Attention { heads, kv_heads, head_dim, .. } = self.attention;
         let (wide, narrow) = (heads * head_dim, kv_heads * head_dim);
-        let mut add = |module: Module| {
-            modules.push(module);
-            modules.len() - 1
-        };
         let mut attention = |rest: &str, out, inp, bias| {
             add(Module::linear(name(&format!("self_attn.{rest}")), Group::AttentionLinear, out, inp, bias))
         };
@@ -214,8 +194,8 @@ impl Layout {
             },
         };
         let output = attention("o_proj", self.hidden, wide, self.output_bias);
-        let head_norms = self.block_head_norms(&name, &mut add);
-        let mlp = self.mlp(layer, &name, &mut add);
+        let head_norms = self.block_head_norms(&name, add);
+        let mlp = self.mlp(layer, &name, add);
         let mut norm = |rest: Option<&str>| rest.map(|rest| add(Module::norm(name(rest), self.hidden, self.norm_bias)));
         let norms = Norms {
             attention: norm(self.norms.attention),
@@ -224,7 +204,7 @@ impl Layout {
             mlp_added: norm(self.norms.mlp_added),
         };
         let (window, rotary) = (self.windows[layer], self.rotary_of[layer]);
-        Block { norms, projections, head_norms, window, rotary, output, mlp }
+        Block { head_norms, window, rotary, ..Block::new(norms, projections, output, mlp) }
     }
 
     fn block_head_norms(&self, name: &impl Fn(&str) -> String, add: &mut impl FnMut(Module) -> usize) -> HeadNorms {

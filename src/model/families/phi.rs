@@ -29,27 +29,32 @@ const KEYS: &[Key] = &[
 fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let (hidden, heads) = (fields.size("hidden_size")?, fields.size("num_attention_heads")?);
     let (kv_heads, ffn) = (fields.size("num_key_value_heads")?, fields.size("intermediate_size")?);
-    let (vocabulary, max_positions) = (fields.size("vocab_size")?, fields.size("max_position_embeddings")?);
-    let head_dim = fields.even_share(hidden, heads)?;
+    let (vocabulary, head_dim) = (fields.size("vocab_size")?, fields.even_share(hidden, heads)?);
     let normed_heads = fields.flag("qk_layernorm")?;
-
-    let mut modules = vec![Module::embedding("model.embed_tokens", vocabulary, hidden)];
-    let mut add = |module: Module| {
-        modules.push(module);
-        modules.len() - 1
+    let plan = Plan {
+        max_positions: fields.size("max_position_embeddings")?,
+        norm: NormKind::Layer { eps: fields.number("layer_norm_eps")? },
+        activation: fields.activation("hidden_act")?,
+        attention: Attention::new(heads, kv_heads, head_dim),
     };
-    let mut blocks = Vec::new();
+    let spelling = Spelling { fraction: Some("partial_rotary_factor"), ..Spelling::of("rope_theta") };
+    let rotary = rotary(fields, &spelling, head_dim, plan.max_positions)?;
+
+    let table = Module::embedding("model.embed_tokens", vocabulary, hidden);
+    let mut network = Architecture::begun("phi", vec![table], plan);
+    network.rotate(vec![rotary]);
+    network.residual = Residual::Parallel;
     for layer in 0..fields.size("num_hidden_layers")? {
         let name = |rest: &str| format!("model.layers.{layer}.{rest}");
         let (wide, narrow) = (heads * head_dim, kv_heads * head_dim);
-        let mut linear = |rest: &str, group, out, inp| add(Module::linear(name(rest), group, out, inp, true));
+        let mut linear = |rest: &str, group, out, inp| network.add(Module::linear(name(rest), group, out, inp, true));
         let mut projection = |rest: &str, out| linear(rest, Group::AttentionLinear, out, hidden);
         let (q, k) = (projection("self_attn.q_proj", wide), projection("self_attn.k_proj", narrow));
         let v = projection("self_attn.v_proj", narrow);
         let output = linear("self_attn.dense", Group::AttentionLinear, hidden, wide);
         let up = linear("mlp.fc1", Group::MlpLinear, ffn, hidden);
         let down = linear("mlp.fc2", Group::MlpLinear, hidden, ffn);
-        let mut norm = |rest: &str, width| add(Module::norm(name(rest), width, true));
+        let mut norm = |rest: &str, width| network.add(Module::norm(name(rest), width, true));
         let head_norms = match normed_heads {
             true => HeadNorms::Shared {
                 q: norm("self_attn.q_layernorm", head_dim),
@@ -59,40 +64,11 @@ fn build(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
         };
         // One norm for both sublayers.
         let norms = Norms { attention: Some(norm("input_layernorm", hidden)), ..Norms::default() };
-        blocks.push(Block {
-            norms,
-            projections: Projections::Separate { q, k, v },
-            head_norms,
-            window: None,
-            rotary: Some(0),
-            output,
-            mlp: Mlp::Plain { up, down },
-        });
+        let block = Block::new(norms, Projections::Separate { q, k, v }, output, Mlp::Plain { up, down });
+        network.blocks.push(Block { head_norms, rotary: Some(0), ..block });
     }
-    let final_norm = add(Module::norm("model.final_layernorm", hidden, true));
-    let tied = fields.flag("tie_word_embeddings")?;
-    let head = add(Module { bias: true, ..Module::head(vocabulary, hidden, tied.then_some(0)) });
-    let spelling = Spelling { fraction: Some("partial_rotary_factor"), ..Spelling::of("rope_theta") };
-    let rotary = rotary(fields, &spelling, head_dim, max_positions)?;
-    Ok(Architecture {
-        family: "phi",
-        modules,
-        blocks,
-        tokens: 0,
-        embedding_norm: None,
-        longest: rotary.longest(max_positions),
-        positions: Positions::Rotary(vec![rotary]),
-        project_in: None,
-        project_out: None,
-        final_norm: Some(final_norm),
-        head,
-        norm: NormKind::Layer { eps: fields.number("layer_norm_eps")? },
-        activation: fields.activation("hidden_act")?,
-        residual: Residual::Parallel,
-        attention: Attention::new(heads, kv_heads, head_dim),
-        constants: Constants::default(),
-        vocabulary,
-        max_positions,
-        assumed: Vec::new(),
-    })
+    network.final_norm = Some(network.add(Module::norm("model.final_layernorm", hidden, true)));
+    let tied = fields.flag("tie_word_embeddings")?.then_some(0);
+    network.head = network.add(Module { bias: true, ..Module::head(vocabulary, hidden, tied) });
+    Ok(network)
 }

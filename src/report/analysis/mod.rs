@@ -10,9 +10,21 @@ mod plots;
 mod summary;
 mod tables;
 
+use super::columns::Columns;
 use super::{Read, Section};
-use crate::record::{AnalysisResult, Record};
+use crate::record::{self, AnalysisResult, Named, Record};
 use std::sync::Arc;
+
+/// The columns of the tables of analyses.
+pub(super) fn columns() -> Vec<Columns> {
+    let key = Columns { heading: "The key of analyses".into(), columns: tables::KEY.into() };
+    let tables = record::TABLES.iter().chain(summary::TABLES);
+    let of = |(name, columns): &(&str, &'static [Named])| Columns {
+        heading: format!("`{name}` of analyses").into(),
+        columns: columns.to_vec(),
+    };
+    std::iter::once(key).chain(tables.map(of)).collect()
+}
 
 /// What analyses give.
 pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {

@@ -7,9 +7,9 @@
 //!   clustering ──> clustering_summary, and analysis_report: stability over units, verdict against the null
 //! ```
 
-use super::tables::{KEY, key_values};
+use super::tables::{KEY, key_values, names};
 use crate::analysis::Repeats;
-use crate::record::{AnalysisResult, Entry, Key, Row};
+use crate::record::{AnalysisResult, Entry, Key, Named, Row};
 use crate::report::table::{Table, Value};
 use std::collections::BTreeMap;
 
@@ -69,13 +69,102 @@ const FIGURES: &[Figure] = &[
     figure("activation_behaviour", &["target"], "kl", None),
 ];
 
+/// The columns of `analysis_summary` after the key.
+const SUMMARY: &[Named] = &[
+    ("settings", "what tells the rows of a key apart, such as `k=8`"),
+    ("metric", "table and column that are repeated"),
+    ("seeds", "different seeds"),
+    ("references", "different reference features"),
+    ("n", "repeats: a seed and a reference each"),
+    ("n_undefined", "repeats without a value, which the others leave out"),
+    ("mean", "over repeats"),
+    ("sd", "standard deviation over repeats, over n - 1"),
+    ("ci_lo", "lower end of the 95 % interval of the mean (Student's t)"),
+    ("ci_hi", "upper end"),
+    ("cv", "sd / mean"),
+    ("chance", "mean of the values by chance, where there are any"),
+];
+
+/// The columns of `analysis_differences` after the key.
+const DIFFERENCES: &[Named] = &[
+    ("source_b", "the other source"),
+    ("settings", "what tells the rows of a key apart"),
+    ("metric", "table and column that are compared"),
+    ("n", "pairs of repeats with the same seed and reference"),
+    ("n_undefined", "pairs without a value"),
+    ("mean_a", "mean of the first source"),
+    ("mean_b", "mean of the other"),
+    ("difference", "mean of source_b - source over pairs"),
+    ("sd", "standard deviation of the differences"),
+    ("ci_lo", "lower end of the 95 % interval of the difference"),
+    ("ci_hi", "upper end"),
+    ("verdict", "`differ` where the interval leaves 0 out"),
+];
+
+/// The columns of `clustering_summary` after the key.
+const CLUSTERING: &[Named] = &[
+    ("k", "clusters asked for"),
+    ("n_references", "reference features"),
+    ("n_undefined", "references without a separation"),
+    ("separation_mean", "mean separation"),
+    ("separation_sd", "its standard deviation"),
+    ("separation_ci_lo", "lower end of its 95 % interval"),
+    ("separation_ci_hi", "upper end"),
+    ("z_mean", "mean of z"),
+    ("cv", "standard deviation of the separation over its mean"),
+    ("legacy_ratio_mean", "mean of the original program's separation"),
+];
+
+/// The columns of `analysis_report` after the key.
+const REPORT: &[Named] = &[
+    ("k", "clusters asked for"),
+    ("n", "seeds and references"),
+    ("within_mean", "mean distance within clusters"),
+    ("between_mean", "mean distance between clusters"),
+    ("separation_mean", "mean separation"),
+    ("separation_sd", "its standard deviation"),
+    ("separation_cv", "that over the mean"),
+    ("stability", "`stable` below a `separation_cv` of 0.3, `moderate` below 0.5, else `unstable`"),
+    ("null_mean", "mean separation by chance"),
+    ("z_mean", "mean of z"),
+    ("above_null_fraction", "share of repeats with z above 3"),
+    ("verdict", "`more than chance` where `z_mean` is above 3, `less than chance` below -3"),
+    ("singletons_mean", "mean number of clusters of one feature"),
+    ("largest_fraction_mean", "mean share of features in the largest cluster"),
+    ("legacy_ratio_mean", "mean of the original program's separation"),
+    ("dead_rows", "mean number of positions that no feature keeps"),
+];
+
+/// The columns of `matrices` after the key.
+const MATRICES: &[Named] = &[
+    ("path", "a file, or a model's source"),
+    ("sha256", "of the file, or of the model's files"),
+    ("out_features", "rows"),
+    ("in_features", "columns"),
+    ("dtype", "type of the stored numbers"),
+    ("mask_source", "what says which weights are kept: `explicit` masks, or `nonzero` weights"),
+    ("nnz", "positions kept"),
+    ("sparsity", "1 - nnz over all positions"),
+    ("dead_rows", "rows that keep nothing"),
+    ("dead_cols", "columns that keep nothing"),
+];
+
+/// The tables of statistics and their columns after the key.
+pub(super) const TABLES: &[(&str, &[Named])] = &[
+    ("clustering_summary", CLUSTERING),
+    ("analysis_summary", SUMMARY),
+    ("analysis_differences", DIFFERENCES),
+    ("analysis_report", REPORT),
+    ("matrices", MATRICES),
+];
+
 /// The key columns without the seed, which statistics are over.
 fn front() -> impl Iterator<Item = &'static str> {
-    KEY.into_iter().filter(|column| *column != "seed")
+    names(&KEY).filter(|column| *column != "seed")
 }
 
 fn front_values(key: &Key) -> Vec<Value> {
-    let at = KEY.iter().position(|column| *column == "seed");
+    let at = names(&KEY).position(|column| column == "seed");
     key_values(key).into_iter().enumerate().filter(|(index, _)| Some(*index) != at).map(|(_, value)| value).collect()
 }
 
@@ -160,21 +249,7 @@ pub(super) fn all(results: &[AnalysisResult]) -> Vec<Table> {
 }
 
 fn repeats(results: &[AnalysisResult]) -> Table {
-    let columns = [
-        "settings",
-        "metric",
-        "seeds",
-        "references",
-        "n",
-        "n_undefined",
-        "mean",
-        "sd",
-        "ci_lo",
-        "ci_hi",
-        "cv",
-        "chance",
-    ];
-    let mut table = Table::new("analysis_summary", front().chain(columns));
+    let mut table = Table::new("analysis_summary", front().chain(names(SUMMARY)));
     for figure in FIGURES {
         for series in series(results, figure) {
             let found = Repeats::of(&series.values());
@@ -227,21 +302,7 @@ fn paired(a: &Series, b: &Series) -> (Vec<f64>, Vec<f64>) {
 }
 
 fn differences(results: &[AnalysisResult]) -> Table {
-    let columns = [
-        "source_b",
-        "settings",
-        "metric",
-        "n",
-        "n_undefined",
-        "mean_a",
-        "mean_b",
-        "difference",
-        "sd",
-        "ci_lo",
-        "ci_hi",
-        "verdict",
-    ];
-    let mut table = Table::new("analysis_differences", front().chain(columns));
+    let mut table = Table::new("analysis_differences", front().chain(names(DIFFERENCES)));
     // A similarity is of two sources already.
     for figure in FIGURES.iter().filter(|figure| figure.table != "mask_similarity_summary") {
         let all = series(results, figure);
@@ -305,19 +366,7 @@ fn over(rows: &[Row<'_>], column: &str) -> Repeats {
 }
 
 fn clustering_summary(results: &[AnalysisResult]) -> Table {
-    let columns = [
-        "k",
-        "n_references",
-        "n_undefined",
-        "separation_mean",
-        "separation_sd",
-        "separation_ci_lo",
-        "separation_ci_hi",
-        "z_mean",
-        "cv",
-        "legacy_ratio_mean",
-    ];
-    let mut table = Table::new("clustering_summary", KEY.iter().copied().chain(columns));
+    let mut table = Table::new("clustering_summary", names(KEY.iter().chain(CLUSTERING)));
     for (key, k, rows) in clusterings(results, false) {
         let separation = over(&rows, "separation");
         let mut row = key_values(&key);
@@ -340,25 +389,7 @@ fn clustering_summary(results: &[AnalysisResult]) -> Table {
 
 /// The original's comparative report, with the null model in place of its thresholds.
 fn comparative(results: &[AnalysisResult]) -> Table {
-    let columns = [
-        "k",
-        "n",
-        "within_mean",
-        "between_mean",
-        "separation_mean",
-        "separation_sd",
-        "separation_cv",
-        "stability",
-        "null_mean",
-        "z_mean",
-        "above_null_fraction",
-        "verdict",
-        "singletons_mean",
-        "largest_fraction_mean",
-        "legacy_ratio_mean",
-        "dead_rows",
-    ];
-    let mut table = Table::new("analysis_report", front().chain(columns));
+    let mut table = Table::new("analysis_report", front().chain(names(REPORT)));
     for (key, k, rows) in clusterings(results, true) {
         let (separation, z) = (over(&rows, "separation"), over(&rows, "z"));
         let stability = match separation.cv {
@@ -401,19 +432,7 @@ fn comparative(results: &[AnalysisResult]) -> Table {
 
 /// What was looked at: every matrix of every source once, with the first analysis that did.
 fn matrices(results: &[AnalysisResult]) -> Table {
-    let columns = [
-        "path",
-        "sha256",
-        "out_features",
-        "in_features",
-        "dtype",
-        "mask_source",
-        "nnz",
-        "sparsity",
-        "dead_rows",
-        "dead_cols",
-    ];
-    let mut table = Table::new("matrices", KEY.iter().copied().chain(columns));
+    let mut table = Table::new("matrices", names(KEY.iter().chain(MATRICES)));
     let mut seen = std::collections::HashSet::new();
     for result in results {
         let Some(numbers) = &result.numbers else { continue };

@@ -1,23 +1,23 @@
 //! The tables of analyses: what cells have stored, behind the key columns.
 
-use crate::record::{AnalysisResult, Entry, Key, TABLES};
+use crate::record::{AnalysisResult, Entry, Key, Named, TABLES};
 use crate::report::table::{LongTable, Value};
 use std::sync::Arc;
 
 /// The key columns of every table of analyses.
-pub(super) const KEY: [&str; 12] = [
-    "analysis",
-    "source",
-    "model",
-    "method",
-    "scope",
-    "pattern",
-    "sparsity_target",
-    "seed",
-    "layer",
-    "role",
-    "module",
-    "feature_axis",
+pub(super) const KEY: [Named; 12] = [
+    ("analysis", "the analysis's `id`"),
+    ("source", "the source's name"),
+    ("model", "the model that was pruned, or whose checkpoint it is"),
+    ("method", "how weights were chosen"),
+    ("scope", "what a weight competed with"),
+    ("pattern", "which weights may stay together: `unstructured` or `N:M`"),
+    ("sparsity_target", "the sparsity asked for"),
+    ("seed", "the seed of everything random"),
+    ("layer", "the block, from 0 on"),
+    ("role", "what the matrix is for: `q`, `k`, `v`, `o`, `gate`, `up` or `down`"),
+    ("module", "the module's name, or the file's"),
+    ("feature_axis", "what a feature is: a row, `out`, or a column, `in`"),
 ];
 
 /// Every table that has rows.
@@ -25,20 +25,21 @@ pub(super) fn all(results: &Arc<Vec<AnalysisResult>>) -> Vec<LongTable> {
     TABLES.iter().filter_map(|(name, columns)| stored(results, name, columns)).collect()
 }
 
+/// The names of columns.
+pub(super) fn names<'a>(columns: impl IntoIterator<Item = &'a Named>) -> impl Iterator<Item = &'static str> {
+    columns.into_iter().map(|(name, _)| *name)
+}
+
 /// The rows of all cells.
-fn stored(
-    results: &Arc<Vec<AnalysisResult>>,
-    name: &'static str,
-    columns: &'static [&'static str],
-) -> Option<LongTable> {
+fn stored(results: &Arc<Vec<AnalysisResult>>, name: &'static str, columns: &'static [Named]) -> Option<LongTable> {
     let results = results.clone();
     let count: usize = results.iter().flat_map(|result| result.stored(name)).map(|table| table.rows.len()).sum();
-    let table = LongTable::new(name, KEY.iter().chain(columns).copied(), count, move |emit| {
+    let table = LongTable::new(name, names(KEY.iter().chain(columns)), count, move |emit| {
         for result in results.iter() {
             for table in result.stored(name) {
                 let mut values = key_values(&result.key(table.source));
                 let places: Vec<Option<usize>> =
-                    columns.iter().map(|column| table.columns.iter().position(|name| name == column)).collect();
+                    columns.iter().map(|(column, _)| table.columns.iter().position(|name| name == column)).collect();
                 for row in &table.rows {
                     values.truncate(KEY.len());
                     let entry =

@@ -79,6 +79,7 @@ pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
     findings.extend(undrawn);
     Section {
         shown: terminal::shown(&cells, &tables, &names),
+        first: terminal::tasks(&cells, &tables, &names).into_iter().flatten().collect(),
         names,
         verdicts: find("expectations").map(|table| table.clone().without_constant_columns(&["verdict"])),
         figures,

@@ -66,7 +66,7 @@ pub(super) fn columns() -> Vec<Columns> {
     let summary = MetricColumn::ALL.iter().map(|column| (column.name, column.help)).collect();
     vec![
         Columns::of("The key of model cells: every table of theirs begins with `cell` and these", Cell::KEY),
-        Columns { heading: "`summary`", columns: summary },
+        Columns { heading: "`summary`".into(), columns: summary },
         Columns::of("The last columns of `summary` and `spread` where calibration is an axis", Cell::CALIBRATION),
         Columns::of("`layers`", LAYERS),
         Columns::of("`groups`", GROUPS),

@@ -19,12 +19,11 @@ impl Sheet {
     /// # Panics
     /// When it has another number of values than the table has columns.
     pub fn push(&mut self, name: &'static str, source: usize, row: Vec<Entry>) {
-        let columns = columns_of(name);
-        assert_eq!(row.len(), columns.len(), "the columns of `{name}`");
+        assert_eq!(row.len(), columns_of(name).count(), "the columns of `{name}`");
         let tables = &mut self.0.tables;
         let known = tables.iter().position(|table| table.name == name && table.source == source);
         let at = known.unwrap_or_else(|| {
-            let columns = columns.iter().map(|column| (*column).to_owned()).collect();
+            let columns = columns_of(name).map(str::to_owned).collect();
             tables.push(StoredTable { name: name.into(), source, columns, rows: Vec::new() });
             tables.len() - 1
         });

@@ -163,6 +163,18 @@ impl<B: SparseBackend> Magnitudes for OnDevice<'_, B> {
     }
 }
 
+/// The names of linears that a point leaves as they are.
+///
+/// # Errors
+/// When a glob is none.
+pub(super) fn excluded(point: &PrunePoint) -> Result<globset::GlobSet, globset::Error> {
+    let mut globs = globset::GlobSetBuilder::new();
+    for glob in &point.exclude {
+        globs.add(globset::Glob::new(glob)?);
+    }
+    globs.build()
+}
+
 /// The linears that a point prunes.
 ///
 /// A tied head is the embedding table under another name, so it is never pruned.
@@ -173,11 +185,7 @@ pub(super) fn prunable<'a, B: SparseBackend>(
     session: &'a Session<B>,
     point: &PrunePoint,
 ) -> Result<Vec<Prunable<'a, B>>, CellError> {
-    let mut globs = globset::GlobSetBuilder::new();
-    for glob in &point.exclude {
-        globs.add(globset::Glob::new(glob).map_err(|error| CellError::NothingToPrune(error.to_string()))?);
-    }
-    let excluded = globs.build().map_err(|error| CellError::NothingToPrune(error.to_string()))?;
+    let excluded = excluded(point).map_err(|error| CellError::NothingToPrune(error.to_string()))?;
     let linears = session.decoder.architecture().linears();
     let linears = linears.filter(|(_, module)| module.tied_to.is_none() && !excluded.is_match(&module.name));
     let prunable = linears.map(|(index, module)| Prunable {

@@ -1,6 +1,7 @@
 //! The dense model on a device: loaded once, shared by all cells of a model and backend.
 
 use super::error::CellError;
+use super::memory::lean;
 use super::pruned::Calibrated;
 use crate::config::experiment::Dtype;
 use crate::execute::SparseBackend;
@@ -18,8 +19,6 @@ use std::time::Instant;
 
 /// Numbers that a task counts.
 const CHUNK: usize = 1 << 16;
-/// Models with fewer weights than this in their linears keep them: 64 MiB, where reading again saves little.
-const KEPT_BELOW: usize = 16 << 20;
 
 /// The dense model on a device, and what is known of it.
 pub(in crate::run) struct Session<B: SparseBackend> {
@@ -126,9 +125,8 @@ impl<B: SparseBackend> Session<B> {
             }
         }
         let load_seconds = start.elapsed().as_secs_f64();
-        // A device has memory of its own; what is drawn takes longer to draw than to read.
-        let linears: usize = architecture.linears().map(|(_, module)| module.weights()).sum();
-        let lean = B::ON_HOST && !checkpoint.files().is_stand_in() && linears >= KEPT_BELOW;
+        // A device has memory of its own.
+        let lean = B::ON_HOST && lean(checkpoint.files(), &architecture);
         let (cell_dtype, dtype) = (dtype, burn_dtype(dtype));
         let (reference, others, absent, waiting) = (None, Vec::new(), Vec::new(), Vec::new());
         Ok(Self {

@@ -34,15 +34,15 @@ fn reference(name: &str) -> Vec<HashMap<String, String>> {
 
 /// A row of one of our tables from a row of the reference that calls its columns the same.
 fn row(table: &str, values: &HashMap<String, String>) -> Vec<Entry> {
-    let entry = |name: &&str| {
-        let text = values.get(*name).map_or("", String::as_str);
+    let entry = |name: &str| {
+        let text = values.get(name).map_or("", String::as_str);
         match (text.parse::<f64>(), text) {
             (_, "") => Entry::Missing,
             (Ok(number), _) => number.into(),
             (Err(_), text) => text.into(),
         }
     };
-    columns_of(table).iter().map(entry).collect()
+    columns_of(table).map(entry).collect()
 }
 
 fn result(
@@ -81,7 +81,7 @@ fn result(
 }
 
 fn stored(name: &str, source: usize, rows: Vec<Vec<Entry>>) -> StoredTable {
-    StoredTable { name: name.into(), source, columns: columns_of(name).iter().map(ToString::to_string).collect(), rows }
+    StoredTable { name: name.into(), source, columns: columns_of(name).map(str::to_owned).collect(), rows }
 }
 
 /// A cell a place, whose tables are rows of the reference that `wanted` picks.
@@ -130,17 +130,17 @@ fn clusterings() -> Vec<AnalysisResult> {
             let (mut clustering, mut clusters, mut distances) = (Vec::new(), Vec::new(), Vec::new());
             for case in cases["cases"].as_array().unwrap().iter().filter(of) {
                 let number = |key: &str| case[key].as_f64();
-                let entry = |name: &&str| match *name {
+                let entry = |name: &str| match name {
                     "null_mean" => number("density_separation").into(),
                     "null_sd" => 0.02.into(),
                     "z" => number("separation").zip(number("density_separation")).map(|(s, n)| (s - n) / 0.02).into(),
                     name => number(name).into(),
                 };
-                clustering.push(columns_of("clustering").iter().map(entry).collect());
+                clustering.push(columns_of("clustering").map(entry).collect());
                 let labels = case["labels"].as_array().unwrap();
                 for (index, (label, feature)) in labels.iter().zip(case["features"].as_array().unwrap()).enumerate() {
                     let (cluster, angle) = (label.as_f64().unwrap(), index as f64 * 2.4);
-                    let entry = |name: &&str| match *name {
+                    let entry = |name: &str| match name {
                         "reference" | "k" => number(name).into(),
                         "feature" => feature.as_f64().into(),
                         "cluster" => cluster.into(),
@@ -148,7 +148,7 @@ fn clusterings() -> Vec<AnalysisResult> {
                         "tsne_y" => (10.0 * (cluster * 1.7).sin() + 2.0 * angle.sin()).into(),
                         _ => Entry::Missing,
                     };
-                    clusters.push(columns_of("clusters").iter().map(entry).collect());
+                    clusters.push(columns_of("clusters").map(entry).collect());
                 }
             }
             for gradient in
