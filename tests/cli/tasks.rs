@@ -225,7 +225,11 @@ fn written_answers_are_kept_and_expected() {
     lab.write("e.toml", format!("{text}{}", expect("exact_match_strict", "1.0")));
     lab.run(["run", "e.toml"]).exits(100).says(&["1 expectation missed"]);
     lab.write("e.toml", format!("{text}{}", expect("acc", "1.0")));
-    lab.run(["check", "e.toml"]).exits(0);
+    lab.run(["check", "e.toml"]).exits(2).says(&[
+        "`gsm8k` has no `acc`",
+        "`exact_match_strict`",
+        "`exact_match_flexible`",
+    ]);
 }
 
 #[test]
