@@ -165,7 +165,7 @@ fn shares_of_tasks_stand_in_the_terminal_and_on_the_page() {
         rows.iter().find(is).unwrap()["value"].parse::<f64>().unwrap()
     };
     let line = |variant: &str| {
-        let mut lines = shown.exits(0).stdout.lines().skip_while(|line| *line != "accuracy");
+        let mut lines = shown.exits(0).stdout.lines().skip_while(|line| !line.starts_with("accuracy"));
         let line = lines.find(|line| line.split_whitespace().any(|word| word == variant)).unwrap().to_owned();
         let numbers = line.split_whitespace().filter_map(|word| word.trim_end_matches(['*', '+', '†']).parse().ok());
         numbers.collect::<Vec<f64>>()
