@@ -11,7 +11,7 @@
 //!   + a pass over items of tasks, where there are any
 //! ```
 
-use super::patterns::excluded;
+use super::pruned::excluded;
 use crate::config::experiment::{Dtype, Format, LatencySettings, Propagate, Variant};
 use crate::load::ModelFiles;
 use crate::model::Architecture;
