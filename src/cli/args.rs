@@ -91,6 +91,9 @@ pub struct RunArgs {
     /// Measure cells that may take more memory than there is; without this, the run stops before it begins.
     #[arg(long, help_heading = "Runner options")]
     pub ignore_memory: bool,
+    /// Look where the time of one generated token goes, step by step: `profile` among the tables and plots.
+    #[arg(long, help_heading = "Runner options")]
+    pub profile: bool,
     /// How results go to stdout.
     #[arg(long, value_enum, default_value_t, help_heading = "Output options")]
     pub output_format: OutputFormat,

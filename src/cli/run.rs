@@ -7,7 +7,7 @@ use super::presence::Presence;
 use super::progress::{Progress, download_observer};
 use super::until::Until;
 use crate::config;
-use crate::config::experiment::Workers;
+use crate::config::experiment::{Metric, Workers};
 use crate::config::{Experiment, Origin};
 use crate::diagnostic::RenderStyle;
 use crate::error::{CliError, exit};
@@ -30,6 +30,10 @@ pub(super) fn run(args: &RunArgs) -> Result<u8, CliError> {
         Printer::be_quiet();
     }
     let experiment = load_experiment(&args.selection)?;
+    if args.profile && !experiment.metrics.contains(&Metric::Latency) {
+        let message = "`--profile` looks into what is timed, and `metrics` under `[measure]` has no `latency`";
+        return Err(CliError::usage(message, Some("add `latency` to `metrics`".into())));
+    }
     limit_threads(&experiment)?;
     let store = store_of(&args.selection, &experiment);
     if let Some(missing) = report::database::missing(experiment.queries.len()) {
@@ -86,6 +90,9 @@ fn measure_and_report(
         Printer::json(&Event::Start { cells, kept, results });
         kept_events(&prepared, store)?;
     }
+    if args.profile {
+        note_unprofiled(&prepared);
+    }
     let running = prepared.cells.iter().filter(|planned| planned.runs()).map(|planned| &planned.task);
     let progress = Progress::new(running, json, interrupt.clone(), Some(presence.clone()));
     let outcome = run_cells(&prepared, args, store, &progress);
@@ -117,13 +124,25 @@ fn run_cells(
     store: &Store,
     progress: &Progress,
 ) -> Result<(Outcome, Vec<WorkerRecord>), CliError> {
-    let options = RunOptions { fail_fast: args.fail_fast, until: args.until.map(Until::instant) };
+    let options =
+        RunOptions { fail_fast: args.fail_fast, until: args.until.map(Until::instant), profile: args.profile };
     let workers = match prepared.experiment.workers {
         Workers::Count(0 | 1) => 1,
         Workers::Count(_) | Workers::All => workers(prepared)?,
     };
     let start = Start { program: this_program()?, args: worker_args(args, store), file: args.selection.file.clone() };
     Ok(run_by_workers(prepared, store, options, progress, (&start, workers))?)
+}
+
+/// Says which cells keep their times, and so have no new profile.
+fn note_unprofiled(prepared: &Prepared) {
+    let latency = Metric::Latency.name();
+    let timed = |planned: &&Planned| planned.selected && planned.parts.iter().any(|part| part.group == latency);
+    let kept = |planned: &&Planned| !planned.runs() || !planned.due.contains(&latency);
+    let count = prepared.cells.iter().filter(timed).filter(kept).count();
+    if count > 0 {
+        Printer::note(&format!("{} timed before: `--rerun all` profiles them too", counted(count, "cell")));
+    }
 }
 
 fn this_program() -> Result<PathBuf, CliError> {

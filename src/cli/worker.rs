@@ -42,6 +42,11 @@ fn measure(args: &WorkerArgs, talk: &Talk<'_>) -> Result<(), CliError> {
     experiment.device_index = args.gpu.unwrap_or(experiment.device_index);
     let loader = Loader::new(true, Arc::new(|_: &str, _, _| ControlFlow::Continue(())));
     let prepared = prepare_quietly(experiment, &loader, &store)?;
-    let options = RunOptions { fail_fast: args.fail_fast, until: args.until.map(super::until::Until::instant) };
+    let options = RunOptions {
+        fail_fast: args.fail_fast,
+        until: args.until.map(super::until::Until::instant),
+        // What is timed is the business of who started this one.
+        profile: false,
+    };
     Ok(work(prepared, &store, options, talk)?)
 }

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::column::{Column, Value, key_column};
 pub use crate::config::analysis::AnalysisBlock;
 pub use crate::config::format::Format;
-pub use crate::config::joining::Joining;
+pub use crate::config::joining::{Drawing, Joining};
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
 pub use crate::config::metric::{Metric, MetricColumn, Reads};
 pub use crate::config::pivot::{Best, PivotSpec};
@@ -132,6 +132,8 @@ pub struct Data {
     pub perplexity_bos: BosAt,
     /// What stands between the documents of a dataset, and how many of its first ones there are.
     pub perplexity_joining: Joining,
+    /// How windows are taken from the documents; of a dataset unless in order, and then without stride or front.
+    pub perplexity_drawing: Drawing,
     /// Axes: what calibrated methods see, the product of texts, samples and lengths; one at least.
     pub calibrations: Vec<Calibration>,
     /// Whether the model's special tokens stand in front of every calibration window.

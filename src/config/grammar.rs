@@ -407,7 +407,8 @@ impl Findings {
 
     fn mismatch(&mut self, grammar: &Grammar, value: &DeValue<'_>, span: Span, place: &Place) -> bool {
         let path = &place.shown;
-        // Of a choice, what is wrong is told of the one that is of the value's type.
+        // Of a choice, what is wrong is told of the one that is of the value's type, and what is right of all.
+        let whole = grammar;
         let grammar = match grammar {
             Grammar::Either(choices) => choices.iter().find(|choice| choice.is_of_type(value)).unwrap_or(grammar),
             grammar => grammar,
@@ -416,7 +417,7 @@ impl Findings {
             (Grammar::Words(words), DeValue::String(text)) => {
                 let meant = nearest(text, words.iter().map(String::as_str));
                 Diagnostic::error(format!("unknown value `{text}` of `{path}`"))
-                    .at(span, format!("expected {}", grammar.item().expected()))
+                    .at(span, format!("expected {}", whole.item().expected()))
                     .maybe_help(meant.map(|meant| format!("did you mean `{meant}`?")))
             }
             (Grammar::Size, DeValue::Integer(_)) => Diagnostic::error(format!("`{path}` is out of range"))

@@ -10,6 +10,25 @@
 //! and `c4-new` are sparsegpt's PTB and C4), and in `lib/data.py` of locuslab/wanda at 8e8fc87b, which has no PTB.
 
 use super::source::TextSource;
+use crate::keyword::{UnknownKeyword, keywords};
+
+keywords! {
+    /// How windows are taken from the documents of a dataset while perplexity is measured.
+    Drawing "drawing" {
+        InOrder "in_order" "one after the other from the joined documents, as sparsegpt and wanda do",
+        Gptq "gptq" "each from a document drawn at random, as gptq does with the validation split of C4",
+    }
+}
+
+impl Drawing {
+    /// Windows that the published code of a drawing takes where nothing else is said; 0 means all.
+    pub const fn windows(self) -> usize {
+        match self {
+            Self::InOrder => 0,
+            Self::Gptq => 256,
+        }
+    }
+}
 
 /// How the documents of a dataset become one text.
 #[derive(Clone, Debug, PartialEq, Eq)]

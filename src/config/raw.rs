@@ -18,8 +18,8 @@ use serde::Deserialize;
 use crate::config::arena::{ArenaLayout, Extent};
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{
-    BackendChoice, BosAt, Budget, Conditions, Dtype, KernelFormat, Method, Metric, MetricColumn, Propagate, Scope,
-    Setting, SettingValue, Variant,
+    BackendChoice, BosAt, Budget, Conditions, Drawing, Dtype, KernelFormat, Method, Metric, MetricColumn, Propagate,
+    Scope, Setting, SettingValue, Variant,
 };
 use crate::config::kernel::MatrixShape;
 use crate::config::pivot::RawPivot;
@@ -144,6 +144,11 @@ pub struct RawData {
     /// for the validation split of C4, 1100, as the published loaders have it.
     #[schemars(extend("examples" = [1100]))]
     pub perplexity_documents: Option<At<usize>>,
+    /// How windows are taken from the documents of a dataset of the hub: `in_order` cuts the joined documents, `gptq`
+    /// draws documents and cuts a window out of each, 256 unless `perplexity_windows` says otherwise, as GPTQ's code
+    /// does with the validation split of C4. Default: `in_order`.
+    #[schemars(extend("default" = "in_order"))]
+    pub perplexity_drawing: Option<At<Drawing>>,
     /// Axis: the text that calibrated methods see while they prune: `builtin:NAME`, `file:PATH` (UTF-8,
     /// relative to the experiment file) or `hf:ORG/NAME/CONFIG/SPLIT`. Read only if such a method is
     /// used. Default: `builtin:calibration`.

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::experiment::{
-    BackendChoice, BosAt, Dtype, Format, LatencySettings, Method, Metric, NmPattern, Owl, Propagate, Scope,
+    BackendChoice, BosAt, Data, Dtype, Format, LatencySettings, Method, Metric, NmPattern, Owl, Propagate, Scope,
     SettingValue, Variant,
 };
-use super::joining::Joining;
+use super::joining::{Drawing, Joining};
 use super::source::{ModelSource, TextSource};
 use super::*;
 
@@ -557,6 +557,7 @@ fn defaults_of_the_schema_are_the_defaults() {
         (default(&format!("{data}/perplexity")), serde_json::json!(experiment.data.perplexity)),
         (default(&format!("{data}/perplexity_windows")), serde_json::json!(experiment.data.perplexity_windows)),
         (default(&format!("{data}/perplexity_bos")), serde_json::json!(experiment.data.perplexity_bos)),
+        (default(&format!("{data}/perplexity_drawing")), serde_json::json!(experiment.data.perplexity_drawing)),
         (default(&format!("{data}/calibration")), serde_json::json!(experiment.data.calibrations[0].text)),
         (default(&format!("{data}/calibration_samples")), serde_json::json!(experiment.data.calibrations[0].samples)),
         (default(&format!("{data}/calibration_bos")), serde_json::json!(experiment.data.calibration_bos)),

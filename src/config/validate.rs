@@ -6,6 +6,7 @@ mod analysis_sources;
 mod arena;
 mod calibration;
 mod count;
+mod drawing;
 mod expect;
 mod kernel;
 mod latency;
@@ -22,7 +23,7 @@ use std::str::FromStr;
 
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{
-    BackendChoice, BosAt, Data, Dtype, Experiment, Metric, NmPattern, Origin, PatternError, Variant,
+    BackendChoice, BosAt, Data, Drawing, Dtype, Experiment, Metric, NmPattern, Origin, PatternError, Variant,
 };
 use crate::config::joining::Joining;
 use crate::config::raw::{RawData, RawDevice, RawExecute, RawExperiment, RawMeasure, RawModel};
@@ -300,16 +301,23 @@ impl Validator<'_> {
         }
         let calibrations = self.calibrations(&mut data);
         let perplexity = perplexity?;
+        let perplexity_drawing = self.drawing(&data, &perplexity);
         let given = (data.perplexity_join.as_ref(), data.perplexity_documents.as_ref());
-        let perplexity_joining = self.joining("perplexity", &[&perplexity], given).remove(0);
+        let mut perplexity_joining = self.joining("perplexity", &[&perplexity], given).remove(0);
+        if perplexity_drawing == Drawing::Gptq && data.perplexity_documents.is_none() {
+            perplexity_joining.documents = 0;
+        }
         Some(Data {
             agreement: agreement?,
             perplexity,
             context: value(data.context),
-            perplexity_windows: value(data.perplexity_windows).unwrap_or(0),
+            perplexity_windows: value(data.perplexity_windows)
+                .filter(|windows| *windows > 0)
+                .unwrap_or(perplexity_drawing.windows()),
             perplexity_stride: value(data.perplexity_stride),
             perplexity_bos: value(data.perplexity_bos).unwrap_or(BosAt::Start),
             perplexity_joining,
+            perplexity_drawing,
             calibrations: calibrations?,
             calibration_bos: value(data.calibration_bos).unwrap_or(false),
         })

@@ -235,6 +235,14 @@ pub enum LoadError {
         /// Tokens of a window.
         context: usize,
     },
+    /// No document is long enough to draw a window from.
+    #[error("no document of `{text}` has more than {context} tokens, the length of a window")]
+    ShortDocuments {
+        /// The text source.
+        text: String,
+        /// Tokens of a window.
+        context: usize,
+    },
     /// The calibration text is too short.
     #[error("`{text}` has {tokens} tokens, fewer than a calibration window of {length}")]
     ShortCalibration {
@@ -398,6 +406,9 @@ impl LoadError {
                 Some("the checkpoint is damaged or its training diverged: no result on it would mean anything".into())
             }
             Self::ShortText { .. } => Some("set a smaller `data.context`, or give a longer text".into()),
+            Self::ShortDocuments { .. } => {
+                Some("set a smaller `data.context`, or leave `data.perplexity_drawing` out".into())
+            }
             Self::ShortCalibration { .. } => {
                 Some("set a smaller `data.calibration_length`, or give a longer text".into())
             }

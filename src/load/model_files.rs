@@ -214,18 +214,19 @@ fn builtin_files(source: String) -> Result<ModelFiles, LoadError> {
 
 fn synthetic_files(source: String, name: &str) -> Result<ModelFiles, LoadError> {
     let config = published(name).unwrap_or_default();
-    let recipe = format!("{}\n{name}\n{config}", synthetic::VERSION);
-    let sha256 = hex(&Sha256::digest(recipe.as_bytes()));
-    Ok(ModelFiles {
+    let mut files = ModelFiles {
         config,
         config_name: source.clone(),
-        inputs: vec![InputFile { name: source.clone(), sha256, bytes: 0 }],
-        source,
+        inputs: Vec::new(),
+        source: source.clone(),
         commit: None,
         warnings: Vec::new(),
         weights: WeightFiles::Synthetic(name.into()),
         tokenizer: TokenizerFiles::Static(builtin::TOKENIZER),
-    })
+    };
+    let recipe = synthetic::recipe(name, &files.config, files.dtype());
+    files.inputs.push(InputFile { name: source, sha256: hex(&Sha256::digest(recipe.as_bytes())), bytes: 0 });
+    Ok(files)
 }
 
 fn folder_files(source: String, folder: &Path) -> Result<ModelFiles, LoadError> {

@@ -11,14 +11,24 @@ use half::{bf16, f16};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rayon::prelude::*;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 /// What the weights are, apart from the shape; raised when they change.
-pub const VERSION: &str = "synthetic weights 1";
+const VERSION: &str = "synthetic weights 1";
 /// The standard deviation of weights and biases.
 const SPREAD: f32 = 0.02;
 const CHUNK: usize = 1 << 14;
+
+/// What decides the weights of the model called `name`: what a change changes is another model.
+pub fn recipe(name: &str, config: &Value, dtype: Dtype) -> String {
+    let rounded = match dtype {
+        Dtype::F32 => String::new(),
+        Dtype::F16 | Dtype::Bf16 => format!("\nrounded to {dtype}"),
+    };
+    format!("{VERSION}\n{name}\n{config}{rounded}")
+}
 
 /// A tensor of the model called `name`, of numbers of `dtype`; `index` is the module's place.
 pub fn tensor(name: &str, index: usize, module: &Module, part: Part, dtype: Dtype) -> Numbers<'static> {

@@ -4,8 +4,8 @@ use super::calibration::{Calibration, Documents, of_document, of_documents};
 use super::dataset::{self, Shard, SplitName};
 use super::tokenizer::{Encoded, Tokenizer, is_pointer};
 use super::windows::{Cut, Windows};
-use super::{LoadError, Loader, builtin};
-use crate::config::experiment::{self, BosAt, CalibrationChoice, Data, Joining};
+use super::{LoadError, Loader, builtin, drawn};
+use crate::config::experiment::{self, BosAt, CalibrationChoice, Data, Drawing, Joining};
 use crate::config::source::TextSource;
 use crate::hex::hex;
 use crate::input;
@@ -217,6 +217,11 @@ impl Texts {
     /// The text tokenised once, cut into windows; a last partial window is dropped.
     fn windows(&self, text: &Text, tokenizer: &Tokenizer, model: &str, context: usize) -> Result<Windows, LoadError> {
         let Data { perplexity_windows: windows, perplexity_stride: stride, perplexity_bos, .. } = self.data;
+        if let (Drawing::Gptq, Content::Documents(documents)) = (self.data.perplexity_drawing, &text.content) {
+            let drawn = drawn::windows(documents, tokenizer, windows, context)?;
+            let none = || LoadError::ShortDocuments { text: text.input.source.clone(), context };
+            return if drawn.tokens.is_empty() { Err(none()) } else { Ok(drawn) };
+        }
         let front = match perplexity_bos {
             BosAt::Start => Vec::new(),
             BosAt::Windows => special_front(tokenizer, model, "data.perplexity_bos")?,

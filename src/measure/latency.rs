@@ -10,35 +10,17 @@
 
 use super::forward::ForwardError;
 use super::memory::peak_rss_bytes;
+use super::profile::Profile;
 use super::stats::{mean, quantile, sd};
+use super::workload::{Workload, last_tokens, prompts};
 use crate::execute::SparseBackend;
 use crate::model::{Batch, Decoder, KvCache};
-use burn::tensor::Tensor;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
-/// The seed of the prompts, which are the same for every model of a vocabulary.
-const PROMPT_SEED: u64 = 0;
 /// The most repeats in which the parts are timed.
 const PARTS_REPEATS: usize = 5;
-
-/// What is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Workload {
-    /// Sequences at a time.
-    pub batch: usize,
-    /// Tokens of each prompt.
-    pub prompt: usize,
-    /// Tokens generated after it.
-    pub generate: usize,
-    /// Runs before those that count.
-    pub warmup: usize,
-    /// Runs that count.
-    pub repeats: usize,
-}
 
 /// The times of a prompt length and batch size.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -59,6 +41,9 @@ pub struct Latency {
     /// dense weights that a variant has replaced and that wait beside it; what a step needs only while it runs is
     /// not seen.
     pub peak_bytes: Option<u64>,
+    /// Where the time of a token goes, step by step, where `run --profile` has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
 }
 
 /// The times of a phase.
@@ -154,18 +139,8 @@ pub fn latency<B: SparseBackend>(
         prefill: phase(&whole.prefill, &parts.prefill),
         decode: phase(&whole.decode, &parts.decode),
         peak_bytes: if B::ON_HOST { peak_rss_bytes() } else { memory },
+        profile: None,
     })
-}
-
-/// Uniform random token ids: what they are does not matter, that they are the same for all variants does.
-fn prompts(batch: usize, length: usize, vocabulary: usize) -> Vec<Vec<u32>> {
-    let sequence = |index: usize| {
-        let mut generator = ChaCha8Rng::seed_from_u64(PROMPT_SEED);
-        generator.set_stream(index as u64);
-        // The high half of a 64-bit product is uniform enough, and always below the vocabulary.
-        (0..length).map(|_| ((u64::from(generator.next_u32()) * vocabulary as u64) >> 32) as u32).collect()
-    };
-    (0..batch).map(sequence).collect()
 }
 
 /// Seconds of a prompt or token; of its parts 0 where they were not watched.
@@ -222,22 +197,12 @@ fn step<B: SparseBackend>(
     let hidden = decoder.extend(batch, cache)?;
     let logits = decoder.logits(last_tokens(hidden, sequences));
     // Reading the places waits for the device.
-    let tokens: Option<Vec<u32>> = B::arg_max(logits).map_err(ForwardError::Read)?.into_iter().collect();
+    let tokens: Option<Vec<u32>> = decoder.arg_max(logits).map_err(ForwardError::Read)?.into_iter().collect();
     let whole = start.elapsed().as_secs_f64();
     let sections = decoder.section_times();
     let tokens = tokens.ok_or(ForwardError::NotFinite { token: first })?;
     let (linears, attention) = (sections.linears.as_secs_f64(), sections.attention.as_secs_f64());
     Ok((Sample { whole, linears, attention }, tokens))
-}
-
-/// The last row of every sequence.
-fn last_tokens<B: SparseBackend>(hidden: Tensor<B, 2>, sequences: usize) -> Tensor<B, 2> {
-    let [tokens, width] = hidden.dims();
-    let length = tokens / sequences;
-    if length == 1 {
-        return hidden;
-    }
-    hidden.reshape([sequences, length, width]).narrow(1, length - 1, 1).reshape([sequences, width])
 }
 
 impl Parts {
@@ -301,14 +266,5 @@ mod tests {
         let workload = Workload { prompt: 2, ..workload };
         let error = latency(&mut decoder(f32::NAN), &workload, |_, _| ()).unwrap_err();
         assert!(matches!(error, ForwardError::NotFinite { token: 0 }));
-    }
-
-    #[test]
-    fn prompts_are_the_same_at_every_call_and_differ_by_sequence() {
-        let all = prompts(2, 1000, 50);
-        assert_eq!(all, prompts(2, 1000, 50));
-        assert_eq!(all[..1], prompts(1, 1000, 50));
-        assert_ne!(all[0], all[1]);
-        assert!(all.iter().flatten().all(|&id| id < 50) && all[0].contains(&49) && all[0].contains(&0));
     }
 }

@@ -6,7 +6,7 @@
 //!                                                         ├─> gate.rs        csr with masked
 //!                                                         └─> perplexity.rs  with the text itself
 //!   Decoder ──tasks.rs──> log-likelihoods of choices, answers.rs; written.rs: what it writes
-//!   Decoder + KvCache ──latency.rs──> times of prefill and decode
+//!   Decoder + KvCache ──latency.rs──> times of prefill and decode; profile.rs: of the steps of a token
 //!   Architecture + what is stored ──structure.rs──> layers, totals
 //!   product, many copies ──kernel.rs──> seconds a call, error of the output
 //! ```
@@ -21,10 +21,12 @@ mod kernel;
 mod latency;
 mod likelihood;
 mod memory;
+mod profile;
 mod softmax;
 mod stats;
 mod structure;
 mod tasks;
+mod workload;
 mod written;
 
 pub use agreement::{Agreement, agreement};
@@ -37,10 +39,12 @@ pub use kernel::{
     BackToBack, CallTimes, Compared, KernelError, MaskedInput, Product, Traffic, input_threshold, masked_input,
     max_rel_err, rotated_copies, time_calls,
 };
-pub use latency::{Latency, Parts, Phase, Spread, Workload, latency};
+pub use latency::{Latency, Parts, Phase, Spread, latency};
 pub use likelihood::{Likelihood, likelihood};
 pub use memory::PeakRss;
+pub use profile::{Profile, ProfileClock, ProfiledStep, profile};
 pub use stats::{mean, quantile, sd};
 pub use structure::{LayerRow, Stored, Structure, structure};
 pub use tasks::{Asked, Scored, score};
-pub use written::write_greedily;
+pub use workload::Workload;
+pub use written::{Writing, places, write_greedily};

@@ -5,6 +5,8 @@
 //!                ├─ host memory   [sequences][kv_heads][capacity][head_dim], filled in place
 //!                └─ on a device   the same, as tensors
 //! ```
+//!
+//! The sequences of a cache are equally long, unless they go on each by itself: see `decoder/ragged.rs`.
 
 use super::architecture::Architecture;
 use super::rotary::RotaryTable;
@@ -15,11 +17,13 @@ use burn::tensor::Tensor;
 use std::fmt;
 use std::sync::Arc;
 
-/// The memory of a decoder that generates: sequences of equal length, with room for more.
+/// The memory of a decoder that generates: sequences with room for more.
 #[derive(Clone, Debug)]
 pub struct KvCache<B: SparseBackend> {
     sequences: usize,
     capacity: usize,
+    /// Features of a key or value head.
+    head_dim: usize,
     /// The tokens of each sequence.
     seen: Vec<Vec<u32>>,
     pub(super) blocks: Vec<KvBlock<B>>,
@@ -36,7 +40,8 @@ impl<B: SparseBackend> KvCache<B> {
             shared: None,
         };
         let seen = vec![Vec::new(); sequences];
-        Self { sequences, capacity, seen, blocks: architecture.blocks.iter().map(|_| block()).collect() }
+        let blocks = architecture.blocks.iter().map(|_| block()).collect();
+        Self { sequences, capacity, head_dim: attention.head_dim, seen, blocks }
     }
 
     /// Sequences.
@@ -49,9 +54,14 @@ impl<B: SparseBackend> KvCache<B> {
         self.capacity
     }
 
-    /// Tokens of each sequence that the decoder has seen.
+    /// Tokens of each sequence that the decoder has seen, where the sequences are equally long.
     pub fn past(&self) -> usize {
         self.seen.first().map_or(0, Vec::len)
+    }
+
+    /// Whether the sequences are equally long.
+    pub(super) fn is_even(&self) -> bool {
+        self.seen.windows(2).all(|pair| pair[0].len() == pair[1].len())
     }
 
     /// Those tokens, sequence by sequence.
@@ -62,6 +72,27 @@ impl<B: SparseBackend> KvCache<B> {
     /// Forgets every token, and keeps the memory.
     pub fn clear(&mut self) {
         self.seen.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Begins a sequence anew as the one of `front` is. For backends in host memory.
+    ///
+    /// # Panics
+    /// When `front` has more tokens than there is room for, or is another model's.
+    pub fn restart(&mut self, sequence: usize, front: &Self) {
+        self.seen[sequence].clone_from(&front.seen[0]);
+        let filled = front.past() * front.head_dim;
+        let (room, of_front) = (self.capacity * self.head_dim, front.capacity * front.head_dim);
+        for (block, front) in self.blocks.iter_mut().zip(&front.blocks) {
+            let [keys, values] =
+                [(&mut block.host.keys, &front.host.keys), (&mut block.host.values, &front.host.values)];
+            for (to, from) in [keys, values] {
+                let heads = to.len() / (self.sequences * room).max(1);
+                let to = to[sequence * heads * room..].chunks_exact_mut(room.max(1)).take(heads);
+                for (to, from) in to.zip(from.chunks_exact(of_front.max(1))) {
+                    to[..filled].copy_from_slice(&from[..filled]);
+                }
+            }
+        }
     }
 
     /// Notes the tokens that each sequence has more.

@@ -11,6 +11,7 @@
 
 mod blocks;
 mod experts;
+mod ragged;
 mod stages;
 mod tree;
 
@@ -19,7 +20,7 @@ pub use tree::{Node, Tree};
 
 use super::architecture::*;
 use super::cache::{KvBlock, KvCache};
-use super::clock::{Clock, Section, SectionTimes};
+use super::clock::{Clock, Section, SectionTimes, Step, StepTime, role};
 use super::halves::Numbers;
 use super::linear::{DenseWeight, Linear, LinearWeight, tensor};
 use super::rotary::RotaryTable;
@@ -272,7 +273,8 @@ impl<B: SparseBackend> Decoder<B> {
     pub fn extend(&mut self, batch: &Batch, cache: &mut KvCache<B>) -> Result<Tensor<B, 2>, DecoderError> {
         let new = batch.lengths.first().copied().unwrap_or(0);
         let (sequences, capacity, past) = (cache.sequences(), cache.capacity(), cache.past());
-        if batch.lengths.len() != sequences || batch.lengths.iter().any(|&length| length != new) {
+        let alike = cache.is_even() && batch.lengths.iter().all(|&length| length == new);
+        if batch.lengths.len() != sequences || !alike {
             return Err(DecoderError::OtherSequences { sequences });
         }
         if past + new > capacity {
@@ -324,7 +326,25 @@ impl<B: SparseBackend> Decoder<B> {
 
     /// Begins or ends adding up where time goes. Waiting for the device at every part makes the whole slower.
     pub fn watch_sections(&mut self, watch: bool) {
-        self.clock = watch.then(Arc::default);
+        self.clock = watch.then(|| Arc::new(Clock::of_kinds()));
+    }
+
+    /// Begins or ends adding up the time of every step, likewise.
+    pub fn watch_steps(&mut self, watch: bool) {
+        self.clock = watch.then(|| Arc::new(Clock::of_steps()));
+    }
+
+    /// The times of steps since the last call, while they are watched.
+    pub fn step_times(&self) -> Vec<StepTime> {
+        self.clock.as_ref().map(|clock| clock.take_steps()).unwrap_or_default()
+    }
+
+    /// The arg-max of each row of logits, as a step of a pass.
+    ///
+    /// # Errors
+    /// When the device did not give the numbers back.
+    pub fn arg_max(&self, logits: Tensor<B, 2>) -> Result<Vec<Option<u32>>, String> {
+        self.timed(Section::Choice, || Step::named("arg_max"), || B::arg_max(logits))
     }
 
     /// The times since the last call, while they are watched.
@@ -386,7 +406,9 @@ impl<B: SparseBackend> Decoder<B> {
 
     /// Rows of the token table.
     fn look_up(&self, places: &Places<B>) -> Tensor<B, 2> {
-        let x = self.table(self.architecture.tokens).rows(None, places, Column::Id, 0);
+        let tokens = self.architecture.tokens;
+        let look_up = || self.table(tokens).rows(None, places, Column::Id, 0);
+        let x = self.timed(Section::Tables, || self.step(tokens), look_up);
         scaled(x, self.architecture.constants.embedding)
     }
 
@@ -400,7 +422,8 @@ impl<B: SparseBackend> Decoder<B> {
             x = self.product(project, x);
         }
         if let Positions::Learned { table, offset } = self.architecture.positions {
-            x = self.table(table).rows(Some(x), places, Column::Position, offset);
+            let add = || self.table(table).rows(Some(x), places, Column::Position, offset);
+            x = self.timed(Section::Tables, || self.step(table), add);
         }
         x
     }
@@ -433,12 +456,19 @@ impl<B: SparseBackend> Decoder<B> {
             let small = x.clone().abs().lower_equal_elem(threshold);
             x = x.mask_fill(small, 0.0);
         }
-        self.timed(Section::Linears, || self.linear(module).forward(x))
+        let tokens = x.dims()[0];
+        let step = || Step { kernel: self.linear(module).weight.kernel(tokens), ..self.step(module) };
+        self.timed(Section::Linears, step, || self.linear(module).forward(x))
     }
 
-    fn timed<T>(&self, section: Section, work: impl FnOnce() -> T) -> T {
+    /// What a module's step is called.
+    fn step(&self, module: usize) -> Step {
+        Step::named(role(&self.architecture.modules[module].name))
+    }
+
+    fn timed<T>(&self, section: Section, step: impl FnOnce() -> Step, work: impl FnOnce() -> T) -> T {
         match &self.clock {
-            Some(clock) => clock.time(section, || self.sync(), work),
+            Some(clock) => clock.time(section, step, || self.sync(), work),
             None => work(),
         }
     }

@@ -37,7 +37,7 @@ pub use architecture::{
     NormKind, Norms, Positions, Projections, Residual, RopeScaling, Rotary,
 };
 pub use cache::KvCache;
-pub use clock::SectionTimes;
+pub use clock::{SectionTimes, StepTime};
 pub use config::architecture;
 pub use decoder::{Activations, Batch, Decoder, DecoderError, Node, Part, Stage, Tree};
 pub use error::ConfigError;

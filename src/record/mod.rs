@@ -35,7 +35,9 @@ mod seal;
 mod store;
 mod tasks;
 
-pub use crate::measure::{Latency as LatencyRecord, LayerRow, Phase as PhaseRecord, Structure};
+pub use crate::measure::{
+    Latency as LatencyRecord, LayerRow, Phase as PhaseRecord, Profile, ProfileClock, ProfiledStep, Structure,
+};
 pub use accepted::{Acceptance, Acceptances, AcceptedResult};
 pub use alive::{Life, SILENCE, host, life};
 pub use analysis::{

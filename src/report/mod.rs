@@ -105,6 +105,8 @@ fn left_out(damaged: &[String]) -> String {
 pub struct Report {
     /// What a person wants to see first: the tables of the kinds of work, as text for a terminal.
     pub shown: Vec<String>,
+    /// The tables of kinds of work that are set as papers have them.
+    pub first: Vec<Pivot>,
     /// The tables of `[[table]]` blocks.
     pub pivots: Vec<Pivot>,
     /// Those that can't be made.
@@ -141,6 +143,8 @@ struct Section {
     /// Every figure with its file name.
     figures: Vec<(String, Figure)>,
     shown: Vec<String>,
+    /// Tables that are set as papers have them.
+    first: Vec<Pivot>,
     /// What points of one method are called where their settings differ, by their cells.
     names: PointNames,
     verdicts: Option<Table>,
@@ -224,6 +228,7 @@ fn write(store: &Store, read: &Read, records: Vec<Record>, extras: Extras) -> Re
     let drawn = plot_files::write_all(store, figures, read.plot_width)?;
     let mut report = Report {
         shown: Vec::new(),
+        first: Vec::new(),
         pivots,
         not_pivoted,
         verdicts: Vec::new(),
@@ -236,6 +241,7 @@ fn write(store: &Store, read: &Read, records: Vec<Record>, extras: Extras) -> Re
     };
     for section in &sections {
         report.shown.extend(section.shown.clone());
+        report.first.extend(section.first.clone());
         report.verdicts.extend(section.verdicts.clone());
         report.findings.extend(section.findings.clone());
         report.warnings.extend(section.warnings.clone());

@@ -57,7 +57,7 @@ pub(super) fn page(
         messages,
         failures: cells.failed,
         verdicts: report.verdicts.iter().collect(),
-        pivots: report.pivots.iter().map(Pivot::marked).collect(),
+        pivots: report.first.iter().chain(&report.pivots).map(Pivot::marked).collect(),
         figures,
         groups: groups.collect(),
         file: file.map(|file| String::from_utf8_lossy(&file).into_owned()),

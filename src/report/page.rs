@@ -44,7 +44,7 @@ pub(super) struct Content<'a> {
     pub failures: Vec<FailedCell>,
     /// Numbers that should have come out.
     pub verdicts: Vec<&'a Table>,
-    /// Tables of the file, as they are set in a text: short ones.
+    /// Tables as they are set in a text, those of the file and others: short ones.
     pub pivots: Vec<Marked>,
     /// All figures.
     pub figures: &'a [DrawnFigure],
@@ -142,7 +142,7 @@ fn links(content: &Content<'_>, timed: bool) -> Jinja {
         ("messages", "notes", !content.messages.is_empty()),
         ("failures", "failed cells", !content.failures.is_empty()),
         ("expectations", "expectations", !content.verdicts.is_empty()),
-        ("pivots", "tables of the file", !content.pivots.is_empty()),
+        ("pivots", "tables for a paper", !content.pivots.is_empty()),
         ("plots", "plots", !content.figures.is_empty()),
         ("tables", "all tables", true),
         ("times", "time", timed),

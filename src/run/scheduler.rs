@@ -18,6 +18,8 @@ pub struct RunOptions {
     pub fail_fast: bool,
     /// Begin no cell after this.
     pub until: Option<Instant>,
+    /// Look where the time of what is timed goes.
+    pub profile: bool,
 }
 
 impl RunOptions {
@@ -267,6 +269,11 @@ impl Desk<'_> {
         let ids: Vec<&CellId> = cells.iter().map(|cell| &planned(cell).id).collect();
         let taken = self.share.take(&ids);
         cells.iter().zip(taken).filter(|(_, taken)| *taken).map(|(cell, _)| *cell).collect()
+    }
+
+    /// Whether to look where the time of what is timed goes.
+    pub fn profiles(&self) -> bool {
+        self.options.profile
     }
 
     /// Whether there is no other process, so that what is still to come is this one's too.

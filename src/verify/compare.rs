@@ -190,7 +190,16 @@ pub fn is_timing(name: &str) -> bool {
     let units = ["seconds", "_ms", "_us", "_per_s"];
     // Times are shared out among the cells of a run, which may be others.
     let shared = ["load_cells", "calibrate_cells", "prune_cells"];
-    let others = ["gflops", "gbps", "roofline_fraction", "calls", "peak_bytes", "peak_rss_bytes", "same_kernels_as"];
+    let others = [
+        "gflops",
+        "gbps",
+        "roofline_fraction",
+        "calls",
+        "peak_bytes",
+        "peak_rss_bytes",
+        "same_kernels_as",
+        "time_share",
+    ];
     let begins = ["speedup", "break_even"];
     units.iter().any(|unit| name.ends_with(unit))
         || others.contains(&name)
@@ -360,10 +369,11 @@ mod tests {
         let page = crate::report::reference();
         let names = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         let timings: BTreeSet<&str> = names.filter(|name| is_timing(name)).collect();
-        let expected = "attention_ms calibrate_cells calibrate_seconds convert_seconds gbps gflops linears_ms load_cells \
-            load_seconds mean_ms measure_seconds median_high_ms median_high_us median_low_ms median_low_us median_ms \
-            median_us min_ms min_us other_ms p95_ms p95_us peak_bytes peak_rss_bytes prune_cells prune_seconds \
-            roofline_fraction same_kernels_as sd_ms speedup_high speedup_low speedup_vs_dense tokens_per_s whole_ms";
+        let expected = "attention_ms calibrate_cells calibrate_seconds calls convert_seconds gbps gflops \
+            linears_ms load_cells load_seconds mean_ms measure_seconds median_high_ms median_high_us median_low_ms \
+            median_low_us median_ms median_us min_ms min_us other_ms p95_ms p95_us peak_bytes peak_rss_bytes \
+            prune_cells prune_seconds roofline_fraction same_kernels_as sd_ms speedup_high speedup_low \
+            speedup_vs_dense time_share tokens_per_s whole_ms";
         assert_eq!(timings.into_iter().collect::<Vec<_>>().join(" "), expected);
     }
 

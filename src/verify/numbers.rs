@@ -5,8 +5,9 @@ use super::record::ItemVerdict;
 use crate::record::{Numbers, PartRecord, Program, Record};
 use serde_json::Value;
 
-/// What is not compared: where a matrix lay says nothing of its numbers, and its digest is.
-const PLACES: [&str; 1] = ["path"];
+/// What is not compared: where a matrix lay says nothing of its numbers, and its digest is; and profiles, which are made
+/// of times and only where somebody asks for them.
+const NOT_COMPARED: [&str; 2] = ["path", "profile"];
 
 /// Compares a cell's results.
 pub(super) fn compare(recorded: &Record, now: Option<&Record>, arithmetic: &Arithmetic) -> ItemVerdict {
@@ -70,19 +71,19 @@ fn timings(compared: &mut Compared, then: &Value, now: &Value, arithmetic: &Arit
 
 /// Compares two values of JSON, of which `path` says where they are and `name` which key they are below.
 fn walk(compared: &mut Compared, path: &str, name: &str, then: &Value, now: &Value, arithmetic: &Arithmetic) {
-    if PLACES.contains(&name) {
+    if NOT_COMPARED.contains(&name) {
         return;
     }
     match (then, now) {
         (Value::Object(then), Value::Object(now)) => {
-            for (key, value) in then {
+            for (key, value) in then.iter().filter(|(key, _)| !NOT_COMPARED.contains(&key.as_str())) {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                 match now.get(key) {
                     Some(now) => walk(compared, &path, key, value, now, arithmetic),
                     None => compared.one_sided(path, "there", "nothing"),
                 }
             }
-            for key in now.keys().filter(|key| !then.contains_key(*key)) {
+            for key in now.keys().filter(|key| !then.contains_key(*key) && !NOT_COMPARED.contains(&key.as_str())) {
                 compared.one_sided(format!("{path}.{key}"), "nothing", "there");
             }
         }
@@ -176,6 +177,10 @@ mod tests {
         now["path"] = "/y".into();
         now["seconds"] = json!([5.0, 9.0]);
         assert_eq!(counts(then.clone(), now.clone()).different, 0);
+        // Only one of the runs was asked for a profile.
+        now["profile"] = json!({ "calls": 3 });
+        assert_eq!(counts(then.clone(), now.clone()).different, 0);
+        assert_eq!(counts(now.clone(), then.clone()).different, 0);
         now["a"] = json!([1, 2.5]);
         assert_eq!(counts(then.clone(), now.clone()).different, 1);
         now.as_object_mut().unwrap().remove("rows");

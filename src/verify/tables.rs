@@ -37,6 +37,8 @@ const OF_TIMES: [&str; 1] = ["break_even"];
 /// The names of a folder's tables, in order.
 pub(super) fn names(store: &Store) -> Vec<String> {
     let mut names = store.stems(Path::new("tables"), "csv");
+    // Made of times, and only where somebody asks for it.
+    names.retain(|name| name != "profile");
     names.sort();
     names
 }

@@ -21,6 +21,7 @@ mod kernels;
 mod latency;
 mod output;
 mod page;
+mod profile;
 mod queries;
 mod reference;
 mod resume;

@@ -153,6 +153,141 @@ fn accuracies_are_expected_and_compared() {
 }
 
 #[test]
+fn shares_of_tasks_stand_in_the_terminal_and_on_the_page() {
+    let two = EXPERIMENT.replace("[\"piqa\"]", "[\"piqa\", \"arc_easy\"]");
+    let lab = lab(&two);
+    let shown = lab.run(["run", "e.toml"]);
+    let rows = lab.table("results/e/tables/tasks.csv");
+    let value = |variant: &str, task: &str| {
+        let is = |row: &&std::collections::BTreeMap<String, String>| {
+            row["variant"] == variant && row["task"] == task && row["metric"] == "acc"
+        };
+        rows.iter().find(is).unwrap()["value"].parse::<f64>().unwrap()
+    };
+    let line = |variant: &str| {
+        let mut lines = shown.exits(0).stdout.lines().skip_while(|line| *line != "accuracy");
+        let line = lines.find(|line| line.split_whitespace().any(|word| word == variant)).unwrap().to_owned();
+        let numbers = line.split_whitespace().filter_map(|word| word.trim_end_matches(['*', '+', '†']).parse().ok());
+        numbers.collect::<Vec<f64>>()
+    };
+    for variant in ["dense", "masked", "csr"] {
+        let found = line(variant);
+        let expected = ["piqa", "arc_easy", "mean"].map(|task| value(variant, task));
+        let near = found.iter().rev().zip(expected.iter().rev()).all(|(a, b)| (a - b).abs() < 1e-3);
+        assert!(near && found.len() >= 3, "{variant}: {found:?} {expected:?}");
+    }
+    let page = lab.read("results/e/report.html");
+    assert!(page.contains("Tables for a paper") && page.contains("tasks: accuracy"));
+    // Without tasks there is no such table.
+    lab.write("f.toml", EXPERIMENT.replace(", \"tasks\"]", "]").replace("name = \"e\"", "name = \"f\""));
+    let without = lab.run(["run", "f.toml"]);
+    assert!(!without.exits(0).stdout.contains("accuracy"));
+    assert!(!lab.read("results/f/report.html").contains("Tables for a paper"));
+}
+
+/// A model with room for an answer, and items of gsm8k, of which the model writes something.
+fn writing(keys: &str) -> Lab {
+    let lab = lab(&EXPERIMENT.replace("names = [\"piqa\"]", &format!("names = [\"gsm8k\"]\n{keys}")));
+    let mut model = Model::golden("tiny-llama");
+    model.config["max_position_embeddings"] = 700.into();
+    model.save(&lab.path("model"));
+    let items = |count: usize| -> String {
+        let item = |i| format!("{{\"question\": \"What is {i} and 2?\", \"answer\": \"A sum.\\n#### {}\"}}\n", i + 2);
+        (0..count).map(item).collect()
+    };
+    lab.write("sets/openai/gsm8k/main/test.jsonl", items(18));
+    lab.write("sets/openai/gsm8k/main/train.jsonl", items(4));
+    lab
+}
+
+#[test]
+fn written_answers_are_kept_and_expected() {
+    let lab = writing("shots = 2");
+    lab.run(["run", "e.toml"]).exits(0);
+    let kept = items(&lab, "gsm8k");
+    assert_eq!(kept.len(), 3);
+    let rows = lab.table("results/e/tables/tasks.csv");
+    let metrics: Vec<&str> = rows.iter().take(2).map(|row| row["metric"].as_str()).collect();
+    assert_eq!(metrics, ["exact_match_strict", "exact_match_flexible"]);
+    assert!(rows.iter().all(|row| row["items"] == "18" && row["shots"] == "2"));
+    // A number that the model never writes is never right.
+    let expect = |metric: &str, value: &str| {
+        format!(
+            "[[expect]]\nwhere = {{ variant = \"dense\" }}\ntask = \"gsm8k\"\nmetric = \"{metric}\"\nvalue = {value}\ntolerance = 0.001\n"
+        )
+    };
+    let text = lab.read("e.toml");
+    let of = |metric: &str| rows.iter().find(|row| row["metric"] == metric).unwrap()["value"].clone();
+    let both = expect("exact_match_strict", &of("exact_match_strict"))
+        + &expect("exact_match_flexible", &of("exact_match_flexible"));
+    lab.write("e.toml", format!("{text}{both}"));
+    lab.run(["run", "e.toml"]).exits(0);
+    lab.write("e.toml", format!("{text}{}", expect("exact_match_strict", "1.0")));
+    lab.run(["run", "e.toml"]).exits(100).says(&["1 expectation missed"]);
+    lab.write("e.toml", format!("{text}{}", expect("acc", "1.0")));
+    lab.run(["check", "e.toml"]).exits(2).says(&[
+        "`gsm8k` has no `acc`",
+        "`exact_match_strict`",
+        "`exact_match_flexible`",
+    ]);
+}
+
+#[test]
+fn a_model_without_room_for_an_answer_is_refused() {
+    let lab = writing("shots = 0");
+    let mut model = Model::golden("tiny-llama");
+    model.save(&lab.path("model"));
+    lab.run(["run", "e.toml"]).exits(3).says(&["an answer has up to 256 tokens", "128 positions"]);
+    model.config["max_position_embeddings"] = 270.into();
+    model.save(&lab.path("model"));
+    lab.run(["run", "e.toml"]).exits(0).says(&["18 of the 18 items of `gsm8k` leave no room for an answer"]);
+    lab.write("e.toml", lab.read("e.toml").replace("shots = 0", "shots = 5"));
+    lab.run(["run", "e.toml"])
+        .exits(3)
+        .says(&["`tasks.shots` is 5, but the examples of `gsm8k`", "set `tasks.shots` to 4"]);
+    std::fs::remove_file(lab.path("sets/openai/gsm8k/main/train.jsonl")).unwrap();
+    lab.run(["run", "e.toml"])
+        .exits(3)
+        .says(&["no split `train`", "sets/openai/gsm8k/main/train-00000-of-00001.parquet"]);
+}
+
+#[test]
+fn odd_items_are_asked_or_refused() {
+    let lab = lab(&EXPERIMENT.replace("variants = [\"dense\", \"masked\", \"csr\"]", "variants = [\"dense\"]"));
+    let item = |sol1: &str, label: &str| {
+        format!(
+            "{{\"label\": {label}, \"more\": [1], \"sol2\": \"the mat\", \"sol1\": \"{sol1}\", \"goal\": \"a dog\"}}\n"
+        )
+    };
+    let shares = || -> Vec<(String, String)> {
+        let rows = lab.table("results/e/tables/tasks.csv");
+        rows.into_iter().take(1).map(|row| (row["value"].clone(), row["stderr"].clone())).collect()
+    };
+    let pair = |value: &str, error: &str| vec![(value.to_owned(), error.to_owned())];
+    // Choices that are equal: the first is taken.
+    lab.write(PIQA, item("the mat", "0") + &item("the mat", "1"));
+    lab.run(["run", "e.toml"]).exits(0);
+    assert_eq!(shares(), pair("0.5", "0.5"));
+    // One item has no spread, and a label may be written as text.
+    lab.write(PIQA, item("the mat", "\"0\""));
+    lab.run(["run", "e.toml"]).exits(0);
+    assert_eq!(shares(), pair("1", ""));
+    // The same item several times, and a limit beyond the end.
+    lab.write(PIQA, item("the mat", "1").repeat(3));
+    lab.run(["run", "e.toml", "--set", "tasks.limit=1000"]).exits(0);
+    assert_eq!(shares(), pair("0", "0"));
+    for label in ["0.0", "null", "true", "-1", "2"] {
+        lab.write(PIQA, item("cat", label));
+        lab.run(["run", "e.toml"]).exits(3).says(&["`label` of row 1 of", "expected an integer from 0 to 1"]);
+    }
+    lab.write(PIQA, "");
+    lab.run(["run", "e.toml"]).exits(3).says(&["piqa_validation.jsonl` has no rows"]);
+    std::fs::remove_file(lab.path(PIQA)).unwrap();
+    lab.write("sets/baber/piqa/piqa_validation.csv", "goal,sol1,sol2,label\n");
+    lab.run(["run", "e.toml"]).exits(3).says(&["it has `.csv`", "sets/baber/piqa/piqa_validation.parquet"]);
+}
+
+#[test]
 fn malformed_items_are_named_with_file_and_row() {
     let lab = lab(EXPERIMENT);
     let good = lab.read(PIQA);

@@ -294,6 +294,30 @@ fn documents_are_joined_as_the_keys_say() {
 }
 
 #[test]
+fn windows_are_drawn_from_long_documents() {
+    let lab = Lab::new();
+    // The only long document, wherever it lies, is drawn.
+    let train = format!("perplexity = 'hf:{REPO}/en/train'\nperplexity_drawing = 'gptq'");
+    let ids = |keys: &str| lab.ids(&format!("{train}\n{keys}"), &[]);
+    let all = [ids(""), ids("perplexity_windows = 5"), lab.ids(&train.replace("gptq", "in_order"), &[])];
+    assert!(all[0] != all[1] && all[0] != all[2] && all[1] != all[2], "{all:?}");
+    assert_eq!(ids("perplexity_windows = 256"), all[0]);
+    assert_eq!(ids("perplexity_windows = 0"), all[0]);
+    // Numbers are drawn below how many documents there are, so that their number has a say.
+    assert_ne!(ids("perplexity_documents = 124"), all[0]);
+    let said = lab.run("plan", &format!("{train}\nperplexity_documents = 123"), &[]);
+    assert!(
+        said.code == 3 && said.stderr.contains("has more than 64 tokens, the length of a window"),
+        "{}",
+        said.stderr
+    );
+    let said = lab.run("run", &format!("{train}\nperplexity_windows = 4"), &[]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let manifest = lab.read("results/e/manifest.json");
+    assert!(manifest.contains("c4-train.00000-of-00002.json.gz"), "{manifest}");
+}
+
+#[test]
 fn rows_without_a_text_are_counted_and_said() {
     let lab = Lab::new();
     let row = |text: &str| serde_json::json!({ "url": "u", "text": text }).to_string();

@@ -148,3 +148,45 @@ fn what_does_not_fit_a_cache_is_an_error() {
     let long = decoder.extend(&Batch::new([&[1][..]]), &mut cache).map(|_| ());
     assert_eq!(long, Err(DecoderError::TooLong { length: positions + 1, positions }));
 }
+
+/// Sequences that go on each by itself, of which some wait and one begins anew, give what each gives alone.
+#[test]
+fn sequences_go_on_by_themselves() {
+    for name in ["families/mistral-window", "families/llama3-rope", "golden/tiny-opt/model"] {
+        let mut decoder: Decoder<Flex> = decoder(name);
+        let ids = |start: u32, count: u32| (start..start + count).map(|i| 5 + i * 7 % 150).collect::<Vec<u32>>();
+        let front = ids(9, 6);
+        let mut beginning = KvCache::new(decoder.architecture(), 1, front.len());
+        decoder.extend(&Batch::new([&front[..]]), &mut beginning).unwrap();
+        let mut cache = KvCache::new(decoder.architecture(), 3, 30);
+        let mut whole = vec![front.clone(); 3];
+        (0..3).for_each(|sequence| cache.restart(sequence, &beginning));
+        // What each gets in turn: prompts, single tokens, nothing, and a new prompt after the second has ended.
+        let steps = [[9, 0, 2], [1, 5, 1], [0, 1, 1], [1, 1, 0], [1, 4, 1]];
+        for (step, counts) in steps.iter().enumerate() {
+            if step == 4 {
+                cache.restart(1, &beginning);
+                whole[1].clone_from(&front);
+            }
+            let new = [0, 1, 2].map(|sequence| ids(30 * step as u32 + 11 * sequence as u32, counts[sequence]));
+            let hidden = decoder.extend_each(&new, &mut cache).unwrap();
+            let mut start = 0;
+            for (sequence, new) in new.iter().enumerate().filter(|(_, new)| !new.is_empty()) {
+                whole[sequence].extend(new);
+                let alone = decoder.hidden(&Batch::new([&whole[sequence][..]])).unwrap();
+                let alone = alone.narrow(0, whole[sequence].len() - new.len(), new.len());
+                let got = numbers(hidden.clone().narrow(0, start, new.len()));
+                let apart = numbers(alone).iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(apart < 1e-4, "{name}, step {step}, sequence {sequence}: {apart}");
+                start += new.len();
+            }
+        }
+        let full = decoder.extend_each(&[vec![1], vec![2; 30], vec![]], &mut cache).unwrap_err();
+        assert!(matches!(full, DecoderError::CacheFull { capacity: 30, .. }), "{full}");
+        let two = decoder.extend_each(&[vec![1], vec![2]], &mut cache).unwrap_err();
+        assert_eq!(two, DecoderError::OtherSequences { sequences: 3 });
+        // Sequences of different lengths do not go on as equals.
+        let uneven = decoder.extend(&Batch::new([&[1][..], &[2], &[3]]), &mut cache).unwrap_err();
+        assert_eq!(uneven, DecoderError::OtherSequences { sequences: 3 });
+    }
+}

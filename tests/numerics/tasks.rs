@@ -6,7 +6,9 @@ use burn::tensor::DType;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sparsify_exp::load::{Request, TaskItem, TaskSets, TaskTokens};
-use sparsify_exp::measure::{Asked, Scored, likeliest, likeliest_by_length, mean_and_error, score};
+use sparsify_exp::measure::{
+    Asked, Scored, Writing, likeliest, likeliest_by_length, mean_and_error, score, write_greedily,
+};
 use sparsify_exp::model::{Batch, Decoder, DecoderError, KvCache, Node, Tree};
 use std::sync::Arc;
 
@@ -146,6 +148,52 @@ fn what_shares_a_pass_has_no_say() {
             }
         }
     }
+}
+
+/// More texts than are written at once, of prompts with and without a common beginning, each as it is written alone.
+#[test]
+fn what_is_written_beside_a_text_has_no_say() {
+    for model in ["tiny-llama", "tiny-opt"] {
+        let mut decoder = decoder(model);
+        let ids = |start: u32, count: u32| (start..start + count).map(|i| 5 + i * 7 % 150).collect::<Vec<u32>>();
+        for front in [0, 20] {
+            let prompts: Vec<Vec<u32>> =
+                (0..23).map(|prompt| [ids(3, front), ids(31 * prompt, 1 + prompt * 5 % 9)].concat()).collect();
+            let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+            let ends = |written: &[u32]| written.iter().sum::<u32>() % 7 == 3;
+            let done = std::cell::RefCell::new(Vec::new());
+            let told = |count| done.borrow_mut().push(count);
+            let writing = Writing { prompts: &prompts, most: 12 };
+            let together = write_greedily(&mut decoder, writing, &ends, &told).unwrap();
+            assert_eq!(done.into_inner(), (1..=23).collect::<Vec<usize>>());
+            for (prompt, together) in prompts.iter().zip(&together) {
+                let mut cache = KvCache::new(decoder.architecture(), 1, prompt.len() + 12);
+                let (mut next, mut alone) = (prompt.to_vec(), Vec::new());
+                while alone.len() < 12 && !ends(&alone) {
+                    let hidden = decoder.extend(&Batch::new([&next[..]]), &mut cache).unwrap();
+                    let last =
+                        decoder.logits(hidden.narrow(0, next.len() - 1, 1)).into_data().into_vec::<f32>().unwrap();
+                    let logits: Vec<f64> = last.into_iter().map(f64::from).collect();
+                    next = vec![likeliest(&logits) as u32];
+                    alone.push(next[0]);
+                }
+                assert_eq!(together, &alone, "{model} behind {front}");
+            }
+            let lengths: std::collections::BTreeSet<usize> = together.iter().map(Vec::len).collect();
+            assert!(lengths.len() > 1, "all texts are of {lengths:?} tokens, which tests little");
+        }
+    }
+}
+
+/// Where the model ends, a text does.
+#[test]
+fn a_text_ends_where_the_model_has_no_position_left() {
+    let mut decoder = decoder("tiny-opt");
+    let positions = decoder.architecture().max_positions;
+    let prompts: Vec<Vec<u32>> = [positions - 3, 2, positions].map(|count| vec![7; count]).into();
+    let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+    let written = write_greedily(&mut decoder, Writing { prompts: &prompts, most: 5 }, &|_| false, &|_| ()).unwrap();
+    assert_eq!(written.iter().map(Vec::len).collect::<Vec<_>>(), [3, 5, 0]);
 }
 
 /// Rows of a tree, and of the whole sequences.

@@ -86,6 +86,10 @@ fn tasks() -> Vec<Case> {
         expect("metric = \"acc\"\ntask = \"boolq\""),
         expect("metric = \"acc\"\ntask = \"hellswag\""),
         expect("metric = \"acc\"\ntask = \"mean\""),
+        more(
+            "[measure]\nmetrics = [\"tasks\"]\n[tasks]\nnames = \"gsm8k\"\n[[expect]]\nvalue = 1\ntolerance = 0.1\n\
+             metric = \"acc\"\ntask = \"gsm8k\"\n",
+        ),
     ]
 }
 
@@ -223,6 +227,11 @@ fn data_and_measures() -> Vec<Case> {
         more("[data]\ncontext = 1\n"),
         more("[data]\nperplexity_bos = \"window\"\n"),
         more("[data]\nperplexity_join = \" \"\n"),
+        more("[data]\nperplexity_drawing = \"gptq\"\n"),
+        more(
+            "[data]\nperplexity = \"hf:allenai/c4/en/validation\"\nperplexity_drawing = \"gptq\"\nperplexity_stride = 8\n\
+             perplexity_bos = \"windows\"\nperplexity_join = \" \"\n",
+        ),
         more("[data]\ncalibration = \"file:a.txt\"\ncalibration_documents = 3\n"),
         more("[data]\ncalibration_samples = 65537\n"),
         more("[data]\ncalibration_samples = [8, 65537, 65538]\n"),

@@ -41,6 +41,38 @@ fn documents_are_joined_as_said_or_as_published() {
 }
 
 #[test]
+fn windows_are_drawn_from_documents() {
+    let c4 = "perplexity = \"hf:allenai/c4/en/validation\"\n";
+    let gptq = |text: &str| format!("[data]\n{text}perplexity_drawing = \"gptq\"\n");
+    let data = |text: &str| with(text).unwrap().data;
+    let of = |data: Data| (data.perplexity_drawing, data.perplexity_windows, data.perplexity_joining.documents);
+    assert_eq!(of(data(&format!("[data]\n{c4}"))), (Drawing::InOrder, 0, 1100));
+    assert_eq!(of(data(&gptq(c4))), (Drawing::Gptq, 256, 0));
+    let said = format!("{c4}perplexity_windows = 8\nperplexity_documents = 1100\n");
+    assert_eq!(of(data(&gptq(&said))), (Drawing::Gptq, 8, 1100));
+    one_error(&gptq(""), &["not available for `builtin:heldout`", "have documents"]);
+    one_error(
+        &gptq(&format!("{c4}perplexity_stride = 8\n")),
+        &["`data.perplexity_stride` is not available with `gptq`"],
+    );
+    one_error(&gptq(&format!("{c4}perplexity_bos = \"windows\"\n")), &["`data.perplexity_bos` is not available"]);
+    one_warning(
+        &gptq(&format!("{c4}perplexity_join = \" \"\n")),
+        &["`data.perplexity_join` has no effect with `gptq`"],
+    );
+    one_error("[data]\nperplexity_drawing = \"gtpq\"\n", &["unknown value", "did you mean `gptq`?"]);
+}
+
+#[test]
+fn of_words_or_others_all_are_named() {
+    let tasks = |bos: &str| format!("[measure]\nmetrics = [\"tasks\"]\n[tasks]\nnames = \"boolq\"\nbos = {bos}\n");
+    for bos in ["\"yes\"", "3", "\"True\""] {
+        one_error(&tasks(bos), &["`tasks.bos`", "expected `tokenizer` or `true` or `false`"]);
+    }
+    one_error("[device]\nworkers = \"many\"\n", &["`device.workers`", "integer", "`all`"]);
+}
+
+#[test]
 fn calibration_keys() {
     let out_of_range = |key: &str| format!("`data.calibration_{key}` is out of range");
     one_error("[data]\ncalibration_samples = 0\n", &[&out_of_range("samples"), "at least 1"]);

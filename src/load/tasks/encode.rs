@@ -155,8 +155,12 @@ impl Encoder<'_> {
 
     /// A text that the model goes on writing, with room for what it writes.
     fn prompt(&self, text: &str) -> Result<Request, LoadError> {
+        let (written, positions) = (TaskTokens::WRITTEN, self.positions);
+        if positions <= written {
+            return Err(TaskError::NoRoom { written, model: self.model.into(), positions }.into());
+        }
         let ids = self.ids(text)?;
-        let room = self.positions.saturating_sub(TaskTokens::WRITTEN).max(1);
+        let room = positions - written;
         let dropped = ids.len().saturating_sub(room);
         Ok(Request { input: ids[dropped..].to_vec(), targets: Vec::new(), dropped })
     }

@@ -46,6 +46,24 @@ pub enum TaskError {
         /// Examples asked for.
         shots: usize,
     },
+    /// A folder of datasets lacks a file.
+    #[error("{message}")]
+    NoFile {
+        /// What is missing.
+        message: String,
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A model has no room for an answer.
+    #[error("an answer has up to {written} tokens, but `{model}` has {positions} positions")]
+    NoRoom {
+        /// Tokens of an answer, at most.
+        written: usize,
+        /// The model source.
+        model: String,
+        /// Positions of the model.
+        positions: usize,
+    },
     /// A continuation is longer than the model.
     #[error("choice {choice} of row {row} of `{}` has {tokens} tokens, but `{model}` has {positions} positions", path.display())]
     TooLong {
@@ -94,10 +112,16 @@ impl TaskError {
         Some(match self {
             Self::Row(_) => "mend the row, or ask fewer items: set `tasks.limit`".into(),
             Self::NoDataset { .. } => {
-                "`tasks.path` has datasets as the hub's repositories have them: DIR/ORG/NAME/FILES".into()
+                "`tasks.path` has datasets as the hub's repositories have them: DIR/ORG/NAME/FILES; without it they come \
+                 from the hub"
+                    .into()
             }
             Self::SeveralFiles { .. } => "leave one of them in the folder".into(),
-            Self::NoItems { .. } => "download the dataset again".into(),
+            Self::NoItems { .. } => "put a file with items in its place, or download the dataset again".into(),
+            Self::NoFile { path, .. } => {
+                format!("as the hub's repository has it: `{}`, or as JSON lines in its place", path.display())
+            }
+            Self::NoRoom { .. } => "leave the tasks out whose answers are written".into(),
             Self::FewExamples { rows, .. } => format!("set `tasks.shots` to {rows} or less"),
             Self::TooLong { .. } => "such an item can't be asked of this model: leave the task out".into(),
             Self::NoTokens { part: "context", .. } => "set `tasks.bos = true`, or leave the task out".into(),

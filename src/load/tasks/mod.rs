@@ -74,9 +74,12 @@ impl TaskTokens {
         let is_cut = |item: &&TaskItem| item.requests.iter().any(|request| request.dropped > 0);
         let (cut, of) = (self.items.iter().filter(is_cut).count(), self.items.len());
         (cut > 0).then(|| {
+            let than = match self.task.generates() {
+                true => "leave no room for an answer in the model's positions",
+                false => "have more tokens than the model has positions",
+            };
             format!(
-                "{cut} of the {of} items of `{}` have more tokens than the model has positions: their contexts are cut \
-                 in front, as lm-evaluation-harness does",
+                "{cut} of the {of} items of `{}` {than}: their contexts are cut in front, as lm-evaluation-harness does",
                 self.task
             )
         })
@@ -190,7 +193,7 @@ impl TaskSet {
         let source = self.inputs.first().map_or_else(String::new, |input| {
             input.file.as_ref().map_or_else(|| input.source.clone(), |file| format!("{}/{file}", self.spec.repo))
         });
-        Ok(TaskTokens { task: self.task, shots: self.shots, metrics: self.spec.metrics, items, sha256, source })
+        Ok(TaskTokens { task: self.task, shots: self.shots, metrics: self.task.metrics(), items, sha256, source })
     }
 }
 

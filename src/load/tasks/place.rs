@@ -117,11 +117,14 @@ impl Place {
     }
 
     fn missing(&self, missing: Missing, spec: &Spec, config: &str, split: &str) -> LoadError {
-        let cached = match self {
-            Self::Hub(snapshot) => snapshot.cache_only().is_some(),
-            Self::Folder(_) => false,
-        };
-        missing.error(&self.name(spec), config, split, cached).into()
+        let error = |cached| missing.error(&self.name(spec), config, split, cached);
+        match self {
+            Self::Hub(snapshot) => error(snapshot.cache_only().is_some()).into(),
+            Self::Folder(folder) => {
+                let (message, path) = (error(false).to_string(), folder.join(spec.file(config, split)));
+                TaskError::NoFile { message, path }.into()
+            }
+        }
     }
 }
 

@@ -99,8 +99,9 @@ impl<'a> Row<'a> {
     fn list(&self, column: &str, value: &'a Value) -> Result<Vec<String>, RowProblem> {
         let list = value.as_array();
         let list = list.ok_or_else(|| self.wrong(column, &format!("expected a list of texts, not {}", kind(value))))?;
-        if list.is_empty() {
-            return Err(self.wrong(column, "it has no choice"));
+        // With one there is nothing to choose.
+        if list.len() < 2 {
+            return Err(self.wrong(column, &format!("expected two choices at least, not {}", list.len())));
         }
         let text = |(index, value): (usize, &Value)| match value.as_str() {
             None => Err(self.wrong(column, &format!("choice {} is {}, not a text", index + 1, kind(value)))),

@@ -13,7 +13,7 @@
 use super::super::architecture::*;
 use super::super::attention::attend;
 use super::super::cache::KvBlock;
-use super::super::clock::Section;
+use super::super::clock::{Section, Step};
 use super::experts::Routed;
 use super::{At, Decoder, Loaded, Residuals, See, scaled};
 use crate::execute::SparseBackend;
@@ -111,7 +111,8 @@ impl<B: SparseBackend> Decoder<B> {
     /// The sum of the residuals, and its norm.
     pub(super) fn norm(&self, module: usize, Residuals { x, added }: Residuals<B>) -> [Tensor<B, 2>; 2] {
         let Loaded::Norm { gain, bias } = &self.modules[module] else { unreachable!("norms are norms") };
-        B::norm(x, added, Norm { kind: self.architecture.norm, gain, bias: bias.as_ref() })
+        let norm = || B::norm(x, added, Norm { kind: self.architecture.norm, gain, bias: bias.as_ref() });
+        self.timed(Section::Norms, || self.step(module), norm)
     }
 
     /// The norm of some rows.
@@ -126,7 +127,8 @@ impl<B: SparseBackend> Decoder<B> {
         let (down, input) = match mlp {
             Mlp::Plain { up, down } => {
                 see(&[*up], &x);
-                (*down, B::activate(function, self.product(*up, x)))
+                let x = self.product(*up, x);
+                (*down, self.activation(|| B::activate(function, x)))
             }
             Mlp::Gated(gated) => return Inner::One(gated.down, self.gated(gated, x, see)),
             Mlp::Fused { gate_up, down } => {
@@ -134,7 +136,7 @@ impl<B: SparseBackend> Decoder<B> {
                 let both = self.product(*gate_up, x);
                 let width = both.dims()[1] / 2;
                 let [gates, up] = [0, width].map(|first| both.clone().narrow(1, first, width));
-                (*down, B::gate(function, gates, up))
+                (*down, self.activation(|| B::gate(function, gates, up)))
             }
             Mlp::Experts(experts) => return Inner::Experts(self.route(experts, &x, see)),
         };
@@ -142,11 +144,16 @@ impl<B: SparseBackend> Decoder<B> {
         Inner::One(down, input)
     }
 
+    fn activation(&self, work: impl FnOnce() -> Tensor<B, 2>) -> Tensor<B, 2> {
+        self.timed(Section::Activations, || Step::named("activation"), work)
+    }
+
     /// A gated feed-forward layer up to what its last linear reads.
     pub(super) fn gated(&self, &Gated { gate, up, down }: &Gated, x: Tensor<B, 2>, see: See<'_, B>) -> Tensor<B, 2> {
         see(&[gate, up], &x);
         let gates = self.product(gate, x.clone());
-        let input = B::gate(self.architecture.activation, gates, self.product(up, x));
+        let ups = self.product(up, x);
+        let input = self.activation(|| B::gate(self.architecture.activation, gates, ups));
         see(&[down], &input);
         input
     }
@@ -178,7 +185,11 @@ impl<B: SparseBackend> Decoder<B> {
         let projected = self.clipped(projected);
         let rotary = block.rotary.and_then(|rotary| at.rotaries[rotary].as_ref());
         let shape = self.heads(block);
-        let attended = self.timed(Section::Attention, || attend(&shape, projected, at.places, rotary, kv));
+        let attended = self.timed(
+            Section::Attention,
+            || Step::named("attention"),
+            || attend(&shape, projected, at.places, rotary, kv),
+        );
         see(&[block.output], &attended);
         self.product(block.output, attended)
     }
@@ -227,7 +238,8 @@ impl<B: SparseBackend> Decoder<B> {
         let ones = Tensor::ones([dim], (&self.device, self.dtype));
         let kind: NormKind = self.architecture.norm;
         let rows = x.reshape([tokens * width / dim, dim]);
-        let [_, normed] = B::norm(rows, Vec::new(), Norm { kind, gain: &ones, bias: None });
+        let norm = || B::norm(rows, Vec::new(), Norm { kind, gain: &ones, bias: None });
+        let [_, normed] = self.timed(Section::Norms, || Step::named("head_norms"), norm);
         normed.reshape([tokens, width]) * gains.unsqueeze()
     }
 }

@@ -31,7 +31,7 @@ struct Timed<'a> {
 
 impl<'a> Timed<'a> {
     fn phases(latency: &'a LatencyRecord) -> [Self; 2] {
-        let LatencyRecord { batch, prompt, generate, prefill, decode, peak_bytes } = latency;
+        let LatencyRecord { batch, prompt, generate, prefill, decode, peak_bytes, profile: _ } = latency;
         let repeats = prefill.seconds.len();
         let timed = |name, tokens, tokens_per_sample, phase| Timed {
             name,

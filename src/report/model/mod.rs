@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   tables.rs       which columns, and which number goes where      comparisons.rs, latency.rs: tables too
+//!   profile.rs      the steps of a token: a table, and a figure
 //!   tasks.rs, task_pairs.rs  zero-shot tasks, item by item: tables, and a figure
 //!   series_names.rs what prune points are called, and how they look
 //!   terminal.rs     which numbers are shown first, as pivots
@@ -12,6 +13,7 @@ mod comparisons;
 mod latency;
 mod layer_sparsity;
 mod plots;
+mod profile;
 mod quality;
 mod rows;
 mod series_names;
@@ -77,6 +79,7 @@ pub(super) fn section(read: &Read, records: Vec<Record>) -> Section {
     findings.extend(undrawn);
     Section {
         shown: terminal::shown(&cells, &tables, &names),
+        first: terminal::tasks(&cells, &tables, &names).into_iter().flatten().collect(),
         names,
         verdicts: find("expectations").map(|table| table.clone().without_constant_columns(&["verdict"])),
         figures,
@@ -119,6 +122,7 @@ fn figures(cells: &Cells) -> (Vec<(String, Figure)>, Vec<String>) {
             ("layers", layer_sparsity::layers(&records, &names)),
             ("heatmap", layer_sparsity::heatmap(&records, &names)),
             ("latency", latency::figure(&records).into()),
+            ("profile", profile::figure(&records).into()),
             ("tasks", task_pairs::figure(&records).into()),
         ];
         for (name, figure) in made {

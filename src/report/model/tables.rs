@@ -2,7 +2,7 @@
 
 use super::Cells;
 use super::rows::{GroupSum, by_seed, finished, group_sums, key_names, keyed, keyed_table, row, sparsity};
-use super::{comparisons, latency, task_pairs, tasks};
+use super::{comparisons, latency, profile, task_pairs, tasks};
 use crate::column::Column;
 use crate::config::experiment::{MetricColumn, TaskMetric, Variant};
 use crate::plan::Cell;
@@ -22,6 +22,7 @@ pub(super) fn all(cells: &Cells) -> Vec<Table> {
     tables.extend(comparisons::table(cells));
     tables.extend(execution(cells));
     tables.extend(latency::tables(cells));
+    tables.extend(profile::table(cells));
     tables.extend(tasks::table(cells));
     tables.extend(task_pairs::table(cells));
     tables.extend(expectations(cells));
@@ -74,6 +75,7 @@ pub(super) fn columns() -> Vec<Columns> {
         Columns::of("`comparisons`", comparisons::COLUMNS),
         Columns::of("`latency`", latency::LATENCY),
         Columns::of("`latency_parts`", latency::PARTS),
+        Columns::of("`profile`", profile::PROFILE),
     ]
 }
 

@@ -143,7 +143,9 @@ pub(super) fn figure(records: &[&CellResult]) -> Option<Figure> {
     let others = records.iter().zip(&names).filter(|(record, _)| record.cell.variant != Variant::Dense);
     let others: Vec<(&str, Vec<(&TaskNumbers, Pair)>)> =
         others.map(|(record, name)| (name.as_str(), pairs(dense, record, TaskMetric::Acc))).collect();
-    let others: Vec<_> = others.into_iter().filter(|(_, pairs)| !pairs.is_empty()).take(MOST).collect();
+    let mut others: Vec<_> = others.into_iter().filter(|(_, pairs)| !pairs.is_empty()).collect();
+    let all = others.len();
+    others.truncate(MOST);
     let mut tasks: Vec<&str> = Vec::new();
     for (task, _) in others.iter().flat_map(|(_, pairs)| pairs) {
         if !tasks.contains(&task.task.name()) {
@@ -174,7 +176,9 @@ pub(super) fn figure(records: &[&CellResult]) -> Option<Figure> {
         series.push(of(format!("{name}, 95 %"), Trace::Line, points(&interval)));
         series.push(of((*name).to_owned(), Trace::Scatter, points(&middle)));
     }
-    let x = Axis { format: Format::Percent(0), ..Axis::linear("Accuracy, difference to dense") };
+    let left_out = if all > MOST { format!(" ({MOST} of {all} setups)") } else { String::new() };
+    let label = format!("Accuracy, difference to dense{left_out}");
+    let x = Axis { format: Format::Percent(0), ..Axis::linear(label) };
     let y = Axis {
         ticks: (0..tasks.len()).map(|row| row as f64).collect(),
         names: tasks.iter().rev().map(|task| (*task).to_owned()).collect(),
@@ -212,5 +216,19 @@ mod tests {
         assert!(finding(&table).unwrap().starts_with("1 of 3 comparisons"));
         let figure = figure(&cells.records.iter().collect::<Vec<_>>()).unwrap();
         assert!(figure.csv().contains("Masked50,-1,"), "{}", figure.csv());
+    }
+
+    #[test]
+    fn setups_that_are_not_drawn_are_counted() {
+        let of = |setups: usize| {
+            let cell = |setup: usize| match setup {
+                0 => with_tasks(Variant::Dense, 0.0, vec![task("boolq", "1100")]),
+                setup => with_tasks(Variant::Masked, setup as f64 / 10.0, vec![task("boolq", "1010")]),
+            };
+            let cells: Vec<CellResult> = (0..=setups).map(cell).collect();
+            format!("{:?}", figure(&cells.iter().collect::<Vec<_>>()).unwrap())
+        };
+        assert!(!of(6).contains("setups)"));
+        assert!(of(8).contains("difference to dense (6 of 8 setups)"));
     }
 }

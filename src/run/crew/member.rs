@@ -169,7 +169,7 @@ mod tests {
             std::thread::sleep(before_cells);
             line(&Told::Yours { cells })
         };
-        let options = RunOptions { fail_fast: false, until: Some(Instant::now() + Duration::from_millis(50)) };
+        let options = RunOptions { until: Some(Instant::now() + Duration::from_millis(50)), ..RunOptions::default() };
         work(prepared, &store, options, &Talk { say: &say, hear: &hear, place: (0, 1) }).unwrap();
         said.into_inner()
     }

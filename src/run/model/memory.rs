@@ -8,12 +8,13 @@
 //!   + patterns                     a bit a weight
 //!   + a linear once more           on a device: what is expanded or sent; of weights of 16 bits: what is widened
 //!   + cache and logits
-//!   + a pass over items of tasks, where there are any
+//!   + a pass over items of tasks, or the answers that are written at once, where there are any
 //! ```
 
 use super::pruned::excluded;
 use crate::config::experiment::{Dtype, Format, LatencySettings, Propagate, Variant};
-use crate::load::ModelFiles;
+use crate::load::{ModelFiles, TaskTokens};
+use crate::measure::places;
 use crate::model::Architecture;
 use crate::plan::{Backend, Cell, PrunePoint};
 use crate::prune;
@@ -60,9 +61,28 @@ pub(super) fn memory(cell: &Cell, model: &PreparedModel, timed: Option<&LatencyS
     let lean = cell.backend.is_cpu() && lean(&model.files, &model.architecture);
     let dense = Dense { bytes, as_stored, lean };
     let needed = estimate(cell, &model.architecture, dense, positions as u64, calibration, timed);
-    let inputs = model.tasks.iter().flat_map(|task| &task.items).flat_map(|item| &item.requests);
-    let longest = inputs.map(|request| request.input.len()).max();
-    needed.saturating_add(longest.map_or(0, |longest| asking(&model.architecture, longest, cell.dtype)))
+    let of_task = |task: &TaskTokens| {
+        let inputs = task.items.iter().flat_map(|item| &item.requests).map(|request| request.input.len());
+        let longest = inputs.max().unwrap_or(0);
+        let asked = asking(&model.architecture, longest, cell.dtype);
+        match task.task.generates() {
+            true => asked + answering(&model.architecture, task.items.len(), longest, cell),
+            false => asked,
+        }
+    };
+    needed.saturating_add(model.tasks.iter().map(of_task).max().unwrap_or(0))
+}
+
+/// Bytes of keys and values while answers are written to `items` items, whose prompts have up to `longest` tokens.
+fn answering(architecture: &Architecture, items: usize, longest: usize, cell: &Cell) -> u64 {
+    let capacity = longest + TaskTokens::WRITTEN;
+    let attention = architecture.attention;
+    let of_token = 2 * architecture.blocks.len() * attention.kv_heads * attention.head_dim;
+    let (texts, number) = match cell.backend.is_cpu() {
+        true => (places(architecture, items, capacity), 4),
+        false => (1, bytes_per_number(cell.dtype)),
+    };
+    (texts * capacity * of_token) as u64 * number
 }
 
 /// Bytes of a pass over the items of tasks, of which the longest has `longest` tokens.
@@ -282,6 +302,22 @@ mod tests {
             let files = loader.find(&source).unwrap();
             assert_eq!(lean(&files, &architecture(&files.config).unwrap()), goes, "{source}");
         }
+    }
+
+    #[test]
+    fn a_pass_over_items_and_answers_take_memory() {
+        let architecture = architecture(&published("llama-2-7b").unwrap()).unwrap();
+        let pass = |longest| asking(&architecture, longest, Dtype::F16);
+        // 12 widths of 4096 for 1024 tokens at least, logits, and 32 blocks of keys and values, twice.
+        let of_token = 4 * 32 * 4096 * 2;
+        assert_eq!(pass(100), 12 * 1024 * 4096 * 2 + (128 << 20) + 100 * of_token);
+        assert_eq!(pass(4000), 12 * 4000 * 4096 * 2 + (128 << 20) + 4000 * of_token);
+        // Keys and values are f32 on the host, and at most a quarter of 6.7 billion: of five texts of 1000 + 256 tokens.
+        let (host, gpu) = (cell(Backend::Flex, None), cell(Backend::Cuda, None));
+        let of_text = (2 * 32 * 4096 * 1256) as u64;
+        assert_eq!(answering(&architecture, 20, 1000, &host), 5 * 4 * of_text);
+        assert_eq!(answering(&architecture, 20, 100, &host), 16 * 4 * (2 * 32 * 4096 * 356));
+        assert_eq!(answering(&architecture, 20, 1000, &gpu), 2 * of_text);
     }
 
     #[test]

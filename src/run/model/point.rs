@@ -10,7 +10,7 @@ use crate::execute::{LayerShape, ReadError, SparseBackend, SparseWeight};
 use crate::load::{TaskTokens, Tokenizer};
 use crate::measure::{
     Agreement, ForwardError, Latency, PeakRss, Stored, Workload, agreement, all_logits, decoded_logits, gate, latency,
-    likelihood, structure,
+    likelihood, profile, structure,
 };
 use crate::model::{Decoder, LinearWeight};
 use crate::plan::{Cell, PrunePoint};
@@ -26,6 +26,8 @@ pub(super) struct Job<'a> {
     pub due: Vec<Metric>,
     /// What the experiment times, whether or not it is due: kernels are listed for it too.
     pub timed: Option<LatencySettings>,
+    /// Whether to look where its time goes.
+    pub profiled: bool,
     /// The tasks that are asked.
     pub tasks: Vec<&'a TaskTokens>,
     /// The model's.
@@ -394,7 +396,12 @@ fn latency_of<B: SparseBackend>(
         for &prompt in prompt {
             let workload = Workload { batch, prompt, generate: *generate, warmup: *warmup, repeats: *repeats };
             let done = |run, runs| stage(&format!("latency of batch {batch}, prompt {prompt}: run {run} of {runs}"));
-            latencies.push(latency(decoder, &workload, done)?);
+            let mut timed = latency(decoder, &workload, done)?;
+            if job.profiled {
+                stage(&format!("profile of batch {batch}, prompt {prompt}"));
+                timed.profile = Some(profile(decoder, &workload)?);
+            }
+            latencies.push(timed);
         }
     }
     Ok(Some(latencies))

@@ -1,6 +1,6 @@
 //! What the cells of a model read: digests, and the settings that say how the texts were cut.
 
-use crate::config::experiment::{Calibration, CalibrationChoice, Data};
+use crate::config::experiment::{Calibration, CalibrationChoice, Data, Drawing};
 use crate::load::{TaskTokens, Tokens};
 use crate::plan::{Cell, Inputs, PartInputs};
 use serde_json::json;
@@ -52,6 +52,9 @@ impl Read {
             ("join", json!(data.perplexity_joining.join)),
             ("documents", json!(data.perplexity_joining.documents)),
         ];
+        // Only where there is something to tell: it is in order in all that was measured before there was a choice.
+        let drawing = Some(data.perplexity_drawing).filter(|drawing| *drawing != Drawing::InOrder);
+        let perplexity = perplexity.into_iter().chain(drawing.map(|drawing| ("drawing", json!(drawing))));
         let parts = PartInputs {
             agreement: Inputs::default().with("agreement", agreement),
             perplexity: Inputs::default().with("perplexity", perplexity),

@@ -268,6 +268,7 @@ impl Batch<'_, '_> {
             cell: planned.cell,
             due: experiment.metrics.iter().copied().filter(due).collect(),
             timed: timed.cloned(),
+            profiled: self.desk.profiles(),
             tasks: self.model.tasks.iter().filter(is_due).collect(),
             tokenizer: &self.model.tokenizer,
         }

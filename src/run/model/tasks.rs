@@ -5,7 +5,7 @@ use crate::config::experiment::TaskMetric;
 use crate::execute::SparseBackend;
 use crate::load::{TaskItem, TaskTokens, Tokenizer};
 use crate::measure::{
-    Asked, ForwardError, Scored, end_of_answer, last_number, likeliest, likeliest_by_length, mean_and_error,
+    Asked, ForwardError, Scored, Writing, end_of_answer, last_number, likeliest, likeliest_by_length, mean_and_error,
     same_number, score, strict_number, write_greedily,
 };
 use crate::model::Decoder;
@@ -91,7 +91,8 @@ fn written<B: SparseBackend>(
     // A text that can't be had ends nothing, and is an error below.
     let has_ended = |ids: &[u32]| tokenizer.decode(ids).is_ok_and(|text| end_of_answer(&text, &ENDS).is_some());
     let ends = |ids: &[u32]| ids.last() == eos.as_ref() || has_ended(ids);
-    let answers = write_greedily(decoder, &prompts, TaskTokens::WRITTEN, &ends, done);
+    let writing = Writing { prompts: &prompts, most: TaskTokens::WRITTEN };
+    let answers = write_greedily(decoder, writing, &ends, done);
     let answers = answers.map_err(|error| named(error, task))?;
     let row = |(item, ids): (&TaskItem, Vec<u32>)| {
         let mut text = tokenizer.decode(&ids)?;

@@ -51,7 +51,14 @@ pub fn dense_linear<V: Number>(
         if tokens <= few_tokens(simd) {
             few(matrix, x, tokens, out, simd);
         } else {
-            with_tiles(x, cols, tokens, lanes_for(tokens), simd, |tiles| many(matrix, tiles, out, simd));
+            let whole = in_wide_tiles(tokens);
+            for tokens in [0..whole, whole..tokens].into_iter().filter(|tokens| !tokens.is_empty()) {
+                let x = &x[tokens.start * cols..tokens.end * cols];
+                let out = Shared(out.pointer().wrapping_add(tokens.start * rows));
+                with_tiles(x, cols, tokens.len(), lanes_for(tokens.len()), simd, |tiles| {
+                    many(matrix, tiles, out, simd)
+                });
+            }
         }
     }
     // SAFETY: there is room for them, and the tasks have written every row of every token.
@@ -84,6 +91,13 @@ pub(super) fn lanes_for(tokens: usize) -> usize {
         17..=32 => 32,
         _ => 64,
     }
+}
+
+/// How many of the tokens go into tiles of 64: a last one that would be half empty is a narrower one, which costs
+/// less. Each token's sums are the same in either.
+fn in_wide_tiles(tokens: usize) -> usize {
+    let rest = tokens % 64;
+    if tokens > 64 && lanes_for(rest) < 64 { tokens - rest } else { tokens }
 }
 
 fn few<V: Number>(matrix: Matrix<'_, V>, x: &[f32], tokens: usize, out: Shared, simd: Simd) {

@@ -108,6 +108,22 @@ fn tiles_of_every_width_with_and_without_a_rest() {
     }
 }
 
+/// A last tile that is narrower than the others gives what a whole one gives.
+#[test]
+fn a_token_has_the_same_sums_in_every_tile() {
+    let (rows, cols) = (70, 300);
+    for tokens in [65, 80, 81, 97, 130, 160] {
+        let case = Case::new(rows, cols, tokens, some(cols));
+        let whole = tokens.next_multiple_of(64);
+        let mut padded = case.x().to_vec();
+        padded.resize(whole * cols, 0.5);
+        for simd in Simd::available() {
+            let of = |x: &[f32], tokens| dense_linear(&case.masked, [rows, cols], None, x, tokens, simd);
+            assert!(of(case.x(), tokens) == of(&padded, whole)[..tokens * rows], "{tokens} tokens, {}", simd.name());
+        }
+    }
+}
+
 #[test]
 fn shapes_at_the_edges() {
     let shapes = [(0, 8), (8, 0), (1, 1), (1, 300), (300, 1), (16, 16), (17, 15), (129, 129), (8, 257), (130, 1100)];

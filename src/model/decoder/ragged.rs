@@ -1,0 +1,42 @@
+//! Sequences of a cache that go on each by itself, as when several texts are written at once.
+//!
+//! ```text
+//!   cache   sequence 0   [front | prompt | written ..       ]
+//!           sequence 1   [front | prompt | written ....     ]      each with room for `capacity` tokens
+//!           sequence 2   [front |                           ]
+//!   pass    the next tokens of each: a prompt, a written token, or none
+//! ```
+//! Linears see the tokens of all sequences as one matrix, so that weights are read once for all of them. For backends in
+//! host memory, and models whose rotary angles do not depend on how long a sequence is.
+
+use super::{Batch, Decoder, DecoderError};
+use crate::execute::SparseBackend;
+use crate::execute::decode::Span;
+use crate::model::cache::KvCache;
+use burn::tensor::Tensor;
+
+impl<B: SparseBackend> Decoder<B> {
+    /// As [`Decoder::extend`], where every sequence continues by tokens of its own, or by none: what each new token
+    /// gives, sequence by sequence.
+    ///
+    /// # Errors
+    /// When the tokens do not fit the cache or the model; the cache is as it was then.
+    ///
+    /// # Panics
+    /// When the backend is not in host memory.
+    pub fn extend_each(&mut self, new: &[Vec<u32>], cache: &mut KvCache<B>) -> Result<Tensor<B, 2>, DecoderError> {
+        assert!(B::ON_HOST, "sequences go on by themselves in host memory");
+        let (sequences, capacity) = (cache.sequences(), cache.capacity());
+        if new.len() != sequences {
+            return Err(DecoderError::OtherSequences { sequences });
+        }
+        let span = |(seen, new): (&Vec<u32>, &Vec<u32>)| Span { past: seen.len(), new: new.len(), capacity };
+        let spans: Vec<Span> = cache.seen().iter().zip(new).map(span).collect();
+        if let Some(needed) = spans.iter().map(|span| span.past + span.new).find(|&needed| needed > capacity) {
+            return Err(DecoderError::CacheFull { needed, capacity });
+        }
+        let hidden = self.pass(&Batch::new(new.iter().map(Vec::as_slice)), spans, &mut cache.blocks)?;
+        cache.grow(new.iter().map(Vec::as_slice));
+        Ok(hidden)
+    }
+}
