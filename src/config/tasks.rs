@@ -19,18 +19,23 @@ use crate::config::axis::{At, Axis};
 use crate::diagnostic::nearest;
 use crate::keyword::{UnknownKeyword, keywords};
 
-/// Tasks that are no subject of MMLU, each with a line of help.
-pub const TASKS: [(&str, &str); 10] = [
-    ("boolq", "yes or no, of a passage"),
-    ("rte", "whether a sentence follows from another"),
-    ("hellaswag", "how a description goes on"),
-    ("winogrande", "which of two nouns fills a gap"),
-    ("arc_easy", "questions of science, easy ones"),
-    ("arc_challenge", "questions of science, hard ones"),
-    ("openbookqa", "questions of science with common knowledge"),
-    ("piqa", "which of two ways reaches a goal"),
-    ("lambada_openai", "the last word of a passage"),
-    ("gsm8k", "word problems, whose solution is written out"),
+const ACC: &[TaskMetric] = &[TaskMetric::Acc];
+const ACC_NORM: &[TaskMetric] = &[TaskMetric::Acc, TaskMetric::AccNorm];
+const ACC_PERPLEXITY: &[TaskMetric] = &[TaskMetric::Acc, TaskMetric::Perplexity];
+const MATCHES: &[TaskMetric] = &[TaskMetric::StrictMatch, TaskMetric::FlexibleMatch];
+
+/// Tasks that are no subject of MMLU, each with a line of help and the numbers that it gives.
+const TASKS: [(&str, &str, &[TaskMetric]); 10] = [
+    ("boolq", "yes or no, of a passage", ACC),
+    ("rte", "whether a sentence follows from another", ACC),
+    ("hellaswag", "how a description goes on", ACC_NORM),
+    ("winogrande", "which of two nouns fills a gap", ACC),
+    ("arc_easy", "questions of science, easy ones", ACC_NORM),
+    ("arc_challenge", "questions of science, hard ones", ACC_NORM),
+    ("openbookqa", "questions of science with common knowledge", ACC_NORM),
+    ("piqa", "which of two ways reaches a goal", ACC_NORM),
+    ("lambada_openai", "the last word of a passage", ACC_PERPLEXITY),
+    ("gsm8k", "word problems, whose solution is written out", MATCHES),
 ];
 
 /// The subjects of MMLU, as its configurations are called, with what stands in front of them in a task's name.
@@ -128,6 +133,16 @@ impl TaskName {
         self.0.strip_prefix(OF_MMLU)
     }
 
+    /// The numbers that it gives, the first one first in tables.
+    pub fn metrics(self) -> &'static [TaskMetric] {
+        TASKS.iter().find(|(name, ..)| *name == self.0).map_or(ACC, |(.., metrics)| metrics)
+    }
+
+    /// The numbers that a name of the file gives: a task's own, `acc` of a mean of tasks.
+    pub fn metrics_of(name: &str) -> &'static [TaskMetric] {
+        name.parse().map_or(ACC, Self::metrics)
+    }
+
     /// Examples in front of an item where nothing is said.
     pub fn default_shots(self) -> usize {
         if self.generates() { 5 } else { 0 }
@@ -158,7 +173,7 @@ impl TaskName {
     pub fn words() -> Vec<(&'static str, &'static str)> {
         let sets = SETS.iter().map(|(set, help, _)| (*set, *help));
         let mmlu = [(MMLU, "knowledge of 57 subjects; `mmlu_SUBJECT` is one of them")];
-        TASKS.iter().copied().chain(mmlu).chain(sets).collect()
+        TASKS.iter().map(|(name, help, _)| (*name, *help)).chain(mmlu).chain(sets).collect()
     }
 
     /// The known name that is most like a text.
@@ -170,7 +185,7 @@ impl TaskName {
 
 /// Every task.
 fn all() -> impl Iterator<Item = TaskName> {
-    TASKS.iter().map(|(name, _)| *name).chain(SUBJECTS).map(TaskName)
+    TASKS.iter().map(|(name, ..)| *name).chain(SUBJECTS).map(TaskName)
 }
 
 impl fmt::Display for TaskName {
@@ -184,7 +199,7 @@ impl FromStr for TaskName {
 
     fn from_str(text: &str) -> Result<Self, UnknownKeyword> {
         let unknown =
-            || UnknownKeyword { kind: "task", name: text.into(), expected: TASKS.map(|(name, _)| name).into() };
+            || UnknownKeyword { kind: "task", name: text.into(), expected: TASKS.map(|(name, ..)| name).into() };
         all().find(|task| task.0 == text).ok_or_else(unknown)
     }
 }
@@ -360,6 +375,10 @@ mod tests {
         assert_eq!(TaskName::of("copa"), None);
         assert_eq!(TaskName::nearest("hellswag"), Some("hellaswag"));
         assert!("mmlu".parse::<TaskName>().is_err() && "rte".parse() == Ok(TaskName("rte")));
+        let metrics = |name: &str| TaskName::metrics_of(name).iter().map(|metric| metric.name()).collect::<Vec<_>>();
+        assert_eq!(metrics("gsm8k"), ["exact_match_strict", "exact_match_flexible"]);
+        assert_eq!([metrics("piqa"), metrics("lambada_openai")], [["acc", "acc_norm"], ["acc", "perplexity"]]);
+        assert!(["mmlu", "mmlu_virology", "wanda7", "mean", "rte"].iter().all(|name| metrics(name) == ["acc"]));
         for (_, _, tasks) in SETS {
             assert!(tasks.iter().all(|task| TaskName::of(task).is_some()));
         }

@@ -153,10 +153,10 @@ fn add(steps: &mut Vec<StepTime>, Step { name, kernel }: Step, time: Duration) {
 pub(super) fn role(name: &str) -> String {
     let is_number = |word: &&str| word.bytes().all(|byte| byte.is_ascii_digit());
     let words: Vec<&str> = name.split('.').collect();
-    match words.iter().position(|word| is_number(&word)) {
+    match words.iter().position(&is_number) {
         Some(block) if block + 1 < words.len() => {
             let role: Vec<&str> =
-                words[block + 1..].iter().map(|word| if is_number(&word) { "*" } else { *word }).collect();
+                words[block + 1..].iter().map(|word| if is_number(word) { "*" } else { *word }).collect();
             role.join(".")
         }
         Some(_) | None => words.last().copied().unwrap_or_default().to_owned(),

@@ -29,7 +29,7 @@ pub fn reference() -> String {
         // Writing to a string does not fail.
         let _ = write!(page, "\n## {heading}\n\n| column | what it says |\n|---|---|\n");
         for (name, help) in columns {
-            let _ = writeln!(page, "| `{name}` | {help} |");
+            let _ = writeln!(page, "| `{name}` | {} |", help.replace('|', "\\|"));
         }
     }
     page

@@ -160,7 +160,7 @@ fn what_is_written_beside_a_text_has_no_say() {
             let prompts: Vec<Vec<u32>> =
                 (0..23).map(|prompt| [ids(3, front), ids(31 * prompt, 1 + prompt * 5 % 9)].concat()).collect();
             let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-            let ends = |written: &[u32]| written.last().is_some_and(|id| id % 11 == 3);
+            let ends = |written: &[u32]| written.iter().sum::<u32>() % 7 == 3;
             let done = std::cell::RefCell::new(Vec::new());
             let told = |count| done.borrow_mut().push(count);
             let writing = Writing { prompts: &prompts, most: 12 };

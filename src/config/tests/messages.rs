@@ -86,6 +86,10 @@ fn tasks() -> Vec<Case> {
         expect("metric = \"acc\"\ntask = \"boolq\""),
         expect("metric = \"acc\"\ntask = \"hellswag\""),
         expect("metric = \"acc\"\ntask = \"mean\""),
+        more(
+            "[measure]\nmetrics = [\"tasks\"]\n[tasks]\nnames = \"gsm8k\"\n[[expect]]\nvalue = 1\ntolerance = 0.1\n\
+             metric = \"acc\"\ntask = \"gsm8k\"\n",
+        ),
     ]
 }
 

@@ -92,6 +92,15 @@ impl Validator<'_> {
         };
         let of_all = |all: Vec<TaskName>| all.iter().all(|task| tasks.contains(task));
         let measured = if task.value == MEAN { tasks.len() > 1 } else { TaskName::of(&task.value).is_some_and(of_all) };
+        let given: Vec<&str> = TaskName::metrics_of(&task.value).iter().map(|metric| metric.name()).collect();
+        if measured && !given.contains(&metric.name()) {
+            self.report(
+                Diagnostic::error(format!("`{}` has no `{metric}`", task.value))
+                    .at(at.span.clone(), one_of(&given))
+                    .context(task.span.clone(), "of this"),
+            );
+            return None;
+        }
         if measured || self.was_removed("tasks.names") {
             return Some(Expected::Task { task: task.value.clone(), metric });
         }

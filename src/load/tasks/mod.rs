@@ -193,7 +193,7 @@ impl TaskSet {
         let source = self.inputs.first().map_or_else(String::new, |input| {
             input.file.as_ref().map_or_else(|| input.source.clone(), |file| format!("{}/{file}", self.spec.repo))
         });
-        Ok(TaskTokens { task: self.task, shots: self.shots, metrics: self.spec.metrics, items, sha256, source })
+        Ok(TaskTokens { task: self.task, shots: self.shots, metrics: self.task.metrics(), items, sha256, source })
     }
 }
 

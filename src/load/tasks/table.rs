@@ -8,7 +8,7 @@
 
 use super::python::{capitalised, rstripped, stripped};
 use super::row::{Row, RowProblem};
-use crate::config::tasks::{TaskMetric, TaskName};
+use crate::config::tasks::TaskName;
 
 /// What stands between a context and a choice.
 const DELIMITER: &str = " ";
@@ -16,8 +16,6 @@ const DELIMITER: &str = " ";
 const BETWEEN: &str = "\n\n";
 /// The names of MMLU's choices.
 const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
-const ACC: &[TaskMetric] = &[TaskMetric::Acc];
-const ACC_NORM: &[TaskMetric] = &[TaskMetric::Acc, TaskMetric::AccNorm];
 
 /// Where a task's items are, and what becomes of a row.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +30,6 @@ pub struct Spec {
     pub split: &'static str,
     /// The split whose first rows are examples.
     pub examples: Option<&'static str>,
-    /// What it gives, the first one first in tables.
-    pub metrics: &'static [TaskMetric],
     ask: fn(&Row<'_>) -> Result<Question, RowProblem>,
 }
 
@@ -52,36 +48,26 @@ pub struct Question {
 
 /// The tasks. The configurations and splits are those that lm-evaluation-harness 0.4.13 evaluates.
 const SPECS: [Spec; 11] = [
-    spec("boolq", "aps/super_glue", ["boolq", "validation"], ACC, boolq),
-    spec("rte", "nyu-mll/glue", ["rte", "validation"], ACC, rte),
-    spec("hellaswag", "Rowan/hellaswag", ["default", "validation"], ACC_NORM, hellaswag),
-    spec("winogrande", "allenai/winogrande", ["winogrande_xl", "validation"], ACC, winogrande),
-    spec("arc_easy", "allenai/ai2_arc", ["ARC-Easy", "test"], ACC_NORM, arc),
-    spec("arc_challenge", "allenai/ai2_arc", ["ARC-Challenge", "test"], ACC_NORM, arc),
-    spec("openbookqa", "allenai/openbookqa", ["main", "test"], ACC_NORM, openbookqa),
-    spec("piqa", "baber/piqa", ["default", "validation"], ACC_NORM, piqa),
-    spec(
-        "lambada_openai",
-        "EleutherAI/lambada_openai",
-        ["default", "test"],
-        &[TaskMetric::Acc, TaskMetric::Perplexity],
-        lambada,
-    ),
-    Spec {
-        examples: Some("train"),
-        ..spec("gsm8k", "openai/gsm8k", ["main", "test"], &[TaskMetric::StrictMatch, TaskMetric::FlexibleMatch], gsm8k)
-    },
-    Spec { examples: Some("dev"), ..spec("mmlu", "cais/mmlu", ["", "test"], ACC, mmlu) },
+    spec("boolq", "aps/super_glue", ["boolq", "validation"], boolq),
+    spec("rte", "nyu-mll/glue", ["rte", "validation"], rte),
+    spec("hellaswag", "Rowan/hellaswag", ["default", "validation"], hellaswag),
+    spec("winogrande", "allenai/winogrande", ["winogrande_xl", "validation"], winogrande),
+    spec("arc_easy", "allenai/ai2_arc", ["ARC-Easy", "test"], arc),
+    spec("arc_challenge", "allenai/ai2_arc", ["ARC-Challenge", "test"], arc),
+    spec("openbookqa", "allenai/openbookqa", ["main", "test"], openbookqa),
+    spec("piqa", "baber/piqa", ["default", "validation"], piqa),
+    spec("lambada_openai", "EleutherAI/lambada_openai", ["default", "test"], lambada),
+    Spec { examples: Some("train"), ..spec("gsm8k", "openai/gsm8k", ["main", "test"], gsm8k) },
+    Spec { examples: Some("dev"), ..spec("mmlu", "cais/mmlu", ["", "test"], mmlu) },
 ];
 
 const fn spec(
     name: &'static str,
     repo: &'static str,
     [config, split]: [&'static str; 2],
-    metrics: &'static [TaskMetric],
     ask: fn(&Row<'_>) -> Result<Question, RowProblem>,
 ) -> Spec {
-    Spec { name, repo, config, split, examples: None, metrics, ask }
+    Spec { name, repo, config, split, examples: None, ask }
 }
 
 impl Spec {

@@ -11,7 +11,7 @@
 //!   + a pass over items of tasks, or the answers that are written at once, where there are any
 //! ```
 
-use super::patterns::excluded;
+use super::pruned::excluded;
 use crate::config::experiment::{Dtype, Format, LatencySettings, Propagate, Variant};
 use crate::load::{ModelFiles, TaskTokens};
 use crate::measure::places;

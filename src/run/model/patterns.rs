@@ -11,7 +11,7 @@
 //! Methods that look at inputs are calibrate.rs's affair.
 
 use super::error::CellError;
-use super::pruned::Pruned;
+use super::pruned::{Pruned, excluded};
 use super::session::{Session, nonzero, nonzero_as};
 use crate::config::experiment::{Dtype, Method, NmPattern, Scope};
 use crate::execute::{ReadError, SparseBackend};
@@ -161,18 +161,6 @@ impl<B: SparseBackend> Magnitudes for OnDevice<'_, B> {
             None => Ok(Pattern::full(linear.rows, linear.cols)),
         }
     }
-}
-
-/// The names of linears that a point leaves as they are.
-///
-/// # Errors
-/// When a glob is none.
-pub(super) fn excluded(point: &PrunePoint) -> Result<globset::GlobSet, globset::Error> {
-    let mut globs = globset::GlobSetBuilder::new();
-    for glob in &point.exclude {
-        globs.add(globset::Glob::new(glob)?);
-    }
-    globs.build()
 }
 
 /// The linears that a point prunes.

@@ -1,8 +1,9 @@
-//! What pruning leaves of a linear, and what calibration leaves of a point. How it is decided is patterns.rs's and
-//! calibrate.rs's affair.
+//! Which linears a point leaves as they are, what pruning leaves of the others, and what calibration leaves of a point.
+//! How it is decided is patterns.rs's and calibrate.rs's affair.
 
 use crate::execute::{ReadError, SparseBackend};
 use crate::model::DenseWeight;
+use crate::plan::PrunePoint;
 use crate::record::{Scarce, Ties};
 use crate::sparse::Pattern;
 use burn::tensor::DType;
@@ -65,6 +66,18 @@ impl Pruned {
             None => dense.masked(&self.pattern),
         }
     }
+}
+
+/// The names of linears that a point leaves as they are.
+///
+/// # Errors
+/// When a glob is none.
+pub(super) fn excluded(point: &PrunePoint) -> Result<globset::GlobSet, globset::Error> {
+    let mut globs = globset::GlobSetBuilder::new();
+    for glob in &point.exclude {
+        globs.add(globset::Glob::new(glob)?);
+    }
+    globs.build()
 }
 
 /// What calibration made of a point.
