@@ -235,21 +235,18 @@ impl Parts {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::{DecoderError, Part, architecture};
     use burn::backend::Flex;
     use burn::tensor::DType;
-    use serde_json::json;
+    use serde_json::{Value, json};
     use std::borrow::Cow;
     use std::sync::Arc;
 
-    fn decoder(number: f32) -> Decoder<Flex> {
-        let config = json!({
-            "model_type": "opt", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 16,
-            "max_position_embeddings": 16, "vocab_size": 20, "activation_function": "relu",
-        });
-        let architecture = Arc::new(architecture(&config).unwrap());
+    /// A small network of this configuration, whose weights are this number times some others.
+    pub(in crate::measure) fn decoder_of(config: &Value, number: f32) -> Decoder<Flex> {
+        let architecture = Arc::new(architecture(config).unwrap());
         let modules = architecture.clone();
         let read = |module: usize, part| {
             let module = &modules.modules[module];
@@ -257,6 +254,14 @@ mod tests {
             Ok::<_, ()>(Cow::Owned((0..count).map(|i| number * ((i * 7 % 5) as f32 - 1.7)).collect()))
         };
         Decoder::load(architecture, DType::F32, &Default::default(), read).unwrap()
+    }
+
+    fn decoder(number: f32) -> Decoder<Flex> {
+        let config = json!({
+            "model_type": "opt", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 16,
+            "max_position_embeddings": 16, "vocab_size": 20, "activation_function": "relu",
+        });
+        decoder_of(&config, number)
     }
 
     #[test]

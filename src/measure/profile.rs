@@ -168,24 +168,10 @@ fn likeliest<B: SparseBackend>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DecoderError, Part, architecture};
-    use burn::backend::Flex;
-    use burn::tensor::DType;
+    use crate::measure::latency::tests::decoder_of as decoder;
+    use crate::model::DecoderError;
     use serde_json::{Value, json};
-    use std::borrow::Cow;
-    use std::sync::Arc;
     use std::time::Duration;
-
-    fn decoder(config: &Value, number: f32) -> Decoder<Flex> {
-        let architecture = Arc::new(architecture(config).unwrap());
-        let modules = architecture.clone();
-        let read = |module: usize, part| {
-            let module = &modules.modules[module];
-            let count = if part == Part::Weight { module.weights() } else { module.biases() };
-            Ok::<_, ()>(Cow::Owned((0..count).map(|i| number * ((i * 7 % 5) as f32 - 1.7)).collect()))
-        };
-        Decoder::load(architecture, DType::F32, &Default::default(), read).unwrap()
-    }
 
     fn opt() -> Value {
         json!({

@@ -95,29 +95,34 @@ impl Clock {
         sync: impl Fn(),
         work: impl FnOnce() -> T,
     ) -> T {
-        let timed = |work: &mut dyn FnMut()| {
-            sync();
-            let start = Instant::now();
-            work();
-            sync();
-            start.elapsed()
-        };
-        let (mut work, mut result) = (Some(work), None);
-        let mut run = || result = work.take().map(|work| work());
-        match (self, section) {
-            (Self::Kinds(nanos), Section::Linears | Section::Attention) => {
-                let nanos = if section == Section::Linears { &nanos[0] } else { &nanos[1] };
-                let time = u64::try_from(timed(&mut run).as_nanos()).unwrap_or(u64::MAX);
-                nanos.fetch_add(time, Ordering::Relaxed);
-            }
-            (Self::Kinds(_), Section::Norms | Section::Activations | Section::Tables | Section::Choice) => run(),
-            (Self::Names, _) => stage::within(step().name, run),
-            (Self::Steps(steps), _) => {
-                let time = timed(&mut run);
-                add(&mut steps.lock().unwrap_or_else(PoisonError::into_inner), step(), time);
-            }
+        if let Self::Names = self {
+            return stage::within(step().name, work);
         }
-        result.unwrap_or_else(|| unreachable!("the work was done above"))
+        if !self.looks_at(section) {
+            return work();
+        }
+        sync();
+        let start = Instant::now();
+        let result = work();
+        sync();
+        let time = start.elapsed();
+        match self {
+            Self::Kinds(nanos) => {
+                let nanos = &nanos[usize::from(section == Section::Attention)];
+                nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            }
+            Self::Names => {}
+            Self::Steps(steps) => add(&mut steps.lock().unwrap_or_else(PoisonError::into_inner), step(), time),
+        }
+        result
+    }
+
+    fn looks_at(&self, section: Section) -> bool {
+        match (self, section) {
+            (Self::Kinds(_), Section::Linears | Section::Attention) | (Self::Steps(_), _) => true,
+            (Self::Kinds(_), Section::Norms | Section::Activations | Section::Tables | Section::Choice)
+            | (Self::Names, _) => false,
+        }
     }
 
     /// The times of kinds since the last call.

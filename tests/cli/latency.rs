@@ -4,7 +4,7 @@ use crate::schema::{conforms, schema_of};
 use crate::support::{Lab, THREE_CELLS};
 use std::collections::BTreeMap;
 
-const TIMED: &str = r#"name = "e"
+pub const TIMED: &str = r#"name = "e"
 [model]
 source = "builtin:tiny-opt"
 [data]
@@ -22,9 +22,9 @@ generate = 4
 "#;
 const KEY: &str = "cell,setup,model,method,scope,pattern,sparsity_target,seed,variant,backend,dtype";
 
-type Row = BTreeMap<String, String>;
+pub type Row = BTreeMap<String, String>;
 
-fn number(row: &Row, column: &str) -> f64 {
+pub fn number(row: &Row, column: &str) -> f64 {
     row[column].parse().unwrap_or_else(|_| panic!("{column} of {row:?}"))
 }
 

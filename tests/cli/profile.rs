@@ -1,31 +1,8 @@
 //! `run --profile`: where a token's time goes. No test looks at how long anything takes.
 
+use crate::latency::{Row, TIMED, number};
 use crate::schema::{conforms, schema_of};
 use crate::support::Lab;
-use std::collections::BTreeMap;
-
-const TIMED: &str = r#"name = "e"
-[model]
-source = "builtin:tiny-opt"
-[data]
-context = 16
-[[prune]]
-method = "magnitude"
-sparsity = 0.5
-[execute]
-warmup = 0
-repeats = 1
-[measure]
-metrics = ["structure", "latency"]
-prompt = 8
-generate = 4
-"#;
-
-type Row = BTreeMap<String, String>;
-
-fn number(row: &Row, column: &str) -> f64 {
-    row[column].parse().unwrap_or_else(|_| panic!("{column} of {row:?}"))
-}
 
 #[test]
 fn every_stage_of_a_token_is_a_row_and_a_bar() {
