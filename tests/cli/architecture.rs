@@ -102,6 +102,7 @@ fn only_in(allowed: impl Fn(&Source) -> bool, words: &[&str]) {
 const MUST_NOT_NAME: &[(&str, &str)] = &[
     ("config", "plan load model sparse execute measure record run report verify cli error"),
     ("diagnostic", "config plan load model sparse prune execute measure record run report verify cli error"),
+    ("choice", "config plan load model sparse prune execute measure record run report verify cli error"),
     ("plan", "load model sparse execute measure record run report verify cli error"),
     ("load", "plan sparse prune execute measure record run report verify cli error"),
     ("model", "plan load prune measure record run report verify cli error"),

@@ -5,8 +5,8 @@ use super::patterns::patterns;
 use super::pruned::{Calibrated, Pruned};
 use super::session::Session;
 use super::tasks::ask;
+use crate::choice::Choice;
 use crate::config::experiment::{Dtype, LatencySettings, Metric, Variant};
-use crate::execute::choice::Choice;
 use crate::execute::{LayerShape, PackFor, ReadError, SparseBackend, SparseWeight};
 use crate::load::{TaskTokens, Tokenizer};
 use crate::measure::{
