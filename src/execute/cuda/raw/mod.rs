@@ -19,6 +19,8 @@ pub(super) mod octets;
 pub(super) mod own;
 mod page;
 pub(super) mod panels;
+// One of either lives while a launch waits: a box would cost an allocation a launch.
+#[expect(clippy::large_enum_variant)]
 pub(super) mod reads;
 pub(super) mod script;
 mod source;

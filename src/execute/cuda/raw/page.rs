@@ -190,8 +190,7 @@ mod tests {
             later(name, move || kept.borrow_mut().push(name));
         };
         written(|| work(&later_of));
-        let all = all.borrow().clone();
-        all
+        all.borrow().clone()
     }
 
     #[test]
