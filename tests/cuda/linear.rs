@@ -72,6 +72,16 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     if difference == 0.0 { 0.0 } else { (difference / size).sqrt() }
 }
 
+/// Of every four at most two, of which a share is left out again.
+fn two_of_four(rows: usize, cols: usize, sparsity: f64) -> Pattern {
+    let (pairs, kept) = (Pattern::random_two_of_four(rows, cols, 3), Pattern::random(rows, cols, sparsity, 4));
+    Pattern::from_rows(rows, cols, |row, words| {
+        for (word, (pair, kept)) in words.iter_mut().zip(pairs.row(row).iter().zip(kept.row(row))) {
+            *word = pair & kept;
+        }
+    })
+}
+
 /// What is wrong with a case; every finding is told, since a run on a GPU is dear.
 fn check(case: &Case, findings: &mut Vec<String>) {
     let device = cuda_device(0);
@@ -82,7 +92,9 @@ fn check(case: &Case, findings: &mut Vec<String>) {
         let data = TensorData::new(bias.clone(), [rows]).convert_dtype(dtype);
         Tensor::<Cuda, 1>::from_data(data, (&device, dtype))
     });
-    let pattern = Pattern::random(rows, cols, case.sparsity, 3);
+    let by_pairs = case.format == Some(Format::Nm);
+    let any = if by_pairs { two_of_four } else { |rows, cols, sparsity| Pattern::random(rows, cols, sparsity, 3) };
+    let pattern = any(rows, cols, case.sparsity);
     let masked = pattern.apply(&weights);
     let (weight, bias_outside) = match case.format {
         None => (LinearWeight::Dense(DenseWeight::new(masked[..].into(), [rows, cols], dtype, &device)), device_bias),
@@ -142,7 +154,10 @@ fn every_kernel_is_right_at_its_edges() {
     panics::watch();
     let mut findings = Vec::new();
     for dtype in [DType::F16, DType::BF16, DType::F32] {
-        for format in [None, Some(Format::Csr), Some(Format::Bitmap)] {
+        for format in [None, Some(Format::Csr), Some(Format::Bitmap), Some(Format::Nm)] {
+            if (format, dtype) == (Some(Format::Nm), DType::F32) {
+                continue;
+            }
             for ([rows, cols], sparsity) in [
                 ([1, 1], 0.0),
                 ([5, 3], 0.5),
@@ -181,11 +196,15 @@ fn large_matrices_are_right_for_any_number_of_tokens() {
     let mut findings = Vec::new();
     let csr = [1, 16].map(|tokens| (Some(Format::Csr), tokens));
     let bitmap = [1, 64].map(|tokens| (Some(Format::Bitmap), tokens));
-    for (format, packed_for) in [(None, 1)].into_iter().chain(csr).chain(bitmap) {
+    let pairs = [(Some(Format::Nm), 16)];
+    for (format, packed_for) in [(None, 1)].into_iter().chain(csr).chain(bitmap).chain(pairs) {
         for (shape, sparsity) in [([11008, 4096], 0.5), ([4096, 11008], 0.9), ([768, 3072], 0.7)] {
             let tokens = vec![1, 2, 8, 16, 32, 64, 130, 256];
             let case = Case { shape, dtype: DType::F16, format, sparsity, bias: true, tokens, packed_for };
             check(&case, &mut findings);
+        }
+        if format == Some(Format::Nm) {
+            continue;
         }
         let tokens = vec![1, 4, 16];
         let shape = [4096, 4096];

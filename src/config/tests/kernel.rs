@@ -74,7 +74,7 @@ fn other_mistakes() {
     one_mistake("tokens = 1", "tokens = 4000000000", &["too large for `kernel.shape` `[8, 4]`"]);
     one_mistake("sparsity = 0.5", "sparsity = [0.5, 50]", &["`kernel.sparsity`", "did you mean 0.5?"]);
     one_mistake("\"csr\"", "\"cst\"", &["unknown value `cst` of `kernel.format`", "did you mean `csr`?"]);
-    one_mistake("\"csr\"", "\"blocks\"", &["unknown value `blocks`", "`bitmap`, `csr32`, `auto`, `threshold`"]);
+    one_mistake("\"csr\"", "\"blocks\"", &["unknown value `blocks`", "`bitmap`, `csr32`, `nm`, `auto`, `threshold`"]);
     one_mistake("tokens", "token", &["unknown key `kernel.token`", "a similar key exists: `tokens`"]);
     one_mistake("tokens = 1", "tokens = 1\nrepeats = 0", &["`kernel.repeats` is out of range", "at least 1"]);
     for key in ["shape = [8, 4]", "tokens = 1", "sparsity = 0.5", "format = \"csr\""] {
@@ -138,6 +138,32 @@ fn a_format_of_the_cpu_is_refused_on_a_gpu() {
             assert!(text.contains(part), "no `{part}` in\n{text}");
         }
     }
+}
+
+#[test]
+fn pairs_of_four_are_half_of_all_in_16_bits_on_a_gpu() {
+    let block = BLOCK.replace("\"csr\"", "[\"csr\", \"nm\"]");
+    let on = |backend: &str, block: &str| kernels(&format!("[device]\nbackend = \"{backend}\"\n{block}"));
+    let half = |dtype: &str| block.replace("format", &format!("dtype = {dtype}\nformat"));
+    for dtype in ["\"f16\"", "[\"bf16\", \"f16\"]"] {
+        assert!(on("cuda", &half(dtype)).is_ok() && on("auto", &half(dtype)).is_ok(), "{dtype}");
+    }
+    for (text, parts) in [
+        (on("cuda", &block), ["`kernel.format` `nm` takes no `f32`", "e.toml:8:18", "by default"]),
+        (on("cuda", &half("[\"f16\", \"f32\"]")), ["`kernel.format` `nm` takes no `f32`", "e.toml:9:18", "e.toml:8:17"]),
+        (on("flex", &half("\"bf16\"")), ["`kernel.format` `nm` is not available on `flex`", "e.toml:9:18", "`csr32`"]),
+        (
+            on("cuda", &half("\"f16\"").replace("= 0.5", "= [0.5, 0.7, 0.9]")),
+            ["`kernel.format` `nm` takes no `kernel.sparsity` 0.7", "expected 0.5", "a `[[kernel]]` block of its own"],
+        ),
+    ] {
+        let text = errors_of(text);
+        assert_eq!(text.matches("error:").count(), 1, "{text}");
+        parts.iter().for_each(|part| assert!(text.contains(part), "no `{part}` in\n{text}"));
+    }
+    // What a file leaves out is seen when it is read.
+    let file = half("\"f16\"").replace("shape = [8, 4]", "weight = \"w.pt\"").replace("sparsity = 0.5\n", "");
+    assert!(on("cuda", &file).is_ok());
 }
 
 #[test]
