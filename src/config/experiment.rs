@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::column::{Column, Value, key_column};
 pub use crate::config::analysis::AnalysisBlock;
-use crate::config::format::Takes;
 pub use crate::config::format::Format;
+use crate::config::format::Takes;
 pub use crate::config::joining::{Drawing, Joining};
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
 pub use crate::config::metric::{Metric, MetricColumn, Reads};

@@ -16,6 +16,7 @@ mod kernel;
 mod limits;
 mod messages;
 mod overrides;
+mod pairs;
 mod properties;
 mod texts;
 
@@ -438,38 +439,6 @@ fn names() {
         );
     }
     assert!(name("references").is_ok() && name("reference-1").is_ok());
-}
-
-#[test]
-fn pairs_of_four_need_a_pattern_that_keeps_no_more() {
-    let with_nm = |prune: &str| with(&format!("[execute]\nvariants = [\"masked\", \"nm\"]\n{prune}"));
-    let block = |rest: &str| format!("[[prune]]\nmethod = \"magnitude\"\n{rest}\n");
-    for fits in ["\"2:4\"", "[\"1:4\", \"2:8\", \"1:2\", \"1:3\"]"] {
-        with_nm(&block(&format!("pattern = {fits}"))).unwrap_or_else(|found| panic!("{fits}: {found}"));
-    }
-    // What a checkpoint keeps is seen when it is packed.
-    assert!(with_nm("[[prune]]\nmethod = \"given\"\n").is_ok());
-    for (rest, pattern) in [
-        ("sparsity = 0.5", "unstructured"),
-        ("sparsity = [0.5, 0.9]\npattern = \"unstructured\"", "unstructured"),
-        ("pattern = [\"2:4\", \"4:8\"]", "4:8"),
-        ("pattern = \"3:4\"", "3:4"),
-        ("pattern = \"2:3\"", "2:3"),
-    ] {
-        let text = errors_of(with_nm(&block(rest)));
-        let title = format!("`execute.variants` `nm` does not fit `prune.pattern` `{pattern}`");
-        assert_eq!(text.matches("error:").count(), 1, "{text}");
-        for part in [&*title, "e.toml:5:22", "at most two of every four", "write `pattern = \"2:4\"`"] {
-            assert!(text.contains(part), "no `{part}` in\n{text}");
-        }
-    }
-    // Each block that does not fit is named.
-    let two = block("pattern = \"2:4\"") + &block("sparsity = 0.5") + &block("pattern = \"4:8\"");
-    assert_eq!(errors_of(with_nm(&two)).matches("does not fit").count(), 2);
-    let text = errors_of(with(&format!("dtype = \"f32\"\n[execute]\nvariants = [\"nm\"]\n{}", block("pattern = \"2:4\""))));
-    for part in ["`execute.variants` `nm` takes no `f32`", "`dtype = \"f16\"`"] {
-        assert!(text.contains(part), "no `{part}` in\n{text}");
-    }
 }
 
 #[test]

@@ -435,12 +435,7 @@ impl Validator<'_> {
     }
 
     /// Every variant must be able to store what every block keeps.
-    fn variants_against_patterns(
-        &mut self,
-        variants: Option<&Axis<Variant>>,
-        blocks: &[PruneBlock],
-        headers: &[Span],
-    ) {
+    fn variants_against_patterns(&mut self, variants: Option<&Axis<Variant>>, blocks: &[PruneBlock], headers: &[Span]) {
         for variant in variants.iter().flat_map(|axis| &axis.values) {
             for (block, header) in blocks.iter().zip(headers) {
                 // What `given` keeps is in the checkpoint.

@@ -55,8 +55,10 @@ impl NmPattern {
             Self::Unstructured => 4,
             // Groups of M and of four meet in the same way again after M groups of four.
             Self::NofM { n, m } => {
-                let of_group = |four: u32, group: u32| (4 * four..4 * four + 4).filter(|col| col / m == group).count() as u32;
-                let of_four = |four: u32| (4 * four / m..=(4 * four + 3) / m).map(|group| of_group(four, group).min(n)).sum();
+                let of_group =
+                    |four: u32, group: u32| (4 * four..4 * four + 4).filter(|col| col / m == group).count() as u32;
+                let of_four =
+                    |four: u32| (4 * four / m..=(4 * four + 3) / m).map(|group| of_group(four, group).min(n)).sum();
                 (0..m).map(of_four).max().unwrap_or(0)
             }
         }
@@ -169,6 +171,9 @@ mod tests {
             }
         }
         let of = |n, m| NmPattern::NofM { n, m }.most_of_four();
-        assert_eq!([of(2, 4), of(1, 4), of(4, 8), of(2, 8), of(1, 2), of(1, 3), of(2, 3), of(3, 4)], [2, 1, 4, 2, 2, 2, 4, 3]);
+        assert_eq!(
+            [of(2, 4), of(1, 4), of(4, 8), of(2, 8), of(1, 2), of(1, 3), of(2, 3), of(3, 4)],
+            [2, 1, 4, 2, 2, 2, 4, 3]
+        );
     }
 }

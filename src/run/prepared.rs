@@ -222,7 +222,9 @@ impl PrepareError {
             Self::Variant { backend, .. } => {
                 Some(format!("take it out of `execute.variants`, or take {}", elsewhere(backend)))
             }
-            Self::VariantDtype { .. } => Some("write `dtype = \"f16\"` below `[model]`, or take another variant".into()),
+            Self::VariantDtype { .. } => {
+                Some("write `dtype = \"f16\"` below `[model]`, or take another variant".into())
+            }
             Self::Positions { positions, .. } => {
                 Some(format!("set `measure.prompt` and `measure.generate` to {positions} or less together"))
             }

@@ -91,7 +91,9 @@ impl TwoOfFour {
             for row in tile * ROWS..self.rows.min((tile + 1) * ROWS) {
                 for group in 0..NM_COLUMNS / GROUP {
                     let Place { value, places, shift } = Place::of(row, group);
-                    for (i, place) in [unit[places] >> shift & 3, unit[places] >> (shift + 2) & 3].into_iter().enumerate() {
+                    for (i, place) in
+                        [unit[places] >> shift & 3, unit[places] >> (shift + 2) & 3].into_iter().enumerate()
+                    {
                         let column = left + group * GROUP + place as usize;
                         if column < self.cols {
                             dense[row * self.cols + column] = (unit[value] >> (16 * i)) as u16;
@@ -240,7 +242,8 @@ mod tests {
         }
         assert_eq!([all[0], all[1], all[8], all[6]], [Some([2, 3]), Some([0, 3]), Some([2, 3]), Some([1, 2])]);
         // Rows and columns of the padding too: the instruction is undefined otherwise.
-        let packed = TwoOfFour::from_dense(&[1.0; 5], &Pattern::keep_where(1, 5, &[1.0; 5], |i, _| i == 4), |_| 1).unwrap();
+        let packed =
+            TwoOfFour::from_dense(&[1.0; 5], &Pattern::keep_where(1, 5, &[1.0; 5], |i, _| i == 4), |_| 1).unwrap();
         let places = packed.units[VALUES..].iter().flat_map(|word| (0..8).map(move |group| word >> (4 * group) & 15));
         assert!(places.into_iter().all(|two| two & 3 < two >> 2));
     }

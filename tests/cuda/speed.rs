@@ -169,7 +169,8 @@ fn speed_of_products() {
                 dense[0].weight.kernel(tokens)
             );
             let pairs = Pattern::random_two_of_four(rows, cols, 1);
-            let pairs = SparseWeight::new(Format::Nm, &all, &pairs, None, DType::F16, for_use(tokens), &device).unwrap();
+            let pairs =
+                SparseWeight::new(Format::Nm, &all, &pairs, None, DType::F16, for_use(tokens), &device).unwrap();
             let pairs: Vec<_> = (0..2 * count).map(|_| linear(LinearWeight::Sparse(pairs.copied()))).collect();
             let (fast, in_graph) = product(&pairs, tokens, cols);
             let kernel = pairs[0].weight.kernel(tokens);

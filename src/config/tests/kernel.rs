@@ -141,32 +141,6 @@ fn a_format_of_the_cpu_is_refused_on_a_gpu() {
 }
 
 #[test]
-fn pairs_of_four_are_half_of_all_in_16_bits_on_a_gpu() {
-    let block = BLOCK.replace("\"csr\"", "[\"csr\", \"nm\"]");
-    let on = |backend: &str, block: &str| kernels(&format!("[device]\nbackend = \"{backend}\"\n{block}"));
-    let half = |dtype: &str| block.replace("format", &format!("dtype = {dtype}\nformat"));
-    for dtype in ["\"f16\"", "[\"bf16\", \"f16\"]"] {
-        assert!(on("cuda", &half(dtype)).is_ok() && on("auto", &half(dtype)).is_ok(), "{dtype}");
-    }
-    for (text, parts) in [
-        (on("cuda", &block), ["`kernel.format` `nm` takes no `f32`", "e.toml:8:18", "by default"]),
-        (on("cuda", &half("[\"f16\", \"f32\"]")), ["`kernel.format` `nm` takes no `f32`", "e.toml:9:18", "e.toml:8:17"]),
-        (on("flex", &half("\"bf16\"")), ["`kernel.format` `nm` is not available on `flex`", "e.toml:9:18", "`csr32`"]),
-        (
-            on("cuda", &half("\"f16\"").replace("= 0.5", "= [0.5, 0.7, 0.9]")),
-            ["`kernel.format` `nm` takes no `kernel.sparsity` 0.7", "expected 0.5", "a `[[kernel]]` block of its own"],
-        ),
-    ] {
-        let text = errors_of(text);
-        assert_eq!(text.matches("error:").count(), 1, "{text}");
-        parts.iter().for_each(|part| assert!(text.contains(part), "no `{part}` in\n{text}"));
-    }
-    // What a file leaves out is seen when it is read.
-    let file = half("\"f16\"").replace("shape = [8, 4]", "weight = \"w.pt\"").replace("sparsity = 0.5\n", "");
-    assert!(on("cuda", &file).is_ok());
-}
-
-#[test]
 fn what_is_about_a_model_needs_one() {
     let sections = "[data]\ncontext = 8\n[[prune]]\nmethod = \"random\"\nsparsity = 0.5\n[execute]\nvariants = [\"csr\"]\n\
                     [measure]\nmetrics = [\"structure\"]\n[[expect]]\nmetric = \"total\"\nvalue = 1\ntolerance = 0\n";

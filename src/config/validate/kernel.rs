@@ -7,7 +7,8 @@ use super::{Validator, value, values};
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{BackendChoice, Dtype, same_sparsity};
 use crate::config::kernel::{
-    KernelBlock, KernelFormat, MatrixShape, THRESHOLD_TOKENS, kernel_dtypes, kernel_formats, kernel_takes, only_sparsity,
+    KernelBlock, KernelFormat, MatrixShape, THRESHOLD_TOKENS, kernel_dtypes, kernel_formats, kernel_takes,
+    only_sparsity,
 };
 use crate::config::raw::{RawExperiment, RawKernel};
 use crate::diagnostic::{Diagnostic, Span};
@@ -193,13 +194,16 @@ impl Validator<'_> {
             let others = sparsities.iter().flat_map(|axis| &axis.values).find(|at| !same_sparsity(at.value, only));
             if let Some(at) = others {
                 self.report(
-                    Diagnostic::error(format!("`kernel.format` `{}` takes no `kernel.sparsity` {}", format.value, at.value))
-                        .at(at.span.clone(), format!("expected {only}: two of every four weights are kept"))
-                        .context(format.span.clone(), "the format")
-                        .help(format!(
-                            "put `{}` into a `[[kernel]]` block of its own, with `sparsity = {only}`",
-                            format.value
-                        )),
+                    Diagnostic::error(format!(
+                        "`kernel.format` `{}` takes no `kernel.sparsity` {}",
+                        format.value, at.value
+                    ))
+                    .at(at.span.clone(), format!("expected {only}: two of every four weights are kept"))
+                    .context(format.span.clone(), "the format")
+                    .help(format!(
+                        "put `{}` into a `[[kernel]]` block of its own, with `sparsity = {only}`",
+                        format.value
+                    )),
                 );
             }
         }

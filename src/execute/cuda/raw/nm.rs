@@ -41,20 +41,26 @@ struct Block {
 }
 
 impl Block {
-    /// The largest of them that every multiprocessor has one of: what is read of the inputs is read for more rows then.
-    /// Where none is so small, the smallest; none where shared memory is too little for any.
+    /// The one with most rows that three of five multiprocessors have a block of: its inputs are read for more rows, which
+    /// counts for more than the others that idle, on an H200. Where none is so small, the last; none where shared memory
+    /// is too little for any.
     fn choose(rows: usize, tokens: usize, processors: usize, shared: usize) -> Option<Self> {
         let tiles = tokens.div_ceil(TILE).next_power_of_two().clamp(1, MOST_TILES);
-        let sizes: &[[usize; 2]] = if tiles == 1 { &[[1, 1]] } else { &[[4, 2], [2, 2], [1, 2], [1, 1]] };
+        let sizes: &[[usize; 2]] = match tiles {
+            1 => &[[1, 1]],
+            2 | 4 => &[[2, 2], [2, 1], [1, 2]],
+            _ => &[[4, 2], [2, 2], [2, 1], [1, 2]],
+        };
         let blocks = sizes.iter().filter_map(|&[deep, down]| Self { tiles, deep, down, stages: 0 }.staged(shared));
-        let enough = |block: &Self| block.blocks(rows, tokens) >= processors;
+        let enough = |block: &Self| 5 * block.blocks(rows, tokens) >= 3 * processors;
         blocks.clone().find(enough).or_else(|| blocks.last())
     }
 
-    /// With as many stages as there is room for, but not more than help.
+    /// With as many stages as there is room for, but not more than help: two blocks share a multiprocessor then.
     fn staged(self, shared: usize) -> Option<Self> {
         let fits = |stages: &usize| Self { stages: *stages, ..self }.shared() <= shared;
-        [4, 3, 2].into_iter().find(fits).map(|stages| Self { stages, ..self })
+        let most = if self.tiles == 1 { 4 } else { 3 };
+        (2..=most).rev().find(fits).map(|stages| Self { stages, ..self })
     }
 
     fn rows(self) -> usize {
