@@ -23,7 +23,7 @@ fn pairs_of_four_need_a_pattern_that_keeps_no_more() {
         let text = errors_of(with_nm(&block(rest)));
         let title = format!("`execute.variants` `nm` does not fit `prune.pattern` `{pattern}`");
         assert_eq!(text.matches("error:").count(), 1, "{text}");
-        for part in [&*title, "e.toml:5:22", "at most two of every four", "write `pattern = \"2:4\"`"] {
+        for part in [&*title, "e.toml:5:23", "at most two of every four", "write `pattern = \"2:4\"`"] {
             assert!(text.contains(part), "no `{part}` in\n{text}");
         }
     }
@@ -47,10 +47,10 @@ fn pairs_of_four_are_half_of_all_in_16_bits_on_a_gpu() {
         assert!(on("cuda", &half(dtype)).is_ok() && on("auto", &half(dtype)).is_ok(), "{dtype}");
     }
     for (text, parts) in [
-        (on("cuda", &block), ["`kernel.format` `nm` takes no `f32`", "e.toml:8:18", "by default"]),
+        (on("cuda", &block), ["`kernel.format` `nm` takes no `f32`", "e.toml:8:18", "the default is `f32`"]),
         (
             on("cuda", &half("[\"f16\", \"f32\"]")),
-            ["`kernel.format` `nm` takes no `f32`", "e.toml:9:18", "e.toml:8:17"],
+            ["`kernel.format` `nm` takes no `f32`", "e.toml:9:18", "`kernel.dtype`"],
         ),
         (on("flex", &half("\"bf16\"")), ["`kernel.format` `nm` is not available on `flex`", "e.toml:9:18", "`csr32`"]),
         (

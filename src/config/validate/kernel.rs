@@ -179,12 +179,14 @@ impl Validator<'_> {
     fn kernel_formats_take(&mut self, formats: &[At<KernelFormat>], dtypes: &[At<Dtype>]) {
         for format in formats {
             let Some(dtype) = dtypes.iter().find(|at| !kernel_takes(format.value, at.value)) else { continue };
-            self.report(
-                Diagnostic::error(format!("`kernel.format` `{}` takes no `{}`", format.value, dtype.value))
-                    .at(format.span.clone(), "its kernels are of 16-bit numbers")
-                    .context(dtype.span.clone(), "`kernel.dtype`, which is `f32` by default")
-                    .help("write `dtype = \"f16\"` or `\"bf16\"`"),
-            );
+            let report = Diagnostic::error(format!("`kernel.format` `{}` takes no `{}`", format.value, dtype.value))
+                .at(format.span.clone(), "its kernels are of 16-bit numbers")
+                .help("write `dtype = \"f16\"` or `\"bf16\"`: the default is `f32`");
+            // A default stands nowhere.
+            self.report(match dtype.span.is_empty() {
+                true => report,
+                false => report.context(dtype.span.clone(), "`kernel.dtype`"),
+            });
         }
     }
 
