@@ -54,6 +54,13 @@ step() {
 
 # Tests of the binary, by their names, told as they go.
 asked() { "$tests" --ignored --nocapture --test-threads=1 "$@"; }
+# Likewise, each in a process of its own and several at a time: a process compiles one kernel after the other.
+apart() {
+  local names
+  names=$("$tests" --ignored --list --format terse "$@" | sed -n 's/: test$//p')
+  [ -n "$names" ] || { echo "no test is called $*"; return 1; }
+  xargs -P 8 -I{} bash -o pipefail -c 'asked --exact {} 2>&1 | sed -u "s/^/{}  /"' <<<"$names"
+}
 speed() { asked --exact speed::speed_of_generating; }
 blocks() {
   for count in 4 8; do
@@ -65,15 +72,15 @@ generation() { SPARSITY=0,0.5,0.7,0.9 FORMAT=csr speed && SPARSITY=0.7 FORMAT=bi
 sequences() { BATCH=16 SPARSITY=0 speed && BATCH=16 SPARSITY=0.5,0.7,0.9 FORMAT=bitmap speed; }
 run() { "$program" run "$@" --results "$out/results" --offline -s 'device.backend="cuda"'; }
 baseline() { python3 -c 'import torch' 2>/dev/null && python3 scripts/decode-torch.py || echo "no PyTorch here"; }
-sanitized() { compute-sanitizer --tool "$1" --error-exitcode 9 "$tests" --ignored --nocapture --exact linear::every_kernel_is_right_at_its_edges; }
+sanitized() { compute-sanitizer --tool "$1" --error-exitcode 9 "$tests" --ignored --nocapture --test-threads=1 linear::edges; }
 export tests program out
-export -f asked speed blocks generation sequences run baseline sanitized
+export -f asked apart speed blocks generation sequences run baseline sanitized
 
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader | tee -a "$out/steps.txt"
 for name in "$@"; do
   case $name in
-    edges) step edges 90 bash -c 'asked linear::' ;;
-    parts) step parts 40 bash -c 'asked decode:: --skip tokens_of --skip decoders' ;;
+    edges) step edges 90 bash -c 'apart linear::edges; code=$?; asked linear::large && exit $code' ;;
+    parts) step parts 40 bash -c 'apart decode:: --skip tokens_of --skip decoders' ;;
     tokens) step tokens 60 bash -c 'asked decode::tokens_of' ;;
     s1) step s1 40 bash -c 'run experiments/s1.toml && run experiments/s1.toml' ;;
     layers) step layers 60 bash -c blocks ;;

@@ -25,6 +25,7 @@
 #![recursion_limit = "256"]
 
 mod cache;
+pub mod choice;
 pub mod column;
 pub mod config;
 pub mod diagnostic;

@@ -1,9 +1,9 @@
 //! The one extension trait: what a Burn backend must add to run linears fast, dense and sparse.
 
-use super::choice::Choice;
 use super::convert::narrow;
 use super::decode::DecodeOps;
 use super::own::{OwnArrays, OwnError, OwnKernel, OwnSource};
+use crate::choice::Choice;
 use crate::config::format::Format;
 use crate::sparse::{Digit, FormatError, Pattern};
 use burn::tensor::ops::FloatTensor;

@@ -20,7 +20,6 @@
 
 mod backend;
 mod burn_ops;
-pub mod choice;
 mod convert;
 #[cfg(feature = "cuda")]
 mod cuda;

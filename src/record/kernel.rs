@@ -2,8 +2,8 @@
 
 use super::cell::Record;
 use super::numbers::Numbers;
+use crate::choice::Choice;
 use crate::config::experiment::Dtype;
-use crate::execute::choice::Choice;
 use crate::measure::{BackToBack, quantile};
 use crate::plan::{CellId, KernelCell, Of};
 use schemars::JsonSchema;

@@ -102,6 +102,7 @@ fn only_in(allowed: impl Fn(&Source) -> bool, words: &[&str]) {
 const MUST_NOT_NAME: &[(&str, &str)] = &[
     ("config", "plan load model sparse execute measure record run report verify cli error"),
     ("diagnostic", "config plan load model sparse prune execute measure record run report verify cli error"),
+    ("choice", "config plan load model sparse prune execute measure record run report verify cli error"),
     ("plan", "load model sparse execute measure record run report verify cli error"),
     ("load", "plan sparse prune execute measure record run report verify cli error"),
     ("model", "plan load prune measure record run report verify cli error"),
@@ -198,6 +199,28 @@ fn files_say_what_they_are() {
         }
     }
     assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn the_map_names_every_file_of_the_gpu() {
+    let map = std::fs::read_to_string(Path::new(ROOT).join("docs/architecture.md")).unwrap();
+    let section = map.split_once("### The GPU\n").and_then(|(_, rest)| rest.split_once("\n## ")).unwrap().0;
+    // A row has a column of each folder.
+    let column =
+        |number: usize| section.lines().filter_map(|line| line.split('|').nth(number)).collect::<Vec<_>>().join(" ");
+    for (folder, number) in [("src/execute/cuda", 2), ("src/execute/cuda/raw", 3), ("src/execute/kernels/cuda", 4)] {
+        let named = column(number);
+        let files =
+            list(&Path::new(ROOT).join(folder)).into_iter().filter(|path| path.extension() == Some("rs".as_ref()));
+        let names = files.map(|path| format!("`{}`", path.file_name().unwrap().display()));
+        let names: Vec<_> = names.filter(|name| name != "`mod.rs`").collect();
+        assert!(names.len() > 5, "{folder} is elsewhere");
+        let missing: Vec<_> = names.iter().filter(|name| !named.contains(name.as_str())).collect();
+        assert!(missing.is_empty(), "docs/architecture.md does not name {missing:?} of {folder}");
+        let gone: Vec<_> = named.split('`').filter(|word| word.ends_with(".rs") && *word != "mod.rs").collect();
+        let gone: Vec<_> = gone.into_iter().filter(|word| !names.contains(&format!("`{word}`"))).collect();
+        assert!(gone.is_empty(), "docs/architecture.md names {gone:?}, which {folder} has not");
+    }
 }
 
 #[test]

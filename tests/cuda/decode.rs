@@ -282,23 +282,38 @@ const SHAPES: [(usize, usize, usize, usize, usize); 10] = [
     (1, 2, 2, 256, 32),
 ];
 
-#[test]
-#[ignore = "needs a GPU"]
-fn attention_with_a_cache() {
+/// A test of each dtype, which may run in a process of its own: most of the time is the compiler's.
+fn attention_with_a_cache(dtype: DType) {
     let mut findings = Findings::new();
-    for dtype in DTYPES {
-        for (order, heads, kv_heads, head_dim, pairs) in SHAPES {
-            for window in [None, Some(5), Some(140)] {
-                let shape = Heads { window, ..Heads::new(heads, kv_heads, head_dim) };
-                let case = Case { order, shape, pairs, positions: 200 };
-                for sequences in [1, 3] {
-                    let pieces = [(0, 1), (1, 5), (6, 1), (7, 1), (8, 120), (128, 1), (129, 1), (130, 7), (137, 1)];
-                    let pieces = pieces.map(|(past, new)| vec![Span { past, new, capacity: 150 }; sequences]);
-                    case.check(&mut findings, &pieces, dtype);
-                }
+    for (order, heads, kv_heads, head_dim, pairs) in SHAPES {
+        for window in [None, Some(5), Some(140)] {
+            let shape = Heads { window, ..Heads::new(heads, kv_heads, head_dim) };
+            let case = Case { order, shape, pairs, positions: 200 };
+            for sequences in [1, 3] {
+                let pieces = [(0, 1), (1, 5), (6, 1), (7, 1), (8, 120), (128, 1), (129, 1), (130, 7), (137, 1)];
+                let pieces = pieces.map(|(past, new)| vec![Span { past, new, capacity: 150 }; sequences]);
+                case.check(&mut findings, &pieces, dtype);
             }
         }
     }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn attention_with_a_cache_f32() {
+    attention_with_a_cache(DType::F32);
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn attention_with_a_cache_f16() {
+    attention_with_a_cache(DType::F16);
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn attention_with_a_cache_bf16() {
+    attention_with_a_cache(DType::BF16);
 }
 
 #[test]

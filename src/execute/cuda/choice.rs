@@ -1,13 +1,13 @@
 //! The clock that kernels and forms are chosen by on a GPU, and what was chosen in this process.
 //!
 //! ```text
-//!   ~/.cache/sparsify-exp/NVIDIA-H200/cuda/choices/DIGEST.json      as ../choice.rs says
+//!   ~/.cache/sparsify-exp/NVIDIA-H200/cuda/choices/DIGEST.json      as crate::choice says
 //! ```
 //! Nothing here knows what is chosen among. A choice holds for good, so that numbers do not change from run to run.
 
 use super::hold;
 use super::raw::{Gpu, script};
-use crate::execute::choice::{Choice, Question, choose};
+use crate::choice::{Choice, Question, choose};
 use cubecl::cuda::CudaDevice;
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};

@@ -1,7 +1,7 @@
 //! A weight in the format that a kernel cell asks for.
 
+use crate::choice::Choice;
 use crate::config::experiment::{Dtype, KernelFormat};
-use crate::execute::choice::Choice;
 use crate::execute::{
     ColumnWeight, LayerShape, OwnError, OwnKernel, OwnSource, PackError, PackFor, SparseBackend, SparseWeight,
     own_arrays,

@@ -15,9 +15,9 @@ use super::backend::{OnBackend, burn_dtype, bytes_per_number, device_name, on_ba
 use super::kinds::{Ground, Kind, Runner};
 use super::panics::{caught, panicked};
 use super::scheduler::{Desk, RunError};
+use crate::choice::Choice;
 use crate::config::experiment::{Format, KernelFormat};
 use crate::config::kernel::{kernel_dtypes, kernel_formats, only_sparsity};
-use crate::execute::choice::Choice;
 use crate::execute::{KERNEL_POLICY_VERSION, OwnError, PackError, Peaks, SparseBackend};
 use crate::load::normals;
 use crate::measure::{

@@ -5,8 +5,8 @@ use super::patterns::patterns;
 use super::pruned::{Calibrated, Pruned};
 use super::session::Session;
 use super::tasks::ask;
+use crate::choice::Choice;
 use crate::config::experiment::{Dtype, LatencySettings, Metric, Variant};
-use crate::execute::choice::Choice;
 use crate::execute::{LayerShape, PackFor, ReadError, SparseBackend, SparseWeight};
 use crate::load::{TaskTokens, Tokenizer};
 use crate::measure::{
@@ -39,6 +39,15 @@ impl Job<'_> {
     fn measures(&self, metric: Metric) -> bool {
         self.due.contains(&metric)
     }
+}
+
+/// A model in a variant's form.
+struct Formed<B: SparseBackend> {
+    decoder: Decoder<B>,
+    /// What each linear stores.
+    stored: Vec<Stored>,
+    /// What was measured to choose the forms.
+    choices: Vec<Choice>,
 }
 
 /// Told what is being done.
@@ -195,7 +204,7 @@ impl Point {
         }
         stage("converting");
         let start = Instant::now();
-        let (mut decoder, stored, choices) = self.sparse_decoder(session, cell)?;
+        let Formed { mut decoder, stored, choices } = self.sparse_decoder(session, cell)?;
         timings.convert_seconds = Some(start.elapsed().as_secs_f64());
 
         let start = Instant::now();
@@ -232,12 +241,8 @@ impl Point {
         latency.map(|latencies| latencies.into_iter().map(own).collect())
     }
 
-    /// The model with its pruned linears in the variant's form, what it stores, and what was measured to choose the forms.
-    fn sparse_decoder<B: SparseBackend>(
-        &self,
-        session: &mut Session<B>,
-        cell: &Cell,
-    ) -> Result<(Decoder<B>, Vec<Stored>, Vec<Choice>), CellError> {
+    /// The model with its pruned linears in the variant's form.
+    fn sparse_decoder<B: SparseBackend>(&self, session: &mut Session<B>, cell: &Cell) -> Result<Formed<B>, CellError> {
         let dtype = burn_dtype(cell.dtype);
         let mut decoder = session.decoder.clone();
         let mut stored = session.stored.clone();
@@ -274,7 +279,7 @@ impl Point {
             decoder.set_weight(*module, weight);
             session.let_go(*module);
         }
-        Ok((decoder, stored, choices))
+        Ok(Formed { decoder, stored, choices })
     }
 
     /// Which kernels the pruned linears run for each number of tokens, and how many linears each.

@@ -7,7 +7,7 @@
 //! The library names several kernels for a product, the likeliest first, and cuBLAS itself, which PyTorch calls, may
 //! have another: [`candidates`]. Which is fastest, others say.
 
-use super::script;
+use super::page;
 use super::stream::{Gpu, Server};
 use crate::execute::cuda::Tensor;
 use burn::tensor::DType;
@@ -122,8 +122,8 @@ pub(in crate::execute::cuda) unsafe fn product(
     let (stream, id) = (gpu.stream, gpu.id);
     let handles = [x, weight, bias.unwrap_or(x), y].map(|tensor| tensor.handle.clone());
     let handles: Vec<Handle> = handles.into_iter().chain([workspace]).collect();
-    script::hold(&handles);
-    let pen = script::pen();
+    page::hold(&handles);
+    let pen = page::pen();
     let bindings: Vec<_> = handles.into_iter().map(Handle::binding).collect();
     gpu.submit(move |server: &mut Server| {
         use cubecl::server::ComputeServer;

@@ -5,7 +5,7 @@
 //!            macros     once for a driver, an architecture and a source                 └── CubeCL's server thread
 //!   delta, octets, panels, nm: the launches of a format   dense: one token   decode: what is between linears, or
 //!   reads: made by a linear itself
-//!   blas: cublasLt   script: launches as a CUDA graph
+//!   blas: cublasLt   page: launches as a thread writes them down   script: a page of them as a CUDA graph
 //! ```
 //! Nothing here knows when another path is faster. Where something is missing (the stream can't be found, a source can't
 //! be compiled, the library is not installed), callers take the kernels in CubeCL instead: [`Gpu::of`] and [`blas::can`]
@@ -18,7 +18,10 @@ pub(super) mod dense;
 pub(super) mod nm;
 pub(super) mod octets;
 pub(super) mod own;
+mod page;
 pub(super) mod panels;
+// One of either lives while a launch waits: a box would cost an allocation a launch.
+#[expect(clippy::large_enum_variant)]
 pub(super) mod reads;
 pub(super) mod script;
 mod source;

@@ -10,7 +10,7 @@
 //!                                                  └ by the thread's number, modulo how many there may be
 //! ```
 
-use super::script;
+use super::page;
 use super::source::{self, Kernel, Target};
 use crate::execute::KERNEL_POLICY_VERSION;
 use crate::execute::cuda::probe;
@@ -299,8 +299,8 @@ impl Gpu {
         };
         let (stream, id, entry, label) = (self.stream, self.id, launch.kernel.entry, launch.kernel.label());
         let Launch { blocks, threads, shared, early, map, passing, params, .. } = launch;
-        script::hold(&buffers);
-        let pen = script::pen();
+        page::hold(&buffers);
+        let pen = page::pen();
         let bindings: Vec<_> = buffers.into_iter().map(Handle::binding).collect();
         self.submit(move |server: &mut Server| {
             // Also waits for the streams of other threads that wrote the buffers. They are held until the launch.
