@@ -25,6 +25,10 @@ for architecture in 75 80 89 90a; do
       "dense CHUNKS=2 ROWS=8 WARPS=8" "dense CHUNKS=6 ROWS=2 WARPS=8" "dense CHUNKS=8 ROWS=1 WARPS=16"; do
       jobs+=("$architecture $brain $macros")
     done
+    [[ $architecture == 75 ]] && continue
+    for macros in "TILES=1 DEEP=1 DOWN=1 STAGES=4" "TILES=4 DEEP=2 DOWN=1 STAGES=3" "TILES=8 DEEP=4 DOWN=2 STAGES=3"; do
+      jobs+=("$architecture $brain nm $macros")
+    done
     [[ $architecture == 90a ]] || continue
     for macros in "TOKENS=64 GROUPS=4 STAGES=8 GRAIN=1" "TOKENS=256 GROUPS=2 STAGES=4 GRAIN=2"; do
       jobs+=("$architecture $brain panels $macros")

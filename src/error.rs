@@ -103,6 +103,7 @@ impl From<PrepareError> for CliError {
             | PrepareError::KernelFile { .. }
             | PrepareError::KernelLaunch(_)
             | PrepareError::Variant { .. }
+            | PrepareError::VariantDtype { .. }
             | PrepareError::Positions { .. }
             | PrepareError::Analysis { .. }
             | PrepareError::Expectation(_) => exit::USAGE,

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::column::{Column, Value, key_column};
 pub use crate::config::analysis::AnalysisBlock;
 pub use crate::config::format::Format;
+use crate::config::format::Takes;
 pub use crate::config::joining::{Drawing, Joining};
 pub use crate::config::kernel::{KernelBlock, KernelFormat};
 pub use crate::config::metric::{Metric, MetricColumn, Reads};
@@ -420,9 +421,18 @@ impl BackendChoice {
     /// Whether it has kernels for a format. What `auto` becomes is not known here, so it has all.
     pub const fn has(self, format: Format) -> bool {
         match self {
-            Self::Auto | Self::NdArray | Self::Flex => true,
+            Self::Auto => true,
+            Self::NdArray | Self::Flex => format.row().cpu,
             Self::Cuda => format.row().cuda.is_some(),
         }
+    }
+}
+
+/// Whether a format has kernels for a number format, on a backend that has both.
+pub fn format_takes(format: Format, dtype: Dtype) -> bool {
+    match format.row().takes {
+        Takes::Any => true,
+        Takes::TwoOfFour => dtype != Dtype::F32,
     }
 }
 
@@ -450,6 +460,25 @@ impl Variant {
         match self {
             Self::Dense | Self::Masked | Self::Auto => true,
             Self::Sparse(format) => backend.has(format),
+        }
+    }
+
+    /// Whether it has kernels for a number format, on a backend that has both.
+    pub fn takes(self, dtype: Dtype) -> bool {
+        match self {
+            Self::Dense | Self::Masked | Self::Auto => true,
+            Self::Sparse(format) => format_takes(format, dtype),
+        }
+    }
+
+    /// Whether it can store what a pattern keeps. Only a checkpoint knows what `given` keeps.
+    pub fn holds(self, pattern: NmPattern) -> bool {
+        match self {
+            Self::Dense | Self::Masked | Self::Auto => true,
+            Self::Sparse(format) => match format.row().takes {
+                Takes::Any => true,
+                Takes::TwoOfFour => pattern.most_of_four() <= 2,
+            },
         }
     }
 

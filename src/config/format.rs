@@ -22,6 +22,10 @@ pub struct Row {
     pub style: usize,
     /// What its index takes, for estimates: layouts differ by their padding.
     pub index: IndexBytes,
+    /// Which weights it takes.
+    pub takes: Takes,
+    /// Whether the CPU has kernels for it.
+    pub cpu: bool,
     /// What the GPU stores; none where it has no kernels for the format.
     pub cuda: Option<OnCuda>,
 }
@@ -37,6 +41,15 @@ pub struct IndexBytes {
     pub per_row: u64,
 }
 
+/// Which weights a format takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// Whatever is kept, in any number format.
+    Any,
+    /// At most two of every four neighbours of a row, in 16 bits. It stores two, whatever is kept.
+    TwoOfFour,
+}
+
 /// A format's form on a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnCuda {
@@ -44,6 +57,8 @@ pub enum OnCuda {
     Csr,
     /// Octets or panels of bits; tiles elsewhere.
     Bitmap,
+    /// Pairs of every four, for the sparse tensor core.
+    Nm,
 }
 
 /// Styles of series that are no format's.
@@ -59,7 +74,7 @@ pub mod style {
     /// Columns of small inputs left out.
     pub const THRESHOLD: usize = 6;
     /// Kernels of users, each the next; formats have the numbers below.
-    pub const SOURCE: usize = 8;
+    pub const SOURCE: usize = 9;
 }
 
 /// Declares the formats: an enum, and its table of rows.
@@ -81,6 +96,8 @@ formats! {
             label: "CSR",
             style: 2,
             index: IndexBytes { per_kept: 2, per_eight: 0, per_row: 4 },
+            takes: Takes::Any,
+            cpu: true,
             cuda: Some(OnCuda::Csr),
         },
     Bitmap "bitmap" "one bit a weight, and the weights kept"
@@ -88,6 +105,8 @@ formats! {
             label: "Bitmap",
             style: 3,
             index: IndexBytes { per_kept: 0, per_eight: 1, per_row: 0 },
+            takes: Takes::Any,
+            cpu: true,
             cuda: Some(OnCuda::Bitmap),
         },
     Csr32 "csr32" "CSR as the notebooks store it: 32-bit columns and row pointers, a row after the other; on CPUs only"
@@ -95,7 +114,18 @@ formats! {
             label: "CSR32-",
             style: 7,
             index: IndexBytes { per_kept: 4, per_eight: 0, per_row: 4 },
+            takes: Takes::Any,
+            cpu: true,
             cuda: None,
+        },
+    Nm "nm" "two of every four weights and their places, for the GPU's sparse tensor cores; `2:4` in 16 bits on CUDA only"
+        Row {
+            label: "NM",
+            style: 8,
+            index: IndexBytes { per_kept: 0, per_eight: 1, per_row: 0 },
+            takes: Takes::TwoOfFour,
+            cpu: false,
+            cuda: Some(OnCuda::Nm),
         },
 }
 
@@ -108,6 +138,10 @@ impl Format {
     /// About how many bytes a matrix takes, `number` a value.
     pub fn about_bytes(self, [rows, cols]: [u64; 2], kept: u64, number: u64) -> u64 {
         let IndexBytes { per_kept, per_eight, per_row } = self.row().index;
+        let kept = match self.row().takes {
+            Takes::Any => kept,
+            Takes::TwoOfFour => rows * cols.div_ceil(4) * 2,
+        };
         // Only what has row pointers has one more than rows.
         kept * (number + per_kept) + rows * cols / 8 * per_eight + per_row * (rows + 1)
     }
@@ -145,5 +179,7 @@ mod tests {
     fn estimates_are_of_values_and_index() {
         assert_eq!(Format::Csr.about_bytes([10, 16], 40, 4), 40 * 6 + 44);
         assert_eq!(Format::Bitmap.about_bytes([10, 16], 40, 2), 40 * 2 + 20);
+        // Two of four are stored, also where one is kept.
+        assert_eq!([80, 40].map(|kept| Format::Nm.about_bytes([10, 16], kept, 2)), [80 * 2 + 20; 2]);
     }
 }

@@ -10,8 +10,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use crate::config::arena::KernelSource;
-use crate::config::experiment::{BackendChoice, Dtype};
-use crate::config::format::Format;
+use crate::config::experiment::{BackendChoice, Dtype, format_takes};
+use crate::config::format::{Format, Takes};
 use crate::config::source::WrittenPath;
 use crate::keyword::{UnknownKeyword, keywords};
 
@@ -115,6 +115,25 @@ pub fn kernel_formats(backend: BackendChoice) -> Vec<KernelFormat> {
         },
     };
     KernelFormat::ALL.iter().map(|word| word.value).filter(|&format| has(format)).collect()
+}
+
+/// Whether a format takes a dtype, on a backend that has both.
+pub fn kernel_takes(format: KernelFormat, dtype: Dtype) -> bool {
+    match format {
+        KernelFormat::Dense | KernelFormat::Auto | KernelFormat::Threshold | KernelFormat::Source => true,
+        KernelFormat::Sparse(format) => format_takes(format, dtype),
+    }
+}
+
+/// The one sparsity of random weights that a format takes, where it takes one: two of every four are drawn for it.
+pub fn only_sparsity(format: KernelFormat) -> Option<f64> {
+    match format {
+        KernelFormat::Dense | KernelFormat::Auto | KernelFormat::Threshold | KernelFormat::Source => None,
+        KernelFormat::Sparse(format) => match format.row().takes {
+            Takes::Any => None,
+            Takes::TwoOfFour => Some(0.5),
+        },
+    }
 }
 
 /// The dtypes that a backend's kernels take. What `auto` becomes is not known here, so it takes all.

@@ -277,7 +277,8 @@ pub struct RawKernel {
     #[schemars(extend("examples" = [[1, 16, 256]]))]
     pub tokens: Option<Axis<NonZeroUsize>>,
     /// Axis: the form in which the weight is stored and multiplied. `dense` is always timed too, so that
-    /// the others can be compared with it; `threshold` is for `cuda` and at most 4 tokens. Required, unless there is a `source`.
+    /// the others can be compared with it; `threshold` is for `cuda` and at most 4 tokens; `nm` is for `cuda`,
+    /// 16-bit numbers and a sparsity of 0.5, which is drawn as two of every four weights. Required, unless there is a `source`.
     #[schemars(extend("examples" = [["dense", "csr"]]))]
     pub format: Option<Axis<KernelFormat>>,
     /// Axis: the number format of weight, input and output. Default: `f32`.

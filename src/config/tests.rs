@@ -16,6 +16,7 @@ mod kernel;
 mod limits;
 mod messages;
 mod overrides;
+mod pairs;
 mod properties;
 mod texts;
 

@@ -23,7 +23,8 @@ use std::str::FromStr;
 
 use crate::config::axis::{At, Axis};
 use crate::config::experiment::{
-    BackendChoice, BosAt, Data, Drawing, Dtype, Experiment, Metric, NmPattern, Origin, PatternError, Variant,
+    BackendChoice, BosAt, Data, Drawing, Dtype, Experiment, Metric, NmPattern, Origin, PatternError, PruneBlock,
+    Variant,
 };
 use crate::config::joining::Joining;
 use crate::config::raw::{RawData, RawDevice, RawExecute, RawExperiment, RawMeasure, RawModel};
@@ -113,6 +114,8 @@ impl Validator<'_> {
         }
         let RawExecute { variants, warmup, repeats } = section(raw.execute);
         self.variants_on_backends(variants.as_ref(), &backends);
+        self.variants_against_dtype(variants.as_ref(), dtype.as_ref());
+        self.variants_against_patterns(variants.as_ref(), &prune, &prune_headers);
         let variants = self.variants(variants, prunes, prune_headers.first().cloned());
         let RawMeasure { metrics, batch, prompt, generate } = section(raw.measure);
         let defaults = [Metric::Structure, Metric::Agreement];
@@ -413,6 +416,40 @@ impl Validator<'_> {
                         .at(variant.span.clone(), format!("it has {}", backticked(&known.collect::<Vec<_>>())))
                         .context(backend.span.clone(), "the backend")
                         .help("take another variant, or another backend"),
+                );
+            }
+        }
+    }
+
+    /// A format may lack a number format; what a checkpoint has is not known here.
+    fn variants_against_dtype(&mut self, variants: Option<&Axis<Variant>>, dtype: Option<&At<Dtype>>) {
+        let Some(dtype) = dtype else { return };
+        for variant in variants.iter().flat_map(|axis| &axis.values).filter(|at| !at.value.takes(dtype.value)) {
+            self.report(
+                Diagnostic::error(format!("`execute.variants` `{}` takes no `{}`", variant.value, dtype.value))
+                    .at(variant.span.clone(), "its kernels are of 16-bit numbers")
+                    .context(dtype.span.clone(), "`model.dtype`")
+                    .help("write `dtype = \"f16\"` or `\"bf16\"`, or take another variant"),
+            );
+        }
+    }
+
+    /// Every variant must be able to store what every block keeps.
+    fn variants_against_patterns(&mut self, variants: Option<&Axis<Variant>>, blocks: &[PruneBlock], headers: &[Span]) {
+        for variant in variants.iter().flat_map(|axis| &axis.values) {
+            for (block, header) in blocks.iter().zip(headers) {
+                // What `given` keeps is in the checkpoint.
+                let chosen = block.methods.iter().any(|method| method.uses("sparsity"));
+                let fits = |pattern: &&NmPattern| variant.value.holds(**pattern);
+                let Some(pattern) = block.patterns.iter().find(|pattern| chosen && !fits(pattern)) else { continue };
+                self.report(
+                    Diagnostic::error(format!(
+                        "`execute.variants` `{}` does not fit `prune.pattern` `{pattern}`",
+                        variant.value
+                    ))
+                    .at(variant.span.clone(), "it holds at most two of every four weights")
+                    .context(header.clone(), format!("keeps more: its pattern is `{pattern}`"))
+                    .help("write `pattern = \"2:4\"` there, or run the variant in an experiment of its own"),
                 );
             }
         }

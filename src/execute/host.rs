@@ -28,6 +28,7 @@ impl HostWeight {
     ) -> Result<Packing<Self>, PackError> {
         let values = if dtype == DType::BF16 { Values::Bf16 } else { Values::F32 };
         let matrix = cpu::pack(format, weights, pattern, values)?;
+        let matrix = matrix.ok_or(PackError::NoKernel { format, backend: "CPU" })?;
         let (bytes, layout) = (matrix.bytes(), matrix.layout());
         Ok(Packing { packed: Self { matrix, bias: bias.map(Into::into) }, bytes, layout })
     }

@@ -470,6 +470,8 @@ pub(crate) mod tests {
         let mut pattern = cell(0.5, Variant::Masked);
         pattern.prune.as_mut().unwrap().pattern = NmPattern::NofM { n: 2, m: 4 };
         assert_eq!(pattern.setup(), "Masked2:4");
+        pattern.variant = Variant::Sparse(Format::Nm);
+        assert_eq!(pattern.setup(), "NM2:4");
         let mut given = cell(0.0, Variant::Sparse(Format::Csr));
         given.prune = Some(PrunePoint::new(Method::Given, None, NmPattern::Unstructured, 0.0, Vec::new()));
         assert_eq!(given.setup(), "CSRGiven");

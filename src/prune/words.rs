@@ -48,6 +48,21 @@ impl NmPattern {
             Self::NofM { n, m } => Some(f64::from(m - n) / f64::from(m)),
         }
     }
+
+    /// The most weights that it keeps of four neighbours of a row, the first of them in a column that four divides.
+    pub fn most_of_four(self) -> u32 {
+        match self {
+            Self::Unstructured => 4,
+            // Groups of M and of four meet in the same way again after M groups of four.
+            Self::NofM { n, m } => {
+                let of_group =
+                    |four: u32, group: u32| (4 * four..4 * four + 4).filter(|col| col / m == group).count() as u32;
+                let of_four =
+                    |four: u32| (4 * four / m..=(4 * four + 3) / m).map(|group| of_group(four, group).min(n)).sum();
+                (0..m).map(of_four).max().unwrap_or(0)
+            }
+        }
+    }
 }
 
 impl fmt::Display for NmPattern {
@@ -129,5 +144,36 @@ pub struct Owl {
 impl Default for Owl {
     fn default() -> Self {
         Self { m: 5.0, lambda: 0.08 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_of_four_is_what_a_row_shows() {
+        assert_eq!(NmPattern::Unstructured.most_of_four(), 4);
+        for m in 2..=16 {
+            for n in 1..m {
+                // Every group keeps its first or its last N: whatever of four can be kept is kept by one of them, or by
+                // a mixture, whose groups meet in the middle of four.
+                let kept = |col: u32, last: bool| if last { col % m >= m - n } else { col % m < n };
+                let of = |four: u32, split: u32| {
+                    (4 * four..4 * four + 4).filter(|&col| kept(col, col / m < split)).count() as u32
+                };
+                let most = (0..m).flat_map(|four| (0..=4 * m).map(move |split| (four, split)));
+                let most = most.map(|(four, split)| of(four, split)).max().unwrap();
+                let said = NmPattern::NofM { n, m }.most_of_four();
+                assert!(said >= most, "{n}:{m}");
+                // A group that lies within four can keep any, so that the mixture reaches what is said.
+                assert!(said == most || m < 4, "{n}:{m}: {said}, {most}");
+            }
+        }
+        let of = |n, m| NmPattern::NofM { n, m }.most_of_four();
+        assert_eq!(
+            [of(2, 4), of(1, 4), of(4, 8), of(2, 8), of(1, 2), of(1, 3), of(2, 3), of(3, 4)],
+            [2, 1, 4, 2, 2, 2, 4, 3]
+        );
     }
 }

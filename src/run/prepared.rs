@@ -165,6 +165,14 @@ pub enum PrepareError {
         /// The variant.
         variant: &'static str,
     },
+    /// A dtype that a variant's kernels lack, found only after the checkpoint's was known.
+    #[error("the variant `{variant}` has no kernels for `{dtype}`")]
+    VariantDtype {
+        /// The variant.
+        variant: &'static str,
+        /// The dtype.
+        dtype: &'static str,
+    },
     /// A model has too few positions for what is to be timed.
     #[error("`measure.prompt` {prompt} and `measure.generate` {generate} are {needed} tokens, but `{model}` has {positions} positions", needed = .prompt.saturating_add(*.generate))]
     Positions {
@@ -213,6 +221,9 @@ impl PrepareError {
             Self::KernelLaunch(_) => Some("mend the expression, or leave the shape out".into()),
             Self::Variant { backend, .. } => {
                 Some(format!("take it out of `execute.variants`, or take {}", elsewhere(backend)))
+            }
+            Self::VariantDtype { .. } => {
+                Some("write `dtype = \"f16\"` below `[model]`, or take another variant".into())
             }
             Self::Positions { positions, .. } => {
                 Some(format!("set `measure.prompt` and `measure.generate` to {positions} or less together"))

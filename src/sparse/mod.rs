@@ -18,6 +18,7 @@
 //!   csr       Sell          Sell                Delta for up to 4 tokens; elsewhere Groups for one token, Squares
 //!   bitmap    Bitmap        BitmapPairs         Octets; elsewhere BitTiles
 //!   csr32     Csr           Csr                 none
+//!   nm        none          none                TwoOfFour
 //!             kernels::cpu::pack                cuda/weight.rs
 //! ```
 //!
@@ -40,6 +41,7 @@ mod delta;
 mod digit;
 mod fragments;
 mod groups;
+mod nm;
 mod octets;
 mod panels;
 mod pattern;
@@ -54,6 +56,7 @@ pub use csr::Csr;
 pub use delta::{Delta, DeltaCut};
 pub use digit::{Digit, magnitude};
 pub use groups::{GROUP, Groups, StepBits};
+pub use nm::{NM_COLUMNS, TwoOfFour};
 pub use octets::{LaneOrder, OCTET_COLUMNS, Octets, OctetsCut};
 pub use panels::PANEL;
 pub use pattern::Pattern;
@@ -125,6 +128,16 @@ pub enum FormatError {
         cols: usize,
         /// The most that fit.
         most: usize,
+    },
+    /// More of four weights are kept than the format holds.
+    #[error("row {row} keeps {kept} of its columns {column} to {last}, and the format holds 2 of every 4: prune to the pattern `2:4` first", last = .column + 3)]
+    Crowded {
+        /// The row, counted from 0.
+        row: usize,
+        /// The first of the four columns, counted from 0.
+        column: usize,
+        /// How many of them are kept.
+        kept: u32,
     },
     /// The weights do not have the pattern's shape.
     #[error("{weights} weights for a pattern of {rows} x {cols}")]

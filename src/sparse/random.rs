@@ -30,6 +30,35 @@ impl Pattern {
         }
         Self::from_rows(rows, cols, |row, out| out.copy_from_slice(&words[row * per_row..][..per_row]))
     }
+
+    /// Keeps two of every four neighbouring weights of a row, every pair being equally likely; of the rest of a row half,
+    /// rounded up. The same seed gives the same pattern on every machine.
+    ///
+    /// ```
+    /// # use sparsify_exp::sparse::Pattern;
+    /// let pattern = Pattern::random_two_of_four(3, 8, 0);
+    /// assert!((0..3).all(|row| (0..4).filter(|&col| pattern.get(row, col)).count() == 2));
+    /// ```
+    pub fn random_two_of_four(rows: usize, cols: usize, seed: u64) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut kept = vec![false; rows * cols];
+        for row in kept.chunks_mut(cols.max(1)) {
+            for group in row.chunks_mut(4) {
+                let (mut going, mut left) = (group.len() as u64 / 2, group.len() as u64);
+                for kept in group {
+                    let goes = (u128::from(random.next_u64()) * u128::from(left)) >> 64 < u128::from(going);
+                    *kept = !goes;
+                    going -= u64::from(goes);
+                    left -= 1;
+                }
+            }
+        }
+        Self::from_rows(rows, cols, |row, words| {
+            for (col, _) in kept[row * cols..][..cols].iter().enumerate().filter(|(_, kept)| **kept) {
+                words[col / 64] |= 1 << (col % 64);
+            }
+        })
+    }
 }
 
 #[cfg(test)]
@@ -43,6 +72,21 @@ mod tests {
             let gone = (sparsity * (rows * cols) as f64) as usize;
             prop_assert_eq!(Pattern::random(rows, cols, sparsity, seed).kept(), rows * cols - gone);
         }
+    }
+
+    #[test]
+    fn every_pair_of_four_comes_up() {
+        let pattern = Pattern::random_two_of_four(64, 256, 5);
+        let mut counts = [0; 16];
+        for row in 0..64 {
+            for word in pattern.row(row) {
+                (0..16).for_each(|group| counts[(word >> (4 * group) & 15) as usize] += 1);
+            }
+        }
+        let pairs = (0..16usize).filter(|mask| mask.count_ones() == 2).map(|mask| counts[mask]);
+        assert!(pairs.clone().all(|count| (550..820).contains(&count)), "{counts:?}");
+        assert_eq!(pairs.sum::<i32>(), 64 * 64);
+        assert_ne!(pattern, Pattern::random_two_of_four(64, 256, 6));
     }
 
     #[test]

@@ -139,6 +139,19 @@ mod file {
     }
 
     #[test]
+    #[cfg(not(feature = "cuda"))]
+    fn pairs_of_four_where_auto_is_no_gpu() {
+        let pattern = |rest: &str| THREE_CELLS.replace("sparsity = 0.5", rest) + "[execute]\nvariants = [\"nm\"]\n";
+        let outcome = Lab::tiny(&pattern("pattern = \"2:4\"")).run(["run", "e.toml"]);
+        outcome.exits(USAGE).prints_nothing();
+        outcome.says(&["error: `flex` has no kernels for the variant `nm`", "a machine with a GPU"]);
+        let block = "[[kernel]]\nshape = [16, 8]\ntokens = 2\nsparsity = 0.5\nformat = \"nm\"\ndtype = \"bf16\"\n";
+        let outcome = Lab::with(&format!("name = \"e\"\n{block}")).run(["run", "e.toml"]);
+        outcome.exits(USAGE).prints_nothing();
+        outcome.says(&["error: `flex` has no kernel for the format `nm`"]);
+    }
+
+    #[test]
     fn a_variant_or_format_that_the_backend_lacks() {
         let device = "[device]\nbackend = [\"flex\", \"cuda\"]\n[model]";
         for variants in ["[\"csr32\"]", "[\"masked\", \"csr32\", \"csr\"]"] {
@@ -147,7 +160,19 @@ mod file {
             outcome.exits(USAGE).prints_nothing();
             outcome.says(&[
                 "error: `execute.variants` `csr32` is not available on `cuda`",
-                "it has `dense`, `masked`, `csr`, `bitmap`, `auto`",
+                "it has `dense`, `masked`, `csr`, `bitmap`, `nm`, `auto`",
+            ]);
+        }
+        // The other way round: pairs of four are for a GPU.
+        for backend in ["flex", "ndarray"] {
+            let device = format!("[device]\nbackend = \"{backend}\"\n[model]");
+            let pairs = "[execute]\nvariants = [\"nm\"]\n";
+            let text = THREE_CELLS.replace("[model]", &device) + pairs;
+            let outcome = Lab::tiny(&text).run(["run", "e.toml"]);
+            outcome.exits(USAGE).prints_nothing();
+            outcome.says(&[
+                &format!("error: `execute.variants` `nm` is not available on `{backend}`"),
+                "error: `execute.variants` `nm` does not fit `prune.pattern` `unstructured`",
             ]);
         }
         let block = "[[kernel]]\nshape = [16, 8]\ntokens = 2\nsparsity = 0.5\nformat = \"csr32\"\n";

@@ -103,7 +103,7 @@ fn list_names_what_a_file_can_use() {
         ("methods", &["magnitude", "random", "wanda", "ria", "sparsegpt", "admm", "given"][..]),
         ("models", &["hf:ORG/NAME", "builtin:tiny-opt", "synthetic:opt-125m", "model_type opt", "model_type llama"]),
         ("metrics", &["structure", "agreement", "perplexity"]),
-        ("variants", &["dense", "masked", "csr ", "bitmap", "csr32", "auto"]),
+        ("variants", &["dense", "masked", "csr ", "bitmap", "csr32", "nm", "auto"]),
         ("backends", &["auto", "cuda", "ndarray", "flex"]),
     ] {
         let outcome = lab.run(["list", what]);

@@ -51,8 +51,25 @@ struct Matrix {
 }
 
 impl Matrix {
-    fn new([rows, cols]: [usize; 2], sparsity: f64, dtype: DType, bias: bool, most_tokens: usize) -> Self {
-        let (weights, pattern) = (numbers(1, rows * cols), Pattern::random(rows, cols, sparsity, 3));
+    fn new(shape: [usize; 2], sparsity: f64, dtype: DType, bias: bool, most_tokens: usize) -> Self {
+        let pattern = Pattern::random(shape[0], shape[1], sparsity, 3);
+        Self { sparsity, ..Self::of(&pattern, dtype, bias, most_tokens) }
+    }
+
+    /// Of every four weights at most two, of which a share is left out again.
+    fn two_of_four([rows, cols]: [usize; 2], sparsity: f64, dtype: DType, bias: bool, most_tokens: usize) -> Self {
+        let (pairs, kept) = (Pattern::random_two_of_four(rows, cols, 3), Pattern::random(rows, cols, sparsity, 4));
+        let both = Pattern::from_rows(rows, cols, |row, words| {
+            for (word, (pair, kept)) in words.iter_mut().zip(pairs.row(row).iter().zip(kept.row(row))) {
+                *word = pair & kept;
+            }
+        });
+        Self { sparsity, ..Self::of(&both, dtype, bias, most_tokens) }
+    }
+
+    fn of(pattern: &Pattern, dtype: DType, bias: bool, most_tokens: usize) -> Self {
+        let ([rows, cols], pattern) = ([pattern.rows(), pattern.cols()], pattern.clone());
+        let weights = numbers(1, rows * cols);
         let (bias, x) = (bias.then(|| numbers(2, rows)), numbers(4, most_tokens * cols));
         let compared: Vec<usize> = (0..rows).step_by((rows / 97).max(1)).chain([rows - 1]).collect();
         let wide = |numbers: &[f32]| numbers.iter().map(|&number| rounded(number, dtype)).collect::<Vec<f64>>();
@@ -66,7 +83,7 @@ impl Matrix {
             compared.iter().zip(&lines).map(of).collect::<Vec<f64>>()
         };
         let expected = wide(&x).chunks_exact(cols).flat_map(product).collect();
-        Self { shape: [rows, cols], dtype, sparsity, weights, pattern, bias, x, rows: compared, expected }
+        Self { shape: [rows, cols], dtype, sparsity: 0.0, weights, pattern, bias, x, rows: compared, expected }
     }
 
     /// On the device, in a form that is packed for a number of tokens.
@@ -175,7 +192,8 @@ fn edges(dtype: DType, format: Option<Format>) {
         ([777, 136], 0.3),
         ([77, 512], 0.5),
     ] {
-        let matrix = Matrix::new(shape, sparsity, dtype, shape[0] % 2 == 1, 300);
+        let make = if format == Some(Format::Nm) { Matrix::two_of_four } else { Matrix::new };
+        let matrix = make(shape, sparsity, dtype, shape[0] % 2 == 1, 300);
         check(&matrix, format, 1, &[1, 2, 3, 4, 5], &mut findings);
         check(&matrix, format, 16, &[1, 9, 16, 17, 65], &mut findings);
         check(&matrix, format, 64, &[1, 33, 64, 129, 256, 300], &mut findings);
@@ -200,9 +218,11 @@ edges! {
     edges_of_dense_f16: F16 None,
     edges_of_csr_f16: F16 Some(Format::Csr),
     edges_of_bitmap_f16: F16 Some(Format::Bitmap),
+    edges_of_nm_f16: F16 Some(Format::Nm),
     edges_of_dense_bf16: BF16 None,
     edges_of_csr_bf16: BF16 Some(Format::Csr),
     edges_of_bitmap_bf16: BF16 Some(Format::Bitmap),
+    edges_of_nm_bf16: BF16 Some(Format::Nm),
     edges_of_dense_f32: F32 None,
     edges_of_csr_f32: F32 Some(Format::Csr),
     edges_of_bitmap_f32: F32 Some(Format::Bitmap),
@@ -226,6 +246,18 @@ fn large_matrices_are_right_for_any_number_of_tokens() {
         for &(format, packed_for) in &forms {
             check(&matrix, format, packed_for, tokens, &mut findings);
         }
+    }
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn large_matrices_of_pairs_are_right_for_any_number_of_tokens() {
+    panics::watch();
+    let mut findings = Vec::new();
+    for (shape, dtype) in [([11008, 4096], DType::F16), ([4096, 11008], DType::BF16), ([768, 3072], DType::F16)] {
+        let matrix = Matrix::two_of_four(shape, 0.0, dtype, true, 256);
+        check(&matrix, Some(Format::Nm), 16, &[1, 2, 8, 16, 32, 64, 130, 256], &mut findings);
     }
     assert!(findings.is_empty(), "{}", findings.join("\n"));
 }

@@ -168,6 +168,14 @@ fn speed_of_products() {
                 "{shape} {tokens} tokens, dense {}: {hold:.1} us, in a graph {graph:.1?}",
                 dense[0].weight.kernel(tokens)
             );
+            let pairs = Pattern::random_two_of_four(rows, cols, 1);
+            let pairs =
+                SparseWeight::new(Format::Nm, &all, &pairs, None, DType::F16, for_use(tokens), &device).unwrap();
+            let pairs: Vec<_> = (0..2 * count).map(|_| linear(LinearWeight::Sparse(pairs.copied()))).collect();
+            let (fast, in_graph) = product(&pairs, tokens, cols);
+            let kernel = pairs[0].weight.kernel(tokens);
+            println!("  2:4 {kernel}: {fast:.1} us ({:.2}), in a graph {in_graph:.1?}", hold / fast);
+            drop(pairs);
             for sparsity in sparsities.split(',') {
                 let format = if tokens <= 4 { Format::Csr } else { Format::Bitmap };
                 let weight = packed.entry((sparsity.to_owned(), tokens > 16)).or_insert_with(|| {

@@ -74,7 +74,7 @@ fn other_mistakes() {
     one_mistake("tokens = 1", "tokens = 4000000000", &["too large for `kernel.shape` `[8, 4]`"]);
     one_mistake("sparsity = 0.5", "sparsity = [0.5, 50]", &["`kernel.sparsity`", "did you mean 0.5?"]);
     one_mistake("\"csr\"", "\"cst\"", &["unknown value `cst` of `kernel.format`", "did you mean `csr`?"]);
-    one_mistake("\"csr\"", "\"blocks\"", &["unknown value `blocks`", "`bitmap`, `csr32`, `auto`, `threshold`"]);
+    one_mistake("\"csr\"", "\"blocks\"", &["unknown value `blocks`", "`bitmap`, `csr32`, `nm`, `auto`, `threshold`"]);
     one_mistake("tokens", "token", &["unknown key `kernel.token`", "a similar key exists: `tokens`"]);
     one_mistake("tokens = 1", "tokens = 1\nrepeats = 0", &["`kernel.repeats` is out of range", "at least 1"]);
     for key in ["shape = [8, 4]", "tokens = 1", "sparsity = 0.5", "format = \"csr\""] {

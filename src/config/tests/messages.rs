@@ -210,6 +210,8 @@ fn devices_and_variants() -> Vec<Case> {
     vec![
         more("dtype = \"f16\"\n[device]\nbackend = [\"cuda\", \"flex\"]\n"),
         more(format!("[device]\nbackend = \"cuda\"\n[execute]\nvariants = [\"csr32\"]\n{pruned}")),
+        more(format!("[execute]\nvariants = [\"nm\"]\n{pruned}")),
+        more("dtype = \"f32\"\n[execute]\nvariants = [\"nm\"]\n[[prune]]\nmethod = \"random\"\npattern = \"2:4\"\n"),
         more("[execute]\nvariants = [\"dense\", \"masked\", \"csr\"]\n"),
         more(format!("[execute]\nvariants = [\"dense\"]\n{pruned}")),
         more(format!("[execute]\nvariants = [\"dense\", \"maskd\"]\n{pruned}")),
@@ -283,6 +285,8 @@ fn kernels() -> Vec<Case> {
         on("ndarray", "1", &format!("{csr}\ndtype = \"bf16\"")),
         on("flex", "1", "sparsity = 0.5\nformat = \"threshold\""),
         on("cuda", "[4, 5]", "sparsity = 0.5\nformat = \"threshold\""),
+        on("cuda", "1", "sparsity = 0.5\nformat = \"nm\""),
+        on("cuda", "1", "sparsity = [0.5, 0.7]\nformat = [\"csr\", \"nm\"]\ndtype = \"f16\""),
         kernel("[8, 4]", "1", &format!("{csr}\n{about_models}")),
     ]
 }

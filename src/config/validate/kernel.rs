@@ -5,8 +5,11 @@ use std::num::NonZeroUsize;
 use super::arena::RawArena;
 use super::{Validator, value, values};
 use crate::config::axis::{At, Axis};
-use crate::config::experiment::{BackendChoice, Dtype};
-use crate::config::kernel::{KernelBlock, KernelFormat, MatrixShape, THRESHOLD_TOKENS, kernel_dtypes, kernel_formats};
+use crate::config::experiment::{BackendChoice, Dtype, same_sparsity};
+use crate::config::kernel::{
+    KernelBlock, KernelFormat, MatrixShape, THRESHOLD_TOKENS, kernel_dtypes, kernel_formats, kernel_takes,
+    only_sparsity,
+};
 use crate::config::raw::{RawExperiment, RawKernel};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::keyword::backticked;
@@ -69,6 +72,11 @@ impl Validator<'_> {
         self.kernel_dtypes_on_backends(&dtypes, backends);
         self.kernel_formats_on_backends(&formats, backends);
         self.threshold_tokens(&formats, &tokens);
+        self.kernel_formats_take(&formats, &dtypes);
+        // The zeros of a file are looked at when it is read.
+        if weight.is_none() {
+            self.only_sparsities(&formats, raw.sparsity.as_ref());
+        }
         let block = KernelBlock {
             shapes: values(shapes),
             sparsities: self.kernel_sparsities(raw.sparsity.as_ref()),
@@ -165,6 +173,41 @@ impl Validator<'_> {
                     .context(format.span.clone(), "the format")
                     .help("put `threshold` into a `[[kernel]]` block of its own, with `tokens` of 1 to 4"),
             );
+        }
+    }
+
+    fn kernel_formats_take(&mut self, formats: &[At<KernelFormat>], dtypes: &[At<Dtype>]) {
+        for format in formats {
+            let Some(dtype) = dtypes.iter().find(|at| !kernel_takes(format.value, at.value)) else { continue };
+            let report = Diagnostic::error(format!("`kernel.format` `{}` takes no `{}`", format.value, dtype.value))
+                .at(format.span.clone(), "its kernels are of 16-bit numbers")
+                .help("write `dtype = \"f16\"` or `\"bf16\"`: the default is `f32`");
+            // A default stands nowhere.
+            self.report(match dtype.span.is_empty() {
+                true => report,
+                false => report.context(dtype.span.clone(), "`kernel.dtype`"),
+            });
+        }
+    }
+
+    fn only_sparsities(&mut self, formats: &[At<KernelFormat>], sparsities: Option<&Axis<f64>>) {
+        for format in formats {
+            let Some(only) = only_sparsity(format.value) else { continue };
+            let others = sparsities.iter().flat_map(|axis| &axis.values).find(|at| !same_sparsity(at.value, only));
+            if let Some(at) = others {
+                self.report(
+                    Diagnostic::error(format!(
+                        "`kernel.format` `{}` takes no `kernel.sparsity` {}",
+                        format.value, at.value
+                    ))
+                    .at(at.span.clone(), format!("expected {only}: two of every four weights are kept"))
+                    .context(format.span.clone(), "the format")
+                    .help(format!(
+                        "put `{}` into a `[[kernel]]` block of its own, with `sparsity = {only}`",
+                        format.value
+                    )),
+                );
+            }
         }
     }
 

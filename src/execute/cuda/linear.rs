@@ -8,6 +8,7 @@
 //!   bitmap octets     octets       octets          octets*     expand      expand
 //!   bitmap panels     panels       panels          panels      panels      panels to 256, then expand
 //!   bitmap tiles      tiles        tiles           tiles       expand      expand
+//!   nm                nm           nm              nm          nm          nm to 256, then expand
 //!
 //!   *                 where two tiles of inputs have room beside the chunks, else expand
 //!   expand            the dense matrix in a scratch buffer, then the dense kernel for this many tokens (dense.rs)
@@ -19,14 +20,15 @@
 use super::inputs::{SPAN, contiguous, from_16_bytes, output, padded, two};
 use super::outputs::{self, array};
 use super::raw::delta::{DeltaArrays, Part};
+use super::raw::nm::NmArrays;
 use super::raw::octets::OctetsArrays;
-use super::raw::{Gpu, delta, octets, panels, script};
+use super::raw::{Gpu, delta, nm, octets, panels, script};
 use super::weight::{CudaWeight, GroupArrays, SQUARE_TOKENS, SquareArrays, Stored, TileArrays};
 use super::{Cuda, Tensor, tensor_core};
 use super::{cube, dense};
 use crate::execute::backend::Operand;
 use crate::execute::kernels::cuda::{groups, squares, tiles, tiles_f32};
-use crate::sparse::{LaneOrder, OCTET_COLUMNS, TILE_COLUMNS};
+use crate::sparse::{LaneOrder, NM_COLUMNS, OCTET_COLUMNS, TILE_COLUMNS};
 use burn::tensor::{DType, Shape, TensorMetadata};
 use cubecl::cuda::CudaRuntime;
 use cubecl::prelude::*;
@@ -48,13 +50,14 @@ pub(super) fn sparse(x: Tensor, weight: &CudaWeight) -> Tensor {
         return output(&x, tokens, weight);
     }
     match &weight.stored {
-        Stored::Delta(_) | Stored::Octets(_) => {}
+        Stored::Delta(_) | Stored::Octets(_) | Stored::Nm(_) => {}
         Stored::Groups(_) | Stored::Squares(_) | Stored::Tiles(_) => script::leave(),
     }
     match SparseKernel::of(weight, tokens) {
         SparseKernel::Delta(arrays) => delta_rows(x, weight, arrays, tokens),
         SparseKernel::Octets(arrays) => octets_rows(x, weight, arrays, tokens),
         SparseKernel::Panels(arrays) => panels_rows(x, weight, arrays, tokens),
+        SparseKernel::Nm(arrays) => nm_rows(x, weight, arrays, tokens),
         SparseKernel::Groups(arrays) => cube::groups_rows(x, weight, arrays, tokens),
         SparseKernel::Squares(arrays) => cube::squares_tiles(x, weight, arrays, tokens),
         SparseKernel::Tiles(arrays) => cube::bitmap_tiles(x, weight, arrays, tokens),
@@ -89,7 +92,7 @@ fn delta_together(x: &Tensor, weights: &[&CudaWeight]) -> Option<Vec<Tensor>> {
     let tokens = x.shape()[0];
     let arrays = |weight: &&CudaWeight| match &weight.stored {
         Stored::Delta(arrays) => Some(arrays.clone()),
-        Stored::Octets(_) | Stored::Groups(_) | Stored::Squares(_) | Stored::Tiles(_) => None,
+        Stored::Octets(_) | Stored::Nm(_) | Stored::Groups(_) | Stored::Squares(_) | Stored::Tiles(_) => None,
     };
     let all: Vec<DeltaArrays> = weights.iter().map(arrays).collect::<Option<_>>()?;
     let first = *weights.first()?;
@@ -118,6 +121,7 @@ pub(super) fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
         SparseKernel::Delta(_) => "csr-cuda-delta".into(),
         SparseKernel::Octets(_) => "bitmap-cuda-octets".into(),
         SparseKernel::Panels(_) => "bitmap-cuda-panels".into(),
+        SparseKernel::Nm(_) => "nm-cuda-mma".into(),
         SparseKernel::Groups(_) => "csr-cube-groups".into(),
         SparseKernel::Squares(_) => "csr-cube-squares".into(),
         SparseKernel::Tiles(_) | SparseKernel::TilesF32(_) => "bitmap-cube-tiles".into(),
@@ -125,6 +129,7 @@ pub(super) fn sparse_kernel(weight: &CudaWeight, tokens: usize) -> String {
             let expand = match weight.stored {
                 Stored::Delta(_) => "csr-cuda-expand",
                 Stored::Octets(_) => "bitmap-cuda-expand",
+                Stored::Nm(_) => "nm-cuda-expand",
                 Stored::Tiles(_) => "bitmap-cube-expand",
                 Stored::Squares(_) | Stored::Groups(_) => "csr-cube-expand",
             };
@@ -139,6 +144,7 @@ enum SparseKernel<'a> {
     Delta(&'a DeltaArrays),
     Octets(&'a OctetsArrays),
     Panels(&'a OctetsArrays),
+    Nm(&'a NmArrays),
     Groups(&'a GroupArrays),
     Squares(&'a SquareArrays),
     /// Of 16-bit numbers.
@@ -161,10 +167,12 @@ impl<'a> SparseKernel<'a> {
             let can = |gpu: &Gpu| panels::can(gpu, weight.rows, *most_bytes, cut.grain, weight.dtype, tokens);
             cut.order == LaneOrder::Pairs && gpu(weight).as_ref().is_some_and(can)
         };
+        let by_pairs = || gpu(weight).is_some_and(|gpu| nm::can(&gpu, weight.rows, tokens, weight.dtype));
         match &weight.stored {
             Stored::Delta(arrays) if tokens <= delta::MOST_TOKENS => Self::Delta(arrays),
             Stored::Octets(arrays) if fits(arrays) => Self::Octets(arrays),
             Stored::Octets(arrays) if by_panels(arrays) => Self::Panels(arrays),
+            Stored::Nm(arrays) if tokens <= nm::MOST_TOKENS && by_pairs() => Self::Nm(arrays),
             Stored::Groups(arrays) if tokens <= groups::MOST_TOKENS && inputs() => Self::Groups(arrays),
             Stored::Squares(arrays) if tokens <= SQUARE_TOKENS => Self::Squares(arrays),
             Stored::Tiles(arrays) if tokens <= BITMAP_TOKENS && tensor_core(client, weight.dtype) => {
@@ -173,9 +181,12 @@ impl<'a> SparseKernel<'a> {
             Stored::Tiles(arrays) if tokens <= tiles_f32::MOST_TOKENS && weight.dtype == DType::F32 => {
                 Self::TilesF32(arrays)
             }
-            Stored::Delta(_) | Stored::Octets(_) | Stored::Groups(_) | Stored::Squares(_) | Stored::Tiles(_) => {
-                Self::Expand
-            }
+            Stored::Delta(_)
+            | Stored::Octets(_)
+            | Stored::Nm(_)
+            | Stored::Groups(_)
+            | Stored::Squares(_)
+            | Stored::Tiles(_) => Self::Expand,
         }
     }
 }
@@ -219,6 +230,15 @@ fn panels_rows(x: Tensor, weight: &CudaWeight, arrays: &OctetsArrays, tokens: us
     y
 }
 
+fn nm_rows(x: Tensor, weight: &CudaWeight, arrays: &NmArrays, tokens: usize) -> Tensor {
+    let y = output(&x, tokens, weight);
+    let x = from_16_bytes(padded(x, weight.cols, weight.cols.next_multiple_of(NM_COLUMNS)));
+    // SAFETY: a weight is only made from `TwoOfFour`; `x` has no gaps, zeros after the last column and begins where it
+    // should; the tokens were counted.
+    unsafe { nm::rows(&packed_gpu(weight), arrays, &x, weight.bias.as_ref(), &y) };
+    y
+}
+
 /// The dense matrix, as wide as whole tiles of it are.
 fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
     let width = width(weight);
@@ -236,6 +256,7 @@ fn expand(x: &Tensor, weight: &CudaWeight) -> Tensor {
         match &weight.stored {
             Stored::Delta(arrays) => delta::expand(&packed_gpu(weight), arrays, &dense),
             Stored::Octets(arrays) => octets::expand(&packed_gpu(weight), arrays, &dense),
+            Stored::Nm(arrays) => nm::expand(&packed_gpu(weight), arrays, &dense),
             Stored::Groups(GroupArrays { bits, row_ptr, bases, steps, values }) => {
                 let vector = 16 / weight.dtype.size();
                 groups::groups_expand::launch_unchecked::<CudaRuntime>(
@@ -315,6 +336,7 @@ fn width(weight: &CudaWeight) -> usize {
     match weight.stored {
         Stored::Squares(_) => weight.cols.next_multiple_of(TILE_COLUMNS),
         Stored::Octets(_) => weight.cols.next_multiple_of(OCTET_COLUMNS),
+        Stored::Nm(_) => weight.cols.next_multiple_of(NM_COLUMNS),
         Stored::Delta(_) | Stored::Groups(_) | Stored::Tiles(_) => weight.cols.next_multiple_of(SPAN),
     }
 }
@@ -325,6 +347,7 @@ impl Stored {
         match self {
             Self::Delta(arrays) => &arrays.values,
             Self::Octets(arrays) => &arrays.chunks,
+            Self::Nm(arrays) => &arrays.units,
             Self::Groups(GroupArrays { values, .. })
             | Self::Squares(SquareArrays { values, .. })
             | Self::Tiles(TileArrays { values, .. }) => values,

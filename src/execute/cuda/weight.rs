@@ -7,18 +7,21 @@
 //!   bitmap   of 16-bit numbers               Octets     masks in the order of tensor cores         CUDA C++
 //!                                                       where `auto` takes it for more than 16 tokens, in panels
 //!            elsewhere                       BitTiles   masks in the order of tensor cores
+//!   nm       of 16-bit numbers               TwoOfFour  two of every four, for sparse tensor cores  CUDA C++
+//!            elsewhere                       none
 //! ```
 //! What is multiplied in CUDA C++ is packed only where those kernels can be used ([`super::raw`]).
 
 use super::raw::Gpu;
 use super::raw::delta::{self, DeltaArrays};
+use super::raw::nm::{self, NmArrays};
 use super::raw::octets::{self, OctetsArrays};
 use super::raw::panels;
 use super::{Cuda, Tensor, processors, tensor_core};
 use crate::config::format::{Format, OnCuda};
 use crate::execute::backend::{PackError, PackFor, Packing};
 use crate::execute::convert::narrow;
-use crate::sparse::{BitTiles, Delta, Groups, LaneOrder, Octets, Pattern, Squares, StepBits};
+use crate::sparse::{BitTiles, Delta, Groups, LaneOrder, Octets, Pattern, Squares, StepBits, TwoOfFour};
 use burn::tensor::Tensor as BurnTensor;
 use burn::tensor::{DType, Element, Int, TensorData};
 use cubecl::Runtime;
@@ -45,6 +48,7 @@ pub struct CudaWeight {
 pub(super) enum Stored {
     Delta(DeltaArrays),
     Octets(OctetsArrays),
+    Nm(NmArrays),
     Groups(GroupArrays),
     Squares(SquareArrays),
     Tiles(TileArrays),
@@ -117,6 +121,10 @@ impl CudaWeight {
                     Some(None) | None => tiles(weights, pattern, dtype, device)?,
                 }
             }
+            OnCuda::Nm => match gpu.filter(|gpu| nm::can(gpu, pattern.rows(), tokens, dtype)) {
+                Some(_) => pairs(weights, pattern, dtype, device)?,
+                None => return Err(PackError::NoKernel { format, backend: "cuda" }),
+            },
         };
         let packed = Self { rows: pattern.rows(), cols: pattern.cols(), dtype, bias: bias.cloned(), stored };
         Ok(Packing { packed, bytes, layout })
@@ -135,6 +143,10 @@ impl CudaWeight {
             Stored::Octets(arrays) => {
                 arrays.settled = Default::default();
                 vec![&mut arrays.chunks, &mut arrays.starts]
+            }
+            Stored::Nm(arrays) => {
+                arrays.settled = Default::default();
+                vec![&mut arrays.units]
             }
             Stored::Groups(GroupArrays { row_ptr, bases, steps, values, .. }) => vec![row_ptr, bases, steps, values],
             Stored::Squares(SquareArrays { starts, squares, places, values, .. }) => {
@@ -180,10 +192,7 @@ fn by_octets(
     gpu: &Gpu,
     device: &CudaDevice,
 ) -> Result<Option<OnDevice>, PackError> {
-    let bits = |weight: f32| match dtype {
-        DType::BF16 => bf16::from_f32(weight).to_bits(),
-        _ => f16::from_f32(weight).to_bits(),
-    };
+    let bits = to_bits(dtype);
     let rows = pattern.rows();
     let octets = match tokens {
         ..=octets::FEW => {
@@ -211,6 +220,21 @@ fn by_octets(
         settled: Default::default(),
     };
     Ok(Some((Stored::Octets(arrays), bytes, layout)))
+}
+
+fn pairs(weights: &[f32], pattern: &Pattern, dtype: DType, device: &CudaDevice) -> Uploaded {
+    let packed = TwoOfFour::from_dense(weights, pattern, to_bits(dtype))?;
+    let bytes = packed.bytes();
+    let arrays = NmArrays { units: ints(packed.units, DType::U32, device), settled: Default::default() };
+    Ok((Stored::Nm(arrays), bytes, "nm-two-of-four"))
+}
+
+/// What gives a number's 16 bits.
+fn to_bits(dtype: DType) -> impl Fn(f32) -> u16 + Sync {
+    move |weight| match dtype {
+        DType::BF16 => bf16::from_f32(weight).to_bits(),
+        _ => f16::from_f32(weight).to_bits(),
+    }
 }
 
 fn groups(weights: &[f32], pattern: &Pattern, dtype: DType, device: &CudaDevice) -> Uploaded {

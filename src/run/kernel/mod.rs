@@ -17,7 +17,7 @@ use super::panics::{caught, panicked};
 use super::scheduler::{Desk, RunError};
 use crate::choice::Choice;
 use crate::config::experiment::{Format, KernelFormat};
-use crate::config::kernel::{kernel_dtypes, kernel_formats};
+use crate::config::kernel::{kernel_dtypes, kernel_formats, only_sparsity};
 use crate::execute::{KERNEL_POLICY_VERSION, OwnError, PackError, Peaks, SparseBackend};
 use crate::load::normals;
 use crate::measure::{
@@ -285,6 +285,7 @@ impl<B: SparseBackend> Bench<B> {
         let sparse = !matches!(cell.format, KernelFormat::Dense | KernelFormat::Threshold);
         match cell.sparsity.filter(|_| sparse) {
             Some(_) if self.given => Pattern::keep_where(out, inp, &self.weights, |_, weight| weight != 0.0),
+            Some(_) if only_sparsity(cell.format).is_some() => Pattern::random_two_of_four(out, inp, cell.seed),
             sparsity => Pattern::random(out, inp, sparsity.unwrap_or(0.0), cell.seed),
         }
     }
@@ -474,6 +475,19 @@ mod tests {
         assert_eq!(all[0].weight_bytes, 2800 * 2);
         assert_eq!(all[2].weight_bytes, 5 * 20 * 4 + (1400 + 32) * 2 + 6 * 4);
         assert_eq!(all[3].weight_bytes, 1400 * 6 + 71 * 4);
+    }
+
+    #[test]
+    fn pairs_of_four_are_drawn_for_the_format_that_takes_no_other_zeros() {
+        for (sparsity, seed) in [(0.5, 3), (0.5, 4)] {
+            let of = |format| KernelCell { seed, ..cell(KernelFormat::Sparse(format), Some(sparsity), Dtype::F16) };
+            let peaks = Peaks { bytes_per_s: 1.0, flops_per_s: 1.0 };
+            let bench = Bench::<Flex>::new(&of(Format::Nm), Path::new("e.toml"), Default::default(), peaks).unwrap();
+            let pattern = bench.pattern(&of(Format::Nm));
+            assert_eq!(pattern, Pattern::random_two_of_four(70, 40, seed));
+            assert_eq!(bench.pattern(&of(Format::Csr)), Pattern::random(70, 40, sparsity, seed));
+            assert!(bench.weight(&of(Format::Nm)).is_err_and(|error| error.to_string().contains("no kernel")));
+        }
     }
 
     #[test]

@@ -58,6 +58,9 @@ fn plan(ground: &Ground<'_>) -> Result<Vec<Planned>, PrepareError> {
         if !cell.variant.runs_on(cell.backend.choice()) {
             return Err(PrepareError::Variant { backend: cell.backend.name(), variant: cell.variant.name() });
         }
+        if !cell.variant.takes(cell.dtype) {
+            return Err(PrepareError::VariantDtype { variant: cell.variant.name(), dtype: cell.dtype.name() });
+        }
         let Some(model) = model_of(&cell.model) else { continue };
         if timed {
             timed_tokens_fit(experiment, model)?;

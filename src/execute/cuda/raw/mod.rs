@@ -3,7 +3,7 @@
 //! ```text
 //!   *.cu ──> source ──> NVRTC ──> ~/.cache/sparsify-exp/NVIDIA-H200/cuda/HASH.cubin ──> stream ──> GPU
 //!            macros     once for a driver, an architecture and a source                 └── CubeCL's server thread
-//!   delta, octets, panels: the launches of a format   dense: one token   decode: what is between linears, or
+//!   delta, octets, panels, nm: the launches of a format   dense: one token   decode: what is between linears, or
 //!   reads: made by a linear itself
 //!   blas: cublasLt   page: launches as a thread writes them down   script: a page of them as a CUDA graph
 //! ```
@@ -15,6 +15,7 @@ pub(super) mod blas;
 pub(super) mod decode;
 pub(super) mod delta;
 pub(super) mod dense;
+pub(super) mod nm;
 pub(super) mod octets;
 pub(super) mod own;
 mod page;

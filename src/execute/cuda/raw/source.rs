@@ -29,6 +29,7 @@ pub(super) enum Source {
     Decode,
     Delta,
     Dense,
+    Nm,
     Octets,
     Panels,
 }
@@ -39,6 +40,7 @@ impl Source {
             Self::Decode => include_str!("decode.cu"),
             Self::Delta => include_str!("delta.cu"),
             Self::Dense => include_str!("dense.cu"),
+            Self::Nm => include_str!("nm.cu"),
             Self::Octets => include_str!("octets.cu"),
             Self::Panels => include_str!("panels.cu"),
         }
@@ -182,9 +184,11 @@ mod tests {
         assert_eq!(reads.label(), "gate+delta_rows");
         assert!(text.starts_with("#define TOKENS 4\n") && text.contains("void __launch_bounds__"));
         assert!(text.find("typedef unsigned int u32").unwrap() < text.find("struct DeltaParams").unwrap());
-        for (source, entries) in
-            [(Source::Delta, ["delta_rows", "delta_expand"]), (Source::Octets, ["octets_rows", "octets_expand"])]
-        {
+        for (source, entries) in [
+            (Source::Delta, ["delta_rows", "delta_expand"]),
+            (Source::Octets, ["octets_rows", "octets_expand"]),
+            (Source::Nm, ["nm_rows", "nm_expand"]),
+        ] {
             assert!(entries.iter().all(|entry| source.text().contains(&format!("{entry}("))), "{source:?}");
         }
     }

@@ -82,7 +82,7 @@ pub enum Values {
     Bf16,
 }
 
-/// Packs the kept ones of `weights` `[rows, cols]`, row-major.
+/// Packs the kept ones of `weights` `[rows, cols]`, row-major; none where there are no kernels for the format.
 ///
 /// # Errors
 /// When the weights do not fit the format.
@@ -91,15 +91,17 @@ pub fn pack(
     weights: &[f32],
     pattern: &Pattern,
     values: Values,
-) -> Result<Arc<dyn SparseKernels>, FormatError> {
-    Ok(match (format, values) {
+) -> Result<Option<Arc<dyn SparseKernels>>, FormatError> {
+    let packed: Arc<dyn SparseKernels> = match (format, values) {
         (Format::Csr, Values::F32) => Arc::new(Sell::<f32>::from_dense(weights, pattern)?),
         (Format::Csr, Values::Bf16) => Arc::new(Sell::<bf16>::from_dense(weights, pattern)?),
         (Format::Bitmap, Values::F32) => Arc::new(Bitmap::from_dense(weights, pattern)?),
         (Format::Bitmap, Values::Bf16) => Arc::new(BitmapPairs::from_dense(weights, pattern)?),
         (Format::Csr32, Values::F32) => Arc::new(Csr::<f32>::from_dense(weights, pattern)?),
         (Format::Csr32, Values::Bf16) => Arc::new(Csr::<bf16>::from_dense(weights, pattern)?),
-    })
+        (Format::Nm, Values::F32 | Values::Bf16) => return Ok(None),
+    };
+    Ok(Some(packed))
 }
 
 /// `y = x · Wᵀ + bias`.
