@@ -373,7 +373,7 @@ mod tests {
         assert_eq!((half.blocks, half.block_rows), (263, 42));
         assert!(half.threads > MANY_THREADS && half.threads * half.groups < 42 * 257 * 104 / 100, "{half:?}");
         let tenth = cut(4096, 68);
-        assert_eq!((tenth.blocks, tenth.block_rows, tenth.threads), (256, 16, 544), "{tenth:?}");
+        assert_eq!((tenth.blocks, tenth.block_rows, tenth.threads), (256, 16, 384), "{tenth:?}");
         // A head of 128256 rows takes several rounds of 264 blocks.
         assert_eq!(cut(128_256, 257).blocks, 792);
     }
