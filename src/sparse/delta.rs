@@ -33,8 +33,8 @@ const MOST_GROUPS: usize = 62;
 /// A head's word for a chunk of one row.
 const NO_SWITCH: u32 = 63;
 /// The most threads of a block, so that two fit a multiprocessor, and the fewest that keep it busy.
-const MOST_THREADS: usize = 768;
-const MANY_THREADS: usize = 512;
+const MOST_THREADS: usize = 512;
+const MANY_THREADS: usize = 352;
 /// Blocks that a multiprocessor runs at once.
 const BLOCKS: usize = 2;
 /// Threads come in warps.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   tokens            1         2 .. 16                        more
-//!   16 bits, cublas   rows *    the fastest of cublas, tiles   the fastest of cublas        timed once, see choice.rs
+//!   16 bits, cublas   rows *    the fastest of cublas          the fastest of cublas        timed once, see choice.rs
 //!     without it      rows *    tiles                          gemm
 //!   f32               fma rows                                 fma blocks
 //!   elsewhere         Burn's matrix product, which tunes itself: half a minute a shape, at the first use
@@ -63,7 +63,7 @@ pub(super) fn kernel(weight: &Tensor, tokens: usize, bias: Option<&Tensor>) -> S
 
 /// What a choice is kept under.
 fn name(job: Job, kernels: usize) -> String {
-    format!("dense 4, {}, {kernels} kernels, {job:?}", blas::version().unwrap_or_default())
+    format!("dense 5, {}, {kernels} kernels, {job:?}", blas::version().unwrap_or_default())
 }
 
 /// A kernel, and of cublasLt which of its own.
@@ -124,13 +124,11 @@ impl DenseKernel {
         }
     }
 
-    /// All that can multiply this many tokens, the likeliest first.
+    /// All that can multiply this many tokens and be repeated in a graph, the likeliest first.
     fn comparable(weight: &Tensor, job: Job) -> Vec<Self> {
-        let has = Has::of(weight, Some(job));
-        let skinny = has.tensor_core && job.tokens <= TILE_TOKENS && job.cols.is_multiple_of(SPAN);
         let rows = job.tokens == 1 && Gpu::of(&weight.device).is_some_and(|gpu| rows::can(&gpu, weight));
-        let others = skinny.then_some(Self::Tiles).into_iter().chain(rows.then_some(Self::Rows));
-        (0..has.blas).map(Self::Blas).chain(others).collect()
+        let blas = Has::of(weight, Some(job)).blas;
+        (0..blas).map(Self::Blas).chain(rows.then_some(Self::Rows)).collect()
     }
 
     /// The fastest of them, timed once for a device, a shape and a version of the library.
@@ -146,9 +144,7 @@ impl DenseKernel {
                 match all[candidate] {
                     Self::Rows => drop(rows_product(x.clone(), weight, bias)),
                     Self::Blas(candidate) => drop(blas_product(&x, weight, bias, candidate)),
-                    Self::Tiles | Self::Gemm | Self::Fma | Self::Matmul => {
-                        drop(cube::dense_tiles(x.clone(), weight.clone(), bias, [job.tokens, job.rows, job.cols]));
-                    }
+                    Self::Tiles | Self::Gemm | Self::Fma | Self::Matmul => drop(matmul(x.clone(), weight, bias)),
                 }
             }
         });

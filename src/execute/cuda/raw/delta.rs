@@ -25,9 +25,12 @@ pub(in crate::execute::cuda) struct DeltaArrays {
     pub settled: Arc<AtomicBool>,
 }
 
+/// Blocks that a multiprocessor runs at once.
+const AT_ONCE: usize = 2;
+
 /// Whether matrices of this many columns can be multiplied, which compiles the kernel for one token.
 pub(in crate::execute::cuda) fn can(gpu: &Gpu, cols: usize, dtype: DType) -> bool {
-    let most = DeltaCut { blocks: 1, block_rows: 1024, groups: 62, threads: 768 };
+    let most = DeltaCut { blocks: 1, block_rows: 1024, groups: 62, threads: 512 };
     shared(cols, MOST_TOKENS, most) <= gpu.shared && gpu.has(&kernel("delta_rows", 1, dtype, None))
 }
 
@@ -62,9 +65,8 @@ pub(in crate::execute::cuda) unsafe fn rows(gpu: &Gpu, x: &Tensor, parts: &[Part
     let early = settled == parts.len() || script::is_open();
     let aligned = cols.is_multiple_of(8) && x.handle.offset_start.unwrap_or(0).is_multiple_of(16);
     let made = reads::taken(gpu, x, |gpu, reads| aligned && gpu.has(&kernel("delta_rows", 1, x.dtype, Some(reads))));
-    let flags = [parts[0].bias.is_some(), early, aligned].map(usize::from);
-    let mut params = vec![cols, tokens, slack(all)];
-    params.extend(flags);
+    let [bias, aligned] = [parts[0].bias.is_some(), aligned].map(usize::from);
+    let mut params = vec![cols, tokens, slack(all), bias, aligned, all.blocks];
     let of = |number: &dyn Fn(usize) -> usize| {
         (0..MOST_PARTS).map(|at| if at < parts.len() { number(at) } else { 0 }).collect::<Vec<_>>()
     };
@@ -84,7 +86,7 @@ pub(in crate::execute::cuda) unsafe fn rows(gpu: &Gpu, x: &Tensor, parts: &[Part
     let buffers = [read].into_iter().chain((0..MOST_PARTS).flat_map(buffer)).chain(making);
     let launch = Launch {
         kernel: &kernel("delta_rows", width, x.dtype, made.as_deref()),
-        blocks: all.blocks,
+        blocks: all.blocks.min(AT_ONCE * gpu.processors),
         threads: all.threads,
         shared: shared(cols, width, all),
         early,
@@ -155,10 +157,11 @@ fn slack(cut: DeltaCut) -> usize {
     8 * cut.groups + 16
 }
 
-/// Bytes of a block of `delta_rows`: inputs, sums, a barrier, bounds.
+/// Bytes of a block of `delta_rows`: inputs, of one token widened, sums, bounds.
 fn shared(cols: usize, tokens: usize, cut: DeltaCut) -> usize {
-    let inputs = (2 * tokens * (cols + slack(cut))).next_multiple_of(16);
-    inputs + 8 * tokens * cut.threads + 16 + 2 * (cut.block_rows + 2)
+    let unit = if tokens == 1 { 4 } else { 2 * tokens };
+    let inputs = (unit * (cols + slack(cut))).next_multiple_of(16);
+    inputs + 8 * tokens * cut.threads + 2 * (cut.block_rows + 2)
 }
 
 #[cfg(test)]
@@ -178,8 +181,8 @@ mod tests {
 
     #[test]
     fn two_blocks_of_the_usual_layers_fit_a_multiprocessor() {
-        let cut = DeltaCut { blocks: 263, block_rows: 42, groups: 15, threads: 736 };
-        assert!(2 * shared(4096, 4, cut) < 227 << 10 && 2 * shared(11008, 1, cut) < 227 << 10);
+        let cut = DeltaCut { blocks: 263, block_rows: 42, groups: 22, threads: 512 };
+        assert!(2 * shared(4096, 4, cut) < 227 << 10 && 2 * shared(14336, 1, cut) < 227 << 10);
         assert!(shared(11008, 4, cut) < 227 << 10);
     }
 }

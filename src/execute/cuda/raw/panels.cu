@@ -3,11 +3,7 @@
 // memory; the inputs come by the tensor copy engine, in stages of 64 columns for all tokens of a block.
 //   TOKENS   32, 64, 128 or 256: what a block multiplies     GROUPS   2, 3 or 4 warpgroups of 64 rows
 //   STAGES   stages of inputs                                GRAIN    1 or 2: weights that share a bit of the mask
-// A step is 128 columns of a tile of 64 * GROUPS rows. The steps of all tiles, one tile after the other, are shared out
-// evenly among the blocks; a block ends pieces of tiles, and of a tile's pieces the last to end adds all of them up.
-//
-//   steps    | tile 0 ............ | tile 1 ............ | tile 2 ............ | ..
-//            | block 0 ...... | block 1 ...... | block 2 ...... | block 3 ...... | ..
+// A block has 64 * GROUPS rows and its part of the columns; the last part of a tile to end adds all of them up.
 // Architecture: sm_90a alone.
 // Shared memory: 2 KB, 128 * TOKENS a stage, SLOTS slots of a chunk for each warp.
 // Registers: with 4, 3 and 2 GROUPS 96, 128 and 168 a thread at launch, of which copying warps keep 24, 32 and 40, and
@@ -30,7 +26,7 @@ struct alignas(64) TensorMap {
 };
 
 struct PanelsParams {
-  u32 rows, across, tokens, pairs, slot, steps, has_bias, spare;
+  u32 rows, across, tokens, pairs, slot, parts, has_bias, spare;
 };
 
 namespace panels {
@@ -145,16 +141,10 @@ __device__ __forceinline__ void arrive(u32 barrier) {
   asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-// The first step of a block, and the block that has a step.
-__device__ __forceinline__ u32 first_step(u32 block, u32 steps) { return steps * block / gridDim.x; }
-__device__ __forceinline__ u32 block_of(u32 step, u32 steps) { return ((step + 1) * gridDim.x - 1) / steps; }
-
-// Copies the inputs of this block's steps, a stage after the other, as they become free.
-__device__ __forceinline__ void copy_inputs(const TensorMap* x, u32 full, u32 empty, u32 stages, u32 first, u32 last,
-                                            u32 across) {
+// Copies the inputs of this block's columns, a stage after the other, as they become free.
+__device__ __forceinline__ void copy_inputs(const TensorMap* x, u32 full, u32 empty, u32 stages, u32 first, u32 last) {
   u32 stage = 0, parity = 1;
-  for (u32 at = 2 * first; at < 2 * last; at++) {
-    const u32 half = at % (2 * across);
+  for (u32 half = 2 * first; half < 2 * last; half++) {
     barrier_wait(empty + 8 * stage, parity);
     asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(full + 8 * stage), "r"(STAGE) : "memory");
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
@@ -162,44 +152,11 @@ __device__ __forceinline__ void copy_inputs(const TensorMap* x, u32 full, u32 em
     if (++stage == STAGES) stage = 0, parity ^= 1;
   }
 }
-// Turns 8 x 8 numbers of a warp, two of a row a lane.
-__device__ __forceinline__ u32 turned(u32 pair) {
-  u32 out;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(pair));
-  return out;
-}
-
-// The outputs of a warp's 16 rows from `row` on. A lane has two tokens of a row; turned, it has two rows of a token.
-__device__ __forceinline__ void write_outputs(const float (&sums)[TOKENS / 2], u32 row, const u16* bias, u16* y,
-                                              const PanelsParams& p) {
-  const u32 lane = threadIdx.x & 31, token = lane / 4;
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-    const u32 from = row + 8 * half, of = from + lane / 4, to = from + 2 * (lane & 3);
-    const float added = p.has_bias && of < p.rows ? number_to_float(bias[of]) : 0.f;
-#pragma unroll
-    for (int i = 0; i < TOKENS / 8; i++) {
-      const u16 low = float_to_number(sums[4 * i + 2 * half] + added), high = float_to_number(sums[4 * i + 2 * half + 1] + added);
-      const u32 pair = turned(low | u32(high) << 16);
-      const u32 n = 8 * i + token;
-      if (n < p.tokens && to < p.rows) {
-        u16* const place = y + size_t(n) * p.rows + to;
-        if (p.rows % 2 == 0) {
-          *reinterpret_cast<u32*>(place) = pair;
-        } else {
-          place[0] = u16(pair);
-          if (to + 1 < p.rows) place[1] = u16(pair >> 16);
-        }
-      }
-    }
-  }
-}
 }  // namespace panels
 
 // y [tokens, rows] = x . weight^T + bias
 //   chunks: pairs * across of them, those of two octets one after the other; starts: of each, and the end
-//   parts: sums of pieces, float4 [blocks][2][TOKENS / 8][threads], of a block those of the tile in which it begins, and
-//   of that in which it ends; counts: zero, of every tile
+//   parts: sums of blocks, float4 [blocks][TOKENS / 8][threads]; counts: zero, of every tile
 extern "C" __global__ void __launch_bounds__(128 * GROUPS + 128, 1)
     panels_rows(const __grid_constant__ TensorMap x, const u8* __restrict__ chunks, const u32* __restrict__ starts,
                 const u16* __restrict__ bias, u16* __restrict__ y, float4* __restrict__ parts, u32* __restrict__ counts,
@@ -211,7 +168,8 @@ extern "C" __global__ void __launch_bounds__(128 * GROUPS + 128, 1)
   const u32 full = bottom, empty = full + 8 * STAGES, filled = empty + 8 * STAGES, flag = bottom + 1016;
   const u32 stages = bottom + 1024, slots = stages + STAGES * STAGE;
   const u32 warp = threadIdx.x / 32, lane = threadIdx.x & 31;
-  const u32 first = first_step(blockIdx.x, p.steps), last = first_step(blockIdx.x + 1, p.steps);
+  const u32 tile = blockIdx.x / p.parts, part = blockIdx.x % p.parts;
+  const u32 first = p.across * part / p.parts, last = p.across * (part + 1) / p.parts;
   if (threadIdx.x == 0) {
     for (int i = 0; i < STAGES; i++) {
       barrier_init(full + 8 * i);
@@ -226,15 +184,20 @@ extern "C" __global__ void __launch_bounds__(128 * GROUPS + 128, 1)
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(KEPT));
     if (warp == WARPS && lane == 0) {
       wait_for_launches_before();
-      copy_inputs(&x, full, empty, stages, first, last, p.across);
+      copy_inputs(&x, full, empty, stages, first, last);
     }
     return;
   }
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(GIVEN));
+  const u32 pair = tile * WARPS + warp;
+  // A warp whose rows are after the last has no chunks: its registers are zeros.
+  const bool real = pair < p.pairs;
   const u32 barriers = filled + 8 * SLOTS * warp, mine = slots + warp * SLOTS * p.slot;
-  u32 slot = 0, slot_parity = 0, stage = 0, stage_parity = 0, used = 0;
-  u32 next = 0, end = 0, bounds[SLOTS + 1] = {};
-  bool real = false;
+  u32 next = pair * p.across + first;
+  const u32 end = real ? pair * p.across + last : next;
+  u32 bounds[SLOTS + 1];
+#pragma unroll
+  for (int i = 0; i <= SLOTS; i++) bounds[i] = real ? starts[min(next + i, end)] : 0;
   auto request = [&](u32 slot) {
     if (next < end) {
       if (lane == 0)
@@ -244,20 +207,13 @@ extern "C" __global__ void __launch_bounds__(128 * GROUPS + 128, 1)
       bounds[SLOTS] = starts[min(++next + SLOTS, end)];
     }
   };
-  // The chunks of the piece that begins at a step. A warp whose rows are after the last has none: its registers are zeros.
-  auto begin_piece = [&](u32 step) {
-    const u32 tile = step / p.across, pair = tile * WARPS + warp;
-    real = pair < p.pairs;
-    next = pair * p.across + step % p.across;
-    end = real ? pair * p.across + min(p.across, last - tile * p.across) : next;
 #pragma unroll
-    for (int i = 0; i <= SLOTS; i++) bounds[i] = real ? starts[min(next + i, end)] : 0;
-#pragma unroll
-    for (int i = 0; i < SLOTS; i++) request((slot + i) % SLOTS);
-  };
-  if (first < last) begin_piece(first);
+  for (int i = 0; i < SLOTS; i++) request(i);
   float sums[TOKENS / 2];
+#pragma unroll
+  for (int i = 0; i < TOKENS / 2; i++) sums[i] = 0.f;
   u32 a[2][4][4];
+  u32 slot = 0, slot_parity = 0, stage = 0, stage_parity = 0, used = 0;
   const bool speaker = (threadIdx.x & 127) == 0;
   const u32 described = opaque(stages >> 4);
   // Products of 64 columns run while the next 64 are decoded.
@@ -275,73 +231,86 @@ extern "C" __global__ void __launch_bounds__(128 * GROUPS + 128, 1)
     if (++stage == STAGES) stage = 0, stage_parity ^= 1;
   };
 #pragma unroll 1
-  for (u32 step = first; step < last;) {
-    const u32 tile = step / p.across, top = tile * p.across, end_step = min(top + p.across, last);
-#pragma unroll
-    for (int i = 0; i < TOKENS / 2; i++) sums[i] = 0.f;
-#pragma unroll 1
-    for (; step < end_step; step++) {
-      u32 masks[2] = {0, 0}, pointers[2] = {0, 0};
-      if (real) {
-        barrier_wait(barriers + 8 * slot, slot_parity);
-        const u32 place = mine + slot * p.slot;
-        masks[0] = load_mask(place + MASK * lane);
-        masks[1] = load_mask(place + MASKS + MASK * lane);
-        const u32 count = __popc(masks[0]);
-        pointers[0] = place + 2 * MASKS + 2 * GRAIN * values_before(count + __popc(masks[1]), lane);
-        pointers[1] = pointers[0] + 2 * GRAIN * count;
-      }
-      take_half<0>(masks, pointers, a[0]);
-      multiply_half(a[0]);
-      take_half<1>(masks, pointers, a[1]);
-      __syncwarp();
-      request(slot);
-      if (++slot == SLOTS) slot = 0, slot_parity ^= 1;
-      multiply_half(a[1]);
+  for (u32 block = first; block < last; block++) {
+    u32 masks[2] = {0, 0}, pointers[2] = {0, 0};
+    if (real) {
+      barrier_wait(barriers + 8 * slot, slot_parity);
+      const u32 place = mine + slot * p.slot;
+      masks[0] = load_mask(place + MASK * lane);
+      masks[1] = load_mask(place + MASKS + MASK * lane);
+      const u32 count = __popc(masks[0]);
+      pointers[0] = place + 2 * MASKS + 2 * GRAIN * values_before(count + __popc(masks[1]), lane);
+      pointers[1] = pointers[0] + 2 * GRAIN * count;
     }
-    products_end<0>();
-    // The next piece's chunks come while this one's sums go.
-    if (speaker) arrive(used);
-    used = 0;
-    if (step < last) begin_piece(step);
-    wait_for_launches_before();
-    const u32 first_block = block_of(top, p.steps), pieces = block_of(top + p.across - 1, p.steps) - first_block + 1;
-    bool whole = true;
-    if (pieces > 1) {
-      const u32 threads = 32 * WARPS;
-      auto piece = [&](u32 block) {
-        const u32 ends = first_step(block, p.steps) > top ? 0 : 1;
-        return parts + size_t(2 * block + ends) * (TOKENS / 8) * threads + threadIdx.x;
-      };
-      float4* const to = piece(blockIdx.x);
+    take_half<0>(masks, pointers, a[0]);
+    multiply_half(a[0]);
+    take_half<1>(masks, pointers, a[1]);
+    __syncwarp();
+    request(slot);
+    if (++slot == SLOTS) slot = 0, slot_parity ^= 1;
+    multiply_half(a[1]);
+  }
+  products_end<0>();
+  wait_for_launches_before();
+
+  bool whole = true;
+  if (p.parts > 1) {
+    const u32 threads = 32 * WARPS;
+    float4* to = parts + size_t(blockIdx.x) * (TOKENS / 8) * threads + threadIdx.x;
 #pragma unroll
-      for (int i = 0; i < TOKENS / 8; i++)
-        __stcg(to + i * threads, make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]));
-      sync_decoders();
-      if (threadIdx.x == 0) {
-        u32 before;
-        asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counts + tile) : "memory");
-        asm volatile("st.shared.u32 [%0], %1;" ::"r"(flag), "r"(before) : "memory");
-        if (before == pieces - 1) counts[tile] = 0;  // for the next launch
-      }
-      sync_decoders();
+    for (int i = 0; i < TOKENS / 8; i++)
+      __stcg(to + i * threads, make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]));
+    sync_decoders();
+    if (threadIdx.x == 0) {
       u32 before;
-      asm volatile("ld.shared.u32 %0, [%1];" : "=r"(before) : "r"(flag) : "memory");
-      whole = before == pieces - 1;
-      if (whole) {
-        // In the order of the blocks, whoever was last.
-#pragma unroll
-        for (int i = 0; i < TOKENS / 2; i++) sums[i] = 0.f;
-        for (u32 k = 0; k < pieces; k++) {
-          const float4* const from = piece(first_block + k);
-#pragma unroll
-          for (int i = 0; i < TOKENS / 8; i++) {
-            const float4 v = __ldcg(from + i * threads);
-            sums[4 * i] += v.x, sums[4 * i + 1] += v.y, sums[4 * i + 2] += v.z, sums[4 * i + 3] += v.w;
-          }
-        }
-      }
+      asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counts + tile) : "memory");
+      asm volatile("st.shared.u32 [%0], %1;" ::"r"(flag), "r"(before) : "memory");
+      if (before == p.parts - 1) counts[tile] = 0;  // for the next launch
     }
-    if (whole) write_outputs(sums, tile * ROWS + 16 * warp, bias, y, p);
+    sync_decoders();
+    u32 before;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(before) : "r"(flag) : "memory");
+    whole = before == p.parts - 1;
+    if (whole) {
+      // In the order of the parts, whoever was last.
+      const float4* from = parts + size_t(tile) * p.parts * (TOKENS / 8) * threads + threadIdx.x;
+#pragma unroll
+      for (int i = 0; i < TOKENS / 2; i++) sums[i] = 0.f;
+      for (u32 k = 0; k < p.parts; k++)
+#pragma unroll
+        for (int i = 0; i < TOKENS / 8; i++) {
+          const float4 v = __ldcg(from + (size_t(k) * (TOKENS / 8) + i) * threads);
+          sums[4 * i] += v.x, sums[4 * i + 1] += v.y, sums[4 * i + 2] += v.z, sums[4 * i + 3] += v.w;
+        }
+    }
+  } else {
+    sync_decoders();
+  }
+  if (!whole) return;
+  // Tokens by rows, where inputs and chunks were.
+  u16* const turned = reinterpret_cast<u16*>(shared + (stages - shared_address(shared)));
+  const u32 row = 16 * warp + lane / 4, token = 2 * (lane & 3);
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const u32 at = tile * ROWS + row + 8 * half;
+    const float added = p.has_bias && at < p.rows ? number_to_float(bias[at]) : 0.f;
+#pragma unroll
+    for (int i = 0; i < TOKENS / 8; i++)
+#pragma unroll
+      for (int j = 0; j < 2; j++)
+        turned[(token + 8 * i + j) * (ROWS + 8) + row + 8 * half] = float_to_number(sums[4 * i + 2 * half + j] + added);
+  }
+  sync_decoders();
+  if (p.rows % 8 == 0) {
+    for (u32 i = threadIdx.x; i < TOKENS * (ROWS / 8); i += 32 * WARPS) {
+      const u32 n = i / (ROWS / 8), r = i % (ROWS / 8) * 8, to = tile * ROWS + r;
+      if (n < p.tokens && to < p.rows)
+        *reinterpret_cast<uint4*>(y + size_t(n) * p.rows + to) = *reinterpret_cast<uint4*>(turned + n * (ROWS + 8) + r);
+    }
+  } else {
+    for (u32 i = threadIdx.x; i < TOKENS * ROWS; i += 32 * WARPS) {
+      const u32 n = i / ROWS, r = i % ROWS, to = tile * ROWS + r;
+      if (n < p.tokens && to < p.rows) y[size_t(n) * p.rows + to] = turned[n * (ROWS + 8) + r];
+    }
   }
 }

@@ -27,13 +27,12 @@ const SLOTS: usize = 2;
 const RESERVED: usize = 2048;
 /// The most tiles of rows: each has a count.
 const MOST_TILES: usize = 4096;
-/// The fewest steps of 128 columns that a block has.
+/// The most parts that columns are cut into, and the fewest steps of 128 columns that a part has.
+const MOST_PARTS: usize = 8;
 const FEWEST_STEPS: usize = 2;
-/// Tokens for which the sums of a piece cost as much time to write and read as a step takes.
-const TOKENS_OF_A_STEP: usize = 256;
 
 /// What a block multiplies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Block {
     tokens: usize,
     /// Warpgroups of 64 rows.
@@ -64,29 +63,14 @@ impl Block {
         RESERVED + reading.max(2 * self.tokens * (self.rows() + 8))
     }
 
-    /// Among how many blocks the steps of all tiles are shared out: so that the longest of them takes least, and the
-    /// tile with the most pieces.
-    fn blocks(self, rows: usize, across: usize, processors: usize) -> usize {
+    /// Parts of the columns, so that every multiprocessor has a block.
+    fn parts(self, rows: usize, across: usize, processors: usize) -> usize {
         let tiles = rows.div_ceil(self.rows()).max(1);
-        let steps = tiles * across;
-        let cost = |blocks: usize| {
-            let pieces = (0..tiles).map(|tile| pieces(tile, across, steps, blocks)).max().unwrap_or(1);
-            let of_pieces = if pieces > 1 { self.tokens * pieces } else { 0 };
-            TOKENS_OF_A_STEP * steps.div_ceil(blocks) + of_pieces
-        };
-        // Steps times blocks are 32 bits on the device.
-        let most = processors.min(steps / FEWEST_STEPS).min(u32::MAX as usize / steps).max(1);
-        (1..=most).min_by_key(|&blocks| cost(blocks)).unwrap_or(1)
+        (processors / tiles).min(across / FEWEST_STEPS).clamp(1, MOST_PARTS)
     }
 }
 
-/// Blocks that have steps of a tile.
-fn pieces(tile: usize, across: usize, steps: usize, blocks: usize) -> usize {
-    let block_of = |step: usize| ((step + 1) * blocks - 1) / steps;
-    block_of((tile + 1) * across - 1) - block_of(tile * across) + 1
-}
-
-/// Memory for the pieces' sums and the tiles' counts, of a thread's stream: launches come one after the other.
+/// Memory for the parts' sums and the tiles' counts, of a thread's stream: launches come one after the other.
 struct Workspace {
     bytes: usize,
     sums: Handle,
@@ -94,8 +78,6 @@ struct Workspace {
 }
 
 thread_local! {
-    /// What [`Block::blocks`] gives, by a block, rows, steps of a tile and multiprocessors.
-    static BLOCKS: RefCell<HashMap<(Block, usize, usize, usize), usize>> = RefCell::new(HashMap::new());
     /// By device.
     static WORKSPACES: RefCell<HashMap<usize, Workspace>> = RefCell::new(HashMap::new());
 }
@@ -131,16 +113,13 @@ pub(in crate::execute::cuda) unsafe fn rows(
 ) {
     let ([tokens, width], rows) = (x.shape().dims(), y.shape()[1]);
     let (block, across) = (Block::new(tokens), width.div_ceil(OCTET_COLUMNS));
-    let blocks = BLOCKS.with_borrow_mut(|known| {
-        let new = || block.blocks(rows, across, gpu.processors);
-        *known.entry((block, rows, across, gpu.processors)).or_insert_with(new)
-    });
-    let steps = rows.div_ceil(block.rows()) * across;
-    let sums = 2 * blocks * block.tokens * block.rows() * size_of::<f32>();
+    let parts = block.parts(rows, across, gpu.processors);
+    let blocks = rows.div_ceil(block.rows()) * parts;
+    let sums = if parts > 1 { blocks * block.tokens * block.rows() * size_of::<f32>() } else { 16 };
     let [sums, counts] = workspace(gpu, &x.client, sums);
     let early = weight.settled.swap(true, Ordering::Relaxed);
     let words =
-        [rows, across, tokens, weight.cut.blocks, slot(weight.most_bytes), steps, usize::from(bias.is_some()), 0];
+        [rows, across, tokens, weight.cut.blocks, slot(weight.most_bytes), parts, usize::from(bias.is_some()), 0];
     let launch = Launch {
         kernel: &kernel(block, weight.cut.grain, x.dtype),
         blocks,
@@ -197,43 +176,12 @@ fn slot(most_bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
-    fn steps_are_shared_out_evenly_and_tiles_have_few_pieces() {
-        let blocks = |tokens, rows, cols: usize| Block::new(tokens).blocks(rows, cols.div_ceil(OCTET_COLUMNS), 132);
-        // Of 43, 16 and 86 tiles of 32 steps.
-        assert_eq!([blocks(64, 11008, 4096), blocks(64, 4096, 4096), blocks(256, 11008, 4096)], [129, 128, 129]);
-        // One tile, of a step and of 86.
-        assert_eq!([blocks(64, 16, 128), blocks(256, 16, 11008)], [1, 8]);
-        // More tiles than blocks.
-        assert!((120..=132).contains(&blocks(32, 100_000, 4096)));
-    }
-
-    proptest! {
-        /// By the arithmetic of the source: a block has steps `[first_step(block), first_step(block + 1))`.
-        #[test]
-        fn every_step_belongs_to_the_block_that_has_it(tiles in 1usize..400, across in 1usize..100, blocks in 1usize..140) {
-            let steps = tiles * across;
-            let blocks = blocks.min(steps);
-            let first_step = |block: usize| u32::try_from(steps * block).unwrap() as usize / blocks;
-            prop_assert_eq!((first_step(0), first_step(blocks)), (0, steps));
-            let mut found = vec![0; tiles];
-            for block in 0..blocks {
-                let (first, last) = (first_step(block), first_step(block + 1));
-                prop_assert!(first < last, "a block without steps would end no piece");
-                (first / across..=(last - 1) / across).for_each(|tile| found[tile] += 1);
-                let block_of = |step: usize| ((step + 1) * blocks - 1) / steps;
-                prop_assert!(block_of(first) == block && block_of(last - 1) == block);
-                // A block has two places for its sums: of the tile that it begins in, and of the one that it ends in; any
-                // tile between is whole.
-                let cut = (first / across..=(last - 1) / across)
-                    .filter(|tile| first > tile * across || last < (tile + 1) * across)
-                    .count();
-                prop_assert!(cut <= 2);
-            }
-            prop_assert_eq!(found, (0..tiles).map(|tile| pieces(tile, across, steps, blocks)).collect::<Vec<_>>());
-        }
+    fn every_multiprocessor_has_a_block_and_a_part_has_work() {
+        let parts = |tokens, rows, cols: usize| Block::new(tokens).parts(rows, cols.div_ceil(OCTET_COLUMNS), 132);
+        assert_eq!([parts(64, 11008, 4096), parts(64, 4096, 4096), parts(256, 11008, 4096)], [3, 8, 1]);
+        assert_eq!([parts(64, 16, 128), parts(32, 100_000, 4096)], [1, 1]);
     }
 
     #[test]
