@@ -42,19 +42,19 @@ fn pairs_of_four_are_half_of_all_in_16_bits_on_a_gpu() {
     let block = BLOCK.replace("\"csr\"", "[\"csr\", \"nm\"]");
     let on =
         |backend: &str, block: &str| given(&format!("name = \"t\"\n[device]\nbackend = \"{backend}\"\n{block}"), &[]);
-    let half = |dtype: &str| block.replace("format", &format!("dtype = {dtype}\nformat"));
+    let typed = |dtype: &str| block.replace("format", &format!("dtype = {dtype}\nformat"));
     for dtype in ["\"f16\"", "[\"bf16\", \"f16\"]"] {
-        assert!(on("cuda", &half(dtype)).is_ok() && on("auto", &half(dtype)).is_ok(), "{dtype}");
+        assert!(on("cuda", &typed(dtype)).is_ok() && on("auto", &typed(dtype)).is_ok(), "{dtype}");
     }
     for (text, parts) in [
         (on("cuda", &block), ["`kernel.format` `nm` takes no `f32`", "e.toml:8:18", "the default is `f32`"]),
         (
-            on("cuda", &half("[\"f16\", \"f32\"]")),
+            on("cuda", &typed("[\"f16\", \"f32\"]")),
             ["`kernel.format` `nm` takes no `f32`", "e.toml:9:18", "`kernel.dtype`"],
         ),
-        (on("flex", &half("\"bf16\"")), ["`kernel.format` `nm` is not available on `flex`", "e.toml:9:18", "`csr32`"]),
+        (on("flex", &typed("\"bf16\"")), ["`kernel.format` `nm` is not available on `flex`", "e.toml:9:18", "`csr32`"]),
         (
-            on("cuda", &half("\"f16\"").replace("= 0.5", "= [0.5, 0.7, 0.9]")),
+            on("cuda", &typed("\"f16\"").replace("= 0.5", "= [0.5, 0.7, 0.9]")),
             ["`kernel.format` `nm` takes no `kernel.sparsity` 0.7", "expected 0.5", "a `[[kernel]]` block of its own"],
         ),
     ] {
@@ -63,6 +63,6 @@ fn pairs_of_four_are_half_of_all_in_16_bits_on_a_gpu() {
         parts.iter().for_each(|part| assert!(text.contains(part), "no `{part}` in\n{text}"));
     }
     // What a file leaves out is seen when it is read.
-    let file = half("\"f16\"").replace("shape = [8, 4]", "weight = \"w.pt\"").replace("sparsity = 0.5\n", "");
+    let file = typed("\"f16\"").replace("shape = [8, 4]", "weight = \"w.pt\"").replace("sparsity = 0.5\n", "");
     assert!(on("cuda", &file).is_ok());
 }

@@ -51,9 +51,9 @@ impl Block {
             2 | 4 => &[[2, 2], [2, 1], [1, 2]],
             _ => &[[4, 2], [2, 2], [2, 1], [1, 2]],
         };
-        let blocks = sizes.iter().filter_map(|&[deep, down]| Self { tiles, deep, down, stages: 0 }.staged(shared));
+        let mut blocks = sizes.iter().filter_map(|&[deep, down]| Self { tiles, deep, down, stages: 0 }.staged(shared));
         let enough = |block: &Self| 5 * block.blocks(rows, tokens) >= 3 * processors;
-        blocks.clone().find(enough).or_else(|| blocks.last())
+        blocks.clone().find(enough).or_else(|| blocks.next_back())
     }
 
     /// With as many stages as there is room for, but not more than help: two blocks share a multiprocessor then.
