@@ -6,9 +6,9 @@ use std::process::Command;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=SPARSIFY_EXP_COMMIT");
-    // Cargo would rebuild for ever if a watched path did not exist.
-    for watched in [".git/HEAD", ".git/logs/HEAD"] {
-        if Path::new(watched).exists() {
+    for watched in ["HEAD", "logs/HEAD"].into_iter().filter_map(|name| git(&["rev-parse", "--git-path", name])) {
+        // Cargo would rebuild for ever if a watched path did not exist.
+        if Path::new(&watched).exists() {
             println!("cargo::rerun-if-changed={watched}");
         }
     }
@@ -19,9 +19,14 @@ fn main() {
 
 /// The commit of this repository; none for a source archive, also when it lies within another repository.
 fn commit() -> Option<String> {
+    git(&["rev-parse", "--short=12", "HEAD"])
+}
+
+/// What git says; in a working tree beside others its files lie elsewhere than in `.git`.
+fn git(arguments: &[&str]) -> Option<String> {
     if !Path::new(".git").exists() {
         return None;
     }
-    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+    let output = Command::new("git").args(arguments).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
