@@ -129,6 +129,14 @@ pub enum LoadError {
         /// The file.
         file: String,
     },
+    /// Several files of weights, and no index of them.
+    #[error("`{model}` has its weights in several files, and no `{index}` that says which tensor is in which")]
+    NoIndex {
+        /// The model source.
+        model: String,
+        /// The index's name.
+        index: String,
+    },
     /// Quantised or compressed weights.
     #[error("the weights of `{model}` are quantised or compressed ({method})")]
     Quantised {
@@ -374,6 +382,7 @@ impl LoadError {
             Self::OtherWeights { .. } => {
                 Some("load it with transformers and save it with `save_pretrained`, as safetensors".into())
             }
+            Self::NoIndex { index, .. } => Some(format!("copy `{index}` beside them: the checkpoint was saved with it")),
             Self::Quantised { .. } => Some(DEQUANTISE.into()),
             Self::LfsPointer(_) => {
                 Some("run `git lfs pull` in the checkpoint's repository, or download the file again".into())

@@ -301,10 +301,22 @@ fn instead(model: &str, what: &'static str, looked_for: &'static str, names: &[S
     if let Some(file) = with(".gguf") {
         return LoadError::Gguf { model, file };
     }
+    if let Some(index) = names.iter().find_map(|name| index_of(name)).filter(|_| what == "weights") {
+        return LoadError::NoIndex { model, index };
+    }
     match OTHER_WEIGHTS.iter().find_map(|ending| with(ending)).filter(|_| what == "weights") {
         Some(file) => LoadError::OtherWeights { model, file },
         None => LoadError::NoFile { model, what, looked_for },
     }
+}
+
+/// The index of a shard: `model.safetensors.index.json` of `model-00001-of-00002.safetensors`.
+fn index_of(shard: &str) -> Option<String> {
+    let (stem, ending) = shard.rsplit_once('.').filter(|(_, ending)| matches!(*ending, "safetensors" | "bin"))?;
+    let (rest, count) = stem.rsplit_once("-of-")?;
+    let (name, number) = rest.rsplit_once('-')?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number(number) && is_number(count)).then(|| format!("{name}.{ending}.index.json"))
 }
 
 /// What folders and snapshots have in common.
@@ -356,4 +368,22 @@ fn input_file(path: &Path, known_sha256: Option<String>) -> Result<InputFile, Lo
     };
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     Ok(InputFile { name, sha256, bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_is_missed_where_there_are_shards() {
+        assert_eq!(index_of("model-00001-of-00002.safetensors").unwrap(), "model.safetensors.index.json");
+        assert_eq!(index_of("pytorch_model-2-of-3.bin").unwrap(), "pytorch_model.bin.index.json");
+        for other in ["model.safetensors", "best-of-breed.bin", "model-00001-of-.bin", "one-1-of-2.txt"] {
+            assert_eq!(index_of(other), None, "{other}");
+        }
+        let names = vec!["model-00001-of-00002.safetensors".to_owned()];
+        let error = instead("path:x", "weights", WEIGHTS, &names);
+        assert!(error.to_string().contains("no `model.safetensors.index.json`"), "{error}");
+        assert!(matches!(instead("path:x", "tokenizer", "tokenizer.json", &names), LoadError::NoFile { .. }));
+    }
 }

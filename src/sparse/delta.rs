@@ -375,7 +375,7 @@ mod tests {
         let tenth = cut(4096, 68);
         assert_eq!((tenth.blocks, tenth.block_rows, tenth.threads), (256, 16, 384), "{tenth:?}");
         // A head of 128256 rows takes several rounds of 264 blocks.
-        assert_eq!(cut(128_256, 257).blocks, 792);
+        assert_eq!(cut(128_256, 257).blocks, 1052);
     }
 
     #[test]
