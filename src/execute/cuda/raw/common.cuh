@@ -52,6 +52,14 @@ __device__ __forceinline__ u32 opaque(u32 value) {
   return value;
 }
 
+// 16 bytes of shared memory.
+__device__ __forceinline__ uint4 load_four(u32 address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
+  return v;
+}
+
 // Weights are read once: they need no place in the L1 cache.
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 #define LOAD_ONCE "ld.global.nc.L1::no_allocate.L2::256B"

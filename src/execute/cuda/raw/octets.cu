@@ -96,13 +96,6 @@ __device__ __forceinline__ void store_four(u32 address, u32 a, u32 b, u32 c, u32
   asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
 
-__device__ __forceinline__ uint4 load_four(u32 address) {
-  uint4 v;
-  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
-  return v;
-}
-
 // A warp's chunks in the order of their use, SLOTS of them in shared memory or on the way there.
 struct Ring {
   const u8* chunks;
