@@ -8,7 +8,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use half::{bf16, f16};
 use sparsify_exp::config;
 use sparsify_exp::execute::decode::{Activation, Column, DecodeOps, Norm, NormKind, Places, Projected, Span, Turns};
-use sparsify_exp::execute::kernels::attention::Heads;
+use sparsify_exp::execute::kernels::attention::{Alibi, Heads};
 use sparsify_exp::execute::{Cuda, Format, SparseBackend, SparseWeight};
 use sparsify_exp::load::{Checkpoint, Loader};
 use sparsify_exp::model::{Batch, Decoder, KvCache, LinearWeight, Part, architecture};
@@ -222,6 +222,7 @@ struct Case {
     order: usize,
     shape: Heads,
     pairs: usize,
+    neighbours: bool,
     positions: usize,
 }
 
@@ -235,7 +236,7 @@ impl Case {
         let count = table.len();
         let turns = (self.pairs > 0).then(|| Turns::<B> {
             pairs: self.pairs,
-            neighbours: false,
+            neighbours: self.neighbours,
             table: tensor(&table, [count], DType::F32),
             starts: None,
         });
@@ -288,7 +289,7 @@ fn attention_with_a_cache(dtype: DType) {
     for (order, heads, kv_heads, head_dim, pairs) in SHAPES {
         for window in [None, Some(5), Some(140)] {
             let shape = Heads { window, ..Heads::new(heads, kv_heads, head_dim) };
-            let case = Case { order, shape, pairs, positions: 200 };
+            let case = Case { order, shape, pairs, neighbours: false, positions: 200 };
             for sequences in [1, 3] {
                 let pieces = [(0, 1), (1, 5), (6, 1), (7, 1), (8, 120), (128, 1), (129, 1), (130, 7), (137, 1)];
                 let pieces = pieces.map(|(past, new)| vec![Span { past, new, capacity: 150 }; sequences]);
@@ -323,10 +324,34 @@ fn attention_on_many_keys() {
     for dtype in DTYPES {
         for window in [None, Some(2100)] {
             let shape = Heads { window, ..Heads::new(4, 2, 64) };
-            let case = Case { order: 0, shape, pairs: 32, positions: 2600 };
+            let case = Case { order: 0, shape, pairs: 32, neighbours: false, positions: 2600 };
             let pieces = [(0, 2500), (2500, 1), (2501, 1)];
             let pieces = pieces.map(|(past, new)| vec![Span { past, new, capacity: 2600 }]);
             case.check(&mut findings, &pieces, dtype);
+        }
+    }
+}
+
+/// Caps, linear biases and pairs of neighbours; one of each alone, since no network has two.
+#[test]
+#[ignore = "needs a GPU"]
+fn attention_with_bent_scores() {
+    let mut findings = Findings::new();
+    for dtype in DTYPES {
+        for (order, heads, kv_heads, head_dim, pairs) in [(0, 8, 2, 64, 32), (1, 6, 6, 64, 0), (0, 3, 1, 6, 3)] {
+            let plain = Heads::new(heads, kv_heads, head_dim);
+            let alibi = |alibi| Heads { alibi: Some(alibi), ..plain };
+            let capped = Heads { cap: Some(2.5), ..plain };
+            let all =
+                [(capped, false), (alibi(Alibi::Plain), false), (alibi(Alibi::RoundedAndScaled), false), (plain, true)];
+            for (shape, neighbours) in all {
+                let case = Case { order, shape, pairs, neighbours, positions: 200 };
+                for sequences in [1, 3] {
+                    let pieces = [(0, 1), (1, 5), (6, 1), (7, 120), (127, 1), (128, 7), (135, 1)];
+                    let pieces = pieces.map(|(past, new)| vec![Span { past, new, capacity: 150 }; sequences]);
+                    case.check(&mut findings, &pieces, dtype);
+                }
+            }
         }
     }
 }
@@ -339,7 +364,7 @@ fn attention_on_ragged_sequences() {
         for (order, heads, kv_heads, head_dim, pairs) in SHAPES {
             for lengths in [vec![3, 1, 70, 20], vec![1, 1, 1], vec![33]] {
                 let shape = Heads { window: Some(30), ..Heads::new(heads, kv_heads, head_dim) };
-                let case = Case { order, shape, pairs, positions: 80 };
+                let case = Case { order, shape, pairs, neighbours: false, positions: 80 };
                 let spans = lengths.iter().map(|&new| Span { past: 0, new, capacity: new }).collect();
                 case.check(&mut findings, &[spans], dtype);
             }

@@ -21,7 +21,8 @@ use crate::execute::kernels::cuda::norm::{NormForm, norm_rows};
 use crate::execute::kernels::cuda::table::table_rows;
 use crate::execute::stage;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Shape, Tensor as BurnTensor, TensorPrimitive};
+use burn::tensor::ops::FloatTensorOps;
+use burn::tensor::{Shape, Tensor as BurnTensor, TensorData, TensorPrimitive};
 use burn_cubecl::kernel::into_contiguous;
 use cubecl::cuda::{CudaDevice, CudaRuntime};
 use cubecl::prelude::*;
@@ -258,13 +259,12 @@ fn read(client: &Client, found: &Handle) -> Result<Vec<Option<u32>>, String> {
 
 /// Whether the kernels have what a network's attention is made of; Burn's operations have all of it.
 fn is_fused(shape: &Heads, projected: &Projected<Cuda>, turns: Option<&Turns<Cuda>>) -> bool {
-    let plain = shape.cap.is_none() && shape.alibi.is_none();
-    let halves = turns.is_none_or(|turns| !turns.neighbours && turns.starts.is_none());
+    let alike = turns.is_none_or(|turns| turns.starts.is_none());
     let thirds = match projected {
         Projected::Separate(_) => true,
         Projected::PerHead(_) | Projected::Stacked(_) => shape.heads == shape.kv_heads,
     };
-    plain && halves && thirds
+    alike && thirds
 }
 
 /// What an attention is launched with.
@@ -277,8 +277,9 @@ struct Attending {
     window: u32,
     head_rows: u32,
     tokens: usize,
-    /// Keys that the token with the most sees.
+    /// Keys that the token with the most sees, and those from its sequence's first on.
     seen: usize,
+    longest: usize,
     qkv: [Tensor; 3],
     numbers: Tensor,
     turns: Tensor,
@@ -306,7 +307,9 @@ impl Attending {
         let seen = shape.window.map_or(longest, |window| longest.min(window));
         let one = places.spans().iter().all(|span| span.new == 1);
         let pairs = turns.map_or(0, |turns| turns.pairs);
-        let form = attention_form(shape, order, lanes(&qkv[0], &[shape.head_dim]), pairs, one.then_some(seen));
+        let neighbours = turns.is_some_and(|turns| turns.neighbours);
+        let lanes = lanes(&qkv[0], &[shape.head_dim]);
+        let form = attention_form(shape, order, lanes, [pairs, usize::from(neighbours)], one.then_some(seen));
         let room = places.spans().iter().map(|span| span.capacity).max().unwrap_or(0);
         Self {
             shape: *shape,
@@ -317,6 +320,7 @@ impl Attending {
             head_rows: places.head_rows() as u32,
             tokens: places.tokens(),
             seen,
+            longest,
             // Without rotation nothing reads them.
             turns: turns.map_or_else(|| qkv[0].clone(), |turns| turns.table.clone().into_primitive().tensor()),
             qkv,
@@ -325,9 +329,10 @@ impl Attending {
         }
     }
 
-    /// In CUDA C++, where each sequence has one token, and not many keys.
+    /// In CUDA C++, where each sequence has one token, and not many keys, and scores are as they come.
     fn by_hand(&self) -> Option<Tensor> {
-        if !self.form.places || self.seen >= SHARE_FROM {
+        let AttentionForm { capped, biased, neighbours, .. } = self.form;
+        if capped || biased || neighbours || !self.form.places || self.seen >= SHARE_FROM {
             return None;
         }
         if self.room >= SHARE_FROM {
@@ -362,6 +367,15 @@ impl Attending {
         };
         let part_count = self.tokens * heads * shares * (dim + 2);
         let dtype: StorageType = out.dtype.into();
+        let longest = if self.form.biased { self.longest } else { 0 };
+        // Without biases nothing reads them.
+        let biases = match self.form.biased {
+            true => {
+                let data = TensorData::new(self.shape.key_bias(longest), [heads * longest]);
+                Cuda::float_from_data(data, &self.qkv[0].device)
+            }
+            false => self.turns.clone(),
+        };
         let [q, k, v] = self.qkv;
         let [keys, values] = self.kv;
         // SAFETY: see the module; `out` and `parts` have room for every token, head and share.
@@ -376,6 +390,7 @@ impl Attending {
                 array(&v),
                 array(&self.numbers),
                 array(&self.turns),
+                array(&biases),
                 array(&keys),
                 array(&values),
                 array(&out),
@@ -384,7 +399,9 @@ impl Attending {
                 self.head_rows,
                 self.window,
                 self.seen.div_ceil(shares) as u32,
+                longest as u32,
                 self.scale,
+                self.shape.cap.unwrap_or(1.0),
                 self.form,
                 dtype,
             );
@@ -430,7 +447,14 @@ impl Attending {
 }
 
 /// `one` has the keys that are seen where every sequence has one token.
-fn attention_form(shape: &Heads, order: Order, lanes: usize, pairs: usize, one: Option<usize>) -> AttentionForm {
+/// `neighbours` is 1 where pairs are two neighbours.
+fn attention_form(
+    shape: &Heads,
+    order: Order,
+    lanes: usize,
+    [pairs, neighbours]: [usize; 2],
+    one: Option<usize>,
+) -> AttentionForm {
     let vectors = shape.head_dim / lanes;
     let group = vectors.next_power_of_two().min(PLANE);
     let planes = if one.is_some_and(|keys| keys >= MANY_KEYS) { PLANES_FOR_ONE } else { PLANES_FOR_MANY };
@@ -445,6 +469,9 @@ fn attention_form(shape: &Heads, order: Order, lanes: usize, pairs: usize, one: 
         // The units of a cube load a query at once.
         planes: planes.max(vectors.div_ceil(PLANE)) as u32,
         pairs: pairs as u32,
+        neighbours: neighbours > 0,
+        capped: shape.cap.is_some(),
+        biased: shape.alibi.is_some(),
         places: one.is_some(),
         shared: false,
     }
@@ -548,7 +575,7 @@ mod tests {
         for (head_dim, lanes) in [(128, 8), (128, 4), (80, 8), (96, 8), (6, 2), (7, 1), (256, 4), (512, 1)] {
             for one in [None, Some(5), Some(5000)] {
                 let shape = Heads::new(4, 2, head_dim);
-                let form = attention_form(&shape, Order::Separate, lanes, 0, one);
+                let form = attention_form(&shape, Order::Separate, lanes, [0, 0], one);
                 assert!(form.group.is_power_of_two() && form.group as usize <= PLANE);
                 assert!(form.group as usize * form.held >= form.vectors as usize);
                 assert_eq!(form.vectors as usize * lanes, head_dim);

@@ -46,6 +46,12 @@ pub struct AttentionForm {
     pub planes: u32,
     /// Pairs of a head's features that are rotated.
     pub pairs: u32,
+    /// Whether a pair is two neighbours, and not a feature of each half.
+    pub neighbours: bool,
+    /// Whether scores become `cap · tanh(score / cap)`.
+    pub capped: bool,
+    /// Whether a number for each head and key is added to the scores.
+    pub biased: bool,
     /// Whether the cube places its token's key and value.
     pub places: bool,
     /// Whether the keys are shared out among cubes.
@@ -99,17 +105,33 @@ pub fn place<F: Float>(
         let mut number = f32::cast_from(k[(from + feature) as usize]);
         if comptime!(pairs > 0) {
             if feature < comptime!(2 * pairs) {
-                let pair = feature % pairs;
+                let pair = pair_of(feature, form);
                 let angle = ((position * pairs + pair) * 2) as usize;
-                let low = f32::cast_from(k[(from + pair) as usize]);
-                let high = f32::cast_from(k[(from + pair + pairs) as usize]);
-                number = turned(low, high, angles[angle], angles[angle + 1], feature < pairs);
+                let low = f32::cast_from(k[(from + low_of(pair, form)) as usize]);
+                let high = f32::cast_from(k[(from + high_of(pair, form)) as usize]);
+                number = turned(low, high, angles[angle], angles[angle + 1], feature == low_of(pair, form));
             }
         }
         keys[to as usize] = F::cast_from(number);
         values[to as usize] = v[(row_of(token, head, 2u32, form) * dim + feature) as usize];
         at += CUBE_DIM_X;
     }
+}
+
+/// The pair that a rotated feature is of, and the pair's two features.
+#[cube]
+fn pair_of(feature: u32, #[comptime] form: AttentionForm) -> u32 {
+    if comptime!(form.neighbours) { feature / 2 } else { feature % comptime!(form.pairs) }
+}
+
+#[cube]
+fn low_of(pair: u32, #[comptime] form: AttentionForm) -> u32 {
+    if comptime!(form.neighbours) { pair * 2 } else { pair }
+}
+
+#[cube]
+fn high_of(pair: u32, #[comptime] form: AttentionForm) -> u32 {
+    if comptime!(form.neighbours) { pair * 2 + 1 } else { pair + comptime!(form.pairs) }
 }
 
 #[cube]
@@ -135,11 +157,11 @@ fn rotated<N: Size>(
         let mut number = head[(from + feature) as usize];
         if comptime!(pairs > 0) {
             if feature < comptime!(2 * pairs) {
-                let pair = feature % pairs;
+                let pair = pair_of(feature, form);
                 let angle = ((position * pairs + pair) * 2) as usize;
-                let low = head[(from + pair) as usize];
-                let high = head[(from + pair + pairs) as usize];
-                number = turned(low, high, angles[angle], angles[angle + 1], feature < pairs);
+                let low = head[(from + low_of(pair, form)) as usize];
+                let high = head[(from + high_of(pair, form)) as usize];
+                number = turned(low, high, angles[angle], angles[angle + 1], feature == low_of(pair, form));
             }
         }
         result[lane] = number;
@@ -151,6 +173,7 @@ fn rotated<N: Size>(
 ///
 /// # Shapes
 /// - `q`, `k`, `v`, `places`, `angles`, `keys`, `values`: as of [`place`]
+/// - `biases`, if there are: `[heads, bias_keys]`, of the keys from the sequence's first on
 /// - `out`: `[tokens, heads, head_dim]`
 /// - `parts`, if keys are shared out: `[tokens, heads, shares, head_dim + 2]`: sums of values, the largest
 ///   score, the sum of weights
@@ -162,6 +185,7 @@ pub fn attend<F: Float, N: Size>(
     v: &Array<Vector<F, N>>,
     places: &Array<i32>,
     angles: &Array<f32>,
+    biases: &Array<f32>,
     keys: &mut Array<Vector<F, N>>,
     values: &mut Array<Vector<F, N>>,
     out: &mut Array<F>,
@@ -170,7 +194,9 @@ pub fn attend<F: Float, N: Size>(
     room: u32,
     window: u32,
     share: u32,
+    bias_keys: u32,
     scale: f32,
+    cap: f32,
     #[comptime] form: AttentionForm,
     #[define(F)] _dtype: StorageType,
 ) {
@@ -258,6 +284,12 @@ pub fn attend<F: Float, N: Size>(
             }
             score = group_sum(score, form.group);
             let key = first + group + comptime!(ahead as u32) * groups;
+            if comptime!(form.biased) {
+                score += biases[(head * bias_keys + select(key < stop, key, stop - 1)) as usize];
+            }
+            if comptime!(form.capped) {
+                score = cap * f32::tanh(score / cap);
+            }
             scores[ahead] = select(key < stop, score, f32::new(LEAST));
             now = max(now, scores[ahead]);
         }
