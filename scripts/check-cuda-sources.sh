@@ -20,7 +20,7 @@ for architecture in 75 80 89 90a; do
     [[ $architecture == 75 && $brain == 1 ]] && continue
     for macros in "delta TOKENS=1" "delta TOKENS=1 READS=1" "delta TOKENS=1 READS=2" "delta TOKENS=2" "delta TOKENS=4" \
       "octets OCTETS=11 CHUNKS=4 TILES=1 GRAIN=1" "octets OCTETS=4 CHUNKS=2 TILES=2 GRAIN=2" \
-      "decode FUNCTION=4 STEPS=1 GROUP=16" "decode FUNCTION=1 STEPS=4 GROUP=32" \
+      "decode FUNCTION=4 STEPS=1 GROUP=16 ATTEND_WARPS=16" "decode FUNCTION=1 STEPS=4 GROUP=32 ATTEND_WARPS=8" \
       "dense CHUNKS=2 ROWS=8 WARPS=8 READS=1" "dense CHUNKS=6 ROWS=2 WARPS=8 READS=2" "dense CHUNKS=8 ROWS=1 WARPS=16 READS=1" \
       "dense CHUNKS=2 ROWS=8 WARPS=8" "dense CHUNKS=6 ROWS=2 WARPS=8" "dense CHUNKS=8 ROWS=1 WARPS=16"; do
       jobs+=("$architecture $brain $macros")

@@ -2,13 +2,17 @@
 // the largest logit. Each is small; what they cost is their start, so they may begin before what precedes them ends.
 //   STEPS          eights of numbers that a thread of a norm holds
 //   GROUP          lanes that share a key: a power of two, head_dim / 8 at least
-// Architecture: sm_75 on (bf16: sm_80 on). Shared memory: static, at most 20 KB; of attention 4 * 16 * (head_dim + 2)
-// and 8 * head_dim bytes. Registers: at most 64 a thread.
+//   ATTEND_WARPS   of a token and head: 16, or 8 where there are more than fit the device at once
+// Architecture: sm_75 on (bf16: sm_80 on). Shared memory: static, at most 20 KB; of attention 4 * ATTEND_WARPS *
+// (head_dim + 2) and 8 * head_dim bytes. Registers: at most 64 a thread.
 #ifndef STEPS
 #define STEPS 1
 #endif
 #ifndef GROUP
 #define GROUP 16
+#endif
+#ifndef ATTEND_WARPS
+#define ATTEND_WARPS 16
 #endif
 
 namespace decode {
@@ -115,14 +119,14 @@ __device__ __forceinline__ float turned(const float* head, u32 feature, u32 pair
 }  // namespace decode
 
 // What a token sees, which is the newest of its sequence: turns its query and key, keeps key and value, attends. Blocks
-// [tokens, heads] of 16 warps. Softmax as the keys come (Milakov and Gimelshein, arXiv 1805.02867).
+// [tokens, heads]. Softmax as the keys come (Milakov and Gimelshein, arXiv 1805.02867).
 //   places [3, tokens]: ids, positions, rows of the cache where the sequence begins; from one head to the next `room`
-extern "C" __global__ void __launch_bounds__(512, 2)
+extern "C" __global__ void __launch_bounds__(32 * ATTEND_WARPS, 32 / ATTEND_WARPS)
     attend(const u16* q, const u16* k, const u16* v, const int* places, const float* angles, u16* keys, u16* values,
            u16* out, const __grid_constant__ AttendParams p) {
   using namespace decode;
   using namespace elements;
-  constexpr u32 AHEAD = 4, WARPS = 16, GROUPS = 32 * WARPS / GROUP;
+  constexpr u32 AHEAD = 4, WARPS = ATTEND_WARPS, GROUPS = 32 * WARPS / GROUP;
   extern __shared__ __align__(16) float parts[];  // [WARPS][dim + 2], then the query and the key as they came
   let_next_launch_begin();
   if (!p.early) wait_for_launches_before();

@@ -18,7 +18,9 @@ const ROW_THREADS: usize = 512;
 /// The most eights that a thread of a norm holds.
 const MOST_STEPS: usize = 4;
 const GATE_THREADS: usize = 256;
-const ATTEND_WARPS: usize = 16;
+/// Warps of a multiprocessor, and of a token and head: all of them read its keys, a few of which each has on its way.
+const ALL_WARPS: usize = 32;
+const ATTEND_WARPS: [usize; 2] = [16, 8];
 /// The widest head: a lane of a warp has eight numbers.
 const MOST_HEAD: usize = 32 * EIGHT;
 const LARGEST_THREADS: usize = 1024;
@@ -33,7 +35,7 @@ fn launch(gpu: &Gpu, kernel: &Kernel, [blocks, threads, shared]: [usize; 3], buf
     unsafe { gpu.launch(launch, buffers.iter().map(|&handle| handle.clone()).collect()) };
 }
 
-fn kernel(entry: &'static str, dtype: DType, more: Option<(&'static str, u32)>) -> Kernel {
+fn kernel(entry: &'static str, dtype: DType, more: impl IntoIterator<Item = (&'static str, u32)>) -> Kernel {
     let brain = ("BRAIN_NUMBERS", u32::from(dtype == DType::BF16));
     Kernel { source: Source::Decode, entry, macros: [brain].into_iter().chain(more).collect() }
 }
@@ -45,7 +47,7 @@ fn threads(work: usize, most: usize) -> usize {
 
 /// Whether the kernels of a source can be launched, which compiles them.
 pub(in crate::execute::cuda) fn can(gpu: &Gpu, dtype: DType) -> bool {
-    dtype.size() == 2 && gpu.has(&kernel("arg_max", dtype, None))
+    dtype.size() == 2 && gpu.has(&kernel("arg_max", dtype, []))
 }
 
 /// Rows of `table`, whose rows are `stride` numbers apart, by `numbers[from ..]`, added to `x` if given.
@@ -63,7 +65,7 @@ pub(in crate::execute::cuda) unsafe fn table_rows(
     let params = [eights, stride / EIGHT, from, offset, usize::from(x.is_some())].map(|word| word as u32);
     let buffers = [x.unwrap_or(y), table, numbers, y].map(|tensor| &tensor.handle);
     let size = [tokens, threads(eights, ROW_THREADS), 0];
-    launch(gpu, &kernel("table_rows", y.dtype, None), size, &buffers, params.into());
+    launch(gpu, &kernel("table_rows", y.dtype, []), size, &buffers, params.into());
 }
 
 /// The sum of `x` and up to two more, and its norm. Without more, `sum` is not written.
@@ -88,7 +90,7 @@ pub(in crate::execute::cuda) unsafe fn norm_rows(
     let buffers = [x, term(0), term(1), gain, bias.unwrap_or(gain), sum, normed].map(|tensor| &tensor.handle);
     let flags = [eights, added.len(), usize::from(centred), usize::from(bias.is_some())];
     let params = flags.into_iter().map(|word| word as u32).chain([(eps as f32).to_bits()]).collect();
-    launch(gpu, &kernel("norm_rows", x.dtype, Some(("STEPS", steps))), [rows, threads, 0], &buffers, params);
+    launch(gpu, &kernel("norm_rows", x.dtype, [("STEPS", steps)]), [rows, threads, 0], &buffers, params);
 }
 
 /// `y = f(x)`, or `f(x) . up`.
@@ -106,7 +108,7 @@ pub(in crate::execute::cuda) unsafe fn gate(
     let buffers = [x, up.unwrap_or(x), y].map(|tensor| &tensor.handle);
     let size = [eights.div_ceil(GATE_THREADS), GATE_THREADS, 0];
     let params = vec![eights as u32, u32::from(up.is_some())];
-    launch(gpu, &kernel("gate", y.dtype, Some(("FUNCTION", number(function)))), size, &buffers, params);
+    launch(gpu, &kernel("gate", y.dtype, [("FUNCTION", number(function))]), size, &buffers, params);
 }
 
 /// The shape of an attention, in numbers; a query, key or value lies at `from + token * token_step + head * head_step`.
@@ -147,7 +149,8 @@ pub(in crate::execute::cuda) unsafe fn attend(
 ) {
     let Attend { tokens, heads, kv_heads, dim, pairs, room, window, scale, steps } = shape;
     let group = (dim / EIGHT).next_power_of_two() as u32;
-    let shared = 4 * (ATTEND_WARPS * (dim + 2) + 2 * dim);
+    let warps = attend_warps(tokens * heads, gpu.processors);
+    let shared = 4 * (warps * (dim + 2) + 2 * dim);
     let buffers = [q, k, v, places, angles, keys, values, out].map(|tensor| &tensor.handle);
     let window = window.map_or(u32::MAX, |window| window as u32);
     let mut params: Vec<u32> = [tokens, heads, kv_heads, dim, pairs, room].map(|word| word as u32).into();
@@ -155,8 +158,15 @@ pub(in crate::execute::cuda) unsafe fn attend(
     params.extend(steps.as_flattened().iter().map(|&word| word as u32));
     // What earlier tokens have left may be read before the launch waits only where their launches have ended.
     params.push(u32::from(script::is_open()));
-    let size = [tokens * heads, 32 * ATTEND_WARPS, shared];
-    launch(gpu, &kernel("attend", out.dtype, Some(("GROUP", group))), size, &buffers, params);
+    let size = [tokens * heads, 32 * warps, shared];
+    let macros = [("GROUP", group), ("ATTEND_WARPS", warps as u32)];
+    launch(gpu, &kernel("attend", out.dtype, macros), size, &buffers, params);
+}
+
+/// Fewer where the blocks are more than the device runs at once.
+fn attend_warps(blocks: usize, processors: usize) -> usize {
+    let [many, few] = ATTEND_WARPS;
+    if blocks <= processors * (ALL_WARPS / many) { many } else { few }
 }
 
 /// The place of the largest number of each row, and 1 where one is not finite, into `found` `[rows, 2]`. With `places`,
@@ -168,7 +178,7 @@ pub(in crate::execute::cuda) unsafe fn arg_max(gpu: &Gpu, rows: &Tensor, found: 
     let [count, width] = rows.shape().dims();
     let params = vec![width as u32, count as u32, u32::from(places.is_some())];
     let buffers = [&rows.handle, found, places.map_or(found, |places| &places.handle)];
-    launch(gpu, &kernel("arg_max", rows.dtype, None), [count, LARGEST_THREADS, 0], &buffers, params);
+    launch(gpu, &kernel("arg_max", rows.dtype, []), [count, LARGEST_THREADS, 0], &buffers, params);
 }
 
 #[cfg(test)]
@@ -191,5 +201,6 @@ mod tests {
         assert_eq!([8, 80, 256].map(|dim| shape(dim).can()), [true; 3]);
         assert_eq!([0, 4, 100, 264].map(|dim| shape(dim).can()), [false; 4]);
         assert_eq!([1, 32, 33, 9999].map(|work| threads(work, 512)), [32, 32, 64, 512]);
+        assert_eq!([1, 264, 265, 512].map(|blocks| attend_warps(blocks, 132)), [16, 16, 8, 8]);
     }
 }
