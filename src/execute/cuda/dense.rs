@@ -22,8 +22,6 @@ use burn::tensor::{DType, Shape, TensorMetadata};
 
 /// The most tokens that the skinny kernel multiplies.
 const TILE_TOKENS: usize = 16;
-/// Bytes of weights that kernels are timed on, in turn: three times the largest second-level cache.
-const TIMED_BYTES: usize = 3 * (64 << 20);
 
 /// `y = x · Wᵀ + bias` of a dense weight `[rows, cols]`.
 pub(super) fn product(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
@@ -139,14 +137,14 @@ impl DenseKernel {
             let x = outputs::output(weight, Shape::new([job.tokens, job.cols]), weight.dtype);
             let copies = copies(weight);
             let all = &all;
-            move |candidate: usize, call: usize| {
+            Some(move |candidate: usize, call: usize| {
                 let weight = &copies[call % copies.len()];
                 match all[candidate] {
                     Self::Rows => drop(rows_product(x.clone(), weight, bias)),
                     Self::Blas(candidate) => drop(blas_product(&x, weight, bias, candidate)),
                     Self::Tiles | Self::Gemm | Self::Fma | Self::Matmul => drop(matmul(x.clone(), weight, bias)),
                 }
-            }
+            })
         });
         all[chosen.map_or(0, |choice| choice.best())]
     }
@@ -207,8 +205,8 @@ fn rows_product(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
 /// The weight as often as it takes to exceed every cache; rows that are spread would lose their gaps.
 fn copies(weight: &Tensor) -> Vec<Tensor> {
     let bytes = weight.shape().num_elements() * weight.dtype.size();
-    let more = if weight.is_contiguous() { TIMED_BYTES / bytes } else { 0 };
-    (0..more).map(|_| weight.copy()).chain([weight.clone()]).collect()
+    let all = if weight.is_contiguous() { choice::copies(bytes, usize::MAX) } else { 1 };
+    (1..all).map(|_| weight.copy()).chain([weight.clone()]).collect()
 }
 
 /// What cublasLt is asked for; none where it has no kernels for such a weight.

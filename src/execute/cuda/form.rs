@@ -20,10 +20,6 @@ use cubecl::cuda::CudaDevice;
 const BINS: f64 = 20.0;
 /// Fewer weights are as fast in any form: a launch takes longer.
 const FEWEST_WEIGHTS: usize = 1 << 20;
-/// Bytes of weights that a form is timed on, in turn: three times the largest second-level cache.
-const TIMED_BYTES: usize = 3 * (64 << 20);
-/// The most copies of a weight.
-const MOST_COPIES: usize = 32;
 
 /// The forms that are timed, the likeliest first.
 const FORMS: [Option<Format>; 3] = [None, Some(Format::Csr), Some(Format::Bitmap)];
@@ -60,43 +56,34 @@ fn bin(sparsity: f64) -> f64 {
 enum Copies {
     Dense(Vec<Tensor>),
     Sparse(Vec<CudaWeight>),
-    /// The format does not take it.
-    Missing,
 }
 
-/// Runs a form of a layer of random weights.
+/// Runs a form of a layer of random weights; none where a format does not take it: its time would be made up.
 fn prepare(
     [rows, cols]: [usize; 2],
     sparsity: f64,
     tokens: usize,
     dtype: DType,
     device: &CudaDevice,
-) -> impl Fn(usize, usize) + use<> {
+) -> Option<impl Fn(usize, usize) + use<>> {
     let weights: Vec<f32> = (0..rows * cols).map(|at| ((at * 37 + at / 509) % 251) as f32 / 251.0 - 0.5).collect();
     let pattern = Pattern::random(rows, cols, sparsity, 0);
     let dense = Cuda::float_from_data(narrow((&weights[..]).into(), [rows, cols], dtype), device);
     let x = outputs::output(&dense, Shape::new([tokens, cols]), dtype);
     let for_use = PackFor { tokens, mixes: true };
-    let copies = |form: Option<Format>| match form {
-        None => Copies::Dense((0..count(rows * cols * dtype.size())).map(|_| dense.copy()).collect()),
-        Some(format) => match CudaWeight::pack(format, &weights, &pattern, None, dtype, for_use, device) {
-            Ok(packing) => Copies::Sparse((0..count(packing.bytes)).map(|_| packing.packed.copied()).collect()),
-            Err(_) => Copies::Missing,
-        },
+    let count = |bytes: usize| choice::copies(bytes, choice::MOST_COPIES);
+    let copies = |form: Option<Format>| {
+        let Some(format) = form else {
+            return Some(Copies::Dense((0..count(rows * cols * dtype.size())).map(|_| dense.copy()).collect()));
+        };
+        let packing = CudaWeight::pack(format, &weights, &pattern, None, dtype, for_use, device).ok()?;
+        Some(Copies::Sparse((0..count(packing.bytes)).map(|_| packing.packed.copied()).collect()))
     };
-    let forms = FORMS.map(copies);
-    let dense_again = dense.clone();
-    move |form, call| match &forms[form] {
+    let forms: Vec<Copies> = FORMS.into_iter().map(copies).collect::<Option<_>>()?;
+    Some(move |form: usize, call: usize| match &forms[form] {
         Copies::Dense(copies) => drop(dense::product(x.clone(), &copies[call % copies.len()], None)),
         Copies::Sparse(copies) => drop(linear::sparse(x.clone(), &copies[call % copies.len()])),
-        // Never the fastest.
-        Copies::Missing => (0..4).for_each(|_| drop(dense::product(x.clone(), &dense_again, None))),
-    }
-}
-
-/// Copies of so many bytes.
-fn count(bytes: usize) -> usize {
-    (TIMED_BYTES / bytes.max(1) + 1).min(MOST_COPIES)
+    })
 }
 
 #[cfg(test)]
@@ -110,13 +97,5 @@ mod tests {
         assert_ne!(of(0.68), of(0.74));
         assert_eq!(of(0.7), "form 1 of F16 [4096, 4096] at 70 %, 1 token");
         assert!(bin(0.999) <= 1.0 && bin(0.0) == 0.0);
-    }
-
-    #[test]
-    fn copies_exceed_every_cache_but_are_not_many() {
-        for bytes in [1, 1 << 20, 90 << 20, 1 << 30] {
-            let copies = count(bytes);
-            assert!(copies == MOST_COPIES || copies * bytes > TIMED_BYTES, "{bytes}");
-        }
     }
 }

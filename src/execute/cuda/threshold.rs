@@ -22,8 +22,6 @@ const CUBES_PER_PROCESSOR: [usize; MOST_TOKENS] = [8, 8, 6, 6];
 const OTHERS: [usize; 4] = [4, 6, 10, 16];
 /// Half of normal inputs are not above this.
 const MEDIAN: f32 = 0.674_49;
-/// Bytes of weights that are timed, in turn: three times the largest second-level cache.
-const TIMED_BYTES: usize = 3 * (64 << 20);
 /// Multiprocessors of a GPU that does not say.
 const PROCESSORS: usize = 128;
 /// Fewer inputs are not worth a cube.
@@ -66,11 +64,11 @@ fn cubes(weight: &ColumnWeight<Cuda>, tokens: usize) -> usize {
             (&device, dtype),
         );
         let x = x.into_primitive().tensor();
-        let copies: Vec<_> = (0..=TIMED_BYTES / bytes).take(32).map(|_| weight.copied()).collect();
+        let copies: Vec<_> = (0..choice::copies(bytes, choice::MOST_COPIES)).map(|_| weight.copied()).collect();
         let all = &all;
-        move |candidate: usize, call: usize| {
+        Some(move |candidate: usize, call: usize| {
             drop(launch(x.clone(), &copies[call % copies.len()], MEDIAN, all[candidate]));
-        }
+        })
     });
     all[choice.map_or(0, |choice| choice.best())]
 }

@@ -13,7 +13,8 @@
 #endif
 
 struct DeltaParams {
-  u32 rows, cols, tokens, block_rows, groups, slack, has_bias, early, aligned, spare;
+  u32 rows, width, block_rows, groups;
+  u32 panel;  // columns at a time; this and the width are multiples of eight
 };
 
 // Of up to three matrices that share their input: a block has rows of one of them.
@@ -313,7 +314,7 @@ extern "C" __global__ void __launch_bounds__(512, 1)
                  const u16* __restrict__ bounds, u16* __restrict__ dense, const __grid_constant__ DeltaParams p) {
   extern __shared__ __align__(16) u8 shared[];
   const u32 thread = threadIdx.x, threads = blockDim.x, block = blockIdx.x, groups = p.groups;
-  const u32 width = p.cols, panel = p.slack;  // multiples of eight
+  const u32 width = p.width, panel = p.panel;
   u16* const part = reinterpret_cast<u16*>(shared);
   u16* const ends = part + p.block_rows * panel;
   const u32 rows = block * p.block_rows < p.rows ? min(p.block_rows, p.rows - block * p.block_rows) : 0;

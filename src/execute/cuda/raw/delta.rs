@@ -118,7 +118,7 @@ fn together(cuts: &[DeltaCut]) -> DeltaCut {
 pub(in crate::execute::cuda) unsafe fn expand(gpu: &Gpu, weight: &DeltaArrays, dense: &Tensor) {
     let ([rows, width], cut) = (dense.shape().dims(), weight.cut);
     let panel = panel(cut, width, gpu.shared);
-    let params = [rows, width, 0, cut.block_rows, cut.groups, panel, 0, 0, 1, 0].map(|word| word as u32);
+    let params = [rows, width, cut.block_rows, cut.groups, panel].map(|word| word as u32);
     let launch = Launch {
         kernel: &kernel("delta_expand", 1, dense.dtype, None),
         blocks: cut.blocks,

@@ -43,11 +43,15 @@ pub(in crate::execute::cuda) fn can(gpu: &Gpu, weight: &Tensor) -> bool {
 /// There are one to [`MOST_PARTS`], of matrices that [`can`] be multiplied, of as many columns and the same type as `x`,
 /// whose memory begins at 16 bytes; a bias and `y` have as many numbers as a matrix has rows, and all parts have a bias or
 /// none.
+///
+/// # Panics
+/// Where the rows can't be shared out, which [`can`] denies.
 pub(in crate::execute::cuda) unsafe fn rows(gpu: &Gpu, x: &Tensor, parts: &[Part<'_>]) {
     let cols = x.shape()[1];
     let of_parts: Vec<usize> = parts.iter().map(|part| part.weight.shape()[0]).collect();
     let cut = Form::of(cols).and_then(|form| Cut::of(gpu.processors, form, &of_parts));
-    let Some(cut) = cut else { return };
+    // Without a launch the outputs would be whatever stood there.
+    let cut = cut.expect("only matrices that can be multiplied come here");
     let made = reads::taken(gpu, x, |gpu, reads| gpu.has(&cut.form.kernel(x.dtype, Some(reads))));
     let part = |at: usize| parts[at.min(parts.len() - 1)];
     let of_part = |at: usize| [part(at).weight, part(at).bias.unwrap_or(x), part(at).y];

@@ -85,7 +85,8 @@ pub(super) fn with_tiles<R>(
     with_scratch(Scratch::Tiles, tiles * cols * lanes, |lines| {
         let to = Shared(lines.as_mut_ptr().cast());
         let blocks = cols.div_ceil(COLUMNS);
-        share(tiles * blocks, tokens * cols / 16, |task| {
+        // A number that is moved takes as long as sixteen that are multiplied.
+        share(tiles * blocks, tokens * cols, |task| {
             let (tile, block) = (task / blocks, task % blocks);
             let columns = block * COLUMNS..cols.min((block + 1) * COLUMNS);
             let turn = Turn { x, cols, tokens, lanes, tile, columns, to };
