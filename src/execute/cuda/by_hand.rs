@@ -116,12 +116,18 @@ pub(super) unsafe fn attend(
     kv: [&Tensor; 2],
 ) -> Option<Tensor> {
     let Heads { heads, kv_heads, head_dim: dim, window, scale, .. } = *shape;
+    let (sharing, all) = (heads / kv_heads, (heads + 2 * kv_heads) * dim);
     let steps = match order {
         Order::Separate => [[0, heads * dim, dim], [0, kv_heads * dim, dim], [0, kv_heads * dim, dim]],
-        Order::PerHead => [0, 1, 2].map(|part| [part * dim, 3 * heads * dim, 3 * dim]),
-        Order::Stacked => [0, 1, 2].map(|part| [part * heads * dim, 3 * heads * dim, dim]),
+        Order::PerHead => {
+            let of_kv_head = (sharing + 2) * dim;
+            [[0, all, dim], [sharing * dim, all, of_kv_head], [(sharing + 1) * dim, all, of_kv_head]]
+        }
+        Order::Stacked => [[0, all, dim], [heads * dim, all, dim], [(heads + kv_heads) * dim, all, dim]],
     };
-    let form = Attend { tokens, heads, kv_heads, dim, pairs, room, window, scale, steps };
+    // Between the queries of two key-value heads lie a key and a value.
+    let between = if order == Order::PerHead { 2 * dim } else { 0 };
+    let form = Attend { tokens, heads, kv_heads, dim, pairs, room, window, scale, steps, between };
     let gpu = gpu(qkv[0].dtype, qkv.into_iter().chain(places).chain(kv)).filter(|_| form.can() && tokens > 0)?;
     let out = outputs::output(qkv[0], Shape::new([tokens, heads * dim]), qkv[0].dtype);
     // SAFETY: the caller's promise; the steps are those of the order.

@@ -9,9 +9,8 @@ use super::outputs::{self, array};
 use super::raw::Gpu;
 use super::raw::script::{self, Script};
 use super::{Cuda, Tensor};
-use crate::execute::burn_ops;
 use crate::execute::decode::{
-    Activation, Column, DecodeOps, Norm, NormKind, Order, Places, Projected, Recorded, TimedLaunch, Turns,
+    Activation, Column, DecodeOps, Norm, NormKind, Order, Places, Projected, Recorded, Span, TimedLaunch, Turns,
 };
 use crate::execute::kernels::attention::Heads;
 use crate::execute::kernels::cuda::argmax::arg_max_rows;
@@ -22,7 +21,7 @@ use crate::execute::kernels::cuda::table::table_rows;
 use crate::execute::stage;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensorOps;
-use burn::tensor::{Shape, Tensor as BurnTensor, TensorData, TensorPrimitive};
+use burn::tensor::{Int, Shape, Tensor as BurnTensor, TensorData, TensorPrimitive};
 use burn_cubecl::kernel::into_contiguous;
 use cubecl::cuda::{CudaDevice, CudaRuntime};
 use cubecl::prelude::*;
@@ -156,13 +155,7 @@ impl DecodeOps for Cuda {
         turns: Option<&Turns<Self>>,
         kv: &mut [BurnTensor<Self, 1>; 2],
     ) -> BurnTensor<Self, 2> {
-        match is_fused(shape, &projected, turns) {
-            true => Attending::new(shape, projected, places, turns, kv).run(),
-            false => {
-                by_hand::otherwise();
-                burn_ops::attend(shape, projected, places, turns, kv)
-            }
-        }
+        Attending::new(shape, projected, places, turns, kv).run()
     }
 
     fn arg_max(rows: BurnTensor<Self, 2>) -> Result<Vec<Option<u32>>, String> {
@@ -257,14 +250,18 @@ fn read(client: &Client, found: &Handle) -> Result<Vec<Option<u32>>, String> {
     Ok(numbers.chunks_exact(2).map(|row| (row[1] == 0).then_some(row[0])).collect())
 }
 
-/// Whether the kernels have what a network's attention is made of; Burn's operations have all of it.
-fn is_fused(shape: &Heads, projected: &Projected<Cuda>, turns: Option<&Turns<Cuda>>) -> bool {
-    let alike = turns.is_none_or(|turns| turns.starts.is_none());
-    let thirds = match projected {
-        Projected::Separate(_) => true,
-        Projected::PerHead(_) | Projected::Stacked(_) => shape.heads == shape.kv_heads,
+/// The angles of each token `[tokens, pairs, 2]`, of sequences that are turned in different ways.
+fn angles_of_tokens(turns: &Turns<Cuda>, places: &Places<Cuda>) -> Tensor {
+    by_hand::otherwise();
+    let of_sequence = |(sequence, span): (usize, &Span)| {
+        let first = turns.start(sequence) + span.past;
+        (first..first + span.new).map(|row| row as i32)
     };
-    alike && thirds
+    let rows: Vec<i32> = places.spans().iter().enumerate().flat_map(of_sequence).collect();
+    let rows = BurnTensor::<Cuda, 1, Int>::from_data(TensorData::new(rows, [places.tokens()]), &turns.table.device());
+    let width = 2 * turns.pairs;
+    let table = turns.table.clone().reshape([turns.table.dims()[0] / width, width]);
+    flat(table.select(0, rows))
 }
 
 /// What an attention is launched with.
@@ -310,6 +307,12 @@ impl Attending {
         let neighbours = turns.is_some_and(|turns| turns.neighbours);
         let lanes = lanes(&qkv[0], &[shape.head_dim]);
         let form = attention_form(shape, order, lanes, [pairs, usize::from(neighbours)], one.then_some(seen));
+        let by_token = turns.is_some_and(|turns| turns.starts.is_some());
+        let form = AttentionForm { by_token, ..form };
+        let angles = |turns: &Turns<Cuda>| match by_token {
+            true => angles_of_tokens(turns, places),
+            false => turns.table.clone().into_primitive().tensor(),
+        };
         let room = places.spans().iter().map(|span| span.capacity).max().unwrap_or(0);
         Self {
             shape: *shape,
@@ -322,7 +325,7 @@ impl Attending {
             seen,
             longest,
             // Without rotation nothing reads them.
-            turns: turns.map_or_else(|| qkv[0].clone(), |turns| turns.table.clone().into_primitive().tensor()),
+            turns: turns.map_or_else(|| qkv[0].clone(), angles),
             qkv,
             numbers: places.numbers().clone().into_primitive(),
             kv: kv.each_ref().map(|kept| kept.clone().into_primitive().tensor()),
@@ -331,8 +334,8 @@ impl Attending {
 
     /// In CUDA C++, where each sequence has one token, and not many keys, and scores are as they come.
     fn by_hand(&self) -> Option<Tensor> {
-        let AttentionForm { capped, biased, neighbours, .. } = self.form;
-        if capped || biased || neighbours || !self.form.places || self.seen >= SHARE_FROM {
+        let AttentionForm { capped, biased, neighbours, by_token, .. } = self.form;
+        if capped || biased || neighbours || by_token || !self.form.places || self.seen >= SHARE_FROM {
             return None;
         }
         if self.room >= SHARE_FROM {
@@ -472,6 +475,7 @@ fn attention_form(
         neighbours: neighbours > 0,
         capped: shape.cap.is_some(),
         biased: shape.alibi.is_some(),
+        by_token: false,
         places: one.is_some(),
         shared: false,
     }

@@ -105,6 +105,7 @@ struct AttendParams {
   float scale;
   u32 q_from, q_token, q_head, k_from, k_token, k_head, v_from, v_token, v_head;
   u32 early;
+  u32 q_between;  // beside a head's stride, from the queries of a key-value head to those of the next
 };
 
 namespace decode {
@@ -156,7 +157,7 @@ extern "C" __global__ void __launch_bounds__(32 * ATTEND_WARPS, 32 / ATTEND_WARP
   float* const query_raw = parts + WARPS * (dim + 2);
   float* const key_raw = query_raw + dim;
   for (u32 i = thread; i < dim; i += 32 * WARPS) {
-    query_raw[i] = number_to_float(q[p.q_from + size_t(token) * p.q_token + head * p.q_head + i]);
+    query_raw[i] = number_to_float(q[p.q_from + size_t(token) * p.q_token + head * p.q_head + kv_head * p.q_between + i]);
     key_raw[i] = number_to_float(k[p.k_from + size_t(token) * p.k_token + kv_head * p.k_head + i]);
   }
   __syncthreads();

@@ -126,6 +126,8 @@ pub(in crate::execute::cuda) struct Attend {
     pub scale: f32,
     /// Of queries, keys and values: where the first is, the step from a token's to the next one's, from head to head.
     pub steps: [[usize; 3]; 3],
+    /// From the queries of a key-value head to those of the next, beside their own.
+    pub between: usize,
 }
 
 impl Attend {
@@ -147,7 +149,7 @@ pub(in crate::execute::cuda) unsafe fn attend(
     [keys, values]: [&Tensor; 2],
     out: &Tensor,
 ) {
-    let Attend { tokens, heads, kv_heads, dim, pairs, room, window, scale, steps } = shape;
+    let Attend { tokens, heads, kv_heads, dim, pairs, room, window, scale, steps, between } = shape;
     let group = (dim / EIGHT).next_power_of_two() as u32;
     let warps = attend_warps(tokens * heads, gpu.processors);
     let shared = 4 * (warps * (dim + 2) + 2 * dim);
@@ -157,7 +159,7 @@ pub(in crate::execute::cuda) unsafe fn attend(
     params.extend([window, scale.to_bits()]);
     params.extend(steps.as_flattened().iter().map(|&word| word as u32));
     // What earlier tokens have left may be read before the launch waits only where their launches have ended.
-    params.push(u32::from(script::is_open()));
+    params.extend([u32::from(script::is_open()), between as u32]);
     let size = [tokens * heads, 32 * warps, shared];
     let macros = [("GROUP", group), ("ATTEND_WARPS", warps as u32)];
     launch(gpu, &kernel("attend", out.dtype, macros), size, &buffers, params);
@@ -197,6 +199,7 @@ mod tests {
             window: None,
             scale: 1.0,
             steps: [[0; 3]; 3],
+            between: 0,
         };
         assert_eq!([8, 80, 256].map(|dim| shape(dim).can()), [true; 3]);
         assert_eq!([0, 4, 100, 264].map(|dim| shape(dim).can()), [false; 4]);

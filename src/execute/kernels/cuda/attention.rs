@@ -52,6 +52,8 @@ pub struct AttentionForm {
     pub capped: bool,
     /// Whether a number for each head and key is added to the scores.
     pub biased: bool,
+    /// Whether the angles are those of the tokens, and not of the positions.
+    pub by_token: bool,
     /// Whether the cube places its token's key and value.
     pub places: bool,
     /// Whether the keys are shared out among cubes.
@@ -61,13 +63,20 @@ pub struct AttentionForm {
 /// Where a head's part of a token begins; 0, 1, 2 are query, key, value. In units of a head's row.
 #[cube]
 fn row_of(token: u32, head: u32, #[comptime] part: u32, #[comptime] form: AttentionForm) -> u32 {
-    let heads = comptime!(form.heads);
+    let (heads, kv_heads) = (comptime!(form.heads), comptime!(form.kv_heads));
+    let sharing = comptime!(heads / kv_heads);
     if comptime!(form.order == Order::Separate) {
-        token * comptime!(if part == 0 { heads } else { form.kv_heads }) + head
+        token * comptime!(if part == 0 { heads } else { kv_heads }) + head
     } else if comptime!(form.order == Order::PerHead) {
-        (token * heads + head) * 3 + part
+        let of_kv_heads = token * kv_heads * comptime!(sharing + 2);
+        if comptime!(part == 0) {
+            of_kv_heads + head / sharing * comptime!(sharing + 2) + head % sharing
+        } else {
+            of_kv_heads + head * comptime!(sharing + 2) + comptime!(sharing + part - 1)
+        }
     } else {
-        (token * 3 + part) * heads + head
+        let before = comptime!(if part == 0 { 0 } else { heads + (part - 1) * kv_heads });
+        token * comptime!(heads + 2 * kv_heads) + before + head
     }
 }
 
@@ -76,7 +85,7 @@ fn row_of(token: u32, head: u32, #[comptime] part: u32, #[comptime] form: Attent
 /// # Shapes
 /// - `k`, `v`: as `form.order` says
 /// - `places`: `[3, tokens]`: ids, positions, rows of the cache where the token's sequence begins
-/// - `angles`: `[positions, pairs, 2]`: cosines and sines
+/// - `angles`: `[positions, pairs, 2]`, or `[tokens, pairs, 2]`: cosines and sines
 /// - `keys`, `values`: rows of a head; from one head to the next there are `room` rows
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
@@ -96,6 +105,7 @@ pub fn place<F: Float>(
     let dim = comptime!(form.vectors * form.lanes as u32);
     let pairs = comptime!(form.pairs);
     let position = u32::cast_from(places[(tokens + token) as usize]);
+    let turn = if comptime!(form.by_token) { token } else { position };
     let base = u32::cast_from(places[(2 * tokens + token) as usize]);
     let mut at = UNIT_POS_X;
     while at < comptime!(form.kv_heads * dim) {
@@ -106,7 +116,7 @@ pub fn place<F: Float>(
         if comptime!(pairs > 0) {
             if feature < comptime!(2 * pairs) {
                 let pair = pair_of(feature, form);
-                let angle = ((position * pairs + pair) * 2) as usize;
+                let angle = ((turn * pairs + pair) * 2) as usize;
                 let low = f32::cast_from(k[(from + low_of(pair, form)) as usize]);
                 let high = f32::cast_from(k[(from + high_of(pair, form)) as usize]);
                 number = turned(low, high, angles[angle], angles[angle + 1], feature == low_of(pair, form));
@@ -146,7 +156,7 @@ fn rotated<N: Size>(
     from: u32,
     vector: u32,
     angles: &Array<f32>,
-    position: u32,
+    turn: u32,
     #[comptime] form: AttentionForm,
 ) -> Vector<f32, N> {
     let pairs = comptime!(form.pairs);
@@ -158,7 +168,7 @@ fn rotated<N: Size>(
         if comptime!(pairs > 0) {
             if feature < comptime!(2 * pairs) {
                 let pair = pair_of(feature, form);
-                let angle = ((position * pairs + pair) * 2) as usize;
+                let angle = ((turn * pairs + pair) * 2) as usize;
                 let low = head[(from + low_of(pair, form)) as usize];
                 let high = head[(from + high_of(pair, form)) as usize];
                 number = turned(low, high, angles[angle], angles[angle + 1], feature == low_of(pair, form));
@@ -205,6 +215,7 @@ pub fn attend<F: Float, N: Size>(
     let dim = comptime!(form.vectors * form.lanes as u32);
     let kv_head = head / comptime!(form.heads / form.kv_heads);
     let position = u32::cast_from(places[(tokens + token) as usize]);
+    let turn = if comptime!(form.by_token) { token } else { position };
     let base = u32::cast_from(places[(2 * tokens + token) as usize]) + kv_head * room;
     let end = position + 1;
     let begin = select(end > window, end - window, 0u32) + CUBE_POS_Z * share;
@@ -232,7 +243,7 @@ pub fn attend<F: Float, N: Size>(
     if mine && UNIT_POS_X < vectors {
         // The heads that share a key-value head all write it, the same numbers, and each reads its own.
         let to = ((base + position) * vectors + UNIT_POS_X) as usize;
-        keys[to] = Vector::<F, N>::cast_from(rotated::<N>(&raw, dim, UNIT_POS_X, angles, position, form));
+        keys[to] = Vector::<F, N>::cast_from(rotated::<N>(&raw, dim, UNIT_POS_X, angles, turn, form));
         values[to] = v[(row_of(token, kv_head, 2u32, form) * vectors + UNIT_POS_X) as usize];
     }
     let (lane, group) = (UNIT_POS_X % comptime!(form.group), UNIT_POS_X / comptime!(form.group));
@@ -245,7 +256,7 @@ pub fn attend<F: Float, N: Size>(
         query[held] = Vector::new(0.0f32);
         sums[held] = Vector::new(0.0f32);
         if vector < vectors {
-            query[held] = rotated::<N>(&raw, 0u32, vector, angles, position, form) * Vector::new(scale);
+            query[held] = rotated::<N>(&raw, 0u32, vector, angles, turn, form) * Vector::new(scale);
         }
     }
     sync_cube();
