@@ -4,7 +4,7 @@
 //   GROUP          lanes that share a key: a power of two, head_dim / 8 at least
 //   ATTEND_WARPS   of a token and head: 16, or 8 where there are more than fit the device at once
 // Architecture: sm_75 on (bf16: sm_80 on). Shared memory: static, at most 20 KB; of attention 4 * ATTEND_WARPS *
-// (head_dim + 2) and 8 * head_dim bytes. Registers: at most 64 a thread.
+// (head_dim + 2) and up to 12 * head_dim bytes. Registers: at most 64 a thread.
 #ifndef STEPS
 #define STEPS 1
 #endif
@@ -128,7 +128,7 @@ extern "C" __global__ void __launch_bounds__(32 * ATTEND_WARPS, 32 / ATTEND_WARP
   using namespace decode;
   using namespace elements;
   constexpr u32 AHEAD = 4, WARPS = ATTEND_WARPS, GROUPS = 32 * WARPS / GROUP;
-  extern __shared__ __align__(16) float parts[];  // [WARPS][dim + 2], then the query and the key as they came
+  extern __shared__ __align__(16) float parts[];  // [WARPS][dim + 2], the query and the key as they came, the turns
   let_next_launch_begin();
   if (!p.early) wait_for_launches_before();
   const u32 thread = threadIdx.x, token = blockIdx.x / p.heads, head = blockIdx.x % p.heads, dim = p.dim;
@@ -136,7 +136,6 @@ extern "C" __global__ void __launch_bounds__(32 * ATTEND_WARPS, 32 / ATTEND_WARP
   const u32 position = u32(places[p.tokens + token]);
   const size_t base = u32(places[2 * p.tokens + token]) + size_t(kv_head) * p.room;
   const u32 begin = position >= p.window ? position + 1 - p.window : 0;  // of the tokens before, [begin, position)
-  const float2* const turns = reinterpret_cast<const float2*>(angles) + size_t(position) * p.pairs;
   const u32 lane = thread % GROUP, group = thread / GROUP, eights = dim / 8;
   const bool has = lane < eights;
   const uint4* const kept_keys = reinterpret_cast<const uint4*>(keys) + base * eights + lane;
@@ -152,6 +151,10 @@ extern "C" __global__ void __launch_bounds__(32 * ATTEND_WARPS, 32 / ATTEND_WARP
   };
   load(key, kept_keys, begin);
   load(value, kept_values, begin);
+  // So are the token's turns.
+  float2* const turns = reinterpret_cast<float2*>(parts + WARPS * (dim + 2) + 2 * dim);
+  for (u32 i = thread; i < p.pairs; i += 32 * WARPS)
+    turns[i] = reinterpret_cast<const float2*>(angles)[size_t(position) * p.pairs + i];
   if (p.early) wait_for_launches_before();
 
   float* const query_raw = parts + WARPS * (dim + 2);

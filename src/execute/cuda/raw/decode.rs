@@ -152,7 +152,7 @@ pub(in crate::execute::cuda) unsafe fn attend(
     let Attend { tokens, heads, kv_heads, dim, pairs, room, window, scale, steps, between } = shape;
     let group = (dim / EIGHT).next_power_of_two() as u32;
     let warps = attend_warps(tokens * heads, gpu.processors);
-    let shared = 4 * (warps * (dim + 2) + 2 * dim);
+    let shared = 4 * (warps * (dim + 2) + 2 * dim + 2 * pairs);
     let buffers = [q, k, v, places, angles, keys, values, out].map(|tensor| &tensor.handle);
     let window = window.map_or(u32::MAX, |window| window as u32);
     let mut params: Vec<u32> = [tokens, heads, kv_heads, dim, pairs, room].map(|word| word as u32).into();

@@ -3,7 +3,7 @@
 //   TOKENS         1, 2 or 4: inputs lie side by side for this many
 //   GROUPS_AHEAD   groups that are loaded before they are used
 // Architecture: sm_75 on (bf16: sm_80 on).
-// Shared memory: 2 * TOKENS bytes a column and slack, of one token 4; 8 * TOKENS a thread, 2 a row of the block.
+// Shared memory: 2 * TOKENS bytes a column and slack, of one token 4; 8 * TOKENS a thread, 4 a row of the block.
 // Registers: at most 64 a thread, for two blocks of 512 threads a multiprocessor.
 #ifndef TOKENS
 #define TOKENS 1
@@ -47,6 +47,7 @@ typedef u16 Kept;
 #endif
 constexpr u32 UNIT = sizeof(Kept) * TOKENS;  // bytes of a column's inputs
 constexpr u32 NO_SWITCH = 63;
+constexpr u32 NO_CHUNKS = ~0u;
 // What a gap's bytes count, of one to four entries: in memory, where an instruction takes them from.
 __constant__ u32 STEPS[4] = {UNIT, UNIT * 0x101u, UNIT * 0x10101u, UNIT * 0x1010101u};
 
@@ -109,12 +110,20 @@ __device__ __forceinline__ void stage(const u16* x, Kept* staged, const DeltaRow
 }
 
 #if READS == 1
+// Where the gains of an eight lie until it is kept.
+__device__ __forceinline__ uint4* gains(float* staged) { return reinterpret_cast<uint4*>(staged) + 1; }
+
+// Nobody writes them: they are on their way while what they are for is awaited.
+__device__ __forceinline__ void stage_gains(float* staged, const DeltaBuffers& b, u32 eights) {
+  for (u32 at = threadIdx.x; at < eights; at += blockDim.x) gains(staged)[2 * at] = b.reads.gain[at];
+}
+
 // One token's norm in whole eights, made by the block, and its numbers for later launches. `slots` are 64.
 __device__ __forceinline__ void make(float* staged, const DeltaBuffers& b, const DeltaRowsParams& p, float* slots) {
   using namespace elements;
   const ReadsParams& of = p.reads;
   const u32 eights = p.cols / 8;
-  // A thread reads again what it has written itself: an eight lies where its numbers will be kept.
+  // A thread reads again what it has written itself: an eight lies where its numbers will be kept, beside its gains.
   auto made = [&](u32 at) -> uint4& { return reinterpret_cast<uint4*>(staged)[2 * at]; };
   float total = 0.f;
   for (u32 at = threadIdx.x; at < eights; at += blockDim.x) {
@@ -132,7 +141,7 @@ __device__ __forceinline__ void make(float* staged, const DeltaBuffers& b, const
   const float deviation = sqrtf(squares / width + of.eps);
   for (u32 at = threadIdx.x; at < eights; at += blockDim.x) {
     const uint4 held = made(at);
-    const uint4 inputs = normed(held, b.reads.gain[at], b.reads.bias + at, of.has_bias, mean, deviation);
+    const uint4 inputs = normed(held, gains(staged)[2 * at], b.reads.bias + at, of.has_bias, mean, deviation);
     keep(staged, at, inputs);
     if (blockIdx.x == 0) {
       if (of.added > 0) b.reads.sum[at] = held;
@@ -150,6 +159,13 @@ __device__ __forceinline__ void make(float* staged, const DeltaBuffers& b, const
   }
 }
 #endif
+
+// The chunks of the row that has groups [first, end): first and last of them, and whether the row begins within one.
+__device__ __forceinline__ u32 span(u32 first, u32 end, u32 groups) {
+  if (first >= end) return NO_CHUNKS;
+  const u32 chunk = first / groups;
+  return chunk | (end - 1) / groups << 15 | u32(first != chunk * groups) << 30;
+}
 
 // sums += weight * the inputs at an address.
 __device__ __forceinline__ void add(float (&sums)[TOKENS], float weight, u32 address) {
@@ -202,7 +218,7 @@ extern "C" __global__ void __launch_bounds__(512, 2)
   const u32 inputs = shared_address(shared), behind = inputs_bytes(p);
   float* const before_switch = reinterpret_cast<float*>(shared + behind);
   float* const after_switch = before_switch + TOKENS * blockDim.x;
-  u16* const ends = reinterpret_cast<u16*>(after_switch + TOKENS * blockDim.x);
+  u32* const spans = reinterpret_cast<u32*>(after_switch + TOKENS * blockDim.x);
   u32 part, block, threads, groups, head;
   const uint4* my_values;
   const u32* my_gaps;
@@ -225,14 +241,18 @@ extern "C" __global__ void __launch_bounds__(512, 2)
       if (u32(i) < groups) load(i, i);
     head = b.parts[part].heads[size_t(block) * threads + thread];
   };
-  // The first group of each row.
-  auto store_ends = [&] {
+  // The chunks of each row, divided where there is time to.
+  auto store_spans = [&] {
     const u32 rows = p.block_rows[part];
-    for (u32 r = thread; r <= rows; r += blockDim.x) ends[r] = b.parts[part].bounds[size_t(block) * (rows + 1) + r];
+    const u16* const bounds = b.parts[part].bounds + size_t(block) * (rows + 1);
+    for (u32 r = thread; r < rows; r += blockDim.x) spans[r] = span(bounds[r], bounds[r + 1], groups);
   };
   begin(blockIdx.x);
-  store_ends();
+  store_spans();
   let_next_launch_begin();
+#if READS == 1
+  stage_gains(reinterpret_cast<Kept*>(shared), b, p.cols / 8);
+#endif
   wait_for_launches_before();
 #if READS
   make(reinterpret_cast<Kept*>(shared), b, p, before_switch);
@@ -271,7 +291,7 @@ extern "C" __global__ void __launch_bounds__(512, 2)
         after_switch[chunk * TOKENS + t] = last;
       }
     }
-    const u32 of_chunk = p.groups[part], of_rows = p.rows[part], row0 = block * block_rows;
+    const u32 of_rows = p.rows[part], row0 = block * block_rows;
     of_all += gridDim.x;
     if (of_all < p.blocks) begin(of_all);
     __syncthreads();
@@ -280,10 +300,11 @@ extern "C" __global__ void __launch_bounds__(512, 2)
     const u32 lane = thread & 7;
     for (u32 r = thread >> 3; r < ((block_rows + 3) & ~3u); r += blockDim.x >> 3) {
       float sum[TOKENS] = {};
-      if (r < block_rows && ends[r] < ends[r + 1]) {
-        const u32 first = ends[r], c0 = first / of_chunk, c1 = (ends[r + 1] - 1) / of_chunk;
+      const u32 chunks = r < block_rows ? spans[r] : NO_CHUNKS;
+      if (chunks != NO_CHUNKS) {
+        const u32 c0 = chunks & 0x7fff, c1 = chunks >> 15 & 0x7fff;
         for (u32 c = c0 + lane; c <= c1; c += 8) {
-          const float* from = c == c0 && first % of_chunk != 0 ? after_switch : before_switch;
+          const float* from = c == c0 && chunks >> 30 ? after_switch : before_switch;
 #pragma unroll
           for (int t = 0; t < TOKENS; t++) sum[t] += from[c * TOKENS + t];
         }
@@ -302,7 +323,7 @@ extern "C" __global__ void __launch_bounds__(512, 2)
     }
     if (of_all >= p.blocks) break;
     __syncthreads();
-    store_ends();
+    store_spans();
   }
 }
 

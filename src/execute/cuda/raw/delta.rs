@@ -161,7 +161,7 @@ fn slack(cut: DeltaCut) -> usize {
 fn shared(cols: usize, tokens: usize, cut: DeltaCut) -> usize {
     let unit = if tokens == 1 { 4 } else { 2 * tokens };
     let inputs = (unit * (cols + slack(cut))).next_multiple_of(16);
-    inputs + 8 * tokens * cut.threads + 2 * (cut.block_rows + 2)
+    inputs + 8 * tokens * cut.threads + 4 * cut.block_rows
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //   CHUNKS   eights of columns that a thread has      ROWS   rows whose weights are on their way at once
 //   WARPS    of a block: 8, or 16 where rows are long
 // Architecture: sm_75 on (bf16: sm_80 on).
-// Shared memory: 4 bytes a row of the block and warp, 8 a warp.
+// Shared memory: 4 bytes a row of the block and warp, 8 a warp, and of a norm 2 a column.
 // Registers: at most 128 a thread, for 512 threads a multiprocessor.
 #ifndef CHUNKS
 #define CHUNKS 2
@@ -56,7 +56,8 @@ __device__ __forceinline__ float dot(float sum, uint4 a, uint4 b) {
   return sum;
 }
 
-// The norm of what the block's threads hold, and its numbers for later launches. `slots` has two for each warp.
+// The norm of what the block's threads hold, and its numbers for later launches. `slots` has two for each warp, and
+// behind them are the gains.
 __device__ __forceinline__ void make_norm(uint4 (&held)[CHUNKS], const ReadsBuffers& b, const ReadsParams& p, u32 eights,
                                           float* slots) {
   using namespace elements;
@@ -80,7 +81,8 @@ __device__ __forceinline__ void make_norm(uint4 (&held)[CHUNKS], const ReadsBuff
     const u32 at = threadIdx.x + c * THREADS;
     if (at < eights) {
       if (p.added > 0 && blockIdx.x == 0) b.sum[at] = held[c];
-      held[c] = normed(held[c], b.gain[at], b.bias + at, p.has_bias, mean, deviation);
+      const uint4 gain = reinterpret_cast<const uint4*>(slots + 2 * WARPS)[at];
+      held[c] = normed(held[c], gain, b.bias + at, p.has_bias, mean, deviation);
       if (blockIdx.x == 0) b.out[at] = held[c];
     }
   }
@@ -111,6 +113,11 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 16 / WARPS)
   let_next_launch_begin();
   // Weights not after the inputs, where that may be.
   if (p.early) fetch(0);
+#if READS == 1
+  // Nobody writes the gains: they are on their way while what they are for is awaited.
+  uint4* const gains = reinterpret_cast<uint4*>(sums + (p.most + 2) * WARPS);
+  for (u32 at = thread; at < p.eights; at += THREADS) gains[at] = b.reads.gain[at];
+#endif
   wait_for_launches_before();
   if (!p.early) fetch(0);
   // The launch before may have written the inputs: they are no constants to the compiler.

@@ -52,7 +52,8 @@ pub(in crate::execute::cuda) unsafe fn rows(gpu: &Gpu, x: &Tensor, parts: &[Part
     let cut = Form::of(cols).and_then(|form| Cut::of(gpu.processors, form, &of_parts));
     // Without a launch the outputs would be whatever stood there.
     let cut = cut.expect("only matrices that can be multiplied come here");
-    let made = reads::taken(gpu, x, |gpu, reads| gpu.has(&cut.form.kernel(x.dtype, Some(reads))));
+    let fits = cut.shared_of_norm(cols) <= gpu.shared;
+    let made = reads::taken(gpu, x, |gpu, reads| fits && gpu.has(&cut.form.kernel(x.dtype, Some(reads))));
     let part = |at: usize| parts[at.min(parts.len() - 1)];
     let of_part = |at: usize| [part(at).weight, part(at).bias.unwrap_or(x), part(at).y];
     let read = made.as_ref().map_or(x, |reads| &reads.x);
@@ -65,7 +66,7 @@ pub(in crate::execute::cuda) unsafe fn rows(gpu: &Gpu, x: &Tensor, parts: &[Part
         kernel: &cut.form.kernel(x.dtype, made.as_deref()),
         blocks: cut.blocks.iter().sum(),
         threads: 32 * cut.form.warps,
-        shared: cut.shared(),
+        shared: if made.is_some() { cut.shared_of_norm(cols) } else { cut.shared() },
         // It waits itself; weights may be read before only where everything that could have written them has ended.
         early: true,
         map: None,
@@ -142,6 +143,11 @@ impl Cut {
 
     fn shared(&self) -> usize {
         4 * (self.most + 2) * self.form.warps
+    }
+
+    /// Where the inputs are a norm, whose gains lie there too.
+    fn shared_of_norm(&self, cols: usize) -> usize {
+        self.shared() + 2 * cols
     }
 
     /// The struct `DenseParams`, but for what is read.

@@ -1,4 +1,4 @@
-// Up to 256 tokens by weights of which two of every four are kept, on the tensor core's own instruction for them (mma.sp,
+// Up to 192 tokens by weights of which two of every four are kept, on the tensor core's own instruction for them (mma.sp,
 // m16n8k32): sparse/nm.rs draws the layout. Weights are the rows of a product, tokens its columns. A block has DOWN * DEEP
 // times 16 rows and TILES * 8 tokens; of its eight warps ACROSS = 8 / DOWN share the columns out, a unit of 64 after the
 // other, and add up at the end.

@@ -1,4 +1,4 @@
-//! Launches of `nm.cu`: up to 256 tokens by two of every four weights, and the dense matrix again.
+//! Launches of `nm.cu`: up to 192 tokens by two of every four weights, and the dense matrix again.
 
 use super::source::{Kernel, Source};
 use super::stream::{Gpu, Launch, Passing};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The most tokens that are multiplied at once.
-pub(in crate::execute::cuda) const MOST_TOKENS: usize = 256;
+pub(in crate::execute::cuda) const MOST_TOKENS: usize = 192;
 /// Tokens of a tile, and the most tiles of a block.
 const TILE: usize = 8;
 const MOST_TILES: usize = 8;
@@ -167,7 +167,7 @@ mod tests {
     proptest! {
         #[test]
         fn blocks_cover_every_row_and_token_and_fit(
-            rows in 1usize..40_000, tokens in 1usize..=256, processors in 1usize..200, shared in (48usize << 10)..(228 << 10)
+            rows in 1usize..40_000, tokens in 1usize..=MOST_TOKENS, processors in 1usize..200, shared in (48usize << 10)..(228 << 10)
         ) {
             if let Some(block) = Block::choose(rows, tokens, processors, shared) {
                 let across = tokens.div_ceil(TILE * block.tiles);
@@ -184,7 +184,7 @@ mod tests {
     fn every_gpu_of_these_sources_has_room_for_a_block() {
         // Ampere 8.0, 8.6 and Ada, Hopper: bytes that a block may have.
         for shared in [163 << 10, 99 << 10, 227 << 10] {
-            for tokens in [1, 8, 16, 64, 256] {
+            for tokens in [1, 8, 16, 64, MOST_TOKENS] {
                 assert!(Block::choose(4096, tokens, 132, shared).is_some(), "{shared} {tokens}");
             }
         }
