@@ -306,7 +306,7 @@ impl Attending {
         let pairs = turns.map_or(0, |turns| turns.pairs);
         let neighbours = turns.is_some_and(|turns| turns.neighbours);
         let lanes = lanes(&qkv[0], &[shape.head_dim]);
-        let form = attention_form(shape, order, lanes, [pairs, usize::from(neighbours)], one.then_some(seen));
+        let form = attention_form(shape, order, lanes, (pairs, neighbours), one.then_some(seen));
         let by_token = turns.is_some_and(|turns| turns.starts.is_some());
         let form = AttentionForm { by_token, ..form };
         let angles = |turns: &Turns<Cuda>| match by_token {
@@ -450,12 +450,11 @@ impl Attending {
 }
 
 /// `one` has the keys that are seen where every sequence has one token.
-/// `neighbours` is 1 where pairs are two neighbours.
 fn attention_form(
     shape: &Heads,
     order: Order,
     lanes: usize,
-    [pairs, neighbours]: [usize; 2],
+    (pairs, neighbours): (usize, bool),
     one: Option<usize>,
 ) -> AttentionForm {
     let vectors = shape.head_dim / lanes;
@@ -472,7 +471,7 @@ fn attention_form(
         // The units of a cube load a query at once.
         planes: planes.max(vectors.div_ceil(PLANE)) as u32,
         pairs: pairs as u32,
-        neighbours: neighbours > 0,
+        neighbours,
         capped: shape.cap.is_some(),
         biased: shape.alibi.is_some(),
         by_token: false,
@@ -579,7 +578,7 @@ mod tests {
         for (head_dim, lanes) in [(128, 8), (128, 4), (80, 8), (96, 8), (6, 2), (7, 1), (256, 4), (512, 1)] {
             for one in [None, Some(5), Some(5000)] {
                 let shape = Heads::new(4, 2, head_dim);
-                let form = attention_form(&shape, Order::Separate, lanes, [0, 0], one);
+                let form = attention_form(&shape, Order::Separate, lanes, (0, false), one);
                 assert!(form.group.is_power_of_two() && form.group as usize <= PLANE);
                 assert!(form.group as usize * form.held >= form.vectors as usize);
                 assert_eq!(form.vectors as usize * lanes, head_dim);
