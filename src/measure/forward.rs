@@ -1,14 +1,18 @@
 //! Sequences → logits, so many rows at a time that memory stays bounded whatever the vocabulary.
 
-use crate::execute::SparseBackend;
+use crate::execute::{SparseBackend, widen};
 use crate::model::{Batch, Decoder, DecoderError, KvCache};
 use burn::tensor::Tensor;
+use rayon::prelude::*;
 use thiserror::Error;
 
 /// Tokens of a forward pass: enough for dense kernels to be efficient, and activations stay small.
 const TOKENS_PER_BATCH: usize = 512;
 /// Logits held at a time, in elements: 64 MiB.
 const LOGITS_PER_CHUNK: usize = 16 << 20;
+
+/// Numbers that a task looks through.
+const TASK: usize = 1 << 16;
 
 /// Tokens that [`decoded_logits`] runs one at a time.
 const DECODED_TOKENS: usize = 4;
@@ -51,7 +55,7 @@ pub fn each_logits<B: SparseBackend>(
             let rows = rows_per_chunk.min(tokens - start);
             let part = if rows == tokens { hidden.clone() } else { hidden.clone().narrow(0, start, rows) };
             let logits = host(decoder.logits(part))?;
-            if let Some(bad) = logits.iter().position(|logit| !logit.is_finite()) {
+            if let Some(bad) = first_not_finite(&logits) {
                 return Err(ForwardError::NotFinite { token: first + start + bad / vocabulary });
             }
             visit(first + start, &logits);
@@ -91,7 +95,7 @@ pub fn decoded_logits<B: SparseBackend>(decoder: &mut Decoder<B>, sequence: &[u3
         let hidden = decoder.extend(&Batch::new([token]), &mut cache)?;
         all.extend(host(decoder.logits(hidden))?);
     }
-    match all.iter().position(|logit| !logit.is_finite()) {
+    match first_not_finite(&all) {
         Some(bad) => Err(ForwardError::NotFinite { token: bad / decoder.architecture().vocabulary }),
         None => Ok(all),
     }
@@ -116,13 +120,33 @@ fn batches(sequences: &[Vec<u32>]) -> impl Iterator<Item = &[Vec<u32>]> {
 /// The numbers of logits.
 pub(super) fn host<B: SparseBackend>(logits: Tensor<B, 2>) -> Result<Vec<f32>, ForwardError> {
     let data = logits.into_data();
-    let data = if data.dtype == burn::tensor::DType::F32 { data } else { data.convert::<f32>() };
-    data.into_vec().map_err(|error| ForwardError::Read(format!("{error:?}")))
+    let dtype = data.dtype;
+    widen(data).ok_or_else(|| ForwardError::Read(format!("they are {dtype:?}")))
+}
+
+/// The place of the first number that is NaN or infinite.
+pub(super) fn first_not_finite(numbers: &[f32]) -> Option<usize> {
+    // A task is whole or not: the place is looked for where there is one.
+    let bad = |part: &&[f32]| !part.iter().all(|number| number.is_finite());
+    let (task, part) = numbers.par_chunks(TASK).enumerate().find_first(|(_, part)| bad(part))?;
+    part.iter().position(|number| !number.is_finite()).map(|place| task * TASK + place)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_number_that_is_not_finite_is_found() {
+        let mut numbers = vec![1.0f32; 3 * TASK + 5];
+        assert_eq!((first_not_finite(&numbers), first_not_finite(&[])), (None, None));
+        for (place, bad) in
+            [(3 * TASK + 4, f32::NAN), (TASK + 7, f32::INFINITY), (TASK, f32::NEG_INFINITY), (0, f32::NAN)]
+        {
+            numbers[place] = bad;
+            assert_eq!(first_not_finite(&numbers), Some(place));
+        }
+    }
 
     #[test]
     fn batches_hold_whole_sequences_in_order() {

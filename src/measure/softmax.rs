@@ -10,7 +10,7 @@ const LANES: usize = 16;
 const BLOCK: usize = 16 * LANES;
 
 /// The largest logit.
-fn max(logits: &[f32]) -> f32 {
+pub(super) fn max(logits: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = logits.as_chunks::<LANES>();
     for chunk in chunks {

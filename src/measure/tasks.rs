@@ -12,8 +12,8 @@
 //! Log-softmax and sums are in f64 of f32 logits whatever the model's dtype; lm-evaluation-harness rounds both to it.
 //! Which items share a pass follows from the items alone, so that results depend on no other task.
 
-use super::forward::{ForwardError, host};
-use super::softmax::log_sum_exp;
+use super::forward::{ForwardError, first_not_finite, host};
+use super::softmax::{log_sum_exp, max};
 use crate::execute::SparseBackend;
 use crate::model::{Batch, Decoder, KvCache, Node, Tree};
 use burn::tensor::{DType, Int, Tensor, TensorData};
@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 /// Tokens of a pass on the host, and on a device, which needs more of them to be busy.
 const TOKENS: [usize; 2] = [1024, 8192];
-/// Logits held at a time, in elements: 64 MiB.
+/// Logits that the host looks at, in elements: 64 MiB. A device makes as many more meanwhile.
 const LOGITS: usize = 16 << 20;
 /// Fewer tokens than this are not worth a root.
 const ROOT: usize = 16;
@@ -194,11 +194,20 @@ fn score_pass<B: SparseBackend>(
     let mut losses: BTreeMap<_, Vec<(usize, f64, bool)>> = BTreeMap::new();
     let rows: Vec<(usize, Vec<Aim>)> = aims.into_iter().collect();
     let vocabulary = decoder.architecture().vocabulary;
-    for rows in rows.chunks((LOGITS / vocabulary).max(1)) {
+    let logits_of = |rows: &[(usize, Vec<Aim>)]| {
         let index = TensorData::new(rows.iter().map(|(row, _)| *row as i32).collect::<Vec<i32>>(), [rows.len()]);
         let index = Tensor::<B, 1, Int>::from_data(index, (decoder.device(), DType::I32));
-        let logits = host(decoder.logits(hidden.clone().select(0, index)))?;
-        if let Some(bad) = logits.iter().position(|logit| !logit.is_finite()) {
+        decoder.logits(hidden.clone().select(0, index))
+    };
+    let mut parts = rows.chunks((LOGITS / vocabulary).max(1));
+    let mut next = parts.next().map(|rows| (rows, logits_of(rows)));
+    while let Some((rows, logits)) = next.take() {
+        let logits = host(logits)?;
+        if !B::ON_HOST {
+            // The device goes on while the host counts.
+            next = parts.next().map(|rows| (rows, logits_of(rows)));
+        }
+        if let Some(bad) = first_not_finite(&logits) {
             return Err(ForwardError::NotFinite { token: rows[bad / vocabulary].1[0].item });
         }
         let of_row = |(logits, (_, aims)): (&[f32], &(usize, Vec<Aim>))| {
@@ -212,6 +221,7 @@ fn score_pass<B: SparseBackend>(
                 losses.entry((aim.item, aim.request)).or_default().push((aim.place, loss, greedy));
             }
         }
+        next = next.or_else(|| parts.next().map(|rows| (rows, logits_of(rows))));
     }
     for ((item, request), mut targets) in losses {
         // In order, so that equal choices have equal sums.
@@ -223,13 +233,8 @@ fn score_pass<B: SparseBackend>(
 }
 
 fn first_largest(logits: &[f32]) -> usize {
-    let mut best = 0;
-    for (index, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = index;
-        }
-    }
-    best
+    let most = max(logits);
+    logits.iter().position(|&logit| logit == most).unwrap_or(0)
 }
 
 /// Where the nodes of an item begin in a pass.
