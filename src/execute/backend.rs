@@ -1,6 +1,6 @@
 //! The one extension trait: what a Burn backend must add to run linears fast, dense and sparse.
 
-use super::convert::narrow;
+use super::convert::{ReadError, narrow};
 use super::decode::DecodeOps;
 use super::own::{OwnArrays, OwnError, OwnKernel, OwnSource};
 use crate::choice::Choice;
@@ -47,11 +47,6 @@ pub enum PackError {
         backend: &'static str,
     },
 }
-
-/// A device did not give numbers back.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error("reading from the device failed: {0}")]
-pub struct ReadError(pub String);
 
 /// A sparse weight as a backend's kernels read it.
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! What a decoder does between its linears, in Burn's operations: the reference, on any backend.
 
+use super::convert::{ReadError, host_numbers};
 use super::decode::{Activation, Column, Norm, NormKind, Places, Projected, Span, Turns};
 use super::kernels::attention::Heads;
 use burn::tensor::backend::Backend;
@@ -65,9 +66,7 @@ pub(super) fn activate<B: Backend>(function: Activation, x: Tensor<B, 2>) -> Ten
 
 pub(super) fn arg_max<B: Backend>(rows: Tensor<B, 2>) -> Result<Vec<Option<u32>>, String> {
     let width = rows.dims()[1];
-    let data = rows.try_into_data().map_err(|error| format!("{error:?}"))?;
-    let data = if data.dtype == DType::F32 { data } else { data.convert::<f32>() };
-    let numbers: Vec<f32> = data.into_vec().map_err(|error| format!("{error:?}"))?;
+    let numbers = host_numbers(rows).map_err(|ReadError(reason)| reason)?;
     Ok(numbers.chunks(width).map(first_largest).collect())
 }
 

@@ -1,11 +1,18 @@
 //! Numbers of one type as numbers of another, on all of rayon's threads: a device holds weights in 16 bits,
 //! the host works on them in 32.
 
-use burn::tensor::{DType, Shape, TensorData};
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Shape, Tensor, TensorData};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::borrow::Cow;
+use thiserror::Error;
+
+/// A device did not give numbers back.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("reading from the device failed: {0}")]
+pub struct ReadError(pub String);
 
 /// Numbers that one task converts: they stay in a core's L2 cache.
 const TASK: usize = 1 << 16;
@@ -32,6 +39,16 @@ pub fn widen(data: TensorData) -> Option<Vec<f32>> {
         // Of 32-bit numbers this is no copy.
         _ => data.convert_dtype(DType::F32).into_vec().ok(),
     }
+}
+
+/// The numbers of a tensor, which waits for the device.
+///
+/// # Errors
+/// When the device does not give them back, or they are of no type of floating-point numbers.
+pub fn host_numbers<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Result<Vec<f32>, ReadError> {
+    let data = tensor.try_into_data().map_err(|error| ReadError(error.to_string()))?;
+    let dtype = data.dtype;
+    widen(data).ok_or_else(|| ReadError(format!("{dtype:?} are no floating-point numbers")))
 }
 
 /// f16 numbers as f32.

@@ -1,8 +1,9 @@
 //! The ops on Flex: tensors are host memory, the CPU kernels read them in place. Weights may be f32 or bf16;
 //! bf16 activations are widened on the way in and rounded on the way out.
 
-use super::backend::{Fastest, LayerShape, PackError, PackFor, Packing, Peaks, ReadError, SparseBackend};
+use super::backend::{Fastest, LayerShape, PackError, PackFor, Packing, Peaks, SparseBackend};
 use super::burn_ops;
+use super::convert::ReadError;
 use super::decode::{Activation, DecodeOps, Norm};
 use super::host::{self, HostWeight};
 use super::kernels::cpu::{NormRows, Simd, activate, dense_linear, norm_rows};

@@ -7,10 +7,10 @@
 //!   host: kernels on borrowed numbers    device: tensor operations, the sums stay there
 //! ```
 
-use super::backend::{ReadError, SparseBackend};
-use super::convert::widen;
+use super::backend::SparseBackend;
+use super::convert::{ReadError, host_numbers};
 use super::kernels::cpu::{Gram, Simd, add_squares};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 
 /// A Gram matrix, or its diagonal, on the way: batches are added in the order in which they come.
 pub struct GramSums<B: SparseBackend> {
@@ -103,8 +103,8 @@ impl<B: SparseBackend> GramSums<B> {
         match self.sums {
             Sums::Host { squares, gram } => Ok(GramTotals { tokens, squares, gram: gram.map(Gram::into_matrix) }),
             Sums::Device { squares, gram, .. } => {
-                let squares = squares.map(read).transpose()?.unwrap_or_default();
-                Ok(GramTotals { tokens, squares, gram: gram.map(read).transpose()? })
+                let squares = squares.map(host_numbers).transpose()?.unwrap_or_default();
+                Ok(GramTotals { tokens, squares, gram: gram.map(host_numbers).transpose()? })
             }
         }
     }
@@ -117,15 +117,11 @@ fn add<B: SparseBackend>(sum: &mut Option<Tensor<B, 2>>, more: Tensor<B, 2>) {
     });
 }
 
-fn read<B: SparseBackend>(tensor: Tensor<B, 2>) -> Result<Vec<f32>, ReadError> {
-    let data: TensorData = tensor.try_into_data().map_err(|error| ReadError(format!("{error:?}")))?;
-    widen(data).ok_or_else(|| ReadError("sums are no floating-point numbers".into()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use burn::backend::{Flex, NdArray};
+    use burn::tensor::TensorData;
 
     fn batch<B: SparseBackend>(tokens: usize, cols: usize, seed: usize) -> Tensor<B, 2> {
         let number = |i: usize| (((i + seed) * 7919) % 1013) as f32 / 506.0 - 1.0;

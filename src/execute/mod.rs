@@ -36,10 +36,10 @@ pub mod stage;
 
 pub use crate::config::format::Format;
 pub use backend::{
-    ColumnWeight, Fastest, KERNEL_POLICY_VERSION, LayerShape, Operand, PackError, PackFor, Packing, Peaks, ReadError,
+    ColumnWeight, Fastest, KERNEL_POLICY_VERSION, LayerShape, Operand, PackError, PackFor, Packing, Peaks,
     SparseBackend, SparseWeight,
 };
-pub use convert::{narrow, wide_bf16, wide_f16, widen};
+pub use convert::{ReadError, host_numbers, narrow, wide_bf16, wide_f16, widen};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaWeight, cuda_device};
 pub use decode::DecodeOps;

@@ -1,6 +1,7 @@
 //! The ops on NdArray: tensors are host memory, the CPU kernels read them in place. f32 only.
 
-use super::backend::{Fastest, LayerShape, PackError, PackFor, Packing, Peaks, ReadError, SparseBackend};
+use super::backend::{Fastest, LayerShape, PackError, PackFor, Packing, Peaks, SparseBackend};
+use super::convert::ReadError;
 use super::host::{self, HostWeight};
 use super::kernels::cpu::{Simd, dense_linear};
 use super::policy;

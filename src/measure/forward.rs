@@ -1,6 +1,6 @@
 //! Sequences → logits, so many rows at a time that memory stays bounded whatever the vocabulary.
 
-use crate::execute::{SparseBackend, widen};
+use crate::execute::{ReadError, SparseBackend, host_numbers};
 use crate::model::{Batch, Decoder, DecoderError, KvCache};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
@@ -119,9 +119,7 @@ fn batches(sequences: &[Vec<u32>]) -> impl Iterator<Item = &[Vec<u32>]> {
 
 /// The numbers of logits.
 pub(super) fn host<B: SparseBackend>(logits: Tensor<B, 2>) -> Result<Vec<f32>, ForwardError> {
-    let data = logits.into_data();
-    let dtype = data.dtype;
-    widen(data).ok_or_else(|| ForwardError::Read(format!("they are {dtype:?}")))
+    host_numbers(logits).map_err(|ReadError(reason)| ForwardError::Read(reason))
 }
 
 /// The place of the first number that is NaN or infinite.

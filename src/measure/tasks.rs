@@ -200,13 +200,12 @@ fn score_pass<B: SparseBackend>(
         decoder.logits(hidden.clone().select(0, index))
     };
     let mut parts = rows.chunks((LOGITS / vocabulary).max(1));
-    let mut next = parts.next().map(|rows| (rows, logits_of(rows)));
-    while let Some((rows, logits)) = next.take() {
+    let mut ask = || parts.next().map(|rows| (rows, logits_of(rows)));
+    let mut next = ask();
+    while let Some((rows, logits)) = next {
         let logits = host(logits)?;
-        if !B::ON_HOST {
-            // The device goes on while the host counts.
-            next = parts.next().map(|rows| (rows, logits_of(rows)));
-        }
+        // A device goes on while the host counts.
+        let begun = if B::ON_HOST { None } else { ask() };
         if let Some(bad) = first_not_finite(&logits) {
             return Err(ForwardError::NotFinite { token: rows[bad / vocabulary].1[0].item });
         }
@@ -221,7 +220,7 @@ fn score_pass<B: SparseBackend>(
                 losses.entry((aim.item, aim.request)).or_default().push((aim.place, loss, greedy));
             }
         }
-        next = next.or_else(|| parts.next().map(|rows| (rows, logits_of(rows))));
+        next = begun.or_else(&mut ask);
     }
     for ((item, request), mut targets) in losses {
         // In order, so that equal choices have equal sums.

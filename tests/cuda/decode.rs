@@ -377,7 +377,7 @@ fn attention_on_ragged_sequences() {
                 let spans: Vec<Span> = lengths.iter().map(|&new| Span { past: 0, new, capacity: new }).collect();
                 for apart in [false, true] {
                     let case = Case { order, shape, pairs, neighbours: false, positions: 80, apart };
-                    case.check(&mut findings, &[spans.clone()], dtype);
+                    case.check(&mut findings, std::slice::from_ref(&spans), dtype);
                 }
             }
         }

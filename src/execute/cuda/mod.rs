@@ -24,10 +24,8 @@ mod weight;
 pub use raw::blas::version as dense_library;
 pub use weight::CudaWeight;
 
-use super::backend::{
-    ColumnWeight, Fastest, LayerShape, Operand, PackError, PackFor, Packing, Peaks, ReadError, SparseBackend,
-};
-use super::convert::{narrow, widen};
+use super::backend::{ColumnWeight, Fastest, LayerShape, Operand, PackError, PackFor, Packing, Peaks, SparseBackend};
+use super::convert::{ReadError, narrow, widen};
 use super::own::{OwnArrays, OwnError, OwnKernel, OwnSource};
 use crate::config::format::Format;
 use crate::sparse::{Digit, Pattern};

@@ -1,7 +1,7 @@
 //! Pruning on CUDA: weights stay on the device, counts and bits come to the host.
 
 use super::{Cuda, Tensor};
-use crate::execute::backend::ReadError;
+use crate::execute::convert::ReadError;
 use crate::execute::kernels::cuda::prune::{
     CUBES, DigitBitsLaunch, LANES, MOST, PLANES, count_magnitudes, magnitudes_above, masked,
 };

@@ -9,7 +9,7 @@ use super::matrix::Matrix;
 use super::sheet::{Sheet, row};
 use crate::analysis::{Linear, activation_sparsity, input_thresholds};
 use crate::config::analysis::RoleThreshold;
-use crate::execute::{ReadError, SparseBackend};
+use crate::execute::{ReadError, SparseBackend, host_numbers};
 use crate::load::Tokens;
 use crate::measure::{ForwardError, agreement, all_logits, likelihood};
 use crate::model::{Batch, Decoder, Stage};
@@ -65,7 +65,7 @@ pub(super) fn walk<B: SparseBackend>(
             }
             advanced.push(decoder.run_stage(stage, batch, |linears, x: &Tensor<B, 2>| {
                 if wanted(linears) {
-                    match host(x) {
+                    match host_numbers(x.clone()) {
                         Ok(numbers) => see(linears, numbers),
                         Err(error) => problem = Some(error),
                     }
@@ -79,10 +79,6 @@ pub(super) fn walk<B: SparseBackend>(
         end();
     }
     Ok(())
-}
-
-fn host<B: SparseBackend>(x: &Tensor<B, 2>) -> Result<Vec<f32>, ReadError> {
-    x.clone().into_data().convert::<f32>().into_vec().map_err(|error| ReadError(format!("{error:?}")))
 }
 
 /// The norms of the inputs of every linear, over all tokens.

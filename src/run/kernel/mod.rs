@@ -18,7 +18,7 @@ use super::scheduler::{Desk, RunError};
 use crate::choice::Choice;
 use crate::config::experiment::{Format, KernelFormat};
 use crate::config::kernel::{kernel_dtypes, kernel_formats, only_sparsity};
-use crate::execute::{KERNEL_POLICY_VERSION, OwnError, PackError, Peaks, SparseBackend};
+use crate::execute::{KERNEL_POLICY_VERSION, OwnError, PackError, Peaks, ReadError, SparseBackend, host_numbers};
 use crate::load::normals;
 use crate::measure::{
     Compared, KernelError, PeakRss, Product, Traffic, input_threshold, masked_input, max_rel_err, quantile,
@@ -397,8 +397,7 @@ impl<B: SparseBackend> Bench<B> {
 }
 
 fn host<B: SparseBackend>(y: Tensor<B, 2>) -> Result<Vec<f32>, KernelError> {
-    let data = y.try_into_data().map_err(|error| KernelError::Device { reason: error.to_string() })?;
-    data.convert::<f32>().into_vec().map_err(|error| KernelError::Device { reason: format!("{error:?}") })
+    host_numbers(y).map_err(|ReadError(reason)| KernelError::Device { reason })
 }
 
 #[cfg(test)]
