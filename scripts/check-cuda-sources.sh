@@ -21,11 +21,15 @@ for architecture in 75 80 89 90a; do
     for macros in "delta TOKENS=1" "delta TOKENS=1 READS=1" "delta TOKENS=1 READS=2" "delta TOKENS=2" "delta TOKENS=4" \
       "octets OCTETS=11 CHUNKS=4 TILES=1 GRAIN=1" "octets OCTETS=4 CHUNKS=2 TILES=2 GRAIN=2" \
       "decode FUNCTION=4 STEPS=1 GROUP=16 ATTEND_WARPS=16" "decode FUNCTION=1 STEPS=4 GROUP=32 ATTEND_WARPS=8" \
+      "likely WIDE_NUMBERS=0" "likely WIDE_NUMBERS=1" \
       "dense CHUNKS=2 ROWS=8 WARPS=8 READS=1" "dense CHUNKS=6 ROWS=2 WARPS=8 READS=2" "dense CHUNKS=8 ROWS=1 WARPS=16 READS=1" \
       "dense CHUNKS=2 ROWS=8 WARPS=8" "dense CHUNKS=6 ROWS=2 WARPS=8" "dense CHUNKS=8 ROWS=1 WARPS=16"; do
       jobs+=("$architecture $brain $macros")
     done
     [[ $architecture == 75 ]] && continue
+    for macros in "DIM=128" "DIM=80 CAPPED=1" "DIM=256 BIASED=1"; do
+      jobs+=("$architecture $brain flash $macros")
+    done
     for macros in "TILES=1 DEEP=1 DOWN=1 STAGES=4" "TILES=4 DEEP=2 DOWN=1 STAGES=3" "TILES=8 DEEP=4 DOWN=2 STAGES=3"; do
       jobs+=("$architecture $brain nm $macros")
     done

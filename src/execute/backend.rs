@@ -61,7 +61,7 @@ pub struct Packing<P> {
 
 /// The version of how kernels are chosen and timed: raised by hand when either changes, since a
 /// kernel cell's time then means something else.
-pub const KERNEL_POLICY_VERSION: u32 = 7;
+pub const KERNEL_POLICY_VERSION: u32 = 8;
 
 /// What a weight is packed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,12 +1,14 @@
 //! What a decoder does between its linears, in Burn's operations: the reference, on any backend.
 
-use super::convert::{ReadError, host_numbers};
-use super::decode::{Activation, Column, Norm, NormKind, Places, Projected, Span, Turns};
+use super::convert::{Later, ReadError, host_numbers};
+use super::decode::{Activation, Column, Likely, Norm, NormKind, Places, Projected, Span, Target, Turns};
 use super::kernels::attention::Heads;
+use super::kernels::softmax::{log_sum_exp, max};
 use burn::tensor::backend::Backend;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, DType, Tensor, TensorData, activation};
+use rayon::prelude::*;
 
 pub(super) fn table_rows<B: Backend>(
     x: Option<Tensor<B, 2>>,
@@ -72,15 +74,31 @@ pub(super) fn arg_max<B: Backend>(rows: Tensor<B, 2>) -> Result<Vec<Option<u32>>
 
 /// The first of the largest numbers; none where one is NaN or infinite.
 fn first_largest(numbers: &[f32]) -> Option<u32> {
-    let mut best = 0;
-    let mut finite = true;
-    for (place, &number) in numbers.iter().enumerate() {
-        finite &= number.is_finite();
-        if number > numbers[best] {
-            best = place;
-        }
+    // Without a way out of the loop, which would keep it from becoming vector code.
+    if !numbers.iter().fold(true, |finite, number| finite & number.is_finite()) {
+        return None;
     }
-    finite.then_some(best as u32)
+    let most = max(numbers);
+    numbers.iter().position(|&number| number == most).map(|place| place as u32)
+}
+
+pub(super) fn likely<B: Backend>(logits: Tensor<B, 2>, targets: &[Target]) -> Later<Vec<Option<Likely>>> {
+    let width = logits.dims()[1];
+    let of_rows = |numbers: Vec<f32>| {
+        let rows: Vec<&[Target]> = targets.chunk_by(|a, b| a.row == b.row).collect();
+        let of_row = |targets: &&[Target]| {
+            let row = &numbers[targets[0].row * width..][..width];
+            let best = first_largest(row).map(|best| (best, log_sum_exp(row)));
+            let of_target = |target: &Target| {
+                let (best, norm) = best?;
+                Some(Likely { log: f64::from(row[target.id as usize]) - norm, first: best == target.id })
+            };
+            targets.iter().map(of_target).collect::<Vec<_>>()
+        };
+        rows.par_iter().flat_map_iter(of_row).collect()
+    };
+    let found = host_numbers(logits).map(of_rows);
+    Box::new(|| found)
 }
 
 pub(super) fn attend<B: Backend>(
@@ -252,10 +270,29 @@ fn spread<B: Backend>(t: Tensor<B, 4>, group: usize) -> Tensor<B, 4> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::backend::Flex;
 
     #[test]
     fn of_equal_numbers_the_first_is_the_largest() {
         assert_eq!(first_largest(&[1.0, 3.0, 3.0, 2.0]), Some(1));
         assert_eq!((first_largest(&[1.0, f32::NAN]), first_largest(&[f32::INFINITY])), (None, None));
+    }
+
+    #[test]
+    fn targets_are_answered_in_their_order_and_rows_without_any_are_not_looked_at() {
+        let third = 3.0f32.ln();
+        let rows = [[0.0, third], [f32::NAN, 0.0], [0.0, f32::NEG_INFINITY], [5.0, 5.0]];
+        let data = TensorData::new(rows.concat(), [4, 2]);
+        let targets = [(0, 1), (0, 0), (2, 0), (3, 1), (3, 0)].map(|(row, id)| Target { row, id });
+        let found = likely(Tensor::<Flex, 2>::from_data(data, &Default::default()), &targets)().unwrap();
+        let expected = [Some((0.75f64, true)), Some((0.25, false)), None, Some((0.5, false)), Some((0.5, true))];
+        for (found, expected) in found.iter().zip(expected) {
+            let found = found.map(|found| (found.log.exp(), found.first));
+            match (found, expected) {
+                (Some(a), Some(b)) => assert!((a.0 - b.0).abs() < 1e-6 && a.1 == b.1, "{a:?} {b:?}"),
+                (found, expected) => assert_eq!(found, expected),
+            }
+        }
+        assert_eq!(found.len(), expected.len());
     }
 }

@@ -14,6 +14,9 @@ use thiserror::Error;
 #[error("reading from the device failed: {0}")]
 pub struct ReadError(pub String);
 
+/// What a device was asked for, and gives when it is called.
+pub type Later<T> = Box<dyn FnOnce() -> Result<T, ReadError>>;
+
 /// Numbers that one task converts: they stay in a core's L2 cache.
 const TASK: usize = 1 << 16;
 

@@ -9,6 +9,7 @@
 //! better than a chain of operations; the numbers are the same but for rounding.
 
 use super::burn_ops;
+use super::convert::Later;
 use super::kernels::attention::Heads;
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Int, Tensor, TensorData};
@@ -199,6 +200,24 @@ fn even(spans: &[Span]) -> bool {
     spans.windows(2).all(|pair| pair[0] == pair[1])
 }
 
+/// A number of a row that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The row.
+    pub row: usize,
+    /// Its place in the row: a token of the vocabulary.
+    pub id: u32,
+}
+
+/// What a row of logits says of a token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Likely {
+    /// The logarithm of how likely it is: its logit less the logarithm of the sum of all exponentials.
+    pub log: f64,
+    /// Whether it is the first of the largest.
+    pub first: bool,
+}
+
 /// What a decoder does between its linears. Inference only.
 pub trait DecodeOps: Backend {
     /// Rows of a table, by a number that each token has and `offset`, added to `x` if given.
@@ -252,6 +271,16 @@ pub trait DecodeOps: Backend {
     /// When the device could not give the numbers back.
     fn arg_max(rows: Tensor<Self, 2>) -> Result<Vec<Option<u32>>, String> {
         burn_ops::arg_max(rows)
+    }
+
+    /// How likely targets are by rows of logits, in f64 of f32 exponentials whatever the rows' dtype; none where a row
+    /// has a number that is NaN or infinite. A device has been asked for them when this returns.
+    ///
+    /// # Shapes
+    /// - `logits`: `[rows, vocabulary]`
+    /// - `targets`: in the order of their rows, which are all of these
+    fn likely(logits: Tensor<Self, 2>, targets: Vec<Target>) -> Later<Vec<Option<Likely>>> {
+        burn_ops::likely(logits, &targets)
     }
 
     /// Does `work`, which makes the logits of one token of each sequence, and writes it down, such that it can be done

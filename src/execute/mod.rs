@@ -39,10 +39,10 @@ pub use backend::{
     ColumnWeight, Fastest, KERNEL_POLICY_VERSION, LayerShape, Operand, PackError, PackFor, Packing, Peaks,
     SparseBackend, SparseWeight,
 };
-pub use convert::{ReadError, host_numbers, narrow, wide_bf16, wide_f16, widen};
+pub use convert::{Later, ReadError, host_numbers, narrow, wide_bf16, wide_f16, widen};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaWeight, cuda_device};
-pub use decode::DecodeOps;
+pub use decode::{DecodeOps, Likely, Target};
 pub use gram::{GramSums, GramTotals};
 pub use host::HostWeight;
 pub use own::{OwnArray, OwnArrays, OwnError, OwnKernel, OwnSource, own_arrays, own_bytes};

@@ -1,6 +1,6 @@
 //! How closely a variant's predictions follow the dense model's, position by position.
 
-use super::softmax::divergence;
+use crate::execute::kernels::softmax::divergence;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,14 +1,16 @@
 //! Sequences → logits, so many rows at a time that memory stays bounded whatever the vocabulary.
 
-use crate::execute::{ReadError, SparseBackend, host_numbers};
+use crate::execute::{Likely, ReadError, SparseBackend, Target, host_numbers};
 use crate::model::{Batch, Decoder, DecoderError, KvCache};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
+use std::ops::Range;
 use thiserror::Error;
 
-/// Tokens of a forward pass: enough for dense kernels to be efficient, and activations stay small.
-const TOKENS_PER_BATCH: usize = 512;
-/// Logits held at a time, in elements: 64 MiB.
+/// Tokens of a forward pass, on the host and on a device: enough for dense kernels to be efficient, and on a device for
+/// sparse ones that begin with the dense matrix; activations stay small.
+const TOKENS_PER_BATCH: [usize; 2] = [512, 4096];
+/// Logits held at a time, in elements: 64 MiB of f32.
 const LOGITS_PER_CHUNK: usize = 16 << 20;
 
 /// Numbers that a task looks through.
@@ -34,48 +36,92 @@ pub enum ForwardError {
     Read(String),
 }
 
-/// Runs the sequences and hands over their logits in order: `visit(first_token, logits)`, where
-/// `logits` is `[rows, vocabulary]` of the tokens from `first_token`, counted over all sequences.
+impl From<ReadError> for ForwardError {
+    fn from(ReadError(reason): ReadError) -> Self {
+        Self::Read(reason)
+    }
+}
+
+/// Runs the sequences, many at once, and hands over what their tokens came to in order: `visit(decoder, first_token,
+/// hidden)`, where `hidden` is `[tokens, width]` from `first_token` on, counted over all sequences.
 ///
 /// # Errors
-/// When a sequence does not fit the model, or a logit is not finite.
-pub fn each_logits<B: SparseBackend>(
+/// When a sequence does not fit the model, and as `visit`.
+pub(super) fn each_hidden<B: SparseBackend>(
     decoder: &mut Decoder<B>,
     sequences: &[Vec<u32>],
-    mut visit: impl FnMut(usize, &[f32]),
+    mut visit: impl FnMut(&Decoder<B>, usize, Tensor<B, 2>) -> Result<(), ForwardError>,
 ) -> Result<(), ForwardError> {
-    let vocabulary = decoder.architecture().vocabulary;
-    let rows_per_chunk = (LOGITS_PER_CHUNK / vocabulary).max(1);
     let mut first = 0;
-    for sequences in batches(sequences) {
+    for sequences in batches(sequences, TOKENS_PER_BATCH[usize::from(!B::ON_HOST)]) {
         let batch = Batch::new(sequences.iter().map(Vec::as_slice));
         let hidden = decoder.hidden(&batch)?;
-        let tokens = batch.tokens();
-        for start in (0..tokens).step_by(rows_per_chunk) {
-            let rows = rows_per_chunk.min(tokens - start);
-            let part = if rows == tokens { hidden.clone() } else { hidden.clone().narrow(0, start, rows) };
-            let logits = host(decoder.logits(part))?;
-            if let Some(bad) = first_not_finite(&logits) {
-                return Err(ForwardError::NotFinite { token: first + start + bad / vocabulary });
-            }
-            visit(first + start, &logits);
-        }
-        first += tokens;
+        visit(decoder, first, hidden)?;
+        first += batch.tokens();
     }
     Ok(())
+}
+
+/// The logits of rows, so many at a time that they may be held, and which rows these are.
+fn logits_by_part<B: SparseBackend>(
+    decoder: &Decoder<B>,
+    hidden: Tensor<B, 2>,
+) -> impl Iterator<Item = (Range<usize>, Tensor<B, 2>)> {
+    let rows = hidden.dims()[0];
+    let most = (LOGITS_PER_CHUNK / decoder.architecture().vocabulary).max(1);
+    (0..rows).step_by(most).map(move |start| {
+        let part = start..rows.min(start + most);
+        let of_part = if part.len() == rows { hidden.clone() } else { hidden.clone().narrow(0, start, part.len()) };
+        (part, decoder.logits(of_part))
+    })
+}
+
+/// How likely targets are by the logits of `hidden`, `[rows, width]`; they are in the order of their rows. None where a
+/// row has a logit that is NaN or infinite.
+///
+/// # Errors
+/// When the device could not give the numbers back.
+pub(super) fn likely<B: SparseBackend>(
+    decoder: &Decoder<B>,
+    hidden: Tensor<B, 2>,
+    targets: &[Target],
+) -> Result<Vec<Option<Likely>>, ForwardError> {
+    let mut rest = targets;
+    let asked = logits_by_part(decoder, hidden).map(|(rows, logits)| {
+        let (here, behind) = rest.split_at(rest.partition_point(|target| target.row < rows.end));
+        rest = behind;
+        B::likely(logits, here.iter().map(|target| Target { row: target.row - rows.start, ..*target }).collect())
+    });
+    // A device is asked for all parts before the first is waited for.
+    let asked: Vec<_> = asked.collect();
+    let mut found = Vec::with_capacity(targets.len());
+    for later in asked {
+        found.extend(later()?);
+    }
+    Ok(found)
 }
 
 /// The logits of every token of the sequences, `[tokens, vocabulary]`.
 ///
 /// # Errors
-/// As [`each_logits`].
+/// When a sequence does not fit the model, or a logit is not finite.
 pub fn all_logits<B: SparseBackend>(
     decoder: &mut Decoder<B>,
     sequences: &[Vec<u32>],
 ) -> Result<Vec<f32>, ForwardError> {
     let tokens: usize = sequences.iter().map(Vec::len).sum();
-    let mut all = Vec::with_capacity(tokens * decoder.architecture().vocabulary);
-    each_logits(decoder, sequences, |_, logits| all.extend_from_slice(logits))?;
+    let vocabulary = decoder.architecture().vocabulary;
+    let mut all = Vec::with_capacity(tokens * vocabulary);
+    each_hidden(decoder, sequences, |decoder, first, hidden| {
+        for (rows, logits) in logits_by_part(decoder, hidden) {
+            let logits = host_numbers(logits)?;
+            if let Some(bad) = first_not_finite(&logits) {
+                return Err(ForwardError::NotFinite { token: first + rows.start + bad / vocabulary });
+            }
+            all.extend_from_slice(&logits);
+        }
+        Ok(())
+    })?;
     Ok(all)
 }
 
@@ -83,7 +129,7 @@ pub fn all_logits<B: SparseBackend>(
 /// others: `[tokens, vocabulary]`, of [`DECODED_TOKENS`] tokens if the sequence has as many.
 ///
 /// # Errors
-/// As [`each_logits`]; `NotFinite` counts from the first of these tokens.
+/// As [`all_logits`]; `NotFinite` counts from the first of these tokens.
 pub fn decoded_logits<B: SparseBackend>(decoder: &mut Decoder<B>, sequence: &[u32]) -> Result<Vec<f32>, ForwardError> {
     let prompt = sequence.len().saturating_sub(DECODED_TOKENS);
     let mut cache = KvCache::new(decoder.architecture(), 1, sequence.len());
@@ -93,7 +139,7 @@ pub fn decoded_logits<B: SparseBackend>(decoder: &mut Decoder<B>, sequence: &[u3
     let mut all = Vec::new();
     for token in sequence[prompt..].chunks(1) {
         let hidden = decoder.extend(&Batch::new([token]), &mut cache)?;
-        all.extend(host(decoder.logits(hidden))?);
+        all.extend(host_numbers(decoder.logits(hidden))?);
     }
     match first_not_finite(&all) {
         Some(bad) => Err(ForwardError::NotFinite { token: bad / decoder.architecture().vocabulary }),
@@ -101,14 +147,14 @@ pub fn decoded_logits<B: SparseBackend>(decoder: &mut Decoder<B>, sequence: &[u3
     }
 }
 
-/// Consecutive sequences, together at most [`TOKENS_PER_BATCH`] tokens unless one alone has more.
-fn batches(sequences: &[Vec<u32>]) -> impl Iterator<Item = &[Vec<u32>]> {
+/// Consecutive sequences, together at most `most` tokens unless one alone has more.
+fn batches(sequences: &[Vec<u32>], most: usize) -> impl Iterator<Item = &[Vec<u32>]> {
     let mut rest = sequences;
     std::iter::from_fn(move || {
         let mut tokens = 0;
         let fitting = rest.iter().take_while(|sequence| {
             tokens += sequence.len();
-            tokens <= TOKENS_PER_BATCH
+            tokens <= most
         });
         let count = fitting.count().max(1).min(rest.len());
         let (batch, behind) = rest.split_at(count);
@@ -117,13 +163,8 @@ fn batches(sequences: &[Vec<u32>]) -> impl Iterator<Item = &[Vec<u32>]> {
     })
 }
 
-/// The numbers of logits.
-pub(super) fn host<B: SparseBackend>(logits: Tensor<B, 2>) -> Result<Vec<f32>, ForwardError> {
-    host_numbers(logits).map_err(|ReadError(reason)| ForwardError::Read(reason))
-}
-
 /// The place of the first number that is NaN or infinite.
-pub(super) fn first_not_finite(numbers: &[f32]) -> Option<usize> {
+fn first_not_finite(numbers: &[f32]) -> Option<usize> {
     // A task is whole or not: the place is looked for where there is one.
     let bad = |part: &&[f32]| !part.iter().all(|number| number.is_finite());
     let (task, part) = numbers.par_chunks(TASK).enumerate().find_first(|(_, part)| bad(part))?;
@@ -149,13 +190,13 @@ mod tests {
     #[test]
     fn batches_hold_whole_sequences_in_order() {
         let sequences: Vec<Vec<u32>> = [300, 200, 100, 600, 10].map(|length| vec![0; length]).into();
-        let lengths: Vec<Vec<usize>> = batches(&sequences).map(|b| b.iter().map(Vec::len).collect()).collect();
+        let lengths: Vec<Vec<usize>> = batches(&sequences, 512).map(|b| b.iter().map(Vec::len).collect()).collect();
         assert_eq!(lengths, [vec![300, 200], vec![100], vec![600], vec![10]]);
-        assert_eq!(batches(&[]).count(), 0);
+        assert_eq!(batches(&[], 512).count(), 0);
         // Windows that divide a batch fill it.
         for length in [64, 512] {
             let windows = vec![vec![0; length]; 16];
-            assert!(batches(&windows).all(|batch| batch.len() * length == TOKENS_PER_BATCH), "{length}");
+            assert!(batches(&windows, 512).all(|batch| batch.len() * length == 512), "{length}");
         }
     }
 }

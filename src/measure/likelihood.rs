@@ -1,11 +1,9 @@
 //! The likelihood of a text by the field's convention: windows of equal length, the mean over their shifted positions. Where
 //! windows overlap, each token counts once, in the first window that has it.
 
-use super::forward::{ForwardError, each_logits};
-use super::softmax::log_sum_exp;
-use crate::execute::SparseBackend;
+use super::forward::{ForwardError, each_hidden, likely};
+use crate::execute::{SparseBackend, Target};
 use crate::model::Decoder;
-use rayon::prelude::*;
 
 /// How likely a text is to a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,7 +44,6 @@ pub fn likelihood<B: SparseBackend>(
     bytes: usize,
     mut done: impl FnMut(usize),
 ) -> Result<Likelihood, ForwardError> {
-    let vocabulary = decoder.architecture().vocabulary;
     let context = windows.first().map_or(0, Vec::len);
     let scored = |window: usize, i: usize| window == 0 || i >= overlap;
     let targets = windows
@@ -55,19 +52,18 @@ pub fn likelihood<B: SparseBackend>(
         .flat_map(|(index, window)| (1..=context).map(move |i| window.get(i).copied().filter(|_| scored(index, i))));
     let targets: Vec<Option<u32>> = targets.collect();
     let (mut nats, mut tokens) = (0.0, 0usize);
-    each_logits(decoder, windows, |first, logits| {
-        let rows = logits.len() / vocabulary;
-        let losses: Vec<Option<f64>> = logits
-            .par_chunks(vocabulary)
-            .zip(&targets[first..first + rows])
-            .map(|(logits, target)| target.map(|target| log_sum_exp(logits) - f64::from(logits[target as usize])))
-            .collect();
+    each_hidden(decoder, windows, |decoder, first, hidden| {
+        let rows = hidden.dims()[0];
+        let here = targets[first..first + rows].iter().enumerate();
+        let asked: Vec<Target> = here.filter_map(|(row, id)| Some(Target { row, id: (*id)? })).collect();
+        let found = likely(decoder, hidden, &asked)?;
         // Summed in order, so that the number of threads does not matter.
-        for loss in losses.into_iter().flatten() {
-            nats += loss;
+        for (target, found) in asked.iter().zip(found) {
+            nats -= found.ok_or(ForwardError::NotFinite { token: first + target.row })?.log;
             tokens += 1;
         }
         done(first + rows);
+        Ok(())
     })?;
     Ok(Likelihood { nats, tokens, bytes })
 }

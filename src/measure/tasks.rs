@@ -12,19 +12,15 @@
 //! Log-softmax and sums are in f64 of f32 logits whatever the model's dtype; lm-evaluation-harness rounds both to it.
 //! Which items share a pass follows from the items alone, so that results depend on no other task.
 
-use super::forward::{ForwardError, first_not_finite, host};
-use super::softmax::{log_sum_exp, max};
-use crate::execute::SparseBackend;
+use super::forward::{ForwardError, likely};
+use crate::execute::{Likely, SparseBackend, Target};
 use crate::model::{Batch, Decoder, KvCache, Node, Tree};
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Tokens of a pass on the host, and on a device, which needs more of them to be busy.
 const TOKENS: [usize; 2] = [1024, 8192];
-/// Logits that the host looks at, in elements: 64 MiB. A device makes as many more meanwhile.
-const LOGITS: usize = 16 << 20;
 /// Fewer tokens than this are not worth a root.
 const ROOT: usize = 16;
 
@@ -190,37 +186,17 @@ fn score_pass<B: SparseBackend>(
             }
         }
     }
+    let rows = TensorData::new(aims.keys().map(|row| *row as i32).collect::<Vec<i32>>(), [aims.len()]);
+    let rows = Tensor::<B, 1, Int>::from_data(rows, (decoder.device(), DType::I32));
+    let of_row = |(row, aims): (usize, Vec<Aim>)| aims.into_iter().map(move |aim| (row, aim));
+    let (targets, aims): (Vec<Target>, Vec<Aim>) =
+        aims.into_values().enumerate().flat_map(of_row).map(|(row, aim)| (Target { row, id: aim.id }, aim)).unzip();
+    let found = likely(decoder, hidden.select(0, rows), &targets)?;
     // By item and request: place, log-likelihood, whether no token is likelier.
     let mut losses: BTreeMap<_, Vec<(usize, f64, bool)>> = BTreeMap::new();
-    let rows: Vec<(usize, Vec<Aim>)> = aims.into_iter().collect();
-    let vocabulary = decoder.architecture().vocabulary;
-    let logits_of = |rows: &[(usize, Vec<Aim>)]| {
-        let index = TensorData::new(rows.iter().map(|(row, _)| *row as i32).collect::<Vec<i32>>(), [rows.len()]);
-        let index = Tensor::<B, 1, Int>::from_data(index, (decoder.device(), DType::I32));
-        decoder.logits(hidden.clone().select(0, index))
-    };
-    let mut parts = rows.chunks((LOGITS / vocabulary).max(1));
-    let mut ask = || parts.next().map(|rows| (rows, logits_of(rows)));
-    let mut next = ask();
-    while let Some((rows, logits)) = next {
-        let logits = host(logits)?;
-        // A device goes on while the host counts.
-        let begun = if B::ON_HOST { None } else { ask() };
-        if let Some(bad) = first_not_finite(&logits) {
-            return Err(ForwardError::NotFinite { token: rows[bad / vocabulary].1[0].item });
-        }
-        let of_row = |(logits, (_, aims)): (&[f32], &(usize, Vec<Aim>))| {
-            let (norm, best) = (log_sum_exp(logits), first_largest(logits));
-            let loss = |aim: &Aim| (f64::from(logits[aim.id as usize]) - norm, best == aim.id as usize);
-            aims.iter().map(loss).collect::<Vec<_>>()
-        };
-        let found: Vec<Vec<(f64, bool)>> = logits.par_chunks(vocabulary).zip(rows).map(of_row).collect();
-        for ((_, aims), found) in rows.iter().zip(found) {
-            for (aim, (loss, greedy)) in aims.iter().zip(found) {
-                losses.entry((aim.item, aim.request)).or_default().push((aim.place, loss, greedy));
-            }
-        }
-        next = begun.or_else(&mut ask);
+    for (aim, found) in aims.iter().zip(found) {
+        let Likely { log, first } = found.ok_or(ForwardError::NotFinite { token: aim.item })?;
+        losses.entry((aim.item, aim.request)).or_default().push((aim.place, log, first));
     }
     for ((item, request), mut targets) in losses {
         // In order, so that equal choices have equal sums.
@@ -229,11 +205,6 @@ fn score_pass<B: SparseBackend>(
         scores[item][request] = Scored { log_likelihood, greedy: targets.iter().all(|(.., greedy)| *greedy) };
     }
     Ok(())
-}
-
-fn first_largest(logits: &[f32]) -> usize {
-    let most = max(logits);
-    logits.iter().position(|&logit| logit == most).unwrap_or(0)
 }
 
 /// Where the nodes of an item begin in a pass.

@@ -7,7 +7,9 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use half::{bf16, f16};
 use sparsify_exp::config;
-use sparsify_exp::execute::decode::{Activation, Column, DecodeOps, Norm, NormKind, Places, Projected, Span, Turns};
+use sparsify_exp::execute::decode::{
+    Activation, Column, DecodeOps, Likely, Norm, NormKind, Places, Projected, Span, Target, Turns,
+};
 use sparsify_exp::execute::kernels::attention::{Alibi, Heads};
 use sparsify_exp::execute::{Cuda, Format, SparseBackend, SparseWeight};
 use sparsify_exp::load::{Checkpoint, Loader};
@@ -215,6 +217,41 @@ fn the_largest_logits() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn how_likely_tokens_are() {
+    let mut wrong = Vec::new();
+    for dtype in DTYPES {
+        for width in [1, 7, 24, 513, 32_000, 50_257, 152_064] {
+            let mut rows: Vec<Vec<f32>> = (0..7).map(|row| numbers(row + width, width, dtype)).collect();
+            // Ties, at both ends too; all the same; one far above the others; nothing asked; what is not finite.
+            rows[1][width / 2] = 2.0;
+            rows[1][width - 1] = 2.0;
+            rows[2].fill(-3.0);
+            rows[3][width / 3] = 200.0;
+            rows[5][width - 1] = f32::NAN;
+            rows[6][width / 2] = f32::INFINITY;
+            let ids = [0, width / 3, width / 2, width - 1].map(|id| id as u32);
+            let targets: Vec<Target> =
+                [0, 1, 2, 3, 5, 6].iter().flat_map(|&row| ids.map(|id| Target { row, id })).collect();
+            let all = rows.concat();
+            let found = Cuda::likely(tensor(&all, [7, width], dtype), targets.clone())().unwrap();
+            let expected = Flex::likely(tensor(&all, [7, width], DType::F32), targets)().unwrap();
+            let same = |a: &Option<Likely>, b: &Option<Likely>| match (a, b) {
+                (Some(a), Some(b)) => a.first == b.first && (a.log - b.log).abs() <= 1e-6 * (1.0 + b.log.abs()),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            let finite = expected[..16].iter().all(Option::is_some) && expected[16..].iter().all(Option::is_none);
+            if !finite || found.len() != 24 || !found.iter().zip(&expected).all(|(a, b)| same(a, b)) {
+                wrong.push(format!("{dtype:?} {width}: {found:?} is not {expected:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(Cuda::likely(tensor(&[1.0; 6], [2, 3], DType::F16), Vec::new())().unwrap(), []);
 }
 
 /// What attentions are run with.

@@ -2,12 +2,14 @@
 //! on. None where that is not so: the kernels in CubeCL (decode.rs) do the same.
 
 use super::raw::decode::{self as raw, Attend, EIGHT};
+use super::raw::flash::{self, Flash};
 use super::raw::reads::{self, Making, Reads};
-use super::raw::{Gpu, script};
-use super::{Tensor, outputs};
-use crate::execute::decode::{Activation, NormKind, Order};
+use super::raw::{Gpu, likely, script};
+use super::{Cuda, Tensor, outputs};
+use crate::execute::convert::{Later, ReadError};
+use crate::execute::decode::{Activation, Likely, NormKind, Order, Target};
 use crate::execute::kernels::attention::Heads;
-use burn::tensor::{DType, Shape, TensorMetadata};
+use burn::tensor::{DType, Int, Shape, Tensor as BurnTensor, TensorData, TensorMetadata};
 use cubecl::server::Handle;
 
 /// The device, if the kernels take these tensors: without gaps, in whole eights, where loads of 16 bytes can begin.
@@ -115,6 +117,43 @@ pub(super) unsafe fn attend(
     places: [&Tensor; 2],
     kv: [&Tensor; 2],
 ) -> Option<Tensor> {
+    let form = form(shape, order, tokens, [room, pairs]);
+    let gpu = gpu(qkv[0].dtype, qkv.into_iter().chain(places).chain(kv)).filter(|_| form.can() && tokens > 0)?;
+    let out = outputs::output(qkv[0], Shape::new([tokens, form.heads * form.dim]), qkv[0].dtype);
+    // SAFETY: the caller's promise; the steps are those of the order.
+    unsafe { raw::attend(&gpu, form, qkv, places, kv, &out) };
+    Some(out)
+}
+
+/// What many tokens see; `beside` has what else there is to their attention but for the order.
+///
+/// # Safety
+/// As of [`flash::rows`].
+pub(super) unsafe fn flash(
+    shape: &Heads,
+    order: Order,
+    tokens: usize,
+    [room, pairs]: [usize; 2],
+    [neighbours, by_token]: [bool; 2],
+    q: &Tensor,
+    [places, angles]: [&Tensor; 2],
+    biases: Option<(&Tensor, usize)>,
+    kv: [&Tensor; 2],
+) -> Option<Tensor> {
+    let attend = form(shape, order, tokens, [room, pairs]);
+    let bias_keys = biases.map(|(_, keys)| keys);
+    let form = Flash { attend, neighbours, by_token, cap: shape.cap, bias_keys };
+    let tensors = [q, places, angles].into_iter().chain(kv);
+    let gpu = gpu(q.dtype, tensors).filter(|gpu| tokens > 0 && form.can(gpu, q.dtype))?;
+    let out = outputs::output(q, Shape::new([tokens, attend.heads * attend.dim]), q.dtype);
+    let biases = biases.map_or(angles, |(biases, _)| biases);
+    // SAFETY: the caller's promise; the steps are those of the order.
+    unsafe { flash::rows(&gpu, form, q, [places, angles, biases], kv, &out) };
+    Some(out)
+}
+
+/// Where queries, keys and values of an order lie.
+fn form(shape: &Heads, order: Order, tokens: usize, [room, pairs]: [usize; 2]) -> Attend {
     let Heads { heads, kv_heads, head_dim: dim, window, scale, .. } = *shape;
     let (sharing, all) = (heads / kv_heads, (heads + 2 * kv_heads) * dim);
     let steps = match order {
@@ -127,12 +166,7 @@ pub(super) unsafe fn attend(
     };
     // Between the queries of two key-value heads lie a key and a value.
     let between = if order == Order::PerHead { 2 * dim } else { 0 };
-    let form = Attend { tokens, heads, kv_heads, dim, pairs, room, window, scale, steps, between };
-    let gpu = gpu(qkv[0].dtype, qkv.into_iter().chain(places).chain(kv)).filter(|_| form.can() && tokens > 0)?;
-    let out = outputs::output(qkv[0], Shape::new([tokens, heads * dim]), qkv[0].dtype);
-    // SAFETY: the caller's promise; the steps are those of the order.
-    unsafe { raw::attend(&gpu, form, qkv, places, kv, &out) };
-    Some(out)
+    Attend { tokens, heads, kv_heads, dim, pairs, room, window, scale, steps, between }
 }
 
 /// The largest number of each row, as [`raw::arg_max`] finds it; false where it can't.
@@ -150,6 +184,29 @@ pub(super) unsafe fn arg_max(rows: &Tensor, found: &Handle, places: Option<&Tens
         }
         None => false,
     }
+}
+
+/// What rows of logits `[rows, width]`, without gaps, say of targets, which are in the order of their rows.
+///
+/// # Panics
+/// When a target is outside.
+pub(super) fn likely(logits: &Tensor, targets: &[Target]) -> Option<Later<Vec<Option<Likely>>>> {
+    let [rows, width] = logits.shape().dims();
+    let gpu = Gpu::of(&logits.device).filter(|gpu| likely::can(gpu, logits.dtype))?;
+    let inside = targets.iter().all(|target| target.row < rows && (target.id as usize) < width);
+    assert!(inside && targets.is_sorted_by_key(|target| target.row), "targets are inside, by row");
+    if targets.is_empty() {
+        return Some(Box::new(|| Ok(Vec::new())));
+    }
+    let numbers = TensorData::new(likely::numbers_of(targets, rows), [rows + 1 + targets.len()]);
+    let numbers = BurnTensor::<Cuda, 1, Int>::from_data(numbers, (&logits.device, DType::I32)).into_primitive();
+    let (client, found) = (logits.client.clone(), logits.client.empty(targets.len() * likely::FOUND));
+    // SAFETY: `logits` has no gaps; the targets were just looked at, and have room.
+    unsafe { likely::rows(&gpu, logits, &numbers, &found) };
+    Some(Box::new(move || {
+        let bytes = client.read_one(found).map_err(|error| ReadError(format!("{error:?}")))?;
+        Ok(likely::read(&bytes))
+    }))
 }
 
 /// Says that something was done otherwise, which a script can't have.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   tokens            1         2 .. 16                        more
-//!   16 bits, cublas   rows *    the fastest of cublas          the fastest of cublas        timed once, see choice.rs
+//!   16 bits, cublas   rows *    the fastest of cublas          the fastest of cublas        timed once, see choice.rs;
+//!                                                              over 128 and no multiple of 64: cublas's own choice
 //!     without it      rows *    tiles                          gemm
 //!   f32               fma rows                                 fma blocks
 //!   elsewhere         Burn's matrix product, which tunes itself: half a minute a shape, at the first use
@@ -22,6 +23,10 @@ use burn::tensor::{DType, Shape, TensorMetadata};
 
 /// The most tokens that the skinny kernel multiplies.
 const TILE_TOKENS: usize = 16;
+/// Numbers of tokens up to this many, or in whole steps of so many, are asked for again and again: kernels are worth
+/// comparing. Others are what some texts together happen to have.
+const FEW_TOKENS: usize = 128;
+const TOKEN_STEP: usize = 64;
 
 /// `y = x · Wᵀ + bias` of a dense weight `[rows, cols]`.
 pub(super) fn product(x: Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
@@ -57,6 +62,11 @@ pub(super) fn kernel(weight: &Tensor, tokens: usize, bias: Option<&Tensor>) -> S
     });
     let kernel = biased.filter(|_| bias.is_none()).unwrap_or_else(|| DenseKernel::of(weight, tokens, bias));
     kernel.name(tokens).into()
+}
+
+/// Whether this number of tokens is worth a comparison.
+fn comes_again(tokens: usize) -> bool {
+    tokens <= FEW_TOKENS || tokens.is_multiple_of(TOKEN_STEP)
 }
 
 /// What a choice is kept under.
@@ -102,7 +112,7 @@ impl DenseKernel {
         let gemm = || gemm::can(&weight.client, weight.dtype);
         let first = Self::new(weight.dtype, Has::of(weight, job), gemm, [tokens, rows, cols]);
         match (first, job, Gpu::of(&weight.device)) {
-            (Self::Blas(_), Some(job), Some(gpu)) if rows * cols >= blas::WORTH_COMPARING => {
+            (Self::Blas(_), Some(job), Some(gpu)) if comes_again(tokens) && rows * cols >= blas::WORTH_COMPARING => {
                 Self::fastest(&gpu, weight, bias, job)
             }
             _ => first,
@@ -265,5 +275,11 @@ mod tests {
         assert_eq!(name(DType::F32, false, false, 4099, 16), "dense-cube-fma-rows");
         assert_eq!(name(DType::F32, false, false, 4099, 17), "dense-cube-fma-blocks");
         assert_eq!(name(DType::F32, false, false, 0, 17), "dense-cube-matmul");
+    }
+
+    #[test]
+    fn lengths_of_texts_are_not_compared() {
+        assert!([1, 7, 127, 128, 192, 256, 2048, 4096].into_iter().all(comes_again));
+        assert!(![129, 957, 8188].into_iter().any(comes_again));
     }
 }

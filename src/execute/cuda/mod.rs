@@ -1,5 +1,6 @@
 //! The op on CUDA.
 
+mod attention;
 mod by_hand;
 pub(super) mod cache;
 mod choice;
@@ -11,6 +12,7 @@ mod form;
 mod gemm;
 mod hold;
 mod inputs;
+mod lanes;
 mod linear;
 mod outputs;
 mod own;

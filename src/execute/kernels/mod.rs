@@ -10,3 +10,4 @@ pub mod cpu;
 pub mod cuda;
 pub mod exp;
 mod heads;
+pub mod softmax;

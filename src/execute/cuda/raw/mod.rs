@@ -4,7 +4,7 @@
 //!   *.cu ──> source ──> NVRTC ──> ~/.cache/sparsify-exp/NVIDIA-H200/cuda/HASH.cubin ──> stream ──> GPU
 //!            macros     once for a driver, an architecture and a source                 └── CubeCL's server thread
 //!   delta, octets, panels, nm: the launches of a format   dense: one token   decode: what is between linears, or
-//!   reads: made by a linear itself
+//!   reads: made by a linear itself   flash: attention of many tokens   likely: log-softmax of what is asked for
 //!   blas: cublasLt   page: launches as a thread writes them down   script: a page of them as a CUDA graph
 //! ```
 //! Nothing here knows when another path is faster. Where something is missing (the stream can't be found, a source can't
@@ -15,6 +15,8 @@ pub(super) mod blas;
 pub(super) mod decode;
 pub(super) mod delta;
 pub(super) mod dense;
+pub(super) mod flash;
+pub(super) mod likely;
 pub(super) mod nm;
 pub(super) mod octets;
 pub(super) mod own;

@@ -2,7 +2,7 @@
 //!
 //! Exponentials are f32, of a function that compilers turn into vector code; sums are kept in f64.
 
-use crate::execute::kernels::exp::exp;
+use super::exp::exp;
 
 /// Sums kept side by side, so that the loops become vector code.
 const LANES: usize = 16;
@@ -10,7 +10,7 @@ const LANES: usize = 16;
 const BLOCK: usize = 16 * LANES;
 
 /// The largest logit.
-pub(super) fn max(logits: &[f32]) -> f32 {
+pub fn max(logits: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = logits.as_chunks::<LANES>();
     for chunk in chunks {
@@ -22,7 +22,7 @@ pub(super) fn max(logits: &[f32]) -> f32 {
 }
 
 /// The logarithm of the sum of exponentials.
-pub(super) fn log_sum_exp(logits: &[f32]) -> f64 {
+pub fn log_sum_exp(logits: &[f32]) -> f64 {
     let max = max(logits);
     let mut sum = 0.0;
     for block in logits.chunks(BLOCK) {
@@ -41,7 +41,7 @@ pub(super) fn log_sum_exp(logits: &[f32]) -> f64 {
 /// KL(p ‖ q) of the distributions that two sets of logits stand for, in nats.
 ///
 /// With weights w = exp(p − max p): Σ w (p − q) / Σ w − (log Σ exp p − log Σ exp q).
-pub(super) fn divergence(p: &[f32], q: &[f32]) -> f64 {
+pub fn divergence(p: &[f32], q: &[f32]) -> f64 {
     let max = max(p);
     let (mut sum, mut weighted) = (0.0, 0.0);
     for (p, q) in p.chunks(BLOCK).zip(q.chunks(BLOCK)) {
