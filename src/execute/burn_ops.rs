@@ -114,7 +114,8 @@ pub(super) fn attend<B: Backend>(
         // Sequences of one length are turned alike.
         attend_even(shape, qkv, spans[0], spans.len(), turns.map(|turns| (turns, turns.start(0))), Some(kv))
     } else {
-        // Only passes that nothing follows have sequences of different lengths.
+        // Sequences that go on each by itself are for devices with kernels of their own.
+        assert!(spans.iter().all(|span| span.past == 0 && span.new == span.capacity), "a pass that nothing follows");
         let mut parts = Vec::with_capacity(spans.len());
         let mut start = 0;
         for (sequence, &span) in spans.iter().enumerate() {

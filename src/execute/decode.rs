@@ -111,8 +111,8 @@ pub struct Span {
 /// Where the tokens of a batch are: in the vocabulary, in their sequences, and in a cache of keys and values.
 ///
 /// ```text
-///   cache, sequences of one span     [sequence][kv head][capacity][head_dim]
-///          of different spans        [kv head][sequence after sequence, each its capacity][head_dim]
+///   cache, sequences of one capacity   [sequence][kv head][capacity][head_dim]
+///          of different ones           [kv head][sequence after sequence, each its capacity][head_dim]
 /// ```
 #[derive(Clone, Debug)]
 pub struct Places<B: Backend> {
@@ -145,7 +145,7 @@ impl<B: Backend> Places<B> {
 
     /// What [`Places::numbers`] are of such tokens.
     pub fn numbers_of(ids: &[u32], spans: &[Span], kv_heads: usize) -> Vec<i32> {
-        let each = if even(spans) { kv_heads } else { 1 };
+        let each = if one_capacity(spans).is_some() { kv_heads } else { 1 };
         let positions = spans.iter().flat_map(|span| span.past..span.past + span.new);
         let numbers = ids.iter().map(|&id| id as i32).chain(positions.map(|position| position as i32));
         let mut numbers: Vec<i32> = numbers.collect();
@@ -174,12 +174,12 @@ impl<B: Backend> Places<B> {
 
     /// Rows of a cache from one head to the next.
     pub fn head_rows(&self) -> usize {
-        if self.is_even() { self.spans.first().map_or(0, |span| span.capacity) } else { self.capacity() }
+        one_capacity(&self.spans).unwrap_or_else(|| self.capacity())
     }
 
     /// Whether all sequences have the same span.
     pub fn is_even(&self) -> bool {
-        even(&self.spans)
+        self.spans.windows(2).all(|pair| pair[0] == pair[1])
     }
 
     /// `[3 * tokens]`: ids, positions, and the row where key 0 of a sequence's first head is.
@@ -196,8 +196,10 @@ impl<B: Backend> Places<B> {
     }
 }
 
-fn even(spans: &[Span]) -> bool {
-    spans.windows(2).all(|pair| pair[0] == pair[1])
+/// The room that each sequence has, where it is the same.
+fn one_capacity(spans: &[Span]) -> Option<usize> {
+    let first = spans.first()?.capacity;
+    spans.iter().all(|span| span.capacity == first).then_some(first)
 }
 
 /// A number of a row that is asked for.
@@ -345,7 +347,12 @@ mod tests {
     #[test]
     fn every_token_has_a_row_of_its_own_in_every_head() {
         let span = |past, new, capacity| Span { past, new, capacity };
-        let batches = [vec![span(3, 2, 8); 3], vec![span(0, 4, 4), span(0, 1, 1), span(0, 7, 7)], vec![span(0, 5, 5)]];
+        let batches = [
+            vec![span(3, 2, 8); 3],
+            vec![span(0, 4, 4), span(0, 1, 1), span(0, 7, 7)],
+            vec![span(0, 5, 5)],
+            vec![span(4, 1, 9), span(0, 9, 9), span(2, 0, 9), span(8, 1, 9)],
+        ];
         for spans in batches {
             for kv_heads in [1, 3] {
                 let ids: Vec<u32> = (0..spans.iter().map(|span| span.new as u32).sum()).collect();

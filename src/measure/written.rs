@@ -1,12 +1,15 @@
 //! What a model writes when it takes the most likely token every time.
 //!
 //! ```text
-//!   prompts      [examples | question 0]   [examples | question 1]   ..        what all begin with is computed once
-//!   on the host, a few are written at once; each place takes the next prompt when its text has ended
+//!   prompts      [examples | question 0]   [examples | question 1]   ..     on the host, what all begin with is computed once
+//!   a few are written at once; each place takes the next prompt when its text has ended
 //!     place 0    question 0 ......|question 4 ...
 //!     place 1    question 1 ..|question 3 ........
 //!     place 2    question 2 ..........|              a step reads the weights once for all places
 //! ```
+//! On a device a step in which no prompt begins is repeated as it was written down, for all places: one whose text has ended
+//! goes on with whatever follows, and nobody reads it.
+//!
 //! Which prompts share a step follows from the prompts alone, so that what is written depends on nothing else.
 
 use super::forward::ForwardError;
@@ -20,8 +23,8 @@ const COMMON: usize = 16;
 const PLACES: usize = 16;
 /// Numbers of all keys and values that are kept at once, 2 GiB, or a quarter of the model's own if these are more.
 const KEPT: usize = 1 << 29;
-/// Tokens of prompts that are begun in a step, unless one alone has more.
-const BEGUN: usize = 1024;
+/// Tokens of prompts that are begun in a step, on the host and on a device, unless one alone has more.
+const BEGUN: [usize; 2] = [1024, 8192];
 
 /// What is to be written.
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +60,8 @@ pub fn write_greedily<B: SparseBackend>(
     done: &dyn Fn(usize),
 ) -> Result<Vec<Vec<u32>>, ForwardError> {
     let capacity = writing.capacity(decoder.architecture().max_positions);
-    let common = common(writing.prompts);
-    match decoder.shares_beginnings(capacity) {
+    let common = if B::ON_HOST { common(writing.prompts) } else { 0 };
+    match decoder.turns_alike(capacity) {
         true => at_once(decoder, writing, common, ends, done),
         false => one_by_one(decoder, writing, common, ends, done),
     }
@@ -93,40 +96,57 @@ fn at_once<B: SparseBackend>(
     let front = front(decoder, prompts, common, common)?;
     let mut cache =
         KvCache::new(decoder.architecture(), places(decoder.architecture(), prompts.len(), capacity), capacity);
+    // A place without a text has seen the front, and has room.
+    (0..cache.sequences()).for_each(|place| cache.restart(place, &front));
     let mut texts: Vec<Option<Text>> = (0..cache.sequences()).map(|_| None).collect();
     let mut waiting = (0..prompts.len()).filter(|&prompt| writing.goes_on(prompt, 0, positions)).peekable();
     let mut all = vec![Vec::new(); prompts.len()];
     let mut finished = 0;
     loop {
         let mut begun = 0;
-        for (place, text) in texts.iter_mut().enumerate().filter(|(_, text)| text.is_none()) {
-            let fits = |prompt: &usize| begun == 0 || begun + prompts[*prompt].len() - common <= BEGUN;
+        for text in texts.iter_mut().filter(|text| text.is_none()) {
+            let most = BEGUN[usize::from(!B::ON_HOST)];
+            let fits = |prompt: &usize| begun == 0 || begun + prompts[*prompt].len() - common <= most;
             let Some(prompt) = waiting.next_if(fits) else { break };
             let next = prompts[prompt][common..].to_vec();
             begun += next.len();
-            cache.restart(place, &front);
             *text = Some(Text { prompt, next, written: Vec::new() });
         }
         if texts.iter().all(Option::is_none) {
             return Ok(all);
         }
-        let next: Vec<Vec<u32>> =
-            texts.iter().map(|text| text.as_ref().map_or_else(Vec::new, |text| text.next.clone())).collect();
-        let hidden = decoder.extend_each(&next, &mut cache)?;
-        let mut tokens = likeliest_of_last(decoder, hidden, &next)?.into_iter();
-        for place in &mut texts {
+        let tokens = step(decoder, &texts, &mut cache)?;
+        for (index, (place, token)) in texts.iter_mut().zip(tokens).enumerate() {
             let Some(text) = place else { continue };
-            let token = tokens.next().flatten().ok_or(ForwardError::NotFinite { token: text.prompt })?;
+            let token = token.ok_or(ForwardError::NotFinite { token: text.prompt })?;
             text.written.push(token);
             text.next = vec![token];
             if ends(&text.written) || !writing.goes_on(text.prompt, text.written.len(), positions) {
                 all[text.prompt] = std::mem::take(&mut text.written);
                 *place = None;
+                cache.restart(index, &front);
                 finished += 1;
                 done(finished);
             }
         }
     }
+}
+
+/// The most likely token behind each text; where there is none, anything.
+fn step<B: SparseBackend>(
+    decoder: &mut Decoder<B>,
+    texts: &[Option<Text>],
+    cache: &mut KvCache<B>,
+) -> Result<Vec<Option<u32>>, ForwardError> {
+    if !B::ON_HOST && texts.iter().flatten().all(|text| text.next.len() == 1) {
+        let tokens: Vec<u32> = texts.iter().map(|text| text.as_ref().map_or(0, |text| text.next[0])).collect();
+        return Ok(decoder.next(&tokens, cache)?);
+    }
+    let next: Vec<Vec<u32>> =
+        texts.iter().map(|text| text.as_ref().map_or_else(Vec::new, |text| text.next.clone())).collect();
+    let hidden = decoder.extend_each(&next, cache)?;
+    let mut tokens = likeliest_of_last(decoder, hidden, &next)?.into_iter();
+    Ok(texts.iter().map(|text| text.as_ref().and_then(|_| tokens.next().flatten())).collect())
 }
 
 /// The most likely token behind each sequence that has new tokens.

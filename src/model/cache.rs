@@ -100,13 +100,13 @@ impl<B: SparseBackend> KvCache<B> {
         self.seen.iter_mut().for_each(Vec::clear);
     }
 
-    /// Begins a sequence anew as the one of `front` is. For backends in host memory.
+    /// Begins a sequence anew as the one of `front` is, which on a device is empty.
     ///
     /// # Panics
-    /// When `front` has more tokens than there is room for, or is another model's.
+    /// When `front` has more tokens than there is room for, or any on a device, or is another model's.
     pub fn restart(&mut self, sequence: usize, front: &Self) {
+        assert!(B::ON_HOST || front.past() == 0, "what a device holds is not copied");
         self.seen[sequence].clone_from(&front.seen[0]);
-        self.known = Known::Nothing;
         let filled = front.past() * front.head_dim;
         let (room, of_front) = (self.capacity * self.head_dim, front.capacity * front.head_dim);
         for (block, front) in self.blocks.iter_mut().zip(&front.blocks) {

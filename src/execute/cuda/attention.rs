@@ -10,6 +10,7 @@
 
 use super::lanes::{PLANE, burn, client, flat, lanes, like, units};
 use super::outputs::array;
+use super::raw::flash::Flash;
 use super::{Cuda, Tensor, by_hand};
 use crate::execute::decode::{Order, Places, Projected, Span, Turns};
 use crate::execute::kernels::attention::Heads;
@@ -128,7 +129,7 @@ impl Attending {
         let ([q, k, v], [keys, values]) = (&self.qkv, &self.kv);
         let form = [self.head_rows as usize, self.form.pairs as usize];
         let places = [&self.numbers, &self.turns];
-        // SAFETY: see the module.
+        // SAFETY: see decode.rs.
         unsafe { by_hand::attend(&self.shape, self.form.order, self.tokens, form, [q, k, v], places, [keys, values]) }
     }
 
@@ -136,14 +137,11 @@ impl Attending {
     fn by_tiles(&self, biases: &Tensor) -> Option<Tensor> {
         let AttentionForm { order, pairs, neighbours, by_token, biased, .. } = self.form;
         let ([q, ..], [keys, values]) = (&self.qkv, &self.kv);
-        let form = [self.head_rows as usize, pairs as usize];
-        let biases = biased.then_some((biases, self.longest));
-        let places = [&self.numbers, &self.turns];
-        // SAFETY: see the module; biases are of as many keys as the longest sequence has.
-        unsafe {
-            let turned = [neighbours, by_token];
-            by_hand::flash(&self.shape, order, self.tokens, form, turned, q, places, biases, [keys, values])
-        }
+        let attend = by_hand::form(&self.shape, order, self.tokens, [self.head_rows as usize, pairs as usize]);
+        let bias_keys = biased.then_some(self.longest);
+        let form = Flash { attend, neighbours, by_token, cap: self.shape.cap, bias_keys };
+        // SAFETY: see decode.rs; the steps are those of the order, and biases of as many keys as the longest sequence has.
+        unsafe { by_hand::flash(form, q, [&self.numbers, &self.turns, biases], [keys, values]) }
     }
 
     pub(super) fn run(mut self) -> BurnTensor<Cuda, 2> {
@@ -181,7 +179,7 @@ impl Attending {
         let dtype: StorageType = out.dtype.into();
         let [q, k, v] = self.qkv;
         let [keys, values] = self.kv;
-        // SAFETY: see the module; `out` and `parts` have room for every token, head and share.
+        // SAFETY: see decode.rs; `out` and `parts` have room for every token, head and share.
         unsafe {
             attend::launch_unchecked::<CudaRuntime>(
                 &client,
@@ -228,7 +226,7 @@ impl Attending {
         let [_, k, v] = &self.qkv;
         let [keys, values] = &self.kv;
         let dim = self.form.vectors as usize * self.form.lanes;
-        // SAFETY: see the module.
+        // SAFETY: see decode.rs.
         unsafe {
             place::launch_unchecked::<CudaRuntime>(
                 &client(k),

@@ -125,35 +125,22 @@ pub(super) unsafe fn attend(
     Some(out)
 }
 
-/// What many tokens see; `beside` has what else there is to their attention but for the order.
+/// What many tokens see; `beside` has the places, the angles and the biases.
 ///
 /// # Safety
 /// As of [`flash::rows`].
-pub(super) unsafe fn flash(
-    shape: &Heads,
-    order: Order,
-    tokens: usize,
-    [room, pairs]: [usize; 2],
-    [neighbours, by_token]: [bool; 2],
-    q: &Tensor,
-    [places, angles]: [&Tensor; 2],
-    biases: Option<(&Tensor, usize)>,
-    kv: [&Tensor; 2],
-) -> Option<Tensor> {
-    let attend = form(shape, order, tokens, [room, pairs]);
-    let bias_keys = biases.map(|(_, keys)| keys);
-    let form = Flash { attend, neighbours, by_token, cap: shape.cap, bias_keys };
-    let tensors = [q, places, angles].into_iter().chain(kv);
+pub(super) unsafe fn flash(form: Flash, q: &Tensor, beside: [&Tensor; 3], kv: [&Tensor; 2]) -> Option<Tensor> {
+    let Attend { tokens, heads, dim, .. } = form.attend;
+    let tensors = [q].into_iter().chain(beside).chain(kv);
     let gpu = gpu(q.dtype, tensors).filter(|gpu| tokens > 0 && form.can(gpu, q.dtype))?;
-    let out = outputs::output(q, Shape::new([tokens, attend.heads * attend.dim]), q.dtype);
-    let biases = biases.map_or(angles, |(biases, _)| biases);
-    // SAFETY: the caller's promise; the steps are those of the order.
-    unsafe { flash::rows(&gpu, form, q, [places, angles, biases], kv, &out) };
+    let out = outputs::output(q, Shape::new([tokens, heads * dim]), q.dtype);
+    // SAFETY: the caller's promise.
+    unsafe { flash::rows(&gpu, form, q, beside, kv, &out) };
     Some(out)
 }
 
-/// Where queries, keys and values of an order lie.
-fn form(shape: &Heads, order: Order, tokens: usize, [room, pairs]: [usize; 2]) -> Attend {
+/// Where queries, keys and values of an order lie, and the rest of an attention's shape.
+pub(super) fn form(shape: &Heads, order: Order, tokens: usize, [room, pairs]: [usize; 2]) -> Attend {
     let Heads { heads, kv_heads, head_dim: dim, window, scale, .. } = *shape;
     let (sharing, all) = (heads / kv_heads, (heads + 2 * kv_heads) * dim);
     let steps = match order {

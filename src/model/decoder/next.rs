@@ -9,6 +9,7 @@
 //! ways, and only if the logits are the same to the last bit is the second way trusted: a pass of which something was not
 //! written down gives others.
 
+use super::ragged::spans_of_each;
 use super::*;
 use crate::execute::decode::{Recorded, TimedLaunch};
 use std::borrow::Cow;
@@ -39,24 +40,27 @@ pub(in super::super) struct Written<B: SparseBackend> {
     /// [`Decoder::weights`] of then.
     weights: u64,
     places: Places<B>,
-    /// What stands in the places on the device: the tokens that come next, and how many came before them.
-    expected: (Vec<u32>, usize),
+    /// What stands in the places on the device: the tokens that come next, and how many came before each.
+    expected: (Vec<u32>, Vec<usize>),
 }
 
 impl<B: SparseBackend> Decoder<B> {
-    /// As [`Decoder::extend`] by a token of each sequence, and the arg-max of its logits; none where one is NaN or
+    /// As [`Decoder::extend_each`] by a token of each sequence, and the arg-max of its logits; none where one is NaN or
     /// infinite.
     ///
     /// # Errors
     /// When the tokens do not fit the cache or the model, or the device does not give the numbers back.
     pub fn next(&mut self, tokens: &[u32], cache: &mut KvCache<B>) -> Result<Vec<Option<u32>>, DecoderError> {
         let batch = Batch::new(tokens.iter().map(std::slice::from_ref));
-        let spans = cache_spans(&batch, cache)?;
+        let spans = spans_of_each(&batch.lengths, cache)?;
         self.check(&batch, &spans)?;
         // A pass whose parts are timed waits between them, and one that changes its inputs does more than launch.
         let plain = self.clock.is_some() || !self.thresholds.is_empty() || !launches_only(&self.architecture);
         if plain || matches!(cache.known, Known::Never) {
-            let hidden = self.extend(&batch, cache)?;
+            let hidden = match cache.is_even() {
+                true => self.extend(&batch, cache)?,
+                false => self.extend_each(&tokens.iter().map(|&token| vec![token]).collect::<Vec<_>>(), cache)?,
+            };
             return self.largest(hidden);
         }
         let known = std::mem::replace(&mut cache.known, Known::Nothing);
@@ -108,7 +112,7 @@ impl<B: SparseBackend> Decoder<B> {
         spans: Vec<Span>,
         cache: &mut KvCache<B>,
     ) -> Result<(Vec<Option<u32>>, Known<B>), DecoderError> {
-        let past = cache.past();
+        let after = after(&spans);
         let places = self.places(batch, spans.clone());
         let (decoder, blocks) = (&*self, &mut cache.blocks);
         let recorded = B::record(&self.device, &places, || decoder.logits(decoder.run(&places, blocks)));
@@ -117,7 +121,7 @@ impl<B: SparseBackend> Decoder<B> {
             return Ok((self.largest(hidden)?, Known::Never));
         };
         let next = recorded.largest().map_err(DecoderError::Read)?;
-        let expected = (ids(&next), past + 1);
+        let expected = (ids(&next), after);
         let known = Known::Written(Written { recorded, compared: false, weights: self.weights, places, expected });
         Ok((next, known))
     }
@@ -130,8 +134,9 @@ impl<B: SparseBackend> Decoder<B> {
         spans: Vec<Span>,
         cache: &mut KvCache<B>,
     ) -> Result<(Vec<Option<u32>>, Known<B>), DecoderError> {
-        let past = cache.past();
-        if (&written.expected.0[..], written.expected.1) != (&batch.ids[..], past) {
+        let after = after(&spans);
+        let came = spans.iter().map(|span| span.past);
+        if written.expected.0 != batch.ids || !came.eq(written.expected.1.iter().copied()) {
             let at = Places::<B>::numbers_of(&batch.ids, &spans, self.architecture.attention.kv_heads);
             written.recorded.place(&written.places, at);
         }
@@ -157,7 +162,7 @@ impl<B: SparseBackend> Decoder<B> {
             }
             written.compared = true;
         }
-        written.expected = (ids(&next), past + 1);
+        written.expected = (ids(&next), after);
         Ok((next, Known::Written(written)))
     }
 }
@@ -191,6 +196,11 @@ fn launches_only(architecture: &Architecture) -> bool {
         norms && one_layer && heads
     };
     unscaled && plain_scores && same_turns && final_norm.is_some() && blocks.iter().all(of_launches)
+}
+
+/// How many tokens of each sequence come before those behind these spans.
+fn after(spans: &[Span]) -> Vec<usize> {
+    spans.iter().map(|span| span.past + span.new).collect()
 }
 
 /// Tokens as they stand on the device: it knows no missing ones.

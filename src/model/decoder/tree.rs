@@ -51,14 +51,17 @@ struct Wave<B: SparseBackend> {
 }
 
 impl<B: SparseBackend> Decoder<B> {
-    /// Whether sequences of up to `longest` tokens may share what they begin with: here, and turned in the same way
-    /// whatever their length.
+    /// Whether sequences of up to `longest` tokens may share what they begin with: in host memory, and turned alike.
     pub fn shares_beginnings(&self, longest: usize) -> bool {
-        let alike = match &self.architecture.positions {
+        B::ON_HOST && self.turns_alike(longest)
+    }
+
+    /// Whether sequences of up to `longest` tokens are turned in the same way whatever their length.
+    pub fn turns_alike(&self, longest: usize) -> bool {
+        match &self.architecture.positions {
             Positions::Rotary(all) => all.iter().all(|of| of.scaling.turned_as(longest) == of.scaling.turned_as(1)),
             Positions::Learned { .. } | Positions::Alibi(_) => true,
-        };
-        B::ON_HOST && alike
+        }
     }
 
     /// As [`Decoder::hidden`], for the nodes of a tree behind the one sequence of `root`: `[tokens, width]`, wave by
