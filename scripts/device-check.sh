@@ -18,6 +18,7 @@
 #   torch      50   PyTorch with CUDA graphs on the same card, where it is installed
 #   batch      90   16 sequences at a time, dense and bitmap
 #   families  120   the decoders of tests/fixtures against the CPU, in three dtypes
+#   older     400   the edges and parts by the code of Turing (7.5), Ampere (8.0) and Ada (8.9), and s1 so
 #   profile    60   `run --profile` on a small model: the table and the figure
 #   kernels   300   experiments/kernels-cuda.toml
 #   memcheck  300   compute-sanitizer on the edges
@@ -73,14 +74,25 @@ sequences() { BATCH=16 SPARSITY=0 speed && BATCH=16 SPARSITY=0.5,0.7,0.9 FORMAT=
 run() { "$program" run "$@" --results "$out/results" --offline -s 'device.backend="cuda"'; }
 baseline() { python3 -c 'import torch' 2>/dev/null && python3 scripts/decode-torch.py || echo "no PyTorch here"; }
 sanitized() { compute-sanitizer --tool "$1" --error-exitcode 9 "$tests" --ignored --nocapture --test-threads=1 linear::edges; }
+older() {
+  local code=0 of
+  for of in 75 80 89; do
+    export SPARSIFY_EXP_KERNELS_OF=$of
+    echo "as $of"
+    apart linear::edges || code=1
+    apart attention:: decode:: --skip tokens_of --skip decoders || code=1
+    run experiments/s1.toml -s 'model.dtype="f16"' -s "name=\"s1-as-$of\"" || code=1
+  done
+  return $code
+}
 export tests program out
-export -f asked apart speed blocks generation sequences run baseline sanitized
+export -f asked apart older speed blocks generation sequences run baseline sanitized
 
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader | tee -a "$out/steps.txt"
 for name in "$@"; do
   case $name in
     edges) step edges 90 bash -c 'apart linear::edges; code=$?; asked linear::large && exit $code' ;;
-    parts) step parts 40 bash -c 'apart decode:: --skip tokens_of --skip decoders' ;;
+    parts) step parts 40 bash -c 'apart attention:: decode:: --skip tokens_of --skip decoders' ;;
     tokens) step tokens 60 bash -c 'asked decode::tokens_of' ;;
     s1) step s1 40 bash -c 'run experiments/s1.toml && run experiments/s1.toml' ;;
     layers) step layers 60 bash -c blocks ;;
@@ -89,6 +101,7 @@ for name in "$@"; do
     torch) step torch 50 bash -c baseline ;;
     batch) step batch 90 bash -c sequences ;;
     families) step families 120 bash -c 'asked --exact decode::decoders' ;;
+    older) step older 400 bash -c older ;;
     profile) step profile 60 bash -c 'run experiments/s1.toml --profile -s "measure.metrics=[\"structure\", \"latency\"]" -s measure.prompt=8 -s measure.generate=8 -s name=\"profiled\" && cat "$out/results/profiled/tables/profile.csv"' ;;
     kernels) step kernels 300 bash -c 'run experiments/kernels-cuda.toml && cat "$out/results/kernels-cuda/tables/kernels.csv"' ;;
     memcheck) step memcheck 300 bash -c 'sanitized memcheck' ;;

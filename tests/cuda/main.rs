@@ -3,6 +3,7 @@
 //! `cargo test --release --features cuda --test cuda -- --ignored --test-threads 1`, in the repository.
 #![cfg(feature = "cuda")]
 
+mod attention;
 mod decode;
 mod linear;
 mod panics;

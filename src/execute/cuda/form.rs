@@ -5,7 +5,7 @@
 //! ```
 //! Small layers, and GPUs that no kernel in CUDA C++ ran on, go by the tables of [`policy`].
 
-use super::raw::{self, Gpu, panels};
+use super::raw::{Gpu, panels};
 use super::weight::CudaWeight;
 use super::{Cuda, Tensor, choice, dense, linear, outputs, policy};
 use crate::config::format::Format;
@@ -26,7 +26,7 @@ const FORMS: [Option<Format>; 3] = [None, Some(Format::Csr), Some(Format::Bitmap
 
 /// The fastest form of a layer for this many tokens.
 pub(super) fn fastest(layer: LayerShape, tokens: usize, dtype: DType, device: &CudaDevice) -> Fastest {
-    let by_table = || Fastest::from(policy::fastest(layer, tokens, raw::kernels_ran_here()));
+    let by_table = || Fastest::from(policy::fastest(layer, tokens, Gpu::of(device).is_some()));
     let large = layer.rows * layer.cols >= FEWEST_WEIGHTS;
     let worth = large && dtype.size() == 2 && (1..=panels::MOST_TOKENS).contains(&tokens);
     let Some(gpu) = Gpu::of(device).filter(|_| worth) else { return by_table() };

@@ -21,6 +21,7 @@ pub(super) mod probe;
 mod prune;
 mod raw;
 mod threshold;
+mod trial;
 mod weight;
 
 pub use raw::blas::version as dense_library;
@@ -61,8 +62,9 @@ const PEAK_ROUNDS: usize = 10;
 /// The GPU at an index.
 pub fn cuda_device(index: usize) -> CudaDevice {
     cache::install(index);
-    raw::look(index);
-    CudaDevice::new(index)
+    let device = CudaDevice::new(index);
+    trial::ask(&device);
+    device
 }
 
 impl SparseBackend for Cuda {

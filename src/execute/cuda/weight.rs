@@ -197,7 +197,7 @@ fn by_octets(
     let octets = match tokens {
         ..=octets::FEW => {
             let processors = processors(&CudaRuntime::client(device));
-            Octets::from_dense(weights, pattern, processors, octets::CHUNK_BYTES, bits)?
+            Octets::from_dense(weights, pattern, processors, octets::chunk_bytes(gpu), bits)?
         }
         _ => Octets::panels(weights, pattern, bits)?,
     };

@@ -9,7 +9,6 @@
 //! ways, and only if the logits are the same to the last bit is the second way trusted: a pass of which something was not
 //! written down gives others.
 
-use super::ragged::spans_of_each;
 use super::*;
 use crate::execute::decode::{Recorded, TimedLaunch};
 use std::borrow::Cow;
@@ -221,4 +220,21 @@ pub(super) fn cache_spans<B: SparseBackend>(batch: &Batch, cache: &KvCache<B>) -
         return Err(DecoderError::CacheFull { needed: past + new, capacity });
     }
     Ok(vec![Span { past, new, capacity }; sequences])
+}
+
+/// What the sequences of a cache have that go on by so many tokens each.
+///
+/// # Errors
+/// When there are other sequences, or there is no room.
+pub(super) fn spans_of_each<B: SparseBackend>(new: &[usize], cache: &KvCache<B>) -> Result<Vec<Span>, DecoderError> {
+    let (sequences, capacity) = (cache.sequences(), cache.capacity());
+    if new.len() != sequences {
+        return Err(DecoderError::OtherSequences { sequences });
+    }
+    let span = |(seen, &new): (&Vec<u32>, &usize)| Span { past: seen.len(), new, capacity };
+    let spans: Vec<Span> = cache.seen().iter().zip(new).map(span).collect();
+    match spans.iter().map(|span| span.past + span.new).find(|&needed| needed > capacity) {
+        Some(needed) => Err(DecoderError::CacheFull { needed, capacity }),
+        None => Ok(spans),
+    }
 }

@@ -9,9 +9,8 @@
 //! Linears see the tokens of all sequences as one matrix, so that weights are read once for all of them. For models whose
 //! rotary angles do not depend on how long a sequence is.
 
-use super::{Batch, Decoder, DecoderError};
+use super::{Batch, Decoder, DecoderError, next};
 use crate::execute::SparseBackend;
-use crate::execute::decode::Span;
 use crate::model::cache::KvCache;
 use burn::tensor::Tensor;
 
@@ -23,26 +22,9 @@ impl<B: SparseBackend> Decoder<B> {
     /// When the tokens do not fit the cache or the model; the cache is as it was then.
     pub fn extend_each(&mut self, new: &[Vec<u32>], cache: &mut KvCache<B>) -> Result<Tensor<B, 2>, DecoderError> {
         let lengths: Vec<usize> = new.iter().map(Vec::len).collect();
-        let spans = spans_of_each(&lengths, cache)?;
+        let spans = next::spans_of_each(&lengths, cache)?;
         let hidden = self.pass(&Batch::new(new.iter().map(Vec::as_slice)), spans, &mut cache.blocks)?;
         cache.grow(new.iter().map(Vec::as_slice));
         Ok(hidden)
-    }
-}
-
-/// What the sequences of a cache have that go on by so many tokens each.
-///
-/// # Errors
-/// When there are other sequences, or there is no room.
-pub(super) fn spans_of_each<B: SparseBackend>(new: &[usize], cache: &KvCache<B>) -> Result<Vec<Span>, DecoderError> {
-    let (sequences, capacity) = (cache.sequences(), cache.capacity());
-    if new.len() != sequences {
-        return Err(DecoderError::OtherSequences { sequences });
-    }
-    let span = |(seen, &new): (&Vec<u32>, &usize)| Span { past: seen.len(), new, capacity };
-    let spans: Vec<Span> = cache.seen().iter().zip(new).map(span).collect();
-    match spans.iter().map(|span| span.past + span.new).find(|&needed| needed > capacity) {
-        Some(needed) => Err(DecoderError::CacheFull { needed, capacity }),
-        None => Ok(spans),
     }
 }

@@ -1,5 +1,6 @@
 // What every source in this folder begins with. Number is the type of weights, inputs and outputs: f16, or bf16 with
-// BRAIN_NUMBERS. PLAIN_COPIES takes the copies of older architectures on any.
+// BRAIN_NUMBERS. ARCHITECTURE is that of the code, as __CUDA_ARCH__ says it; an older one can be given, so that a newer GPU
+// runs what an older one would.
 // Architecture: sm_75 on (bf16: sm_80 on). Below sm_90 there are no bulk copies, below sm_80 no asynchronous ones.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -12,11 +13,14 @@ typedef unsigned long long u64;
 #ifndef BRAIN_NUMBERS
 #define BRAIN_NUMBERS 0
 #endif
-#if !defined(__CUDA_ARCH__) || (__CUDA_ARCH__ >= 900 && !defined(PLAIN_COPIES))
-#define BULK_COPIES 1
+#ifndef ARCHITECTURE
+#ifdef __CUDA_ARCH__
+#define ARCHITECTURE __CUDA_ARCH__
 #else
-#define BULK_COPIES 0
+#define ARCHITECTURE 900
 #endif
+#endif
+#define BULK_COPIES (ARCHITECTURE >= 900)
 
 // Two numbers in 32 bits, the first in the low half, as f32.
 __device__ __forceinline__ float2 pair_to_float(u32 pair) {
@@ -61,7 +65,7 @@ __device__ __forceinline__ uint4 load_four(u32 address) {
 }
 
 // Weights are read once: they need no place in the L1 cache.
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#if ARCHITECTURE >= 800
 #define LOAD_ONCE "ld.global.nc.L1::no_allocate.L2::256B"
 #else
 #define LOAD_ONCE "ld.global.nc"
@@ -82,13 +86,13 @@ __device__ __forceinline__ u32 load_once(const u32* from) {
 
 // A launch that the stream lets begin early waits here for all that came before it, and lets the next begin early.
 __device__ __forceinline__ void wait_for_launches_before() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if ARCHITECTURE >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
 __device__ __forceinline__ void let_next_launch_begin() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if ARCHITECTURE >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
@@ -118,7 +122,7 @@ __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
 
 // 16 bytes of global memory to shared memory, on Turing at once.
 __device__ __forceinline__ void copy_16(u32 to, const void* from) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#if ARCHITECTURE >= 800
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 #else
   const uint4 v = *static_cast<const uint4*>(from);
@@ -127,7 +131,7 @@ __device__ __forceinline__ void copy_16(u32 to, const void* from) {
 }
 
 __device__ __forceinline__ void copies_commit() {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#if ARCHITECTURE >= 800
   asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
@@ -135,7 +139,7 @@ __device__ __forceinline__ void copies_commit() {
 // Waits for all groups of copies but the newest ones, which are this many.
 template <int NEWEST>
 __device__ __forceinline__ void copies_wait() {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#if ARCHITECTURE >= 800
   asm volatile("cp.async.wait_group %0;" ::"n"(NEWEST) : "memory");
 #endif
 }
@@ -147,7 +151,7 @@ __device__ __forceinline__ void multiply_add(float (&sums)[4], uint4 a, u32 b0, 
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
-#elif !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#elif ARCHITECTURE >= 800
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])

@@ -88,7 +88,7 @@ __device__ __forceinline__ void stage_queries(const u16* q, const float2* angles
 }
 }  // namespace flash
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#if ARCHITECTURE >= 800
 // Blocks: heads x ceil(tokens / 64), the last tokens first: they have the most keys.
 //   places [3, tokens]: ids, positions, rows of the cache where the sequence begins; from one head to the next `room`
 //   angles [positions or tokens, pairs]: cosine and sine      biases [heads, bias_keys]      out [tokens, heads, DIM]

@@ -5,13 +5,14 @@
 //!            macros     once for a driver, an architecture and a source                 └── CubeCL's server thread
 //!   delta, octets, panels, nm: the launches of a format   dense: one token   decode: what is between linears, or
 //!   reads: made by a linear itself   flash: attention of many tokens   likely: log-softmax of what is asked for
-//!   blas: cublasLt   page: launches as a thread writes them down   script: a page of them as a CUDA graph
+//!   capability: which GPUs these kernels are right on   blas: cublasLt   page: launches as a thread writes them down   script: a page of them as a CUDA graph
 //! ```
 //! Nothing here knows when another path is faster. Where something is missing (the stream can't be found, a source can't
 //! be compiled, the library is not installed), callers take the kernels in CubeCL instead: [`Gpu::of`] and [`blas::can`]
 //! tell before anything is packed.
 
 pub(super) mod blas;
+pub(super) mod capability;
 pub(super) mod decode;
 pub(super) mod delta;
 pub(super) mod dense;
@@ -29,4 +30,4 @@ pub(super) mod script;
 mod source;
 mod stream;
 
-pub(super) use stream::{Gpu, kernels_ran_here, look};
+pub(super) use stream::Gpu;

@@ -15,6 +15,8 @@ const TILE: usize = 16;
 /// Warps of a block, and the chunks that each holds at once.
 const WARPS: usize = 16;
 const SLOTS: usize = 2;
+/// Bytes in whose multiples chunks have room.
+const ALIGN: usize = 128;
 /// Bytes of shared memory that barriers take, and a warp's inputs for a tile.
 const RESERVED: usize = 1024;
 const INPUTS: usize = 4096;
@@ -23,7 +25,7 @@ const EXPAND_WARPS: usize = 8;
 /// Up to this many tokens weights are packed for this kernel.
 pub(in crate::execute::cuda) const FEW: usize = 16;
 /// Bytes that a chunk should have at most: larger ones leave less time to the copies after them.
-pub(in crate::execute::cuda) const CHUNK_BYTES: usize = 4096;
+const CHUNK_BYTES: usize = 4096;
 
 /// A matrix on the device; see [`crate::sparse::Octets`].
 #[derive(Clone, Debug)]
@@ -35,6 +37,16 @@ pub(in crate::execute::cuda) struct OctetsArrays {
     pub starts: Tensor,
     /// Whether a launch has come after the one that wrote the arrays: later ones may read them before they wait.
     pub settled: Arc<AtomicBool>,
+}
+
+/// Bytes that a chunk should have at most, so that those of every warp have room beside its inputs.
+pub(in crate::execute::cuda) fn chunk_bytes(gpu: &Gpu) -> usize {
+    chunk_bytes_of(gpu.shared)
+}
+
+fn chunk_bytes_of(shared: usize) -> usize {
+    let room = (shared.saturating_sub(RESERVED) / WARPS).saturating_sub(INPUTS) / SLOTS;
+    (room / ALIGN * ALIGN).clamp(ALIGN, CHUNK_BYTES)
 }
 
 /// Whether matrices can be multiplied, which compiles the kernel for such a cut and up to 16 tokens.
@@ -133,7 +145,7 @@ fn tiles(tokens: usize) -> usize {
 
 /// Bytes of shared memory that a chunk has.
 fn slot(most_bytes: usize) -> usize {
-    most_bytes.next_multiple_of(128)
+    most_bytes.next_multiple_of(ALIGN)
 }
 
 /// Bytes of a block of `octets_rows`: what it has while it reads, or the sums at its end.
@@ -153,5 +165,7 @@ mod tests {
         // Two tiles have room beside smaller chunks.
         assert!(shared(cut, 3072, tiles(32)) <= 227 << 10);
         assert_eq!([1, 16, 17, 32].map(tiles), [1, 1, 2, 2]);
+        // Hopper, Ampere 8.0, Ada and Ampere 8.6, Turing.
+        assert_eq!([227, 163, 99, 64].map(|kilobytes| chunk_bytes_of(kilobytes << 10)), [4096, 3072, 1024, 128]);
     }
 }

@@ -60,6 +60,8 @@ pub(super) struct Target {
     pub driver: i32,
     /// The folder of this GPU's kernels; none where nothing can be kept.
     pub folder: Option<PathBuf>,
+    /// As what it runs our sources, where that is older: 80.
+    pub older: Option<u32>,
 }
 
 impl Kernel {
@@ -68,7 +70,8 @@ impl Kernel {
     /// # Errors
     /// What the compiler says.
     pub(super) fn compiled(&self, target: &Target) -> Result<Vec<u8>, String> {
-        compiled(&self.text(), target)
+        let older = target.older.map(|older| format!("#define ARCHITECTURE {older}0\n"));
+        compiled(&[older.unwrap_or_default(), self.text()].concat(), target)
     }
 
     /// What it is called where launches are told apart: one that makes its inputs says so.

@@ -10,6 +10,7 @@
 //!                                                  └ by the thread's number, modulo how many there may be
 //! ```
 
+use super::capability::{self, Capability, attributes};
 use super::page;
 use super::source::{self, Kernel, Target};
 use crate::execute::KERNEL_POLICY_VERSION;
@@ -27,7 +28,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 pub(super) type Server = <CudaRuntime as Runtime>::Server;
@@ -45,8 +45,7 @@ pub(in crate::execute::cuda) struct Gpu {
     pub(super) id: StreamId,
     /// Whether the stream is another thread's: what comes behind on the calling thread's own would not wait for it.
     pub(super) borrowed: bool,
-    /// Whether it is a device that these kernels ran on.
-    kernels_ran: bool,
+    capability: Capability,
     target: Arc<Target>,
     /// Bytes of shared memory that a block may have.
     pub shared: usize,
@@ -191,9 +190,14 @@ type Functions = HashMap<(usize, Kernel), Result<usize, String>>;
 static FUNCTIONS: LazyLock<Mutex<Functions>> = LazyLock::new(Mutex::default);
 
 impl Gpu {
-    /// None where the device is not one that these kernels ran on, or no stream can be found.
+    /// None where the kernels are not known to be right on the device, or no stream can be found.
     pub(in crate::execute::cuda) fn of(device: &CudaDevice) -> Option<Self> {
-        Self::any(device).filter(|gpu| gpu.kernels_ran)
+        let is_right = |gpu: &Self| match capability::trusted(gpu.device) {
+            Some(right) => right,
+            // Of a test: what is asked then is whether they are.
+            None => gpu.capability.is_measured() || gpu.capability.older().is_some(),
+        };
+        Self::any(device).filter(is_right)
     }
 
     /// Any device; none where no thread's stream can be found. A thread whose own can't be found borrows one, and waits
@@ -218,26 +222,17 @@ impl Gpu {
         let text = handle.submit_blocking(|server| format!("{server:?}")).ok()?;
         let stream = stream_in(&text, id.value as usize % most)?;
         let [shared, processors] = attributes(device.index, SHARED)?;
-        let [major, minor] = attributes(device.index, CAPABILITY)?;
-        let kernels_ran = [major, minor] == HOPPER;
+        let capability = Capability::of(device.index)?;
         let target = Target {
-            architecture: format!("sm_{major}{minor}{}", if kernels_ran { "a" } else { "" }),
+            architecture: capability.architecture(),
+            older: capability.older(),
             driver: driver()?,
             folder: probe::name(device.index).and_then(|gpu| source::folder(&gpu)),
         };
         let [shared, processors] = [usize::try_from(shared).ok()?, usize::try_from(processors).ok()?];
+        let shared = capability.shared(shared);
         let target = Arc::new(target);
-        Some(Self {
-            device: device.index,
-            handle,
-            stream,
-            id,
-            borrowed: false,
-            kernels_ran,
-            target,
-            shared,
-            processors,
-        })
+        Some(Self { device: device.index, handle, stream, id, borrowed: false, capability, target, shared, processors })
     }
 
     /// Has the server's thread work after what was asked for before; on a borrowed stream, waits until that has run.
@@ -299,6 +294,7 @@ impl Gpu {
         };
         let (stream, id, entry, label) = (self.stream, self.id, launch.kernel.entry, launch.kernel.label());
         let Launch { blocks, threads, shared, early, map, passing, params, .. } = launch;
+        let early = early && self.capability.launches_early();
         page::hold(&buffers);
         let pen = page::pen();
         let bindings: Vec<_> = buffers.into_iter().map(Handle::binding).collect();
@@ -426,40 +422,10 @@ impl Drop for Mark {
     }
 }
 
-/// Whether the GPU that the program uses is one that these kernels ran on: what has not run is not chosen.
-static RAN_HERE: AtomicBool = AtomicBool::new(false);
-
-/// Notes what kind of GPU is used.
-pub(in crate::execute::cuda) fn look(index: usize) {
-    RAN_HERE.store(is_hopper(index), Ordering::Relaxed);
-}
-
-/// See [`look`].
-pub(in crate::execute::cuda) fn kernels_ran_here() -> bool {
-    RAN_HERE.load(Ordering::Relaxed)
-}
-
-fn is_hopper(index: usize) -> bool {
-    attributes(index, CAPABILITY) == Some(HOPPER)
-}
-
-const HOPPER: [i32; 2] = [9, 0];
-
-const CAPABILITY: [sys::CUdevice_attribute; 2] = [
-    sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
-    sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
-];
 const SHARED: [sys::CUdevice_attribute; 2] = [
     sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
     sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
 ];
-
-fn attributes(index: usize, names: [sys::CUdevice_attribute; 2]) -> Option<[i32; 2]> {
-    let device = result::device::get(i32::try_from(index).ok()?).ok()?;
-    // SAFETY: the device is one of the driver's.
-    let value = |name| unsafe { result::device::get_attribute(device, name) }.ok();
-    Some([value(names[0])?, value(names[1])?])
-}
 
 fn driver() -> Option<i32> {
     let mut version = 0;

@@ -1,0 +1,179 @@
+//! Whether the kernels in CUDA C++ are right on a GPU that they were not measured on: asked once a process.
+//!
+//! ```text
+//!   numbers of 16 bits ─┬─ this GPU, by those kernels ──┐
+//!                       └─ the CPU, in f32 ─────────────┴─ the same but for rounding? else the kernels in CubeCL are taken
+//! ```
+//! Small products in every format, a norm, a gate, attention of many tokens and of one, likelihoods, and tokens that are
+//! written down as a graph; each kernel's code is that of the GPU's architecture, which was tested on a newer one.
+
+use super::Cuda;
+use super::raw::capability;
+use crate::config::format::Format;
+use crate::execute::backend::{SparseBackend, SparseWeight};
+use crate::execute::convert::{ReadError, host_numbers, narrow};
+use crate::execute::decode::{Activation, Norm, NormKind, Places, Projected, Span, Target, Turns};
+use crate::execute::kernels::attention::Heads;
+use crate::sparse::Pattern;
+use burn::backend::Flex;
+use burn::tensor::{DType, Tensor, TensorPrimitive};
+use cubecl::cuda::CudaDevice;
+use half::f16;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
+
+/// The matrix of the products, and the tokens that they are made for.
+const SHAPE: [usize; 2] = [96, 512];
+const TOKENS: [usize; 4] = [1, 3, 16, 70];
+/// Numbers may be off by this, as a share of the largest of a kind: those of 16 bits have 11.
+const TOLERANCE: f32 = 2e-2;
+
+/// One thread asks; the others wait for what it finds.
+static ASKING: Mutex<()> = Mutex::new(());
+
+/// Asks a GPU of which nothing is known.
+pub(super) fn ask(device: &CudaDevice) {
+    let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if !capability::is_unknown(device.index) {
+        return;
+    }
+    // They have to be used for that.
+    capability::trust(device.index, true);
+    let found = catch_unwind(AssertUnwindSafe(|| answers::<Cuda>(device, DType::F16)));
+    let expected = answers::<Flex>(&Default::default(), DType::F32);
+    let right = matches!((found, expected), (Ok(Ok(found)), Ok(expected)) if alike(&found, &expected));
+    capability::trust(device.index, right);
+}
+
+fn alike(found: &[Vec<f32>], expected: &[Vec<f32>]) -> bool {
+    found.len() == expected.len()
+        && found.iter().zip(expected).all(|(found, expected)| {
+            let largest = expected.iter().fold(0.0f32, |largest, number| largest.max(number.abs()));
+            let near = |(a, b): (&f32, &f32)| (a - b).abs() <= TOLERANCE * largest;
+            found.len() == expected.len() && found.iter().zip(expected).all(near)
+        })
+}
+
+/// Numbers between -1 and 1 that 16 bits hold.
+fn numbers(seed: usize, count: usize) -> Vec<f32> {
+    let number = |i: usize| ((i * 37 + seed * 101) % 113) as f32 / 56.0 - 1.0;
+    (0..count).map(|i| f16::from_f32(number(i + i / 113)).to_f32()).collect()
+}
+
+/// What a backend makes of the same numbers.
+fn answers<B: SparseBackend>(device: &B::Device, dtype: DType) -> Result<Vec<Vec<f32>>, ReadError> {
+    let tensor = |seed, rows: usize, cols: usize| {
+        Tensor::<B, 2>::from_data(narrow(numbers(seed, rows * cols).into(), [rows, cols], dtype), (device, dtype))
+    };
+    let mut all = products(device, dtype, &tensor)?;
+    let [x, up] = [tensor(5, 3, 256), tensor(6, 3, 256)];
+    let gain = tensor(7, 1, 256).reshape([256]);
+    let norm = Norm { kind: NormKind::Rms { eps: 1e-5 }, gain: &gain, bias: None };
+    for normed in B::norm(x.clone(), vec![up.clone()], norm) {
+        all.push(host_numbers(normed)?);
+    }
+    all.push(host_numbers(B::gate(Activation::Silu, x, up))?);
+    all.extend(written(device, dtype, &tensor)?);
+    all.extend(attention(device, dtype, &tensor)?);
+    let logits = tensor(8, 2, 1000).mul_scalar(8.0);
+    let targets = [(0, 3), (1, 999)].map(|(row, id)| Target { row, id }).into();
+    let likely = B::likely(logits, targets)()?;
+    all.push(likely.into_iter().map(|likely| likely.map_or(f32::NAN, |likely| likely.log as f32)).collect());
+    Ok(all)
+}
+
+fn products<B: SparseBackend>(
+    device: &B::Device,
+    dtype: DType,
+    tensor: &impl Fn(usize, usize, usize) -> Tensor<B, 2>,
+) -> Result<Vec<Vec<f32>>, ReadError> {
+    let [rows, cols] = SHAPE;
+    let (weights, pattern) = (numbers(1, rows * cols), Pattern::random(rows, cols, 0.6, 1));
+    let dense = tensor(1, rows, cols).into_primitive().tensor();
+    let mut all = Vec::new();
+    for tokens in TOKENS {
+        let x = tensor(2, tokens, cols);
+        for format in [Format::Csr, Format::Bitmap] {
+            let weight = SparseWeight::<B>::new(format, &weights, &pattern, None, dtype, tokens, device);
+            let weight = weight.map_err(|error| ReadError(error.to_string()))?;
+            all.push(host_numbers(weight.forward(x.clone()))?);
+        }
+        let y = B::dense_linear(x.into_primitive().tensor(), &dense, None);
+        all.push(host_numbers(Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(y)))?);
+    }
+    Ok(all)
+}
+
+/// A norm and a product of one token, which a graph has as one launch.
+fn written<B: SparseBackend>(
+    device: &B::Device,
+    dtype: DType,
+    tensor: &impl Fn(usize, usize, usize) -> Tensor<B, 2>,
+) -> Result<Vec<Vec<f32>>, ReadError> {
+    let [rows, cols] = SHAPE;
+    let (weights, pattern) = (numbers(1, rows * cols), Pattern::random(rows, cols, 0.6, 1));
+    let sparse = SparseWeight::<B>::new(Format::Csr, &weights, &pattern, None, dtype, 1, device);
+    let sparse = sparse.map_err(|error| ReadError(error.to_string()))?;
+    let dense = tensor(1, rows, cols).into_primitive().tensor();
+    let gain = tensor(7, 1, cols).reshape([cols]);
+    let places = Places::<B>::new(&[0], vec![Span { past: 0, new: 1, capacity: 1 }], 1, device);
+    let mut all = Vec::new();
+    for product in [None, Some(&sparse)] {
+        let work = || {
+            let norm = Norm { kind: NormKind::Rms { eps: 1e-5 }, gain: &gain, bias: None };
+            let [_, x] = B::norm(tensor(2, 1, cols), Vec::new(), norm);
+            match product {
+                Some(sparse) => sparse.forward(x),
+                None => {
+                    let y = B::dense_linear(x.into_primitive().tensor(), &dense, None);
+                    Tensor::from_primitive(TensorPrimitive::Float(y))
+                }
+            }
+        };
+        let y = B::record(device, &places, work).map_or_else(work, |written| written.logits());
+        all.push(host_numbers(y)?);
+    }
+    Ok(all)
+}
+
+/// Of 70 tokens, and then of one more.
+fn attention<B: SparseBackend>(
+    device: &B::Device,
+    dtype: DType,
+    tensor: &impl Fn(usize, usize, usize) -> Tensor<B, 2>,
+) -> Result<Vec<Vec<f32>>, ReadError> {
+    let shape = Heads::new(4, 2, 64);
+    let (pairs, capacity) = (32, 80);
+    let angles = numbers(3, capacity * pairs).into_iter().flat_map(|angle| [angle.cos(), angle.sin()]);
+    let angles = narrow(angles.collect::<Vec<f32>>().into(), [2 * capacity * pairs], DType::F32);
+    let table = Tensor::<B, 1>::from_data(angles, (device, DType::F32));
+    let turns = Turns { pairs, neighbours: false, table, starts: None };
+    let mut kept = [0, 1].map(|_| Tensor::<B, 1>::zeros([capacity * 2 * 64], (device, dtype)));
+    let mut all = Vec::new();
+    for (past, new) in [(0, 70), (70, 1)] {
+        let places = Places::<B>::new(&vec![0; new], vec![Span { past, new, capacity }], 2, device);
+        let projected = Projected::Separate([tensor(9, new, 256), tensor(10, new, 128), tensor(11, new, 128)]);
+        all.push(host_numbers(B::attend(&shape, projected, &places, Some(&turns), &mut kept))?);
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_numbers_are_seen() {
+        let expected = answers::<Flex>(&Default::default(), DType::F32).unwrap();
+        assert_eq!(expected.len(), 3 * TOKENS.len() + 8);
+        assert!(expected.iter().flatten().all(|number| number.is_finite()) && alike(&expected, &expected));
+        for kind in 0..expected.len() {
+            for wrong in [f32::NAN, 0.0, 1e3] {
+                let mut found = expected.clone();
+                found[kind].iter_mut().for_each(|number| *number = wrong);
+                assert!(!alike(&found, &expected), "{kind} {wrong}");
+            }
+        }
+        assert!(!alike(&expected[1..], &expected));
+    }
+}
