@@ -1,5 +1,5 @@
-//! What a decoder does between its linears, in CUDA C++: 16-bit numbers in whole eights, on devices that those kernels ran
-//! on. None where that is not so: the kernels in CubeCL (decode.rs) do the same.
+//! What a decoder does between its linears, in CUDA C++: 16-bit numbers in whole eights, on devices that those kernels are
+//! right on. None where that is not so: the kernels in CubeCL (decode.rs) do the same.
 
 use super::raw::decode::{self as raw, Attend, EIGHT};
 use super::raw::flash::{self, Flash};

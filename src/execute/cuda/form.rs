@@ -3,7 +3,7 @@
 //! ```text
 //!   layer 11008 x 4096, 68 % zeros, 1 token ──bin──> 70 % ──> dense, csr, bitmap timed once ──> csr
 //! ```
-//! Small layers, and GPUs that no kernel in CUDA C++ ran on, go by the tables of [`policy`].
+//! Small layers, and GPUs without kernels in CUDA C++, go by the tables of [`policy`].
 
 use super::raw::{Gpu, panels};
 use super::weight::CudaWeight;

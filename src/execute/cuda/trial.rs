@@ -88,20 +88,33 @@ fn products<B: SparseBackend>(
     tensor: &impl Fn(usize, usize, usize) -> Tensor<B, 2>,
 ) -> Result<Vec<Vec<f32>>, ReadError> {
     let [rows, cols] = SHAPE;
-    let (weights, pattern) = (numbers(1, rows * cols), Pattern::random(rows, cols, 0.6, 1));
-    let dense = tensor(1, rows, cols).into_primitive().tensor();
     let mut all = Vec::new();
     for tokens in TOKENS {
         let x = tensor(2, tokens, cols);
         for format in [Format::Csr, Format::Bitmap] {
-            let weight = SparseWeight::<B>::new(format, &weights, &pattern, None, dtype, tokens, device);
-            let weight = weight.map_err(|error| ReadError(error.to_string()))?;
-            all.push(host_numbers(weight.forward(x.clone()))?);
+            all.push(host_numbers(sparse::<B>(format, tokens, dtype, device)?.forward(x.clone()))?);
         }
-        let y = B::dense_linear(x.into_primitive().tensor(), &dense, None);
-        all.push(host_numbers(Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(y)))?);
+        all.push(host_numbers(dense_product(x, tensor(1, rows, cols)))?);
     }
     Ok(all)
+}
+
+/// The matrix with three of five weights gone.
+fn sparse<B: SparseBackend>(
+    format: Format,
+    tokens: usize,
+    dtype: DType,
+    device: &B::Device,
+) -> Result<SparseWeight<B>, ReadError> {
+    let [rows, cols] = SHAPE;
+    let (weights, pattern) = (numbers(1, rows * cols), Pattern::random(rows, cols, 0.6, 1));
+    let weight = SparseWeight::new(format, &weights, &pattern, None, dtype, tokens, device);
+    weight.map_err(|error| ReadError(error.to_string()))
+}
+
+fn dense_product<B: SparseBackend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
+    let y = B::dense_linear(x.into_primitive().tensor(), &weight.into_primitive().tensor(), None);
+    Tensor::from_primitive(TensorPrimitive::Float(y))
 }
 
 /// A norm and a product of one token, which a graph has as one launch.
@@ -111,10 +124,7 @@ fn written<B: SparseBackend>(
     tensor: &impl Fn(usize, usize, usize) -> Tensor<B, 2>,
 ) -> Result<Vec<Vec<f32>>, ReadError> {
     let [rows, cols] = SHAPE;
-    let (weights, pattern) = (numbers(1, rows * cols), Pattern::random(rows, cols, 0.6, 1));
-    let sparse = SparseWeight::<B>::new(Format::Csr, &weights, &pattern, None, dtype, 1, device);
-    let sparse = sparse.map_err(|error| ReadError(error.to_string()))?;
-    let dense = tensor(1, rows, cols).into_primitive().tensor();
+    let (sparse, dense) = (sparse::<B>(Format::Csr, 1, dtype, device)?, tensor(1, rows, cols));
     let gain = tensor(7, 1, cols).reshape([cols]);
     let places = Places::<B>::new(&[0], vec![Span { past: 0, new: 1, capacity: 1 }], 1, device);
     let mut all = Vec::new();
@@ -124,10 +134,7 @@ fn written<B: SparseBackend>(
             let [_, x] = B::norm(tensor(2, 1, cols), Vec::new(), norm);
             match product {
                 Some(sparse) => sparse.forward(x),
-                None => {
-                    let y = B::dense_linear(x.into_primitive().tensor(), &dense, None);
-                    Tensor::from_primitive(TensorPrimitive::Float(y))
-                }
+                None => dense_product(x, dense.clone()),
             }
         };
         let y = B::record(device, &places, work).map_or_else(work, |written| written.logits());

@@ -64,6 +64,22 @@ __device__ __forceinline__ uint4 load_four(u32 address) {
   return v;
 }
 
+// Four squares of 8 x 8 numbers, of which each lane names a row.
+__device__ __forceinline__ uint4 load_squares(u32 address) {
+  uint4 v;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
+  return v;
+}
+
+// Four squares of 8 x 8 numbers, of which each lane names a row; rows become columns.
+__device__ __forceinline__ uint4 load_squares_turned(u32 address) {
+  uint4 v;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
+  return v;
+}
+
 // Weights are read once: they need no place in the L1 cache.
 #if ARCHITECTURE >= 800
 #define LOAD_ONCE "ld.global.nc.L1::no_allocate.L2::256B"

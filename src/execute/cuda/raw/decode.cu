@@ -264,45 +264,26 @@ extern "C" __global__ void __launch_bounds__(1024)
     arg_max(const u16* rows, u32* found, int* places, const __grid_constant__ LargestParams p) {
   using namespace decode;
   using namespace elements;
-  __shared__ float bests[32];
-  __shared__ u32 there[32], odd[32];
+  __shared__ Largest warps[32];
   let_next_launch_begin();
   wait_for_launches_before();
   const u16* const row = rows + size_t(blockIdx.x) * p.width;
-  float best = number_to_float(row[0]);
-  u32 place = 0, bad = 0;
-  auto see = [&](float number, u32 at) {
-    if ((__float_as_uint(number) & 0x7f800000u) == 0x7f800000u) bad = 1;
-    // A thread's places rise: an equal number is not the first.
-    if (number > best) best = number, place = at;
-  };
+  Largest largest = {number_to_float(row[0]), 0, 0};
   const u32 eights = p.width % 8 == 0 ? p.width / 8 : 0;
   for (u32 at = threadIdx.x; at < eights; at += blockDim.x) {
     const Eight e = wide(reinterpret_cast<const uint4*>(row)[at]);
 #pragma unroll
-    for (u32 i = 0; i < 8; i++) see(e.number[i], 8 * at + i);
+    for (u32 i = 0; i < 8; i++) largest.see(e.number[i], 8 * at + i);
   }
-  for (u32 at = 8 * eights + threadIdx.x; at < p.width; at += blockDim.x) see(number_to_float(row[at]), at);
-  auto join = [&](float other, u32 at) {
-    if (other > best || (other == best && at < place)) best = other, place = at;
-  };
-#pragma unroll
-  for (int apart = 16; apart > 0; apart /= 2) {
-    const float other = __shfl_xor_sync(~0u, best, apart);
-    const u32 at = __shfl_xor_sync(~0u, place, apart);
-    bad |= __shfl_xor_sync(~0u, bad, apart);
-    join(other, at);
-  }
-  if (threadIdx.x % 32 == 0) bests[threadIdx.x / 32] = best, there[threadIdx.x / 32] = place, odd[threadIdx.x / 32] = bad;
+  for (u32 at = 8 * eights + threadIdx.x; at < p.width; at += blockDim.x) largest.see(number_to_float(row[at]), at);
+  largest.join_warp();
+  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = largest;
   __syncthreads();
   if (threadIdx.x == 0) {
-    for (u32 w = 1; w < blockDim.x / 32; w++) {
-      join(bests[w], there[w]);
-      bad |= odd[w];
-    }
-    found[2 * blockIdx.x] = place, found[2 * blockIdx.x + 1] = bad;
+    for (u32 w = 1; w < blockDim.x / 32; w++) largest.join(warps[w].number, warps[w].place, warps[w].bad);
+    found[2 * blockIdx.x] = largest.place, found[2 * blockIdx.x + 1] = largest.bad;
     if (p.next) {
-      places[blockIdx.x] = int(place);
+      places[blockIdx.x] = int(largest.place);
       places[p.tokens + blockIdx.x]++;
     }
   }

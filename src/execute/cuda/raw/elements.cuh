@@ -56,6 +56,33 @@ __device__ __forceinline__ float block_sum(float number, float* slots) {
   return sum;
 }
 
+// The first of the largest of some numbers, its place, and 1 where one of them is not finite.
+struct Largest {
+  float number;
+  u32 place, bad;
+
+  // One more; a thread's places rise, so that an equal number is not the first.
+  __device__ __forceinline__ void see(float other, u32 at) {
+    if ((__float_as_uint(other) & 0x7f800000u) == 0x7f800000u) bad = 1;
+    if (other > number) number = other, place = at;
+  }
+
+  __device__ __forceinline__ void join(float other, u32 at, u32 odd) {
+    if (other > number || (other == number && at < place)) number = other, place = at;
+    bad |= odd;
+  }
+
+  // That of the whole warp.
+  __device__ __forceinline__ void join_warp() {
+#pragma unroll
+    for (int apart = 16; apart > 0; apart /= 2) {
+      const float other = __shfl_xor_sync(~0u, number, apart);
+      const u32 at = __shfl_xor_sync(~0u, place, apart), odd = __shfl_xor_sync(~0u, bad, apart);
+      join(other, at, odd);
+    }
+  }
+};
+
 // 1 / (1 + e^-x)
 __device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.f, 1.f + __expf(-x)); }
 

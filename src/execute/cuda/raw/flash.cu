@@ -35,21 +35,6 @@ struct Piece {
   u32 first, last, key, stop;
 };
 
-// Four matrices of 8 x 8 numbers, a row of 16 bytes from each lane's address.
-__device__ __forceinline__ uint4 load_matrices(u32 address) {
-  uint4 v;
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
-  return v;
-}
-
-__device__ __forceinline__ uint4 load_matrices_turned(u32 address) {
-  uint4 v;
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
-  return v;
-}
-
 // 16 bytes, or zeros.
 __device__ __forceinline__ void copy_16_or_none(u32 to, const void* from, bool some) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(some ? 16 : 0) : "memory");
@@ -145,7 +130,7 @@ extern "C" __global__ void __launch_bounds__(flash::THREADS, 2)
   uint4 held[HELD ? STEPS : 1];
   if constexpr (HELD)
 #pragma unroll
-    for (u32 step = 0; step < STEPS; step++) held[step] = load_matrices(query + 32 * step);
+    for (u32 step = 0; step < STEPS; step++) held[step] = load_squares(query + 32 * step);
   float sums[2 * STEPS][4] = {}, most[2] = {LEAST, LEAST}, weight[2] = {};
   const float unit = CAPPED || BIASED ? 1.f : p.scale * LOG2_E;
   u32 at = 0;
@@ -162,10 +147,10 @@ extern "C" __global__ void __launch_bounds__(flash::THREADS, 2)
       const u32 key = tile + (lane % 8 + lane / 16 * 8) * LINE + lane / 8 % 2 * 16;
 #pragma unroll
       for (u32 step = 0; step < STEPS; step++) {
-        const uint4 a = HELD ? held[HELD ? step : 0] : load_matrices(query + 32 * step);
+        const uint4 a = HELD ? held[HELD ? step : 0] : load_squares(query + 32 * step);
 #pragma unroll
         for (u32 i = 0; i < SIXTEENS; i++) {
-          const uint4 b = load_matrices(key + 16 * i * LINE + 32 * step);
+          const uint4 b = load_squares(key + 16 * i * LINE + 32 * step);
           multiply_add(scores[2 * i], a, b.x, b.y);
           multiply_add(scores[2 * i + 1], a, b.z, b.w);
         }
@@ -234,7 +219,7 @@ extern "C" __global__ void __launch_bounds__(flash::THREADS, 2)
                                    pair_of(high[2], high[3]));
 #pragma unroll
         for (u32 step = 0; step < STEPS; step++) {
-          const uint4 b = load_matrices_turned(value + 16 * i * LINE + 32 * step);
+          const uint4 b = load_squares_turned(value + 16 * i * LINE + 32 * step);
           multiply_add(sums[2 * step], a, b.x, b.y);
           multiply_add(sums[2 * step + 1], a, b.z, b.w);
         }

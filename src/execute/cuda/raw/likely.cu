@@ -32,51 +32,33 @@ extern "C" __global__ void __launch_bounds__(32 * likely::WARPS)
     likely_rows(const likely::Logit* rows, const u32* targets, LikelyFound* found,
                 const __grid_constant__ LikelyParams p) {
   using namespace likely;
-  __shared__ float bests[WARPS];
-  __shared__ u32 places[WARPS], odd[WARPS];
+  using elements::Largest;
+  __shared__ Largest warps[WARPS];
   __shared__ double sums[WARPS];
   let_next_launch_begin();
   wait_for_launches_before();
   const u32 begin = targets[blockIdx.x], end = targets[blockIdx.x + 1], warp = threadIdx.x / 32;
   if (begin == end) return;
   const Logit* const row = rows + size_t(blockIdx.x) * p.width;
-  float best = wide(row[0]);
-  u32 place = 0, bad = 0;
+  Largest largest = {wide(row[0]), 0, 0};
 #pragma unroll 4
-  for (u32 at = threadIdx.x; at < p.width; at += blockDim.x) {
-    const float number = wide(row[at]);
-    if ((__float_as_uint(number) & 0x7f800000u) == 0x7f800000u) bad = 1;
-    // A thread's places rise: an equal number is not the first.
-    if (number > best) best = number, place = at;
-  }
-  auto join = [&](float other, u32 at) {
-    if (other > best || (other == best && at < place)) best = other, place = at;
-  };
-#pragma unroll
-  for (int apart = 16; apart > 0; apart /= 2) {
-    const float other = __shfl_xor_sync(~0u, best, apart);
-    const u32 at = __shfl_xor_sync(~0u, place, apart);
-    bad |= __shfl_xor_sync(~0u, bad, apart);
-    join(other, at);
-  }
-  if (threadIdx.x % 32 == 0) bests[warp] = best, places[warp] = place, odd[warp] = bad;
+  for (u32 at = threadIdx.x; at < p.width; at += blockDim.x) largest.see(wide(row[at]), at);
+  largest.join_warp();
+  if (threadIdx.x % 32 == 0) warps[warp] = largest;
   __syncthreads();
-  for (u32 w = 0; w < WARPS; w++) {
-    join(bests[w], places[w]);
-    bad |= odd[w];
-  }
+  for (u32 w = 0; w < WARPS; w++) largest.join(warps[w].number, warps[w].place, warps[w].bad);
   double sum = 0.;
 #pragma unroll 4
-  for (u32 at = threadIdx.x; at < p.width; at += blockDim.x) sum += double(expf(wide(row[at]) - best));
+  for (u32 at = threadIdx.x; at < p.width; at += blockDim.x) sum += double(expf(wide(row[at]) - largest.number));
 #pragma unroll
   for (int apart = 16; apart > 0; apart /= 2) sum += __shfl_xor_sync(~0u, sum, apart);
   if (threadIdx.x % 32 == 0) sums[warp] = sum;
   __syncthreads();
   sum = 0.;
   for (u32 w = 0; w < WARPS; w++) sum += sums[w];
-  const double norm = double(best) + log(sum);
+  const double norm = double(largest.number) + log(sum);
   for (u32 target = begin + threadIdx.x; target < end; target += blockDim.x) {
     const u32 id = targets[p.rows + 1 + target];
-    found[target] = {double(wide(row[id])) - norm, u32(id == place), bad};
+    found[target] = {double(wide(row[id])) - norm, u32(id == largest.place), largest.bad};
   }
 }

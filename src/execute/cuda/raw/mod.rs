@@ -5,10 +5,11 @@
 //!            macros     once for a driver, an architecture and a source                 └── CubeCL's server thread
 //!   delta, octets, panels, nm: the launches of a format   dense: one token   decode: what is between linears, or
 //!   reads: made by a linear itself   flash: attention of many tokens   likely: log-softmax of what is asked for
-//!   capability: which GPUs these kernels are right on   blas: cublasLt   page: launches as a thread writes them down   script: a page of them as a CUDA graph
+//!   blas: cublasLt   page: launches as a thread writes them down   script: a page of them as a CUDA graph
+//!   capability: which code of the sources a GPU runs, and whether it is known to be right there
 //! ```
 //! Nothing here knows when another path is faster. Where something is missing (the stream can't be found, a source can't
-//! be compiled, the library is not installed), callers take the kernels in CubeCL instead: [`Gpu::of`] and [`blas::can`]
+//! be compiled, the library is not installed, a GPU gave wrong numbers), callers take the kernels in CubeCL instead: [`Gpu::of`] and [`blas::can`]
 //! tell before anything is packed.
 
 pub(super) mod blas;

@@ -61,14 +61,6 @@ __device__ __forceinline__ u32 load_one(u32 address) {
   return v;
 }
 
-// Four squares of 8 x 8 numbers, of which each lane names a row.
-__device__ __forceinline__ uint4 load_squares(u32 address) {
-  uint4 v;
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
-  return v;
-}
-
 // What a warp reads and where it works.
 struct Work {
   const u8* weights;
