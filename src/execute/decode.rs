@@ -280,7 +280,10 @@ pub trait DecodeOps: Backend {
     ///
     /// # Shapes
     /// - `logits`: `[rows, vocabulary]`
-    /// - `targets`: in the order of their rows, which are all of these
+    /// - `targets`: in the order of their rows
+    ///
+    /// # Panics
+    /// When a target is outside the logits.
     fn likely(logits: Tensor<Self, 2>, targets: Vec<Target>) -> Later<Vec<Option<Likely>>> {
         burn_ops::likely(logits, &targets)
     }

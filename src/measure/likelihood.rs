@@ -36,7 +36,7 @@ impl Likelihood {
 /// `done` is called with the number of tokens that are done.
 ///
 /// # Errors
-/// When a window does not fit the model, or a logit is not finite.
+/// When a window does not fit the model, or a logit of a position that is scored is not finite.
 pub fn likelihood<B: SparseBackend>(
     decoder: &mut Decoder<B>,
     windows: &[Vec<u32>],

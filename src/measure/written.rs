@@ -7,8 +7,8 @@
 //!     place 1    question 1 ..|question 3 ........
 //!     place 2    question 2 ..........|              a step reads the weights once for all places
 //! ```
-//! On a device a step in which no prompt begins is repeated as it was written down, for all places: one whose text has ended
-//! goes on with whatever follows, and nobody reads it.
+//! On a device a step in which no prompt begins is repeated as it was written down, for all places: one without a text writes
+//! what nobody reads.
 //!
 //! Which prompts share a step follows from the prompts alone, so that what is written depends on nothing else.
 
@@ -21,7 +21,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 const COMMON: usize = 16;
 /// Texts that are written at once: with more, arithmetic takes longer than reading the weights.
 const PLACES: usize = 16;
-/// Numbers of all keys and values that are kept at once, 2 GiB, or a quarter of the model's own if these are more.
+/// Numbers of all keys and values that are kept at once, 2 GiB of f32, or a quarter of the model's own if these are more.
 const KEPT: usize = 1 << 29;
 /// Tokens of prompts that are begun in a step, on the host and on a device, unless one alone has more.
 const BEGUN: [usize; 2] = [1024, 8192];
@@ -96,26 +96,26 @@ fn at_once<B: SparseBackend>(
     let front = front(decoder, prompts, common, common)?;
     let mut cache =
         KvCache::new(decoder.architecture(), places(decoder.architecture(), prompts.len(), capacity), capacity);
-    // A place without a text has seen the front, and has room.
-    (0..cache.sequences()).for_each(|place| cache.restart(place, &front));
     let mut texts: Vec<Option<Text>> = (0..cache.sequences()).map(|_| None).collect();
     let mut waiting = (0..prompts.len()).filter(|&prompt| writing.goes_on(prompt, 0, positions)).peekable();
     let mut all = vec![Vec::new(); prompts.len()];
+    let mut last = vec![0; texts.len()];
     let mut finished = 0;
     loop {
         let mut begun = 0;
-        for text in texts.iter_mut().filter(|text| text.is_none()) {
+        for (place, text) in texts.iter_mut().enumerate().filter(|(_, text)| text.is_none()) {
             let most = BEGUN[usize::from(!B::ON_HOST)];
             let fits = |prompt: &usize| begun == 0 || begun + prompts[*prompt].len() - common <= most;
             let Some(prompt) = waiting.next_if(fits) else { break };
             let next = prompts[prompt][common..].to_vec();
             begun += next.len();
+            cache.restart(place, &front);
             *text = Some(Text { prompt, next, written: Vec::new() });
         }
         if texts.iter().all(Option::is_none) {
             return Ok(all);
         }
-        let tokens = step(decoder, &texts, &mut cache)?;
+        let tokens = step(decoder, &texts, &mut last, &mut cache)?;
         for (index, (place, token)) in texts.iter_mut().zip(tokens).enumerate() {
             let Some(text) = place else { continue };
             let token = token.ok_or(ForwardError::NotFinite { token: text.prompt })?;
@@ -124,7 +124,10 @@ fn at_once<B: SparseBackend>(
             if ends(&text.written) || !writing.goes_on(text.prompt, text.written.len(), positions) {
                 all[text.prompt] = std::mem::take(&mut text.written);
                 *place = None;
-                cache.restart(index, &front);
+                if !B::ON_HOST {
+                    // So that there is room for what it writes until the next text begins.
+                    cache.restart(index, &front);
+                }
                 finished += 1;
                 done(finished);
             }
@@ -132,15 +135,21 @@ fn at_once<B: SparseBackend>(
     }
 }
 
-/// The most likely token behind each text; where there is none, anything.
+/// The most likely token behind each text; where there is none, anything. `last` has the tokens that came last, which stand
+/// on a device where the next ones are made of them.
 fn step<B: SparseBackend>(
     decoder: &mut Decoder<B>,
     texts: &[Option<Text>],
+    last: &mut [u32],
     cache: &mut KvCache<B>,
 ) -> Result<Vec<Option<u32>>, ForwardError> {
     if !B::ON_HOST && texts.iter().flatten().all(|text| text.next.len() == 1) {
-        let tokens: Vec<u32> = texts.iter().map(|text| text.as_ref().map_or(0, |text| text.next[0])).collect();
-        return Ok(decoder.next(&tokens, cache)?);
+        for (last, text) in last.iter_mut().zip(texts) {
+            *last = text.as_ref().map_or(*last, |text| text.next[0]);
+        }
+        let tokens = decoder.next(last, cache)?;
+        last.iter_mut().zip(&tokens).for_each(|(last, token)| *last = token.unwrap_or(0));
+        return Ok(tokens);
     }
     let next: Vec<Vec<u32>> =
         texts.iter().map(|text| text.as_ref().map_or_else(Vec::new, |text| text.next.clone())).collect();

@@ -1,7 +1,7 @@
 //! Attention on CUDA: one token of each sequence or many, by hand or in CubeCL.
 //!
 //! ```text
-//!   one token a sequence    decode.cu    16 bits, up to 2048 keys, plain scores; it places its key itself
+//!   one token a sequence    decode.cu    16 bits, fewer than 2048 keys, plain scores; it places its key itself
 //!                           CubeCL       else
 //!   several                 place, then  flash.cu   16 bits, heads in whole sixteens
 //!                                        CubeCL     else

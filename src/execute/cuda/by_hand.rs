@@ -1,5 +1,6 @@
 //! What a decoder does between its linears, in CUDA C++: 16-bit numbers in whole eights, on devices that those kernels are
-//! right on. None where that is not so: the kernels in CubeCL (decode.rs) do the same.
+//! right on. None where that is not so: the kernels in CubeCL (decode.rs, attention.rs) do the same. Likelihoods are made of
+//! f32 and of rows of any width too; the host makes them otherwise.
 
 use super::raw::decode::{self as raw, Attend, EIGHT};
 use super::raw::flash::{self, Flash};

@@ -8,7 +8,7 @@
 //!   bitmap octets     octets       octets          octets*     expand      expand
 //!   bitmap panels     panels       panels          panels      panels      panels to 256, then expand
 //!   bitmap tiles      tiles        tiles           tiles       expand      expand
-//!   nm                nm           nm              nm          nm          nm to 256, then expand
+//!   nm                nm           nm              nm          nm          nm to 192, then expand
 //!
 //!   *                 where two tiles of inputs have room beside the chunks, else expand
 //!   expand            the dense matrix in a scratch buffer, then the dense kernel for this many tokens (dense.rs)

@@ -197,7 +197,8 @@ fn by_octets(
     let octets = match tokens {
         ..=octets::FEW => {
             let processors = processors(&CudaRuntime::client(device));
-            Octets::from_dense(weights, pattern, processors, octets::chunk_bytes(gpu), bits)?
+            let Some(bytes) = octets::chunk_bytes(gpu) else { return Ok(None) };
+            Octets::from_dense(weights, pattern, processors, bytes, bits)?
         }
         _ => Octets::panels(weights, pattern, bits)?,
     };

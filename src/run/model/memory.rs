@@ -64,40 +64,47 @@ pub(super) fn memory(cell: &Cell, model: &PreparedModel, timed: Option<&LatencyS
     let of_task = |task: &TaskTokens| {
         let inputs = task.items.iter().flat_map(|item| &item.requests).map(|request| request.input.len());
         let longest = inputs.max().unwrap_or(0);
-        let asked = asking(&model.architecture, longest, cell.dtype);
+        let asked = asking(&model.architecture, longest, cell);
         match task.task.generates() {
             true => asked + answering(&model.architecture, task.items.len(), longest, cell),
             false => asked,
         }
     };
-    needed.saturating_add(model.tasks.iter().map(of_task).max().unwrap_or(0))
+    // Of perplexity; the host's passes are small.
+    let pass = if cell.backend.is_cpu() { 0 } else { passing(&model.architecture, WINDOWS, cell.dtype) };
+    needed.saturating_add(model.tasks.iter().map(of_task).max().unwrap_or(0).max(pass))
 }
+
+/// Tokens of the windows that perplexity runs at once on a device.
+const WINDOWS: usize = 4096;
 
 /// Bytes of keys and values while answers are written to `items` items, whose prompts have up to `longest` tokens.
 fn answering(architecture: &Architecture, items: usize, longest: usize, cell: &Cell) -> u64 {
     let capacity = longest + TaskTokens::WRITTEN;
     let attention = architecture.attention;
     let of_token = 2 * architecture.blocks.len() * attention.kv_heads * attention.head_dim;
-    let (texts, number) = match cell.backend.is_cpu() {
-        true => (places(architecture, items, capacity), 4),
-        false => (1, bytes_per_number(cell.dtype)),
-    };
-    (texts * capacity * of_token) as u64 * number
+    let number = if cell.backend.is_cpu() { 4 } else { bytes_per_number(cell.dtype) };
+    (places(architecture, items, capacity) * capacity * of_token) as u64 * number
 }
 
 /// Bytes of a pass over the items of tasks, of which the longest has `longest` tokens.
-fn asking(architecture: &Architecture, longest: usize, dtype: Dtype) -> u64 {
-    /// Tokens of a pass, unless an item is longer.
-    const PASS: usize = 1024;
-    /// Residuals, projections, gates and what they give, in widths of the network.
-    const WIDTHS: u64 = 12;
+fn asking(architecture: &Architecture, longest: usize, cell: &Cell) -> u64 {
+    /// Tokens of a pass on the host and on a device, unless an item is longer.
+    const PASS: [usize; 2] = [1024, 8192];
     /// Logits, on the device and as they are read.
     const LOGITS: u64 = 128 << 20;
-    let pass = WIDTHS * activations(architecture, longest.max(PASS), dtype);
+    let pass = passing(architecture, longest.max(PASS[usize::from(!cell.backend.is_cpu())]), cell.dtype);
     // What items begin with, and what their own tokens follow, in every block.
     let attention = architecture.attention;
     let of_token = 4 * (architecture.blocks.len() * attention.kv_heads * attention.head_dim) as u64;
-    pass + LOGITS + longest as u64 * of_token * bytes_per_number(dtype)
+    pass + LOGITS + longest as u64 * of_token * bytes_per_number(cell.dtype)
+}
+
+/// Bytes of what the tokens of a pass are made into.
+fn passing(architecture: &Architecture, tokens: usize, dtype: Dtype) -> u64 {
+    /// Residuals, projections, gates and what they give, in widths of the network.
+    const WIDTHS: u64 = 12;
+    WIDTHS * activations(architecture, tokens, dtype)
 }
 
 /// `positions` tokens have their logits compared, `calibration` tokens run through the model while it is pruned.
@@ -307,17 +314,19 @@ mod tests {
     #[test]
     fn a_pass_over_items_and_answers_take_memory() {
         let architecture = architecture(&published("llama-2-7b").unwrap()).unwrap();
-        let pass = |longest| asking(&architecture, longest, Dtype::F16);
+        let [host, gpu] = [Backend::Flex, Backend::Cuda].map(|backend| cell(backend, None));
+        let pass = |longest| asking(&architecture, longest, &host);
         // 12 widths of 4096 for 1024 tokens at least, logits, and 32 blocks of keys and values, twice.
         let of_token = 4 * 32 * 4096 * 2;
         assert_eq!(pass(100), 12 * 1024 * 4096 * 2 + (128 << 20) + 100 * of_token);
         assert_eq!(pass(4000), 12 * 4000 * 4096 * 2 + (128 << 20) + 4000 * of_token);
+        assert_eq!(asking(&architecture, 100, &gpu), 12 * 8192 * 4096 * 2 + (128 << 20) + 100 * of_token);
         // Keys and values are f32 on the host, and at most a quarter of 6.7 billion: of five texts of 1000 + 256 tokens.
         let (host, gpu) = (cell(Backend::Flex, None), cell(Backend::Cuda, None));
         let of_text = (2 * 32 * 4096 * 1256) as u64;
         assert_eq!(answering(&architecture, 20, 1000, &host), 5 * 4 * of_text);
         assert_eq!(answering(&architecture, 20, 100, &host), 16 * 4 * (2 * 32 * 4096 * 356));
-        assert_eq!(answering(&architecture, 20, 1000, &gpu), 2 * of_text);
+        assert_eq!(answering(&architecture, 20, 1000, &gpu), 5 * 2 * of_text);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Hopper                         measured and tested
-//!   any other, from Turing on      asked once a process, by a few small products (`cuda/trial.rs`): nobody has run them there
+//!   any other, from Turing on      asked once a process, by a few products (`cuda/trial.rs`): nobody has run them there
 //!   SPARSIFY_EXP_KERNELS_OF=80     a test: a newer GPU runs what one of that compute capability would
 //! ```
 
@@ -101,6 +101,16 @@ pub(in crate::execute::cuda) fn trusted(device: usize) -> Option<bool> {
 /// Notes whether the kernels may be used.
 pub(in crate::execute::cuda) fn trust(device: usize, right: bool) {
     TRUSTED.lock().unwrap_or_else(PoisonError::into_inner).insert(device, right);
+}
+
+/// Whether a device runs the code of an older one, for a test.
+pub(in crate::execute::cuda) fn is_older(device: usize) -> bool {
+    Capability::of(device).is_some_and(|capability| capability.older().is_some())
+}
+
+/// Whether a device's code has tensor cores for bf16.
+pub(in crate::execute::cuda) fn has_bf16(device: usize) -> bool {
+    Capability::of(device).is_some_and(|capability| capability.runs >= 80)
 }
 
 /// Whether a device has to be asked: the kernels can run there, were not measured, and nothing is known.

@@ -1,5 +1,6 @@
 // What many tokens see of the keys up to their own, by the tensor core: 64 tokens of a head a block, key tile after key
-// tile (FlashAttention-2: Dao, arXiv 2307.08691, algorithm 1). Keys, rotated, and values are in the cache already.
+// tile (FlashAttention-2: Dao, arXiv 2307.08691, algorithm 1). Keys, rotated, and values are in the cache already. A value
+// that is not finite makes its tile's tokens NaN, those too that do not see it: their scores are refused all the same.
 //   DIM      numbers of a head: a multiple of 16, 256 at most
 //   CAPPED   1: scores become cap * tanh(score / cap)      BIASED   1: a number for each head and key is added to them
 // Architecture: sm_80 on. Shared memory: (64 + 4 * KEYS) rows of DIM + 8 numbers, 512 bytes. Registers: at most 255 a

@@ -39,14 +39,14 @@ pub(in crate::execute::cuda) struct OctetsArrays {
     pub settled: Arc<AtomicBool>,
 }
 
-/// Bytes that a chunk should have at most, so that those of every warp have room beside its inputs.
-pub(in crate::execute::cuda) fn chunk_bytes(gpu: &Gpu) -> usize {
+/// Bytes that a chunk should have at most, so that those of every warp have room beside its inputs; none where no chunk has.
+pub(in crate::execute::cuda) fn chunk_bytes(gpu: &Gpu) -> Option<usize> {
     chunk_bytes_of(gpu.shared)
 }
 
-fn chunk_bytes_of(shared: usize) -> usize {
+fn chunk_bytes_of(shared: usize) -> Option<usize> {
     let room = (shared.saturating_sub(RESERVED) / WARPS).saturating_sub(INPUTS) / SLOTS;
-    (room / ALIGN * ALIGN).clamp(ALIGN, CHUNK_BYTES)
+    Some((room / ALIGN * ALIGN).min(CHUNK_BYTES)).filter(|&bytes| bytes > 0)
 }
 
 /// Whether matrices can be multiplied, which compiles the kernel for such a cut and up to 16 tokens.
@@ -165,7 +165,8 @@ mod tests {
         // Two tiles have room beside smaller chunks.
         assert!(shared(cut, 3072, tiles(32)) <= 227 << 10);
         assert_eq!([1, 16, 17, 32].map(tiles), [1, 1, 2, 2]);
-        // Hopper, Ampere 8.0, Ada and Ampere 8.6, Turing.
-        assert_eq!([227, 163, 99, 64].map(|kilobytes| chunk_bytes_of(kilobytes << 10)), [4096, 3072, 1024, 128]);
+        // Hopper, Ampere 8.0, Ada and Ampere 8.6; on Turing the inputs alone have no room.
+        assert_eq!([227, 163, 99].map(|kilobytes| chunk_bytes_of(kilobytes << 10)), [4096, 3072, 1024].map(Some));
+        assert_eq!(chunk_bytes_of(64 << 10), None);
     }
 }

@@ -194,7 +194,7 @@ impl Gpu {
     pub(in crate::execute::cuda) fn of(device: &CudaDevice) -> Option<Self> {
         let is_right = |gpu: &Self| match capability::trusted(gpu.device) {
             Some(right) => right,
-            // Of a test: what is asked then is whether they are.
+            // A test that names an older GPU and asks nothing first compares the kernels itself.
             None => gpu.capability.is_measured() || gpu.capability.older().is_some(),
         };
         Self::any(device).filter(is_right)
@@ -270,9 +270,10 @@ impl Gpu {
 
     /// What a choice depends on beside what is chosen among.
     pub(in crate::execute::cuda) fn made_by(&self) -> String {
-        let Target { architecture, driver, .. } = &*self.target;
+        let Target { architecture, driver, older, .. } = &*self.target;
         let gpu = probe::name(self.device).unwrap_or_default();
-        format!("{gpu}, {architecture}, driver {driver}, kernels {KERNEL_POLICY_VERSION}")
+        let older = older.map_or_else(String::new, |older| format!(" as {older}"));
+        format!("{gpu}, {architecture}{older}, driver {driver}, kernels {KERNEL_POLICY_VERSION}")
     }
 
     /// Whether a kernel can be launched, which compiles it.
