@@ -3,7 +3,7 @@
 use super::convert::{Later, ReadError, host_numbers};
 use super::decode::{Activation, Column, Likely, Norm, NormKind, Places, Projected, Span, Target, Turns};
 use super::kernels::attention::Heads;
-use super::kernels::softmax::{log_sum_exp, max};
+use super::kernels::softmax::{log_sum_exp_below, max};
 use burn::tensor::backend::Backend;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
@@ -88,7 +88,7 @@ pub(super) fn likely<B: Backend>(logits: Tensor<B, 2>, targets: &[Target]) -> La
         let rows: Vec<&[Target]> = targets.chunk_by(|a, b| a.row == b.row).collect();
         let of_row = |targets: &&[Target]| {
             let row = &numbers[targets[0].row * width..][..width];
-            let best = first_largest(row).map(|best| (best, log_sum_exp(row)));
+            let best = first_largest(row).map(|best| (best, log_sum_exp_below(row, row[best as usize])));
             let of_target = |target: &Target| {
                 let (best, norm) = best?;
                 Some(Likely { log: f64::from(row[target.id as usize]) - norm, first: best == target.id })

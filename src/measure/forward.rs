@@ -7,9 +7,11 @@ use rayon::prelude::*;
 use std::ops::Range;
 use thiserror::Error;
 
-/// Tokens of a forward pass, on the host and on a device: enough for dense kernels to be efficient, and on a device for
+/// Tokens of a pass over windows of a text, on the host and on a device: enough for dense kernels to be efficient, and on a device for
 /// sparse ones that begin with the dense matrix; activations stay small.
-const TOKENS_PER_BATCH: [usize; 2] = [512, 4096];
+pub const WINDOW_TOKENS: [usize; 2] = [512, 4096];
+/// Tokens of a pass over the items of tasks, on the host and on a device, which needs more of them to be busy.
+pub const PASS_TOKENS: [usize; 2] = [1024, 8192];
 /// Logits held at a time, in elements: 64 MiB of f32.
 const LOGITS_PER_CHUNK: usize = 16 << 20;
 
@@ -53,13 +55,18 @@ pub(super) fn each_hidden<B: SparseBackend>(
     mut visit: impl FnMut(&Decoder<B>, usize, Tensor<B, 2>) -> Result<(), ForwardError>,
 ) -> Result<(), ForwardError> {
     let mut first = 0;
-    for sequences in batches(sequences, TOKENS_PER_BATCH[usize::from(!B::ON_HOST)]) {
+    for sequences in batches(sequences, here::<B>(WINDOW_TOKENS)) {
         let batch = Batch::new(sequences.iter().map(Vec::as_slice));
         let hidden = decoder.hidden(&batch)?;
         visit(decoder, first, hidden)?;
         first += batch.tokens();
     }
     Ok(())
+}
+
+/// What is for the host, or for a device.
+pub(super) fn here<B: SparseBackend>([host, device]: [usize; 2]) -> usize {
+    if B::ON_HOST { host } else { device }
 }
 
 /// The logits of rows, so many at a time that they may be held, and which rows these are.

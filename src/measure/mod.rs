@@ -32,7 +32,7 @@ pub use agreement::{Agreement, agreement};
 pub use answers::{
     end_of_answer, last_number, likeliest, likeliest_by_length, mean_and_error, same_number, strict_number,
 };
-pub use forward::{ForwardError, all_logits, decoded_logits};
+pub use forward::{ForwardError, PASS_TOKENS, WINDOW_TOKENS, all_logits, decoded_logits};
 pub use gate::{Gate, GateMiss, gate};
 pub use kernel::{
     BackToBack, CallTimes, Compared, KernelError, MaskedInput, Product, Traffic, input_threshold, masked_input,

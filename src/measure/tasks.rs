@@ -12,15 +12,13 @@
 //! Log-softmax and sums are in f64 of f32 logits whatever the model's dtype; lm-evaluation-harness rounds both to it.
 //! Which items share a pass follows from the items alone, so that results depend on no other task.
 
-use super::forward::{ForwardError, likely};
+use super::forward::{ForwardError, PASS_TOKENS, here, likely};
 use crate::execute::{Likely, SparseBackend, Target};
 use crate::model::{Batch, Decoder, KvCache, Node, Tree};
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Tokens of a pass on the host, and on a device, which needs more of them to be busy.
-const TOKENS: [usize; 2] = [1024, 8192];
 /// Fewer tokens than this are not worth a root.
 const ROOT: usize = 16;
 
@@ -64,7 +62,7 @@ pub fn score<B: SparseBackend>(
     };
     let mut scores: Vec<Vec<Scored>> = items.iter().map(|item| vec![Scored::default(); item.len()]).collect();
     let mut finished = 0;
-    for part in passes(&plans, TOKENS[usize::from(!B::ON_HOST)]) {
+    for part in passes(&plans, here::<B>(PASS_TOKENS)) {
         let root = root.as_ref().filter(|_| part[0].root > 0);
         score_pass(decoder, items, part, root, &mut scores)?;
         finished += part.len();

@@ -12,7 +12,7 @@
 //!
 //! Which prompts share a step follows from the prompts alone, so that what is written depends on nothing else.
 
-use super::forward::ForwardError;
+use super::forward::{ForwardError, PASS_TOKENS, here};
 use crate::execute::SparseBackend;
 use crate::model::{Architecture, Batch, Decoder, KvCache};
 use burn::tensor::{DType, Int, Tensor, TensorData};
@@ -23,8 +23,6 @@ const COMMON: usize = 16;
 const PLACES: usize = 16;
 /// Numbers of all keys and values that are kept at once, 2 GiB of f32, or a quarter of the model's own if these are more.
 const KEPT: usize = 1 << 29;
-/// Tokens of prompts that are begun in a step, on the host and on a device, unless one alone has more.
-const BEGUN: [usize; 2] = [1024, 8192];
 
 /// What is to be written.
 #[derive(Clone, Copy, Debug)]
@@ -104,8 +102,8 @@ fn at_once<B: SparseBackend>(
     loop {
         let mut begun = 0;
         for (place, text) in texts.iter_mut().enumerate().filter(|(_, text)| text.is_none()) {
-            let most = BEGUN[usize::from(!B::ON_HOST)];
-            let fits = |prompt: &usize| begun == 0 || begun + prompts[*prompt].len() - common <= most;
+            // A step's prompts are a pass, unless one alone is longer.
+            let fits = |prompt: &usize| begun == 0 || begun + prompts[*prompt].len() - common <= here::<B>(PASS_TOKENS);
             let Some(prompt) = waiting.next_if(fits) else { break };
             let next = prompts[prompt][common..].to_vec();
             begun += next.len();

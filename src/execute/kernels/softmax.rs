@@ -23,7 +23,11 @@ pub fn max(logits: &[f32]) -> f32 {
 
 /// The logarithm of the sum of exponentials.
 pub fn log_sum_exp(logits: &[f32]) -> f64 {
-    let max = max(logits);
+    log_sum_exp_below(logits, max(logits))
+}
+
+/// As [`log_sum_exp`], where the largest logit is known.
+pub fn log_sum_exp_below(logits: &[f32], max: f32) -> f64 {
     let mut sum = 0.0;
     for block in logits.chunks(BLOCK) {
         let mut lanes = [0.0f32; LANES];

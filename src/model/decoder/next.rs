@@ -210,16 +210,10 @@ fn ids(next: &[Option<u32>]) -> Vec<u32> {
 
 /// What the sequences of a cache have, whom a batch continues.
 pub(super) fn cache_spans<B: SparseBackend>(batch: &Batch, cache: &KvCache<B>) -> Result<Vec<Span>, DecoderError> {
-    let new = batch.lengths.first().copied().unwrap_or(0);
-    let (sequences, capacity, past) = (cache.sequences(), cache.capacity(), cache.past());
-    let alike = cache.is_even() && batch.lengths.iter().all(|&length| length == new);
-    if batch.lengths.len() != sequences || !alike {
-        return Err(DecoderError::OtherSequences { sequences });
+    if !cache.is_even() || batch.lengths.windows(2).any(|pair| pair[0] != pair[1]) {
+        return Err(DecoderError::OtherSequences { sequences: cache.sequences() });
     }
-    if past + new > capacity {
-        return Err(DecoderError::CacheFull { needed: past + new, capacity });
-    }
-    Ok(vec![Span { past, new, capacity }; sequences])
+    spans_of_each(&batch.lengths, cache)
 }
 
 /// What the sequences of a cache have that go on by so many tokens each.

@@ -14,7 +14,7 @@
 use super::pruned::excluded;
 use crate::config::experiment::{Dtype, Format, LatencySettings, Propagate, Variant};
 use crate::load::{ModelFiles, TaskTokens};
-use crate::measure::places;
+use crate::measure::{PASS_TOKENS, WINDOW_TOKENS, places};
 use crate::model::Architecture;
 use crate::plan::{Backend, Cell, PrunePoint};
 use crate::prune;
@@ -71,12 +71,9 @@ pub(super) fn memory(cell: &Cell, model: &PreparedModel, timed: Option<&LatencyS
         }
     };
     // Of perplexity; the host's passes are small.
-    let pass = if cell.backend.is_cpu() { 0 } else { passing(&model.architecture, WINDOWS, cell.dtype) };
+    let pass = if cell.backend.is_cpu() { 0 } else { passing(&model.architecture, WINDOW_TOKENS[1], cell.dtype) };
     needed.saturating_add(model.tasks.iter().map(of_task).max().unwrap_or(0).max(pass))
 }
-
-/// Tokens of the windows that perplexity runs at once on a device.
-const WINDOWS: usize = 4096;
 
 /// Bytes of keys and values while answers are written to `items` items, whose prompts have up to `longest` tokens.
 fn answering(architecture: &Architecture, items: usize, longest: usize, cell: &Cell) -> u64 {
@@ -89,11 +86,9 @@ fn answering(architecture: &Architecture, items: usize, longest: usize, cell: &C
 
 /// Bytes of a pass over the items of tasks, of which the longest has `longest` tokens.
 fn asking(architecture: &Architecture, longest: usize, cell: &Cell) -> u64 {
-    /// Tokens of a pass on the host and on a device, unless an item is longer.
-    const PASS: [usize; 2] = [1024, 8192];
     /// Logits, on the device and as they are read.
     const LOGITS: u64 = 128 << 20;
-    let pass = passing(architecture, longest.max(PASS[usize::from(!cell.backend.is_cpu())]), cell.dtype);
+    let pass = passing(architecture, longest.max(PASS_TOKENS[usize::from(!cell.backend.is_cpu())]), cell.dtype);
     // What items begin with, and what their own tokens follow, in every block.
     let attention = architecture.attention;
     let of_token = 4 * (architecture.blocks.len() * attention.kv_heads * attention.head_dim) as u64;

@@ -192,10 +192,11 @@ static FUNCTIONS: LazyLock<Mutex<Functions>> = LazyLock::new(Mutex::default);
 impl Gpu {
     /// None where the kernels are not known to be right on the device, or no stream can be found.
     pub(in crate::execute::cuda) fn of(device: &CudaDevice) -> Option<Self> {
-        let is_right = |gpu: &Self| match capability::trusted(gpu.device) {
-            Some(right) => right,
-            // A test that names an older GPU and asks nothing first compares the kernels itself.
-            None => gpu.capability.is_measured() || gpu.capability.older().is_some(),
+        // A test that names an older GPU and asks nothing first compares the kernels itself.
+        let is_tested = |gpu: &Self| gpu.capability.older().is_some();
+        // Every launch comes here: what is known of others is behind a lock.
+        let is_right = |gpu: &Self| {
+            gpu.capability.is_measured() || capability::trusted(gpu.device).unwrap_or_else(|| is_tested(gpu))
         };
         Self::any(device).filter(is_right)
     }
